@@ -1,0 +1,339 @@
+"""`HttpEmbedder`: an embedder over a codec and a transport.
+
+It holds configuration only. What belongs to an event loop (the session, the concurrency slots) is made by the first call on that
+loop and let go when the loop is gone, after a fork, and on pickling.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ._embedder import Embedder
+from ._http import AiohttpExchange, HttpSettings
+from ._limiter import Limiter, Pace, Rate
+from ._refusal import judge
+from ._retry import RetryPolicy
+from ._transport import Tally, Transport
+from ._types import Embeddings, Limits, Options, Reply, Request, Response, Usage
+from .codec import Codec, Host, Secrets, Target, normalise, with_headers
+from .errors import ApiError, AuthError, ConfigError, DecodeError, EmbedkitError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from ._events import Event
+    from ._transport import Exchange
+    from .codec import Out
+
+    Source = str | Callable[[], str | Awaitable[str]]
+
+
+class Variable(str):
+    """A credential that came from the environment: pickled as the variable's name, never as its value."""
+
+    name: str
+
+    def __new__(cls, name: str) -> Variable:
+        """Read the variable `name` now."""
+        self = super().__new__(cls, os.environ.get(name, ""))
+        self.name = name
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Variable, (self.name,)
+
+
+class Signer:
+    """Puts the credentials on a request, afresh on every attempt: tokens expire between tries."""
+
+    def __init__(self, host: Host, sources: Mapping[str, Source], headers: Mapping[str, str]) -> None:
+        self._host = host
+        self._sources = sources
+        self._headers = headers
+        self._fixed = all(isinstance(source, str) for source in sources.values())
+        self._secrets = Secrets({name: source for name, source in sources.items() if isinstance(source, str)})
+
+    async def __call__(self, request: Request) -> Request:
+        if not self._fixed:
+            self._secrets = Secrets({name: await _asked(name, source) for name, source in self._sources.items()})
+        signed = self._host.authorise(request, self._secrets, time.time())
+        return with_headers(signed, self._headers) if self._headers else signed
+
+    def hide(self, text: str) -> str:
+        """The text without any credential in it: providers quote keys back."""
+        for secret in (*self._secrets.values(), *self._headers.values()):
+            if len(secret) > 5:  # noqa: PLR2004 (shorter ones would blank out common words)
+                text = text.replace(secret, "***")
+        return text
+
+
+async def _asked(name: str, source: Source) -> str:
+    value = source if isinstance(source, str) else source()
+    if isawaitable(value):
+        value = await value
+    if not isinstance(value, str) or not value:
+        msg = f"the callable given as {name} returned {type(value).__name__}; it must return a non-empty string"
+        raise ConfigError(msg)
+    return value
+
+
+class HttpEmbedder(Embedder):
+    """An embedder that asks a provider over HTTP. Made by `embedkit.connect`."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        target: Target,
+        *,
+        options: Options,
+        sources: Mapping[str, Source],
+        headers: Mapping[str, str],
+        http: HttpSettings,
+        limits: Limits | None,
+        max_concurrency: int,
+        rate: Rate | None,
+        retry: RetryPolicy,
+        observe: Callable[[Event], object] | None,
+        count_tokens: Callable[[str], int] | None,
+        exchange: Exchange | None,
+        unsent: str = "",
+    ) -> None:
+        self.provider = target.host.name
+        self.model = target.model
+        self.options = options
+        self.max_concurrency = max_concurrency
+        self.accepts_empty = target.host.accepts_empty
+        self.observe = observe
+        self.price = target.facts.price if target.facts is not None else None
+        if count_tokens is not None:
+            self.count_tokens = count_tokens
+        self._codec = codec
+        self._target = target
+        self._own_limits = limits
+        self._sources = dict(sources)
+        self._headers = dict(headers)
+        self._http = http
+        self._rate = rate
+        self._retry = retry
+        self._exchange = exchange
+        self._unsent = unsent
+        self._reset()
+
+    def _reset(self) -> None:
+        self._signer = Signer(self._target.host, self._sources, self._headers)
+        self._pace = Pace(self._rate)
+        self._lines: dict[object, Transport] = {}
+        self._pid = os.getpid()
+        self._probed = not hasattr(self._codec, "probe")
+
+    @property
+    def limits(self) -> Limits:  # type: ignore[override]  # what was given, else what the codec knows by now
+        """What one request may hold."""
+        return self._own_limits or self._codec.limits
+
+    @property
+    def borrowed(self) -> bool:
+        """True where the session is the caller's, and so bound to its event loop."""
+        return self._http.session is not None
+
+    @property
+    def base_url(self) -> str:
+        """Where requests go."""
+        return self._target.base_url
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.provider}:{self.model} at {_bare(self._target.base_url)}>"
+
+    # --- one batch ---------------------------------------------------------------------------------------------------
+
+    async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
+        """One request, without planning: `embed` is what you want."""
+        tally = Tally()
+        reply = await self._fill(texts, options, None, tally)
+        return Embeddings(
+            reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype
+        )
+
+    async def _fill(self, texts: Sequence[str], options: Options, out: Out | None, tally: Tally) -> Reply:
+        line = self._line()
+        if not self._probed:
+            await self._probe(line, tally)
+        wire, cut = self._native(options)
+        counted = self._rate is not None and self._rate.tokens_per_minute is not None
+        tokens = sum(map(self.count_tokens, texts)) if counted else 0
+        while True:
+            codec = self._codec
+            request = codec.encode(texts, wire)
+            refused: list[Response] = []
+
+            def receive(response: Response, codec: Codec = codec, refused: list[Response] = refused) -> Reply:
+                if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
+                    refused.append(response)
+                    raise self._judged(codec, response)
+                if cut is None and not options.normalize:
+                    return codec.decode(response, wire, len(texts), out)
+                return _shaped(codec, response, wire, options, len(texts), cut, out)
+
+            try:
+                reply = await line.send(request, receive, tally, texts=len(texts), tokens=tokens)
+            except EmbedkitError as error:
+                if refused and self._learned(codec, refused[-1]):
+                    continue
+                raise self._clean(error) from None
+            if counted and reply.tokens is not None:
+                self._pace.correct(time.monotonic(), reply.tokens - tokens)
+            return reply
+
+    def _native(self, options: Options) -> tuple[Options, int | None]:
+        """The options as the wire gets them, and the width to cut to where the API cannot."""
+        asked = options.dimensions
+        if asked is None or getattr(self._codec, "sends_dimensions", True):
+            return options, None
+        facts = self._target.facts
+        if facts is None or (asked != facts.dimensions and asked not in facts.widths):
+            known = f"its widths are {_widths(facts)}" if facts and facts.dimensions else "nothing is known of its widths"
+            msg = (
+                f"dimensions={asked}: {self.provider} takes no dimensions, and {self.model} cannot safely be cut on the client ({known})"
+            )
+            raise ConfigError(msg)
+        return msgspec.structs.replace(options, dimensions=None), asked
+
+    def _judged(self, codec: Codec, response: Response) -> ApiError:
+        error = judge(
+            response, provider=self.provider, model=self.model, message=codec.explain(response), now=time.time()
+        )
+        if isinstance(error, AuthError) and self._unsent:
+            error.message = f"{error.message}; {self._unsent}"
+        return error
+
+    def _learned(self, codec: Codec, response: Response) -> bool:
+        """True where the codec knows better after this refusal, and the request is worth another try."""
+        learn: Callable[[Response], Codec] | None = getattr(codec, "learn", None)
+        if learn is None:
+            return False
+        better = learn(response)
+        if better == codec:
+            return self._codec is not codec and self._codec != codec  # a neighbour's request has learned it meanwhile
+        self._codec = better
+        return True
+
+    def _clean(self, error: EmbedkitError) -> EmbedkitError:
+        if isinstance(error, ApiError):
+            error.provider = error.provider or self.provider
+            error.model = error.model or self.model
+            error.body = self._signer.hide(error.body)
+        error.message = self._signer.hide(error.message)
+        error.args = (error.message,)
+        return error
+
+    async def _probe(self, line: Transport, tally: Tally) -> None:
+        """Ask once what the server knows of itself (TEI's /info); a server that does not answer it is used as it is."""
+        self._probed = True
+        request: Request | None = self._codec.probe()  # type: ignore[attr-defined]  # optional in the contract
+        if request is not None:
+            response = await line.send(request, lambda response: response, tally)
+            self._learned(self._codec, response)
+
+    # --- loops, forks, pickles ---------------------------------------------------------------------------------------
+
+    def _line(self) -> Transport:
+        """The transport of this event loop, made on first use."""
+        if self._pid != os.getpid():
+            for stale in self._lines.values():
+                _abandon(stale, forked=True)
+            self._reset()
+        loop = _loop()
+        line = self._lines.get(loop)
+        return line if line is not None else self._opened(loop)
+
+    def _opened(self, loop: object) -> Transport:
+        for other in [each for each in self._lines if getattr(each, "is_closed", bool)()]:
+            _abandon(self._lines.pop(other))
+        if self._http.session is not None:
+            owner = getattr(self._http.session, "_loop", loop)
+            if owner is not loop:
+                msg = "the session passed to connect() belongs to another event loop; give each loop its own, or let embedkit open one"
+                raise ConfigError(msg)
+        limiter = Limiter(self.max_concurrency, self._pace, clock=time.monotonic, sleep=_pause)
+        self._lines[loop] = line = Transport(
+            self._exchange or AiohttpExchange(self._http), self._signer, limiter, self._retry,
+            name=(self.provider, self.model), observe=self.observe,
+        )  # fmt: skip
+        return line
+
+    async def aclose(self) -> None:
+        """Close the sockets of this event loop. Called twice it does nothing; used again the embedder opens anew."""
+        line = self._lines.pop(_loop(), None)
+        if line is not None:
+            await line.exchange.aclose()
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._http.session is not None:
+            msg = "an embedder on the caller's own session cannot be pickled: a session belongs to one event loop"
+            raise ConfigError(msg)
+        local = {"_lines", "_pace", "_signer", "_pid", "_probed", "_widths"}
+        return {name: value for name, value in self.__dict__.items() if name not in local}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+
+def _shaped(
+    codec: Codec, response: Response, wire: Options, options: Options, count: int, cut: int | None, out: Out | None
+) -> Reply:
+    """Decode, then cut to width on the client (re-normalised) and make unit length where asked."""
+    import numpy as np
+
+    if cut is None:
+        reply = codec.decode(response, wire, count, out)
+        normalise(reply.vectors)
+        return reply
+    whole = codec.decode(response, wire, count)
+    if whole.vectors.shape[1] < cut:
+        msg = f"dimensions={cut} was asked for, but the model has only {whole.vectors.shape[1]}"
+        raise DecodeError(msg)
+    rows = out(cut) if out is not None else np.empty((count, cut), whole.vectors.dtype)
+    rows[:] = whole.vectors[:, :cut]
+    if options.normalize is not False:
+        normalise(rows)
+    return msgspec.structs.replace(whole, vectors=rows)
+
+
+def _loop() -> object:
+    """What identifies the running event loop, asyncio or trio."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None:
+        try:
+            return asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+    import anyio.lowlevel
+
+    return anyio.lowlevel.current_token()
+
+
+async def _pause(seconds: float) -> None:
+    import anyio
+
+    await anyio.sleep(seconds)
+
+
+def _abandon(line: Transport, *, forked: bool = False) -> None:
+    if isinstance(line.exchange, AiohttpExchange):
+        line.exchange.abandon(forked=forked)
+
+
+def _widths(facts: Any) -> str:
+    return f"{facts.dimensions} and {facts.widths}" if facts.widths else f"{facts.dimensions} only"
+
+
+def _bare(url: str) -> str:
+    scheme, mark, rest = url.partition("://")
+    return scheme + mark + rest.rpartition("@")[2].partition("?")[0] if mark else url

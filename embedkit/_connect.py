@@ -1,0 +1,223 @@
+"""From "provider:model" to an embedder: find the host, settle where it lives and as whom we come, and refuse what cannot work.
+
+Nothing is sent here. Every rule about keys is in `_credentials`: a key from the environment goes only where it belongs.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from . import catalog
+from ._client import HttpEmbedder, Variable
+from ._http import LOOPBACK, HttpSettings
+from ._retry import RetryPolicy
+from ._sift import checked
+from ._types import DType, InputType, Limits, Options, Truncate
+from .codec import Host, Target
+from .errors import ConfigError
+from .providers import find
+
+if TYPE_CHECKING:
+    import ssl as tls
+    from collections.abc import Awaitable, Callable, Mapping
+
+    import aiohttp
+
+    from ._embedder import Embedder
+    from ._events import Event
+    from ._limiter import Rate
+    from ._transport import Exchange
+
+    Credential = str | Callable[[], str | Awaitable[str]]
+
+CONCURRENCY = 16
+
+
+def connect(
+    model: str | None = None,
+    *,
+    api_key: Credential | None = None,
+    base_url: str | None = None,
+    input_type: InputType | None = None,
+    dimensions: int | None = None,
+    dtype: DType | None = None,
+    normalize: bool | None = None,
+    truncate: Truncate | None = None,
+    extra: Mapping[str, Any] | None = None,
+    max_concurrency: int = CONCURRENCY,
+    limits: Limits | None = None,
+    rate: Rate | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
+    connect_timeout: float = 10.0,
+    read_timeout: float | None = None,
+    max_response_bytes: int = 256 * 1024 * 1024,
+    session: aiohttp.ClientSession | None = None,
+    proxy: str | None = None,
+    ssl: tls.SSLContext | str | bool | None = None,
+    headers: Mapping[str, str] | None = None,
+    count_tokens: Callable[[str], int] | None = None,
+    observe: Callable[[Event], object] | None = None,
+    exchange: Exchange | None = None,
+    **parameters: Any,
+) -> Embedder:
+    """An embedder for "provider:model". Sends nothing; works with and without `async with`.
+
+    Args:
+        model: split on the first colon only. None: EMBEDKIT_MODEL if set, else the embedded local model.
+        api_key: a string, or a callable (sync or async) asked on every attempt. Explicit beats the environment.
+        base_url: what the provider's docs call it; without a path its usual version segment is added.
+        input_type, dimensions, dtype, normalize, truncate, extra: defaults for every call, see `Options`.
+        max_concurrency: most requests in flight.
+        limits: overrides what the host is known to take per request.
+        rate: a quota to stay within.
+        retry: how often and how patiently.
+        timeout: seconds for one attempt; connect_timeout for one handshake, read_timeout between two pieces of a response.
+        max_response_bytes: most bytes of a response, after decompression.
+        session: your own `aiohttp.ClientSession`, not closed here.
+        proxy: URL; else HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Loopback is never proxied, netrc never read.
+        ssl: an SSLContext, the path of a CA bundle, or False to verify nothing.
+        headers: sent with every request.
+        count_tokens: tokens of a text, for planning.
+        observe: called with each frozen event.
+        exchange: what carries requests instead of aiohttp (`embedkit.testing.FakeExchange`).
+        parameters: what only this host takes (`api_version` for Azure …); an unknown one is a TypeError that lists them.
+
+    Raises:
+        ConfigError: unknown provider, missing key, an option of the wrong kind.
+        TypeError: an unknown keyword.
+    """
+    provider, name = split(model)
+    options = checked(
+        Options(
+            input_type=input_type, dimensions=dimensions, dtype=dtype or "float32", truncate=truncate,
+            normalize=normalize, extra=dict(extra or {}),
+        )
+    )  # fmt: skip
+    if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
+        msg = f"max_concurrency={max_concurrency!r}: a whole number of at least 1"
+        raise ConfigError(msg)
+    if provider == "local":
+        from .local import LocalEmbedder
+
+        embedder = LocalEmbedder(name or "all-minilm-l6-v2", **parameters)
+        embedder.options = options
+        return embedder
+    host = find(provider)
+    unknown = sorted(set(parameters) - set(host.parameters))
+    if unknown:
+        takes = ", ".join(f"{each} ({host.parameters[each].help})" for each in host.parameters) or "none of its own"
+        msg = f"connect() got an unexpected keyword {', '.join(unknown)}; parameters of {provider}: {takes}"
+        raise TypeError(msg)
+    settled = {each: _parameter(host, each, parameters.get(each)) for each in host.parameters}
+    url, ours = _address(host, name, base_url, settled)
+    target = Target(host, name, url, catalog.facts(host.catalogue or host.name, name), _public(host, settled))
+    target = Target(host, name, host.locate(url, target), target.facts, target.parameters)
+    sources, unsent = _credentials(host, target.base_url, api_key, settled, explicit=base_url is not None, ours=ours)
+    http = HttpSettings(
+        timeout=_seconds("timeout", timeout if timeout is not None else host.timeout),
+        connect=_seconds("connect_timeout", connect_timeout),
+        read=None if read_timeout is None else _seconds("read_timeout", read_timeout),
+        proxy=proxy, ssl=ssl, cap=max_response_bytes, session=session, down=host.down,
+    )  # fmt: skip
+    return HttpEmbedder(
+        host.dialect(target, **host.quirks), target, options=options, sources=sources,
+        headers={key.lower(): value for key, value in (headers or {}).items()}, http=http, limits=limits,
+        max_concurrency=max_concurrency, rate=rate, retry=retry or RetryPolicy(), observe=observe,
+        count_tokens=count_tokens, exchange=exchange, unsent=unsent,
+    )  # fmt: skip
+
+
+def split(model: str | None) -> tuple[str, str]:
+    """(provider, model) of "provider:model"; of None, what EMBEDKIT_MODEL says, else the local model."""
+    model = model if model is not None else os.environ.get("EMBEDKIT_MODEL") or "local:all-minilm-l6-v2"
+    if not isinstance(model, str):
+        msg = f"model is {type(model).__name__}; it is a string like 'openai:text-embedding-3-small'"
+        raise TypeError(msg)
+    provider, colon, name = model.partition(":")
+    provider = provider.strip().lower()
+    if provider == "local":
+        return provider, name
+    if not colon or not provider or not name:
+        msg = f"model={model!r} has no provider: the form is 'provider:model', like 'openai:text-embedding-3-small' or 'ollama:mistral'"
+        raise ConfigError(msg)
+    return provider, name
+
+
+def _seconds(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        msg = f"{name}={value!r}: a positive number of seconds"
+        raise ConfigError(msg)
+    return float(value)
+
+
+def _parameter(host: Host, name: str, given: Any) -> Any:
+    declared = host.parameters[name]
+    if given is not None:
+        return given
+    for variable in declared.variables:
+        if os.environ.get(variable):
+            return Variable(variable)
+    if declared.required:
+        where = f" or set {' or '.join(declared.variables)}" if declared.variables else ""
+        msg = f"{host.name} needs {name} ({declared.help}): pass {name}={where}"
+        raise ConfigError(msg)
+    return None
+
+
+def _public(host: Host, settled: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Variable) else value
+            for name, value in settled.items() if value is not None and not host.parameters[name].secret}  # fmt: skip
+
+
+def _address(host: Host, model: str, base_url: str | None, settled: Mapping[str, Any]) -> tuple[str, bool]:  # noqa: ARG001
+    """The base URL, and whether it is the provider's own or came from its own variable (then an environment key may go there)."""
+    if base_url is not None:
+        return _based(base_url, host), False
+    for variable in host.url_variables:
+        if value := os.environ.get(variable):
+            return (host.read_url(value) if host.read_url is not str else _based(value, host)), True
+    if host.base_url is None:
+        where = f" or set {' or '.join(host.url_variables)}" if host.url_variables else ""
+        msg = f"{host.name} has no address of its own: pass base_url={where}"
+        raise ConfigError(msg)
+    return host.base_url, True
+
+
+def _based(base_url: str, host: Host) -> str:
+    parts = urlsplit(base_url) if isinstance(base_url, str) else None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        msg = f"base_url={base_url!r}: an http or https URL with a host, like {host.base_url or 'http://localhost:8080'}"
+        raise ConfigError(msg)
+    if parts.path.strip("/"):
+        return base_url.rstrip("/")
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc}{host.segment}{query}"
+
+
+def _credentials(
+    host: Host, url: str, api_key: Credential | None, settled: Mapping[str, Any], *, explicit: bool, ours: bool
+) -> tuple[dict[str, Any], str]:
+    """What to authorise with, and what to say on a 401 about a key that was held back."""
+    sources = {name: settled[name] for name, one in host.parameters.items() if one.secret and settled[name] is not None}
+    if api_key is not None:
+        if not callable(api_key) and not (isinstance(api_key, str) and api_key):
+            msg = f"api_key is {'empty' if api_key == '' else type(api_key).__name__}; pass a non-empty string or a callable, or leave it out"
+            raise ConfigError(msg)
+        return {**sources, "api_key": api_key}, ""
+    found = next((variable for variable in host.keys if os.environ.get(variable)), None)
+    name = urlsplit(url).hostname or ""
+    trusted = ours or name in LOOPBACK or any(name == own or name.endswith(f".{own}") for own in host.domains)
+    if found is not None and trusted and not any(host.parameters[each].secret and each == "ad_token" for each in sources):
+        return {**sources, "api_key": Variable(found)}, ""
+    if not trusted:
+        sources = {each: value for each, value in sources.items() if not isinstance(value, Variable)}
+    unsent = ""
+    if found is not None and not trusted:
+        unsent = f"{found} was not sent, because {name} is not one of {host.name}'s own hosts: pass api_key= to send it there"
+    if host.key_required and not explicit and not sources.keys() & {"ad_token"}:
+        msg = f"{host.name} needs a key: set {' or '.join(host.keys)}, or pass api_key="
+        raise ConfigError(msg)
+    return sources, unsent

@@ -1,0 +1,254 @@
+"""The `Embedder`: one abstract method, and everything a caller wants around it.
+
+`embed_batch` turns one batch into vectors. Checking, deduplication, planning, concurrency, isolation of bad texts and filling the
+matrix are concrete and written once here, over `_plan` and `_dispatch`. State of the base class is made on first use, so a subclass
+needs no `super().__init__()`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ._dispatch import Board
+from ._events import BatchDone, BatchFailed, BatchSplit, Event, notify
+from ._plan import estimate, plan
+from ._stream import Stream
+from ._transport import Tally
+from ._types import (
+    DType,
+    Embeddings,
+    InputType,
+    Limits,
+    OnError,
+    Options,
+    Reply,
+    Truncate,
+    Usage,
+)
+from ._sift import OPTIONS, Sift, blank, checked, empty, listed
+from .codec import finite, normalise, to_json
+from .errors import ConfigError, DecodeError, EmbedkitError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+    from .codec import Out
+
+
+class Embedder(ABC):
+    """Texts in, one matrix out. Subclass it and write `embed_batch`; the rest is there.
+
+    Attributes:
+        provider, model: how it names itself in results, events and errors.
+        limits: what one call of `embed_batch` may be given.
+        max_concurrency: how many calls of `embed_batch` may be in flight at once, per call of `embed`.
+        accepts_empty: hand an empty text on instead of refusing it.
+        options: what holds where a call says nothing else.
+        count_tokens: tokens of a text, for planning; an estimate unless replaced.
+        observe: called with each frozen event; what it raises is logged.
+        price: US dollars per million tokens, for `usage.cost`.
+    """
+
+    provider: str = ""
+    model: str = ""
+    limits: Limits = Limits()
+    max_concurrency: int = 16
+    accepts_empty: bool = False
+    options: Options = Options()
+    count_tokens: Callable[[str], int] = staticmethod(estimate)
+    observe: Callable[[Event], object] | None = None
+    price: float | None = None
+
+    @abstractmethod
+    async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
+        """Embed one batch, within `limits`: vectors of shape (len(texts), d), row i for texts[i].
+
+        Raise `InvalidInputError(message, rows=[…])` (rows within the batch) for bad texts, `TooLargeError` to be given less.
+        """
+
+    async def embed(
+        self,
+        texts: str | Iterable[str],
+        *,
+        input_type: InputType | None = None,
+        dimensions: int | None = None,
+        dtype: DType | None = None,
+        truncate: Truncate | None = None,
+        normalize: bool | None = None,
+        extra: Mapping[str, Any] | None = None,
+        on_error: OnError = "raise",
+    ) -> Embeddings:
+        """Embed texts; a lone string is one text. Options left out are those of `connect`.
+
+        Returns:
+            Embeddings: `vectors` of shape (n, d), row i for texts[i]; shape (0, 0) and no request for no texts.
+
+        Raises:
+            TypeError: something in `texts` is no string; the message names its row.
+            ConfigError: an option cannot be honoured; nothing was sent.
+            EmbedkitError: see `embedkit.errors`. `rows` names the texts concerned, `partial` holds what was embedded before.
+                With `on_error="skip"` a bad text only marks its own row: NaN there, and its error in `failures`.
+        """
+        options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
+        if on_error not in ("raise", "skip"):
+            msg = f"on_error={on_error!r}: 'raise' or 'skip'"
+            raise ConfigError(msg)
+        return await self._embed(listed(texts), options, on_error)
+
+    async def embed_query(
+        self,
+        text: str,
+        *,
+        input_type: InputType | None = "query",
+        dimensions: int | None = None,
+        dtype: DType | None = None,
+        truncate: Truncate | None = None,
+        normalize: bool | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> NDArray[Any]:
+        """Embed one query: a vector of shape (d,). Raises as `embed` does."""
+        if not isinstance(text, str):
+            msg = f"a query is one string, not {type(text).__name__}; embed() takes many"
+            raise TypeError(msg)
+        options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
+        return (await self._embed([text], options, "raise")).vectors[0]  # type: ignore[no-any-return]  # a row of NDArray[Any]
+
+    def stream(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        *,
+        input_type: InputType | None = None,
+        dimensions: int | None = None,
+        dtype: DType | None = None,
+        truncate: Truncate | None = None,
+        normalize: bool | None = None,
+        extra: Mapping[str, Any] | None = None,
+        on_error: OnError = "raise",
+    ) -> Stream:
+        """Embed any number of texts in bounded memory: an async iterator of `Embeddings`, in input order.
+
+        Each part's `start` is the index of its first text in the stream; `failures` counts rows within the part. `async for` is
+        enough on asyncio; `async with embedder.stream(…) as parts` also ends the work at once when the block is left.
+        """
+        options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
+
+        async def work(part: list[str]) -> Embeddings:
+            return await self._embed(part, options, on_error)
+
+        return Stream(texts, self.limits, work, workers=self.max_concurrency, count_tokens=self.count_tokens)
+
+    async def aclose(self) -> None:
+        """Close what is open. May be called twice; a closed embedder opens again when it is used."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # --- one call ----------------------------------------------------------------------------------------------------
+
+    def _merged(self, *values: Any) -> Options:
+        """The options of this call: what it names over what `connect` was given."""
+        if values == (None, None, None, None, None, None):
+            return self.options
+        named = {name: value for name, value in zip(OPTIONS, values, strict=True) if value is not None}
+        options = checked(msgspec.structs.replace(self.options, **named))
+        return self.options if options == self.options else options
+
+    async def _embed(self, rows: list[str], options: Options, on_error: OnError) -> Embeddings:
+        if not rows:
+            return Embeddings(empty(0, 0, options.dtype), self.model, Usage(0, 0), dtype=options.dtype)
+        sift = Sift(rows, accepts_empty=self.accepts_empty, skip=on_error == "skip")
+        tally = Tally()
+        key = to_json(options)
+        widths: dict[bytes, int] = self.__dict__.setdefault("_widths", {})
+
+        async def fill(texts: Sequence[str], out: Out) -> Reply:
+            return await self._timed(texts, options, out, tally)
+
+        board = Board(
+            sift.texts, plan(sift.texts, self.limits, self.count_tokens), fill,
+            room=len(rows), dtype=options.dtype, width=widths.get(key), skip=on_error == "skip", split=self._split,
+        )  # fmt: skip
+        try:
+            await board.run(self.max_concurrency)
+        except EmbedkitError as error:
+            error.rows = sift.rows_of(error.rows)
+            if any(board.done):
+                error.partial = self._result(board, sift, options, tally)
+            raise
+        if board.matrix is not None:
+            widths.setdefault(key, int(board.matrix.shape[1]))
+        return self._result(board, sift, options, tally)
+
+    async def _timed(self, texts: Sequence[str], options: Options, out: Out, tally: Tally) -> Reply:
+        if self.observe is None:
+            return await self._fill(texts, options, out, tally)
+        import time
+
+        started = time.monotonic()
+        try:
+            reply = await self._fill(texts, options, out, tally)
+        except EmbedkitError as error:
+            notify(self.observe, BatchFailed(provider=self.provider, model=self.model, texts=len(texts), error=error))
+            raise
+        seconds = time.monotonic() - started
+        done = BatchDone(
+            provider=self.provider, model=self.model, texts=len(texts), tokens=reply.tokens, seconds=seconds
+        )
+        notify(self.observe, done)
+        return reply
+
+    def _split(self, texts: int, error: EmbedkitError) -> None:
+        if self.observe is not None:
+            notify(self.observe, BatchSplit(provider=self.provider, model=self.model, texts=texts, error=error))
+
+    async def _fill(self, texts: Sequence[str], options: Options, out: Out, tally: Tally) -> Reply:
+        """Embed one batch into the rows that `out(width)` gives."""
+        import numpy as np
+
+        made = await self.embed_batch(texts, options)
+        if not isinstance(made, Embeddings):
+            msg = f"{type(self).__name__}.embed_batch returned {type(made).__name__}; it must return embedkit.Embeddings"
+            raise TypeError(msg)
+        tally.requests += made.usage.requests
+        vectors = np.asarray(made.vectors)
+        if vectors.ndim != 2 or len(vectors) != len(texts):  # noqa: PLR2004 (a matrix)
+            msg = f"{type(self).__name__}.embed_batch was given {len(texts)} texts and returned vectors of shape {vectors.shape}"
+            raise DecodeError(msg)
+        width = vectors.shape[1] * 8 if options.dtype in ("binary", "ubinary") else vectors.shape[1]
+        if options.dimensions not in (None, width):
+            msg = f"dimensions={options.dimensions} was asked for, but {type(self).__name__} answered {width}"
+            raise DecodeError(msg)
+        rows = out(vectors.shape[1])
+        rows[:] = vectors
+        if rows.dtype.kind == "f":
+            finite(rows)
+            if options.normalize:
+                normalise(rows)
+        return Reply(rows, made.model, made.usage.tokens)
+
+    def _result(self, board: Board, sift: Sift, options: Options, tally: Tally) -> Embeddings:
+        matrix = board.matrix
+        if matrix is None:
+            matrix = empty(sift.count, options.dimensions or 0, options.dtype)
+        missing = [row for row, done in enumerate(board.done) if not done] if not all(board.done) else []
+        if missing:
+            matrix[missing] = blank(matrix)
+        failures = {row: error for place, error in board.failures.items() for row in sift.rows_of((place,))}
+        tokens = board.tokens
+        cost = tokens * self.price / 1e6 if tokens is not None and self.price is not None else None
+        return Embeddings(
+            sift.expand(matrix), board.model or self.model, Usage(tokens, tally.requests, cost),
+            dict(sorted({**sift.failures, **failures}.items())), dtype=options.dtype,
+        )  # fmt: skip

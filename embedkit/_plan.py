@@ -1,0 +1,91 @@
+"""Planning: texts and limits → slices. A plan is in order, touching, and covers every text once; nothing else is decided here.
+
+Token counts are estimates, never bounds: a slice that the provider still finds too large is halved by the dispatcher. A single text
+beyond a limit gets a slice of its own, because only the provider can say whether it fits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from ._types import Limits
+
+_WORST = 4 / 3  # tokens that `estimate` can give per character: four UTF-8 bytes, three bytes a token
+
+
+def utf8(text: str) -> int:
+    """Bytes of the text on the wire, JSON escapes left out. A lone surrogate counts as its three bytes."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def estimate(text: str) -> int:
+    """Tokens of a text, roughly: a third of its UTF-8 bytes. English prose has fewer, code about as many, and CJK one a character."""
+    return utf8(text) // 3 + 1
+
+
+class Tray:
+    """One request being filled: `takes` says whether the next text still fits, `add` puts it in."""
+
+    __slots__ = ("count", "limits", "size", "tokens")
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.count = self.tokens = self.size = 0
+
+    def takes(self, tokens: int, size: int) -> bool:
+        """True while the next text fits; always true for the first."""
+        limits = self.limits
+        return self.count == 0 or (
+            (limits.max_texts is None or self.count < limits.max_texts)
+            and (limits.max_tokens is None or self.tokens + tokens <= limits.max_tokens)
+            and (limits.max_bytes is None or self.size + size <= limits.max_bytes)
+        )
+
+    def add(self, tokens: int, size: int) -> None:
+        """Put one text in."""
+        self.count += 1
+        self.tokens += tokens
+        self.size += size
+
+
+def plan(texts: Sequence[str], limits: Limits, count_tokens: Callable[[str], int] = estimate) -> Iterator[slice]:
+    """The slices of `texts` that go out as one request each, as large as the limits allow."""
+    total = len(texts)
+    most = limits.max_texts or max(total, 1)
+    start = 0
+    while start < total:
+        stop = min(start + most, total)
+        if not _clearly_fits(texts, start, stop, limits, count_tokens):
+            tray = Tray(limits)
+            stop = start
+            while stop < total:
+                tokens, size = measure(texts[stop], limits, count_tokens)
+                if not tray.takes(tokens, size):
+                    break
+                tray.add(tokens, size)
+                stop += 1
+        yield slice(start, stop)
+        start = stop
+
+
+def measure(text: str, limits: Limits, count_tokens: Callable[[str], int] = estimate) -> tuple[int, int]:
+    """(tokens, bytes) of a text, each counted only where a limit asks for it."""
+    return (
+        count_tokens(text) if limits.max_tokens is not None else 0,
+        utf8(text) if limits.max_bytes is not None else 0,
+    )
+
+
+def _clearly_fits(texts: Sequence[str], start: int, stop: int, limits: Limits, count_tokens: Callable[[str], int]) -> bool:
+    """True where even the worst reading of the texts' lengths is within the limits, so none has to be measured."""
+    if limits.max_tokens is None and limits.max_bytes is None:
+        return True
+    if limits.max_tokens is not None and count_tokens is not estimate:
+        return False
+    characters = sum(map(len, texts[start:stop]))
+    return (limits.max_tokens is None or characters * _WORST + (stop - start) <= limits.max_tokens) and (
+        limits.max_bytes is None or characters * 4 <= limits.max_bytes
+    )

@@ -1,0 +1,292 @@
+"""Reading a refusal: from a response that is not a success to the one error that answers "again? after how long? whose fault?".
+
+Providers agree on little: message, code and kind hide in a dozen envelopes, a batch that is too large comes as 400, 413, 422 or
+429, and an exhausted account wears the status of a passing rate limit. All of that is told apart here, once, for every dialect.
+Pure: `now` (Unix seconds) is an argument. Runs on failures only, so plain and complete wins over fast.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .errors import (
+    ApiError,
+    AuthError,
+    DecodeError,
+    EmbedkitError,
+    InvalidInputError,
+    NotFoundError,
+    QuotaError,
+    RateLimitError,
+    ServerError,
+    TooLargeError,
+    TooLongError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ._types import Response
+
+EXCERPT = 2_000  # characters of a body kept on an error
+CAP = 120.0  # seconds; a longer hint is not slept (openai-python, _base_client.py, 2026-11)
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """What a body says of its own failure; empty strings where it says nothing."""
+
+    message: str = ""
+    code: str = ""
+    kind: str = ""
+    body: Any = None
+
+
+def read(response: Response) -> Refusal:
+    """Message, code and kind out of any known envelope, or of plain text, or of an HTML page."""
+    text = bytes(response.body).decode("utf-8", "replace").strip()
+    try:
+        body = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return Refusal(message=_prose(text))
+    return _envelope(body[0] if isinstance(body, list) and body else body)  # Gemini wraps errors in a list
+
+
+def _envelope(body: Any) -> Refusal:
+    if not isinstance(body, dict):
+        return Refusal(message=body if isinstance(body, str) else "", body=body)
+    inner = body.get("error") or body.get("errors") or body.get("detail") or body.get("details")
+    if isinstance(inner, list) and inner:  # Hugging Face: texts; FastAPI: {loc, msg}; Cloudflare, watsonx: {code, message}
+        one = inner[0] if isinstance(inner[0], dict) else {}
+        return Refusal("; ".join(map(_item, inner)), _text(one, "code"), _text(one, "type"), body)
+    if isinstance(inner, dict):
+        return Refusal(
+            _text(inner, "message", "detail", "error"), _text(inner, "code"), _text(inner, "type", "status"), body
+        )
+    message = _text(body, "message", "Message", "error", "detail", "reason", "msg")
+    code = _text(body, "code", "error_code", "errorCode")
+    return Refusal(message if message else str(inner or ""), code, _text(body, "error_type", "type", "__type"), body)
+
+
+def _text(body: Mapping[str, Any], *names: str) -> str:
+    return next((str(body[name]) for name in names if isinstance(body.get(name), (str, int)) and body[name] != ""), "")
+
+
+def _item(item: Any) -> str:
+    if not isinstance(item, dict):
+        return str(item)
+    place = ".".join(map(str, item.get("loc", ())))
+    message = _text(item, "msg", "message")
+    return f"{place}: {message}" if place else message
+
+
+def _prose(text: str) -> str:
+    if not re.match(r"<(!doctype|html|head|body)", text, re.IGNORECASE):
+        return text[:EXCERPT]
+    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+    plain = title[1] if title else re.sub(r"<[^>]+>", " ", text)
+    return "an HTML page instead of JSON: " + " ".join(plain.split())[:200]
+
+
+# --- the verdict -----------------------------------------------------------------------------------------------------
+
+# A request that is too large as a whole: split it. Texts seen on the wire (wire reference 1.5, 2.5, 3B; part 2, 1.2).
+_TOO_LARGE = (
+    r"max_tokens_per_request|max \d+ tokens per request|maximum allowed batch size|number of texts must be at most"
+    r"|split into more batches|tokens in batch|max allowed tokens per submitted batch|TOO_MANY_TOKENS"
+    r"|requests can be in one batch|allowed per prediction|batch size is invalid|can contain at most \d+ items"
+    r"|larger than the largest allowed size|should have at most \d+ items|payload too large|length limit exceeded"
+    r"|request entity too large|body (is )?too large|array too long|too many inputs"
+)
+# One text that is too long (1.5, 3B, 4.1, 5B to 5E); a 5xx that says so is no outage (table 7.1).
+_TOO_LONG = (
+    r"maximum context length|maximum input length|exceeds? (the |maximum |available )*context|exceed_context_size"
+    r"|must have less than \d+ (tokens|characters)|longer than the model's context|too many input tokens"
+    r"|too large to process|exceeds maximum allowed token size|expected maxLength|input is too long|too long"
+)
+_QUOTA = (
+    r"insufficient_quota|credit_balance_exhausted|spend_limit_exceeded|usage_limit_exceeded|billing_hard_limit"
+    r"|INSUFFICIENT_BALANCE|insufficient (credit|balance|funds)|exceeded your (current quota|monthly included credits)"
+)
+_KEY = r"API_KEY_INVALID|api key not valid|invalid api key|incorrect api key|invalid_api_key"
+_MODEL = r"(from|to|access( to)?) this model|model_not_found|no access to model"
+_ROW = r"(?:input|inputs|texts)\[(\d+)\]|at index (\d+)|#/texts/(\d+)|body\.(?:input|inputs|texts)\.(?:list\[\w+\]\.)?(\d+)"
+_RETRYABLE = frozenset({408, 409, 425, 429, 424, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
+_SERVER = 500
+
+
+def judge(response: Response, *, provider: str, model: str, message: str, now: float) -> ApiError:
+    """The error of a response whose status is not 2xx. `message` is the dialect's own reading (`explain`)."""
+    refusal = read(response)
+    status = response.status
+    says = f"{refusal.code} {refusal.kind} {message or refusal.message}"
+    kind = _kind(status, says, refusal)
+    should = response.headers.get("x-should-retry")
+    retryable = status in _RETRYABLE and issubclass(kind, (ServerError, RateLimitError)) or _passing(status, kind)
+    if should in ("true", "false") and kind is not QuotaError:
+        retryable = should == "true"
+    row = re.search(_ROW, says)
+    return kind(
+        _worded(message or refusal.message, response),
+        status=status,
+        code=refusal.code or refusal.kind or None,
+        provider=provider,
+        model=model,
+        request_id=_request_id(response, refusal),
+        retryable=retryable,
+        retry_after=hint(response, says, refusal.body, now) if retryable else None,
+        rows=[int(next(filter(None, row.groups())))] if row and issubclass(kind, InvalidInputError) else (),
+        body=bytes(response.body[: EXCERPT * 4]).decode("utf-8", "replace")[:EXCERPT],
+    )
+
+
+def inside(response: Response) -> EmbedkitError | None:
+    """The error hidden in a success: the one its own code names, else a DecodeError; None when the body names no error."""
+    refusal = read(response)
+    if not isinstance(refusal.body, dict) or not (refusal.body.get("error") or refusal.body.get("detail")):
+        return None
+    named = refusal.code if refusal.code.isdigit() else {"rate_limit_exceeded": "429"}.get(refusal.code, "")
+    if re.search(_QUOTA, f"{refusal.code} {refusal.kind}"):
+        named = "429"
+    if not named or not 400 <= int(named) < 600:  # noqa: PLR2004 (the range of HTTP failures)
+        return DecodeError(f"status {response.status}, but the body is an error: {refusal.message[:EXCERPT]}")
+    shown = type(response)(int(named), response.headers, response.body)
+    return judge(shown, provider="", model="", message=refusal.message, now=0.0)
+
+
+def _kind(status: int, says: str, refusal: Refusal) -> type[ApiError]:  # noqa: PLR0911 (a table reads better than a ladder)
+    def match(pattern: str) -> bool:
+        return re.search(pattern, says, re.IGNORECASE) is not None
+
+    if status == 402 or match(_QUOTA) or (status == 429 and match(r"\bmonth(ly)?\b")):
+        return QuotaError
+    if status == 401 or match(_KEY):
+        return AuthError
+    if status == 403:
+        return NotFoundError if match(_MODEL) else AuthError
+    if status in (404, 410, 405, 421):
+        return NotFoundError
+    if status == 429:
+        return TooLargeError if _impossible(says) else RateLimitError
+    if match(_TOO_LARGE):
+        return TooLargeError
+    if match(_TOO_LONG) and (status in (400, 413, 422) or (status >= _SERVER and status != 503)):
+        return TooLongError
+    if status == 413:
+        return TooLargeError
+    if status in (400, 422, 498):  # 498: Cohere blocks a text it deems unsafe (wire reference 2.5)
+        return InvalidInputError
+    return ServerError if status >= _SERVER or status == 424 else ApiError
+
+
+def _passing(status: int, kind: type[ApiError]) -> bool:
+    return kind is ApiError and status in (408, 409, 425)
+
+
+def _impossible(says: str) -> bool:
+    """A 429 no waiting cures: the request alone exceeds the limit ("Limit 30000, Requested 31538"; shell_gpt#653)."""
+    found = re.search(r"Limit:? (\d+).*?Requested:? (\d+)", says)
+    return found is not None and int(found[2]) > int(found[1])
+
+
+def _worded(message: str, response: Response) -> str:
+    if 300 <= response.status < 400:  # noqa: PLR2004 (the range of redirects)
+        where = response.headers.get("location", "another place")
+        return f"the server redirects to {where}; redirects of a POST are not followed: set base_url to the final address"
+    if message:
+        return message[:EXCERPT]
+    return f"the server answered {response.status} with {'an empty body' if not response.body else 'no message'}"
+
+
+def _request_id(response: Response, refusal: Refusal) -> str | None:
+    names = (
+        "x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "x-debug-trace-id", "mistral-correlation-id",
+        "x-trace-id", "x-ms-request-id", "cf-ray",
+    )  # fmt: skip
+    for name in names:
+        if found := response.headers.get(name):
+            return found
+    body = refusal.body if isinstance(refusal.body, dict) else {}
+    return _text(body, "request_id", "trace", "id") or None
+
+
+# --- the hint --------------------------------------------------------------------------------------------------------
+
+
+def hint(response: Response, says: str, body: Any, now: float) -> float | None:
+    """Seconds to wait, in the order of wire reference 7.1. A header is believed whatever it says; a body only up to CAP."""
+    headers = response.headers
+    if (ms := _positive(headers.get("retry-after-ms"))) is not None:
+        return ms / 1000
+    if (after := headers.get("retry-after")) is not None:
+        seconds = _positive(after)
+        seconds = seconds if seconds is not None else _until(after, now)
+        if seconds is not None:
+            return seconds
+    for seconds in (_estimated(body), _spoken(says), _reset(headers, now)):
+        if seconds is not None and 0 < seconds <= CAP:
+            return seconds
+    return None
+
+
+def _positive(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if 0 < number < float("inf") else None
+
+
+def _until(date: str, now: float) -> float | None:
+    from email.utils import parsedate_to_datetime
+
+    try:
+        seconds = parsedate_to_datetime(date).timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+    return seconds if seconds > 0 else None
+
+
+def _estimated(body: Any) -> float | None:
+    """Hugging Face's `estimated_time` (3A) and Google's RetryInfo.retryDelay "22s" (part 2, section 5)."""
+    if not isinstance(body, dict):
+        return None
+    if isinstance(body.get("estimated_time"), (int, float)):
+        return float(body["estimated_time"])
+    error = body.get("error")
+    details = error.get("details") if isinstance(error, dict) else None
+    for detail in details if isinstance(details, list) else ():
+        if isinstance(detail, dict) and isinstance(detail.get("retryDelay"), str):
+            return duration(detail["retryDelay"])
+    return None
+
+
+def _spoken(says: str) -> float | None:
+    found = re.search(r"(?:try again in|retry (?:after|in)) ([\d.]+ ?(?:ms|s|seconds?|m\d*[\d.]*s?|h)?)", says, re.IGNORECASE)
+    return duration(re.sub(r" ?seconds?", "s", found[1].rstrip(". ")).replace(" ", "")) if found else None
+
+
+def _reset(headers: Mapping[str, str], now: float) -> float | None:
+    for what in ("requests", "tokens"):
+        if headers.get(f"x-ratelimit-remaining-{what}", "").strip() == "0" and (
+            seconds := duration(headers.get(f"x-ratelimit-reset-{what}", ""))
+        ):
+            return seconds
+    if seconds := duration(headers.get("x-rate-limit-reset-tokens", "")):  # Azure's spelling (1A.6)
+        return seconds
+    moment = _positive(headers.get("x-ratelimit-reset"))
+    if moment is None:
+        return None
+    moment = moment / 1000 if moment > 1e11 else moment  # noqa: PLR2004 (OpenRouter counts milliseconds: INDEX.md 16)
+    return moment - now if moment > 1e9 else moment  # noqa: PLR2004 (a Unix time, or seconds from now)
+
+
+def duration(text: str) -> float | None:
+    """Seconds in a Go-style duration: 12ms, 1s, 6m0s, 1h2m3.5s (wire reference 1.6), or in a bare number."""
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?", text)
+    if not text or found is None:
+        return _positive(text)
+    hours, minutes, seconds, ms = (float(part or 0) for part in found.groups())
+    return hours * 3600 + minutes * 60 + seconds + ms / 1000

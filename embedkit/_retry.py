@@ -1,0 +1,89 @@
+"""When again, and how long until then. `RetryPolicy.wait` decides, as a pure function; tenacity runs the loop.
+
+The happy path never comes here: a loop is built only after the first failure, and per call (a shared `AsyncRetrying` loses
+concurrent calls: tenacity#93). This is the only file that imports tenacity.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from .errors import ApiError, EmbedkitError, RateLimitError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tenacity import RetryCallState
+
+T = TypeVar("T")
+CAP = 120.0  # seconds; no longer hint is slept (openai-python _base_client.py, 2026-11)
+_ONCE_MORE = 424  # TEI's backend failure: a second try may pass, a third will not (wire reference 7.1)
+
+
+class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How often and how patiently a request is tried.
+
+    Attributes:
+        attempts: how many times in all; 1 means never again.
+        deadline: seconds for one request with its retries, the wait for a turn not counted; None: no deadline.
+        initial: seconds of the first backoff, doubled each time. A rate limit without a hint starts at four times that.
+        maximum: seconds no backoff exceeds.
+    """
+
+    attempts: int = 6
+    deadline: float | None = 300.0
+    initial: float = 0.5
+    maximum: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.initial < 0 or self.maximum < 0 or (self.deadline is not None and self.deadline <= 0):
+            msg = f"{self}: attempts must be at least 1, initial and maximum not negative, deadline positive or None"
+            raise ValueError(msg)
+
+    def wait(self, attempt: int, error: EmbedkitError, jitter: float) -> float | None:
+        """Seconds to wait after failure number `attempt` (from 1), or None to give up. `jitter` is random in [0, 1).
+
+        A provider's hint is kept to, plus up to a tenth so that callers do not come back together. Without one: full jitter
+        over a doubling backoff; for a rate limit half of it is certain, since a quick retry cannot outlast a window of a minute.
+        """
+        if not error.retryable or attempt >= self.attempts:
+            return None
+        if isinstance(error, ApiError) and error.status == _ONCE_MORE and attempt > 1:
+            return None
+        if error.retry_after is not None:
+            return error.retry_after * (1 + jitter / 10) if error.retry_after <= CAP else None
+        if isinstance(error, RateLimitError):
+            return min(self.maximum, self.initial * 4.0 * 2.0 ** (attempt - 1)) * (1 + jitter) / 2
+        return min(self.maximum, self.initial * 2.0 ** (attempt - 1)) * jitter
+
+
+async def again(
+    attempt: Callable[[], Awaitable[T]],
+    failure: EmbedkitError,
+    *,
+    decide: Callable[[int, EmbedkitError], float | None],
+    sleep: Callable[[float], Awaitable[None]],
+) -> T:
+    """Carry on after a first `failure`: `decide(attempts made, error)` gives the wait, or None to raise the error."""
+    from tenacity import AsyncRetrying
+
+    pending: EmbedkitError | None = failure
+    pause = 0.0
+
+    async def once() -> T:
+        nonlocal pending
+        if pending is not None:
+            error, pending = pending, None
+            raise error
+        return await attempt()
+
+    def once_more(state: RetryCallState) -> bool:
+        nonlocal pause
+        error = state.outcome.exception() if state.outcome is not None else None
+        wait = decide(state.attempt_number, error) if isinstance(error, EmbedkitError) else None
+        pause = wait or 0.0
+        return wait is not None
+
+    return await AsyncRetrying(retry=once_more, wait=lambda _: pause, sleep=sleep, reraise=True)(once)

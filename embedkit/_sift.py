@@ -1,0 +1,119 @@
+"""What is settled before anything is sent: options and texts are checked, equal texts meet, empty ones step aside. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._types import DType, Options, array_of
+from .errors import ConfigError, EmbedkitError, InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+BLOCK = 1024  # rows moved at a time when equal texts get their rows back
+
+OPTIONS = ("input_type", "dimensions", "dtype", "truncate", "normalize", "extra")
+_VALUES: dict[str, tuple[object, ...]] = {
+    "input_type": (None, "query", "document", "classification", "clustering", "similarity"),
+    "dtype": ("float32", "int8", "uint8", "binary", "ubinary"),
+    "truncate": (None, "end", "error"),
+    "normalize": (None, True, False),
+}
+
+
+def checked(options: Options) -> Options:
+    """The options, if each is of its kind; ConfigError names the one that is not, and what it may be."""
+    for name, values in _VALUES.items():
+        value = getattr(options, name)
+        if not any(value is each or (isinstance(value, str) and value == each) for each in values):
+            msg = f"{name}={value!r}: it is one of {', '.join(map(repr, values))}"
+            raise ConfigError(msg)
+    wide = options.dimensions
+    if wide is not None and (not isinstance(wide, int) or isinstance(wide, bool) or wide < 1):
+        msg = f"dimensions={wide!r}: a whole number of at least 1, or None for the model's own"
+        raise ConfigError(msg)
+    if options.dtype in ("binary", "ubinary") and wide is not None and wide % 8:
+        msg = f"dimensions={wide} with dtype={options.dtype!r}: eight components share a byte, so a multiple of 8"
+        raise ConfigError(msg)
+    if options.normalize and options.dtype != "float32":
+        msg = f"normalize=True with dtype={options.dtype!r}: only float32 vectors can be made unit length"
+        raise ConfigError(msg)
+    return options
+
+
+def listed(texts: str | Iterable[str]) -> list[str]:
+    """The texts as a list of plain strings; TypeError names the row and type of anything else."""
+    if isinstance(texts, str):
+        return [str(texts)]
+    if isinstance(texts, (bytes, bytearray)) or not hasattr(texts, "__iter__"):
+        msg = f"texts is {type(texts).__name__}; embed() takes a string or an iterable of strings"
+        raise TypeError(msg)
+    rows = list(texts)
+    if set(map(type, rows)) <= {str}:
+        return rows
+    for row, text in enumerate(rows):
+        if not isinstance(text, str):
+            msg = f"texts[{row}] is {type(text).__name__}, not str: {str(text)[:60]!r}"
+            raise TypeError(msg)
+    return [str(text) for text in rows]  # subclasses (numpy.str_) become plain
+
+
+class Sift:
+    """What of the caller's rows is sent: equal texts once, empty ones not at all; and the way back."""
+
+    def __init__(self, rows: list[str], *, accepts_empty: bool, skip: bool) -> None:
+        self.failures: dict[int, EmbedkitError] = {}
+        self.count = len(rows)
+        self._places: NDArray[Any] | None = None  # the caller's row → its place among the texts sent; -1: not sent
+        places = dict.fromkeys(rows)
+        refused = "" in places and not accepts_empty
+        if refused:
+            self._refuse([row for row, text in enumerate(rows) if not text], skip=skip)
+            del places[""]
+        self.texts = list(places) if len(places) < len(rows) else rows
+        if self.texts is not rows:
+            import numpy as np
+
+            order = dict(zip(places, range(len(places)), strict=True))
+            self._places = np.fromiter((order.get(text, -1) for text in rows), np.intp, len(rows))
+
+    def _refuse(self, empty: list[int], *, skip: bool) -> None:
+        msg = "the text is empty, and this provider embeds no empty text; leave it out or pass on_error='skip'"
+        if not skip:
+            raise InvalidInputError(msg, rows=empty)
+        self.failures = {row: InvalidInputError(msg, rows=(row,)) for row in empty}
+
+    def rows_of(self, places: Iterable[int]) -> tuple[int, ...]:
+        """The caller's rows for places among the texts sent."""
+        if self._places is None:
+            return tuple(places)
+        wanted = set(places)
+        return tuple(row for row, place in enumerate(self._places.tolist()) if place in wanted) if wanted else ()
+
+    def expand(self, matrix: NDArray[Any]) -> NDArray[Any]:
+        """Give every row of the caller its vector, in place: the matrix has room for all, its first rows are those of `texts`.
+
+        A text's place never lies behind any of its rows, so filling from the end overwrites nothing that is still needed.
+        """
+        if self._places is not None:
+            for stop in range(len(self._places), 0, -BLOCK):
+                part = slice(max(0, stop - BLOCK), stop)
+                places = self._places[part]
+                matrix[part] = matrix[places]
+                matrix[part][places < 0] = blank(matrix)
+        return matrix
+
+
+def blank(rows: NDArray[Any]) -> float:
+    """What stands in a row without a vector: NaN, or zero where the dtype has no NaN."""
+    return float("nan") if rows.dtype.kind == "f" else 0
+
+
+def empty(count: int, width: int, dtype: DType) -> NDArray[Any]:
+    import numpy as np
+
+    rows: NDArray[Any] = np.empty((count, width // 8 if dtype in ("binary", "ubinary") else width), array_of(dtype))
+    rows[:] = blank(rows)
+    return rows

@@ -1,0 +1,181 @@
+"""The nouns: frozen values that cross from layer to layer. No behaviour beyond reading them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .errors import EmbedkitError
+
+InputType = Literal["query", "document", "classification", "clustering", "similarity"]
+DType = Literal["float32", "int8", "uint8", "binary", "ubinary"]
+Truncate = Literal["end", "error"]
+OnError = Literal["raise", "skip"]
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What leaves. `headers` may hold a key once authorised, so they stay out of the repr."""
+
+    url: str
+    body: bytes = b""
+    headers: Mapping[str, str] = {}
+    method: str = "POST"
+
+    def __repr__(self) -> str:
+        return f"Request({self.method} {self.url}, {len(self.body)} bytes)"
+
+
+class Response(msgspec.Struct, frozen=True):
+    """What came back. Look headers up by their lower-case name; `body` is any bytes-like buffer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes | bytearray | memoryview
+
+    def __repr__(self) -> str:
+        return f"Response({self.status}, {len(self.body)} bytes)"
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one request may hold. None: no limit known.
+
+    Attributes:
+        max_texts: texts per request.
+        max_tokens: tokens per request, over all its texts.
+        max_bytes: UTF-8 bytes of text per request.
+        max_text_tokens: tokens per text.
+    """
+
+    max_texts: int | None = None
+    max_tokens: int | None = None
+    max_bytes: int | None = None
+    max_text_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                msg = f"Limits({name}={value!r}): a limit is a whole number of at least 1, or None for no limit"
+                raise ValueError(msg)
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How to embed. None: say nothing, and let the provider's own default stand.
+
+    Attributes:
+        input_type: what the text is for; mapped by each provider to its own field, task or prefix.
+        dimensions: components per vector.
+        dtype: type of the components; "binary" and "ubinary" pack eight of them into a byte.
+        truncate: "end" cuts an over-long text, "error" insists on refusing it.
+        normalize: True makes every vector unit length.
+        extra: merged into the request body verbatim.
+    """
+
+    input_type: InputType | None = None
+    dimensions: int | None = None
+    dtype: DType = "float32"
+    truncate: Truncate | None = None
+    normalize: bool | None = None
+    extra: Mapping[str, Any] = {}
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What it took. `tokens` and `cost` (US dollars) are None when the provider reports none; `requests` counts every
+    attempt that was sent, failed ones too."""
+
+    tokens: int | None = None
+    requests: int = 0
+    cost: float | None = None
+
+
+class Embeddings(msgspec.Struct, frozen=True, eq=False):
+    """The result: row i of `vectors` belongs to texts[i].
+
+    Attributes:
+        vectors: numpy array, C-contiguous, shape (n, d); float32 unless another dtype was asked for.
+        model: the model as the provider names it, else as asked.
+        usage: tokens, requests, cost.
+        failures: row → error, for rows that could not be embedded (`on_error="skip"`); such rows are NaN
+            (zeros in integer dtypes).
+        start: index of the first row within a stream; 0 elsewhere.
+        dtype: the dtype asked for; it tells packed bits from plain integers.
+    """
+
+    vectors: NDArray[Any]
+    model: str = ""
+    usage: Usage = Usage(None, 1)
+    failures: Mapping[int, EmbedkitError] = {}
+    start: int = 0
+    dtype: DType = "float32"
+
+    @property
+    def dimensions(self) -> int:
+        """Components per vector, d; eight times the row's bytes where bits are packed."""
+        width = int(self.vectors.shape[1])
+        return width * 8 if self.dtype in ("binary", "ubinary") else width
+
+    def __len__(self) -> int:
+        return int(self.vectors.shape[0])
+
+    def __getitem__(self, row: int | slice) -> NDArray[Any]:
+        return self.vectors[row]
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return iter(self.vectors)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        import numpy as np
+
+        return np.array(self.vectors, dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        failed = f", failures={len(self.failures)}" if self.failures else ""
+        shape = "x".join(map(str, self.vectors.shape))
+        return f"Embeddings({shape} {self.vectors.dtype}, model={self.model!r}, tokens={self.usage.tokens}{failed})"
+
+
+class Reply(msgspec.Struct, frozen=True, eq=False):
+    """One decoded reply: the rows it filled, and what it said of itself."""
+
+    vectors: NDArray[Any]
+    model: str = ""
+    tokens: int | None = None
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the catalogue knows of one model.
+
+    Attributes:
+        name: the model's name at the provider.
+        dimensions: components of its vectors when nothing else is asked.
+        widths: the other widths it was trained to be cut to (Matryoshka); empty: none. A `range` means any in it.
+        tokens: the most tokens one text may have.
+        price: US dollars per million tokens.
+        prefixes: input type → text to put before every text, for families that want it in the text itself.
+        source: where this is written, and when it was read.
+    """
+
+    name: str
+    dimensions: int | None = None
+    widths: Sequence[int] = ()
+    tokens: int | None = None
+    price: float | None = None
+    prefixes: Mapping[str, str] = {}
+    source: str = ""
+
+
+def array_of(dtype: DType) -> type[np.generic]:
+    """The numpy type that holds one component (or one packed byte) of this dtype."""
+    import numpy as np
+
+    kinds: dict[str, type[np.generic]] = {
+        "float32": np.float32, "int8": np.int8, "uint8": np.uint8, "binary": np.int8, "ubinary": np.uint8,
+    }  # fmt: skip
+    return kinds[dtype]

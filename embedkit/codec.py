@@ -1,0 +1,363 @@
+"""The contract a dialect fulfils, and the few helpers it needs.
+
+A *dialect* says how to speak: three pure functions, `encode` (texts → request), `decode` (response → rows) and `explain` (a
+refusal → the provider's message). A *host* says where and as whom: a row of data. Bytes go straight into the rows of the output
+matrix: no reply is ever copied twice, and none is visible before it is checked.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+import msgspec
+
+from ._refusal import inside, read
+from ._types import Limits, ModelFacts, Options, Reply, Request, Response, array_of
+from .errors import ConfigError, DecodeError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Out = Callable[[int], Any]  # width → the (count, width) rows to fill
+JSON = {"content-type": "application/json", "accept": "application/json"}
+to_json = msgspec.json.Encoder().encode
+T = TypeVar("T")
+
+
+class Codec(Protocol):
+    """What the engine needs of a dialect. Pure: no clock, no socket, no state that changes.
+
+    Two more may be there. `probe() -> Request | None`: something to ask once before the first batch. `learn(response) -> Codec`:
+    a codec that knows more after this response (a refused encoding, a cap); the engine then uses that one.
+    """
+
+    @property
+    def limits(self) -> Limits:
+        """What one request may hold."""
+        ...
+
+    def encode(self, texts: Sequence[str], options: Options) -> Request:
+        """The request for these texts, without credentials. An option that cannot be honoured: ConfigError."""
+        ...
+
+    def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
+        """The rows of a successful response, in input order, checked; written into `out(width)` where given."""
+        ...
+
+    def explain(self, response: Response) -> str:
+        """The provider's own message in a refusal; empty when there is none."""
+        ...
+
+
+# --- hosts -----------------------------------------------------------------------------------------------------------
+
+
+class Secrets(Mapping[str, str]):
+    """Credentials by name. They never show: not in a repr, not in a traceback's argument list."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name]
+
+    def __iter__(self) -> Any:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Secrets({', '.join(self._values)})"
+
+
+def bearer(request: Request, credentials: Mapping[str, str], now: float) -> Request:  # noqa: ARG001 (the shape of `authorise`)
+    """`Authorization: Bearer KEY`, or nothing at all without a key."""
+    key = credentials.get("api_key")
+    return with_headers(request, {"authorization": f"Bearer {key}"}) if key else request
+
+
+def with_headers(request: Request, headers: Mapping[str, str]) -> Request:
+    """The same request with more headers."""
+    return Request(request.url, request.body, {**request.headers, **headers}, request.method)
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """A keyword of `connect` that only this host takes.
+
+    Attributes:
+        variables: environment variables that may hold it, first one wins.
+        required: without it nothing can be sent.
+        secret: it is a credential: kept out of every repr, may be a callable, handed to `authorise`.
+        help: one line on what it is.
+    """
+
+    variables: tuple[str, ...] = ()
+    required: bool = False
+    secret: bool = False
+    help: str = ""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where a codec speaks to: its host, model, base URL and the host's own parameters."""
+
+    host: Host
+    model: str
+    base_url: str
+    facts: ModelFacts | None = None
+    parameters: Mapping[str, Any] = {}
+
+    def url(self, route: str) -> str:
+        """The base URL with a route appended; a query in the base URL stays at the end."""
+        base, mark, query = self.base_url.partition("?")
+        return base.rstrip("/") + route + mark + query
+
+
+def _as_given(base_url: str, target: Target) -> str:  # noqa: ARG001 (the shape of `locate`)
+    return base_url
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and as whom: one row of data per provider.
+
+    Attributes:
+        name: what stands before the colon in "name:model".
+        dialect: `dialect(target, **quirks)` makes the codec.
+        base_url: where it lives; None when only the user can know.
+        segment: path added to a base URL that has none.
+        keys: environment variables that may hold the key, first one wins; empty: none is ever read.
+        key_required: refuse to start without a key (an explicit `base_url` lifts this).
+        domains: hosts (and their subdomains) that a key from the environment may go to, besides loopback.
+        url_variables: environment variables that may hold the base URL.
+        read_url: how such a variable is read, by the provider's own rules.
+        locate: `locate(base_url, target)`, the last word on the base URL (Azure puts the deployment in the path).
+        authorise: `authorise(request, credentials, now)`, pure; asked on every attempt.
+        parameters: further keywords of `connect`.
+        quirks: keywords of the dialect.
+        limits: what one request may hold.
+        accepts_empty: an empty text is embedded rather than refused.
+        timeout: seconds one attempt may take, unless the caller says otherwise.
+        catalogue: which models of the catalogue live here (a family's name); empty: the host's own name.
+        down: what to say when nothing listens there.
+    """
+
+    name: str
+    dialect: Callable[..., Codec]
+    base_url: str | None = None
+    segment: str = ""
+    keys: tuple[str, ...] = ()
+    key_required: bool = False
+    domains: tuple[str, ...] = ()
+    url_variables: tuple[str, ...] = ()
+    read_url: Callable[[str], str] = str
+    locate: Callable[[str, Target], str] = _as_given
+    authorise: Callable[[Request, Mapping[str, str], float], Request] = bearer
+    parameters: Mapping[str, Parameter] = {}
+    quirks: Mapping[str, Any] = {}
+    limits: Limits = Limits()
+    accepts_empty: bool = False
+    timeout: float = 120.0
+    catalogue: str = ""
+    down: str = ""
+
+
+# --- helpers of `encode` ---------------------------------------------------------------------------------------------
+
+
+def compact(**fields: Any) -> dict[str, Any]:
+    """The fields that have a value. Sending null is not leaving it out (wire reference 0.2, rule 1)."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def only(options: Options, host: str, **allowed: Collection[object]) -> None:
+    """Raise ConfigError for an option whose value this host cannot honour; None is always allowed."""
+    for name, values in allowed.items():
+        value = getattr(options, name)
+        if value is not None and value not in values:
+            can = ", ".join(repr(each) for each in sorted(map(str, values))) or "leaving it out"
+            msg = f"{host} cannot do {name}={value!r}; it takes {can}"
+            raise ConfigError(msg)
+
+
+def prefixed(texts: Sequence[str], options: Options, facts: ModelFacts | None) -> Sequence[str]:
+    """The texts with the model family's prefix for this input type, if it has one."""
+    prefix = facts.prefixes.get(options.input_type, "") if facts is not None and options.input_type else ""
+    return [prefix + text for text in texts] if prefix else texts
+
+
+def meanings(facts: ModelFacts | None, *extra: str) -> set[str]:
+    """The input types a model can tell apart; `query` and `document` are always accepted."""
+    return {"query", "document", *extra, *(facts.prefixes if facts is not None else ())}
+
+
+# --- helpers of `decode` ---------------------------------------------------------------------------------------------
+
+
+def parsed(decoder: msgspec.json.Decoder[T], response: Response) -> T:
+    """The body as the decoder's type. A body that is an error raises that error; anything else unreadable, DecodeError."""
+    try:
+        return decoder.decode(response.body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if (hidden := inside(response)) is not None:
+            raise hidden from None
+        start = bytes(response.body[:200]).decode("utf-8", "replace")
+        msg = f"unreadable reply: {error}; it starts with {start!r}"
+        raise DecodeError(msg) from None
+
+
+def in_order(indices: list[int | None], count: int) -> list[int] | None:
+    """The order that puts rows given with these indices into input order; None: they are already in it.
+
+    Missing everywhere is taken as in order; anything else but a permutation of 0..count-1 is a DecodeError.
+    """
+    if indices == list(range(count)) or not any(index is not None for index in indices):
+        return None
+    if sorted(index for index in indices if index is not None) != list(range(count)):
+        msg = f"the reply's indices are not 0 to {count - 1}, each once: {_brief(indices)}"
+        raise DecodeError(msg)
+    return sorted(range(count), key=lambda place: indices[place] or 0)
+
+
+def _brief(values: Sequence[object], most: int = 8) -> str:
+    return ", ".join(map(str, values[:most])) + (", …" if len(values) > most else "")
+
+
+def matrix(
+    vectors: Sequence[bytes | Sequence[float]], options: Options, count: int, out: Out | None = None
+) -> NDArray[Any]:
+    """Vectors (base64-decoded bytes or lists of numbers, whatever was asked) as checked rows, written into `out(width)`.
+
+    Raises:
+        DecodeError: wrong count, ragged or wrong width, bytes that are no whole number of items, non-finite or
+            out-of-range values.
+    """
+    import numpy as np
+
+    if len(vectors) != count:
+        msg = f"{count} texts were sent, but {len(vectors)} embeddings came back"
+        raise DecodeError(msg)
+    kind = np.dtype(array_of(options.dtype))
+    source = _source(vectors[0], kind, options)
+    width, rest = divmod(len(vectors[0]), source.itemsize if isinstance(vectors[0], bytes) else 1)
+    if rest or not width:
+        msg = f"an embedding of {len(vectors[0])} bytes is not a whole number of {source.name} values"
+        raise DecodeError(msg)
+    _expect(width, options)
+    rows: NDArray[Any] = out(width) if out is not None else np.empty((count, width), kind)
+    try:
+        _fill(rows, vectors, source)
+    except (ValueError, TypeError, OverflowError) as error:
+        shapes = _brief(sorted({len(vector) for vector in vectors}))
+        msg = f"embeddings of unequal width or values that do not fit {kind.name} (lengths {shapes}): {error}"
+        raise DecodeError(msg) from None
+    if kind.kind == "f":
+        finite(rows)
+    return rows
+
+
+def _source(first: bytes | Sequence[float], kind: np.dtype[Any], options: Options) -> np.dtype[Any]:
+    """The type inside base64: the one asked for, or float64 from a server that sends doubles (seen from vLLM).
+
+    Told by length where the width is known. Else doubles made from floats betray themselves: the low 29 bits of every second
+    word are zero, and the vector has unit length as doubles only.
+    """
+    import numpy as np
+
+    if kind != np.float32 or not isinstance(first, bytes) or len(first) % 8 or len(first) < 64:  # noqa: PLR2004 (too short to tell)
+        return kind
+    double = np.dtype("<f8")
+    if options.dimensions is not None:
+        return double if len(first) == 8 * options.dimensions else kind
+    if (np.frombuffer(first, "<u4")[::2] & 0x1FFFFFFF).any():
+        return kind
+    with np.errstate(all="ignore"):
+        single, wide = (np.linalg.norm(np.frombuffer(first, code).astype(np.float64)) for code in ("<f4", "<f8"))
+    return double if abs(wide - 1) < 0.01 < abs(single - 1) else kind  # noqa: PLR2004 (unit length to rounding)
+
+
+def _expect(width: int, options: Options) -> None:
+    asked = options.dimensions
+    if asked is None:
+        return
+    got = width * 8 if options.dtype in ("binary", "ubinary") else width
+    if got != asked:
+        msg = f"dimensions={asked} was asked for, but the provider answered {got}"
+        raise DecodeError(msg)
+
+
+def _fill(rows: NDArray[Any], vectors: Sequence[bytes | Sequence[float]], source: np.dtype[Any]) -> None:
+    import numpy as np
+
+    if all(type(vector) is bytes for vector in vectors) and source == rows.dtype and rows.flags.c_contiguous:
+        view = memoryview(cast("Any", rows)).cast("B")
+        step = rows.shape[1] * rows.itemsize
+        for place, vector in enumerate(vectors):
+            view[place * step : (place + 1) * step] = cast("bytes", vector)  # a wrong length raises here
+        if sys.byteorder == "big" and rows.itemsize > 1:
+            rows.byteswap(inplace=True)
+        return
+    for place, vector in enumerate(vectors):
+        values = np.frombuffer(vector, source.newbyteorder("<")) if isinstance(vector, bytes) else np.asarray(vector, np.float64)
+        if values.shape != rows.shape[1:]:
+            msg = f"row {place} has {values.size} values, row 0 has {rows.shape[1]}"
+            raise ValueError(msg)
+        rows[place] = _exact(values, rows.dtype) if rows.dtype.kind in "iu" else values
+
+
+def _exact(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    whole = values.astype(dtype)
+    if (whole != values).any():
+        msg = f"{values[whole != values][0]} is not a value of {dtype.name}"
+        raise ValueError(msg)
+    return whole
+
+
+def finite(rows: NDArray[Any]) -> None:
+    """Raise DecodeError where a value is NaN or infinite. One sum sees either; the search happens only then."""
+    import numpy as np
+
+    with np.errstate(all="ignore"):
+        if np.isfinite(rows.sum(dtype=np.float32)):
+            return
+    bad = ~np.isfinite(rows).all(axis=1)
+    if bad.any():
+        places = [int(place) for place in np.flatnonzero(bad)]
+        msg = f"the provider answered NaN or infinite values for {len(places)} of {len(rows)} texts"
+        raise DecodeError(msg, rows=places)
+
+
+def normalise(rows: NDArray[Any]) -> None:
+    """Make every row unit length, in place. A zero vector stays zero."""
+    import numpy as np
+
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    lengths[lengths == 0] = 1.0
+    rows /= lengths[:, None].astype(rows.dtype)
+
+
+__all__ = [
+    "JSON",
+    "Codec",
+    "Host",
+    "Out",
+    "Parameter",
+    "Secrets",
+    "Target",
+    "bearer",
+    "compact",
+    "finite",
+    "in_order",
+    "inside",
+    "matrix",
+    "meanings",
+    "normalise",
+    "only",
+    "parsed",
+    "prefixed",
+    "read",
+    "to_json",
+    "with_headers",
+]

@@ -1,0 +1,180 @@
+"""Every error embedkit raises, and what the caller may do about it.
+
+EmbedkitError                 the root: `except EmbedkitError` catches everything below
+├── ConfigError               wrong set-up or option; nothing was sent
+├── TransportError            no response: connect, TLS, a cut connection
+│   └── TransportTimeoutError no response in time
+├── DecodeError               a 2xx reply that breaks the contract: not JSON, wrong count, wrong width, NaN …
+└── ApiError                  the provider refused: status, code, message, request id, retryable, retry_after, rows
+    ├── AuthError             the key is missing, wrong or not allowed
+    ├── QuotaError            no credit left; never retried
+    ├── NotFoundError         unknown model or route
+    ├── RateLimitError        too fast; try again after `retry_after`
+    ├── TooLargeError         the batch is too large: embedkit splits it
+    ├── InvalidInputError     a text or the request is refused (also before sending: `status` is None)
+    │   └── TooLongError      this one text exceeds the model's limit
+    └── ServerError           the provider failed
+
+Only primitives live here; reading a reply is the business of `codec`. No error ever holds a key, and all of them pickle
+(`partial` stays behind: it can be gigabytes).
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+__all__ = [
+    "ApiError",
+    "AuthError",
+    "ConfigError",
+    "DecodeError",
+    "EmbedkitError",
+    "InvalidInputError",
+    "NotFoundError",
+    "QuotaError",
+    "RateLimitError",
+    "ServerError",
+    "TooLargeError",
+    "TooLongError",
+    "TransportError",
+    "TransportTimeoutError",
+]
+
+
+class EmbedkitError(Exception):
+    """The root of the tree.
+
+    Attributes:
+        retryable: the same request may succeed later.
+        retry_after: seconds the provider asked to wait, or None.
+        rows: indices of the texts concerned, in the caller's list; empty when the request as a whole is.
+        partial: what was embedded before the failure, an `Embeddings` with NaN where nothing is known, or None.
+    """
+
+    retryable: bool = False
+    retry_after: float | None = None
+
+    def __init__(self, message: str, *, rows: Iterable[int] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.rows: tuple[int, ...] = tuple(rows)
+        self.partial: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _revive, (type(self), self.args, {**self.__dict__, "partial": None})
+
+
+def _revive(kind: type[EmbedkitError], args: tuple[Any, ...], state: dict[str, Any]) -> EmbedkitError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigError(EmbedkitError, ValueError):
+    """The set-up or an option cannot work. Raised before anything is sent."""
+
+
+class TransportError(EmbedkitError):
+    """No response arrived. `retryable` is False where trying again cannot help (a certificate is refused)."""
+
+    def __init__(self, message: str, *, retryable: bool = True, rows: Iterable[int] = ()) -> None:
+        super().__init__(message, rows=rows)
+        self.retryable = retryable
+
+
+class TransportTimeoutError(TransportError, TimeoutError):
+    """No response arrived in time."""
+
+
+class DecodeError(EmbedkitError):
+    """A successful status, but a body that breaks the reply contract. Never retried: the same answer would come back."""
+
+
+class ApiError(EmbedkitError):
+    """The provider refused the request, or embedkit refused it on the provider's behalf (`status` is then None).
+
+    Attributes:
+        status: the HTTP status, or None when nothing was sent.
+        code: the provider's own code, as text or number, or None.
+        message: the provider's own message.
+        provider, model: who was asked for what.
+        request_id: what the provider's support asks for, or None.
+        body: the start of the response body.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | int | None = None,
+        provider: str = "",
+        model: str = "",
+        request_id: str | None = None,
+        retryable: bool = False,
+        retry_after: float | None = None,
+        rows: Iterable[int] = (),
+        body: str = "",
+    ) -> None:
+        super().__init__(message, rows=rows)
+        self.status = status
+        self.code = code
+        self.provider = provider
+        self.model = model
+        self.request_id = request_id
+        self.retryable = retryable
+        self.retry_after = retry_after
+        self.body = body
+
+    def __str__(self) -> str:
+        where = ":".join(part for part in (self.provider, self.model) if part)
+        facts = [
+            f"status {self.status}" if self.status is not None else "",
+            f"code {self.code}" if self.code not in (None, "") else "",
+            _rows(self.rows),
+            f"request id {self.request_id}" if self.request_id else "",
+            f"retry after {self.retry_after:g} s" if self.retry_after is not None else "",
+        ]
+        known = ", ".join(fact for fact in facts if fact)
+        return (f"{where}: " if where else "") + self.message + (f" ({known})" if known else "")
+
+
+def _rows(rows: tuple[int, ...]) -> str:
+    shown = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")  # noqa: PLR2004 (a line must stay a line)
+    return f"row{'s' if len(rows) > 1 else ''} {shown}" if rows else ""
+
+
+class AuthError(ApiError):
+    """The key is missing, wrong, or not allowed to do this."""
+
+
+class QuotaError(ApiError):
+    """Credit or plan is exhausted. Never retried: waiting does not fill an account."""
+
+
+class NotFoundError(ApiError):
+    """The model or the route does not exist."""
+
+
+class RateLimitError(ApiError):
+    """Too many requests or tokens in too short a time."""
+
+
+class TooLargeError(ApiError):
+    """The request holds too many texts, tokens or bytes. embedkit halves it; raise it from `embed_batch` to ask for that."""
+
+
+class InvalidInputError(ApiError):
+    """A text, or the request itself, is refused. `rows` names the texts where they are known."""
+
+
+class TooLongError(InvalidInputError):
+    """One text exceeds the model's limit."""
+
+
+class ServerError(ApiError):
+    """The provider failed (5xx)."""

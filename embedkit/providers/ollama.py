@@ -1,0 +1,110 @@
+"""Ollama's own API. https://github.com/ollama/ollama/blob/main/docs/api.md#generate-embeddings
+
+`/api/embed` takes a list; the older `/api/embeddings` takes one prompt and gives raw, un-normalised vectors, and is spoken only when
+asked for (`legacy=True`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import msgspec
+
+from .._types import Limits, Options, Reply, Request, Response
+from ..codec import JSON, Host, Out, Parameter, Target, compact, inside, matrix, meanings, only, parsed, prefixed, read, to_json
+from ..errors import DecodeError
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    embeddings: list[list[float]] | None = None
+    embedding: list[float] | None = None
+    model: str | None = None
+    prompt_eval_count: int | None = None  # left out when zero
+    error: msgspec.Raw | None = None
+
+
+_decoder = msgspec.json.Decoder(_Reply)
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """Ollama's dialect: no text is cut unless `truncate="end"` (the server's own default cuts in silence)."""
+
+    target: Target
+
+    @property
+    def limits(self) -> Limits:
+        # Embedding models are loaded with one slot, so larger lists only wait longer (server/sched.go).
+        return Limits(max_texts=1) if self._legacy else self.target.host.limits
+
+    @property
+    def sends_dimensions(self) -> bool:
+        return not self._legacy
+
+    @property
+    def _legacy(self) -> bool:
+        return bool(self.target.parameters.get("legacy"))
+
+    def encode(self, texts: Sequence[str], options: Options) -> Request:
+        target, facts = self.target, self.target.facts
+        cuts = ("error",) if self._legacy else ("end", "error")
+        only(options, target.host.name, dtype=("float32",), truncate=cuts, input_type=meanings(facts))
+        asked = compact(
+            model=target.model,
+            keep_alive=target.parameters.get("keep_alive"),
+            options=target.parameters.get("model_options"),
+        )
+        texts = prefixed(texts, options, facts)
+        if self._legacy:
+            return Request(target.url("/embeddings"), to_json({**asked, "prompt": texts[0], **options.extra}), JSON)
+        body = compact(input=texts, truncate=options.truncate == "end", dimensions=options.dimensions)
+        return Request(target.url("/embed"), to_json({**asked, **body, **options.extra}), JSON)
+
+    def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
+        reply = parsed(_decoder, response)
+        vectors = reply.embeddings if reply.embedding is None else [reply.embedding]
+        if vectors is None:
+            msg = "the reply has no embeddings"
+            raise inside(response) or DecodeError(msg)
+        return Reply(matrix(vectors, options, count, out), reply.model or "", reply.prompt_eval_count)
+
+    def explain(self, response: Response) -> str:
+        message = read(response).message
+        return f"{message}; `ollama pull {self.target.model}` fetches it" if response.status == 404 else message  # noqa: PLR2004
+
+
+def address(value: str) -> str:
+    """OLLAMA_HOST as Ollama reads it (wire reference 4.4), with /api behind it."""
+    value = value.strip().strip("\"'").strip()
+    scheme, mark, rest = value.partition("://")
+    if not mark:
+        scheme, rest = ("https", "ollama.com:443") if value == "ollama.com" else ("http", value)
+    place, _, path = rest.partition("/")
+    if place.count(":") > 1 and not place.startswith("["):
+        place = f"[{place}]"  # a bare IPv6 address
+    parts = urlsplit(f"//{place}")
+    name = parts.hostname or "127.0.0.1"
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)  # noqa: S104 (a server's bind-all is its own loopback)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if port is None:
+        port = 11434 if not mark else {"https": 443}.get(scheme, 80)
+        port = 443 if (scheme, name) == ("https", "ollama.com") else port
+    path = f"/{path.strip('/')}" if path.strip("/") else ""
+    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}{path}/api"
+
+
+HOSTS = (
+    Host(
+        name="ollama", dialect=Dialect, base_url="http://127.0.0.1:11434/api", segment="/api", keys=("OLLAMA_API_KEY",),
+        domains=("ollama.com",), url_variables=("OLLAMA_HOST",), read_url=address, limits=Limits(max_texts=32),
+        parameters={
+            "keep_alive": Parameter(help='how long the model stays loaded: "10m", seconds, 0 or -1'),
+            "model_options": Parameter(help="the model's own options, e.g. {'num_ctx': 8192}"),
+            "legacy": Parameter(help="True speaks /api/embeddings, one text per request"),
+        },
+        timeout=600.0, down="is Ollama running? `ollama serve` starts it",
+    ),
+)  # fmt: skip

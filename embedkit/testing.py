@@ -1,0 +1,243 @@
+"""For tests, ours and yours: an exchange that answers from a script, an embedder that needs nothing, and the codec check.
+
+None of it opens a socket. A fake at the one I/O seam (`connect(…, exchange=FakeExchange(…))`) leaves planning, retry, limits and
+decoding real.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from inspect import isawaitable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from . import errors
+from ._connect import connect
+from ._embedder import Embedder
+from ._retry import RetryPolicy
+from ._types import Embeddings, Limits, Options, Request, Response, Usage
+from .errors import DecodeError, EmbedkitError, ServerError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Answer = Response | BaseException | Mapping[str, Any]
+    Handler = Callable[[Request], Answer | Awaitable[Answer]]
+
+
+def response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A response with this body: bytes and text as they are, anything else as JSON."""
+    raw = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else msgspec.json.encode(body)
+    return Response(status, {name.lower(): value for name, value in (headers or {}).items()}, raw)
+
+
+class FakeExchange:
+    """Answers requests from a script, or from a function of the request, and remembers them in `requests`.
+
+    An answer is a `Response`, an exception to raise, or a mapping sent as a JSON body with status 200. A script that has run out
+    fails the test with an AssertionError: nothing is answered twice by accident.
+    """
+
+    def __init__(self, answers: Iterable[Answer] | Handler) -> None:
+        self.requests: list[Request] = []
+        self.closed = False
+        self._handler = answers if callable(answers) else _script(iter(answers))
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one request."""
+        self.requests.append(request)
+        answer = self._handler(request)
+        if isawaitable(answer):
+            answer = await answer
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer if isinstance(answer, Response) else response(answer)
+
+    async def aclose(self) -> None:
+        """Remember that it was closed."""
+        self.closed = True
+
+    @property
+    def bodies(self) -> list[Any]:
+        """The JSON bodies of the requests so far."""
+        return [json.loads(request.body) for request in self.requests]
+
+
+def _script(answers: Any) -> Handler:
+    def handler(request: Request) -> Answer:
+        try:
+            answer: Answer = next(answers)
+        except StopIteration:
+            msg = f"the script has no answer left for {request!r}"
+            raise AssertionError(msg) from None
+        return answer
+
+    return handler
+
+
+class FakeEmbedder(Embedder):
+    """Deterministic, unit-length vectors from a hash of each text: equal texts agree, others point elsewhere.
+
+    Attributes:
+        batches: the texts of every call of `embed_batch` so far.
+    """
+
+    provider = "fake"
+
+    def __init__(self, dimensions: int = 8, *, model: str = "fake", limits: Limits | None = None) -> None:
+        self.model = model
+        self.limits = limits or Limits(max_texts=64)
+        self.batches: list[list[str]] = []
+        self._dimensions = dimensions
+
+    async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
+        """One row per text; one token per word."""
+        import numpy as np
+
+        self.batches.append(list(texts))
+        width = options.dimensions or self._dimensions
+        rows = np.stack([self.vector(text, width) for text in texts])
+        return Embeddings(rows, self.model, Usage(sum(len(text.split()) for text in texts), 1))
+
+    def vector(self, text: str, dimensions: int | None = None) -> NDArray[Any]:
+        """The vector of a text, shape (dimensions,)."""
+        import numpy as np
+
+        seed = int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "little")
+        values = np.random.default_rng(seed).standard_normal(dimensions or self._dimensions).astype(np.float32)
+        unit: NDArray[Any] = values / np.linalg.norm(values)
+        return unit
+
+
+# --- the codec check -------------------------------------------------------------------------------------------------
+
+
+async def check_codec(folder: str | Path) -> int:
+    """Check a provider against its golden exchanges: JSON files, each one request with its response. Returns their number.
+
+    A golden holds `source` (where its bytes come from), `connect` (keywords of `connect`, `model` among them), `texts`, `options`,
+    `request` (`url`, `headers` that must be there, `body` as JSON), `response` (`status`, `headers`, `body`: text or JSON) and
+    `expect`: `vectors`, or `shape`, with `tokens` and `model`; or `error` (a class of `embedkit.errors`) with any of its attributes.
+
+    From every success follow four more checks: a reply in another order (where it carries `index`), a reply one short, junk
+    instead of JSON, and an HTML page with status 502.
+
+    Raises:
+        AssertionError: the first thing that does not hold, with the file's name.
+    """
+    goldens = sorted(Path(folder).glob("*.json"))
+    kinds = set()
+    for path in goldens:
+        golden = json.loads(path.read_text("utf-8"))
+        kinds.add("error" in golden["expect"])
+        try:
+            await _check(golden)
+        except AssertionError as error:
+            msg = f"{path.parent.name}/{path.name}: {error}"
+            raise AssertionError(msg) from error
+    if kinds != {True, False}:
+        msg = f"{folder}: a provider needs at least one golden success and one golden refusal"
+        raise AssertionError(msg)
+    return len(goldens)
+
+
+async def _check(golden: Mapping[str, Any]) -> None:
+    expect, answer = golden["expect"], golden["response"]
+    recorded = response(answer["body"], answer["status"], answer.get("headers"))
+    exchange = FakeExchange([recorded])
+    result = await _embed(golden, exchange)
+    _equal("method", golden["request"].get("method", "POST"), exchange.requests[0].method)
+    _equal("url", golden["request"]["url"], exchange.requests[0].url)
+    _equal("request body", golden["request"]["body"], exchange.bodies[0])
+    for name, value in golden["request"].get("headers", {}).items():
+        _equal(f"header {name}", value, exchange.requests[0].headers.get(name.lower()))
+    if "error" in expect:
+        _check_refusal(expect, result)
+    else:
+        _check_result(expect, result)
+        await _check_abuse(golden, result)
+
+
+def _check_refusal(expect: Mapping[str, Any], result: Embeddings | EmbedkitError) -> None:
+    kind: type[EmbedkitError] = getattr(errors, expect["error"])
+    if type(result) is not kind:
+        msg = f"expected {kind.__name__}, got {result!r}"
+        raise AssertionError(msg)
+    for name, value in expect.items():
+        if name == "message":
+            if value not in str(result):
+                msg = f"expected a message with {value!r}, got {str(result)!r}"
+                raise AssertionError(msg)
+        elif name != "error":
+            found = getattr(result, name)
+            _equal(name, value, list(found) if isinstance(found, tuple) else found)
+
+
+def _check_result(expect: Mapping[str, Any], result: Embeddings | EmbedkitError) -> None:
+    import numpy as np
+
+    if isinstance(result, EmbedkitError):
+        msg = f"expected vectors, got {result!r}"
+        raise AssertionError(msg) from result
+    if "shape" in expect:
+        _equal("shape", tuple(expect["shape"]), result.vectors.shape)
+    if "vectors" in expect and not np.allclose(result.vectors, expect["vectors"], rtol=1e-6, atol=1e-7):
+        msg = f"expected the vectors {expect['vectors']}, got {result.vectors.tolist()}"
+        raise AssertionError(msg)
+    if not result.vectors.flags.c_contiguous:
+        msg = "the vectors are not C-contiguous"
+        raise AssertionError(msg)
+    if "tokens" in expect:
+        _equal("tokens", expect["tokens"], result.usage.tokens)
+    if "model" in expect:
+        _equal("model", expect["model"], result.model)
+
+
+async def _check_abuse(golden: Mapping[str, Any], result: Embeddings | EmbedkitError) -> None:
+    import numpy as np
+
+    assert isinstance(result, Embeddings)
+    body = golden["response"]["body"]
+    body = json.loads(body) if isinstance(body, str) else body
+    listed = next((name for name in ("data", "embeddings") if isinstance(body, dict) and isinstance(body.get(name), list)), None)
+    if listed is not None and len(body[listed]) > 1 and all(isinstance(item, dict) and "index" in item for item in body[listed]):
+        shuffled = await _embed(golden, FakeExchange([{**body, listed: body[listed][::-1]}]))
+        if not isinstance(shuffled, Embeddings) or not np.array_equal(shuffled.vectors, result.vectors):
+            msg = f"a shuffled reply must come back in input order, got {shuffled!r}"
+            raise AssertionError(msg)
+    if listed is not None and body[listed]:
+        await _must_raise(golden, response({**body, listed: body[listed][:-1]}), DecodeError, "a short reply")
+    await _must_raise(golden, response("not json"), DecodeError, "junk")
+    await _must_raise(golden, response("<html><title>502 Bad Gateway</title></html>", 502), ServerError, "an HTML 502")
+
+
+async def _must_raise(golden: Mapping[str, Any], answer: Response, kind: type[EmbedkitError], what: str) -> None:
+    error = await _embed(golden, FakeExchange([answer]))
+    if type(error) is not kind or (kind is ServerError and not error.retryable):
+        msg = f"{what} must raise {kind.__name__}{' (retryable)' if kind is ServerError else ''}, got {error!r}"
+        raise AssertionError(msg)
+
+
+async def _embed(golden: Mapping[str, Any], exchange: FakeExchange) -> Embeddings | EmbedkitError:
+    settings = {"retry": RetryPolicy(attempts=1), **golden["connect"], "exchange": exchange}
+    embedder = connect(**settings)
+    try:
+        made = await embedder.embed_batch(golden["texts"], embedder._merged(*_options(golden)))  # noqa: SLF001 (our own)
+    except EmbedkitError as error:
+        return error
+    return made
+
+
+def _options(golden: Mapping[str, Any]) -> list[Any]:
+    names = ("input_type", "dimensions", "dtype", "truncate", "normalize", "extra")
+    return [golden.get("options", {}).get(name) for name in names]
+
+
+def _equal(what: str, expected: object, actual: object) -> None:
+    if expected != actual:
+        msg = f"{what}: expected {expected!r}, got {actual!r}"
+        raise AssertionError(msg)

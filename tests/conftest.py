@@ -1,0 +1,33 @@
+"""Fixtures for every test. Async tests run on asyncio; those that use fakes only ask for `any_loop` and run on trio too."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parent.parent.parent / "shared"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees a key, a base URL or a proxy of the machine it runs on."""
+    for name in list(os.environ):
+        if name.endswith(("_API_KEY", "_BASE_URL", "_ENDPOINT", "_TOKEN")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    for name in ("OLLAMA_HOST", "EMBEDKIT_MODEL", "EMBEDKIT_MODEL_DIR", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_VERSION"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The recorded exchanges beside the checkout; a test that needs them is skipped, visibly, where they are absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no recorded exchanges: {SHARED.name}/ is not beside the checkout")
+    return SHARED
