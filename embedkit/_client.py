@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from inspect import isawaitable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -49,6 +50,26 @@ class Variable(str):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Variable, (self.name,)
+
+
+class KeyFile(str):
+    """A credential that came from a file: pickled as the file's name, never as its content."""
+
+    __slots__ = ("name",)
+    name: str
+
+    def __new__(cls, name: str) -> Self:
+        """Read the file `name` now; empty where there is none."""
+        try:
+            content = Path(name).expanduser().read_text("utf-8").strip()
+        except (OSError, ValueError, RuntimeError):
+            content = ""
+        self = super().__new__(cls, content)
+        self.name = name
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return KeyFile, (self.name,)
 
 
 class Signer:
@@ -158,14 +179,12 @@ class HttpEmbedder(Embedder):
         """One request, without planning: `embed` is what you want."""
         tally = Tally()
         reply = await self._fill(texts, options, None, tally)
-        return Embeddings(
-            reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype
-        )
+        return Embeddings(reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype)
 
     async def _fill(self, texts: Sequence[str], options: Options, out: Out | None, tally: Tally) -> Reply:
-        line = self._line()
         if not self._probed:
-            await self._probe(line, tally)
+            await self._prepare(tally)  # `embed_batch` comes here without a plan
+        line = self._line()
         wire = self._native(options)
         counted = self._rate is not None and self._rate.tokens_per_minute is not None
         tokens = sum(map(self.count_tokens, texts)) if counted else 0
@@ -202,14 +221,14 @@ class HttpEmbedder(Embedder):
                 msg = f"dimensions={asked}: {self.provider} cannot be asked for a width, and {self.model} cannot be cut to it ({known})"
                 raise ConfigError(msg)
             wire = msgspec.structs.replace(wire, dimensions=None)
+            if asked != facts.dimensions:
+                wire = msgspec.structs.replace(wire, dtype="float32")  # only floats can be cut
         if options.dtype not in getattr(self._codec, "sends_dtypes", ("float32",)):
             wire = msgspec.structs.replace(wire, dtype="float32")
         return wire
 
     def _judged(self, codec: Codec, response: Response) -> ApiError:
-        error = judge(
-            response, provider=self.provider, model=self.model, message=codec.explain(response), now=time.time()
-        )
+        error = judge(response, provider=self.provider, model=self.model, message=codec.explain(response), now=time.time())
         if isinstance(error, AuthError) and self._unsent:
             error.message = f"{error.message}; {self._unsent}"
         return error
@@ -234,13 +253,20 @@ class HttpEmbedder(Embedder):
         error.args = (error.message,)
         return error
 
-    async def _probe(self, line: Transport, tally: Tally) -> None:
+    async def _prepare(self, tally: Tally) -> None:
         """Ask once what the server knows of itself (TEI's /info); a server that does not answer it is used as it is."""
+        if self._probed:
+            return
         self._probed = True
         request: Request | None = self._codec.probe()  # type: ignore[attr-defined]  # optional in the contract
-        if request is not None:
-            response = await line.send(request, lambda response: response, tally)
-            self._learned(self._codec, response)
+        if request is None:
+            return
+        try:
+            response = await self._line().send(request, lambda response: response, tally)
+        except BaseException:
+            self._probed = False
+            raise
+        self._learned(self._codec, response)
 
     # --- loops, forks, pickles ---------------------------------------------------------------------------------------
 
@@ -291,9 +317,10 @@ def _shaped(codec: Codec, response: Response, wire: Options, options: Options, c
     """Decode, then do on the client what the wire could not: cut (re-normalised), unit length, a smaller dtype."""
     import numpy as np
 
-    if wire is options:
+    if wire is options or wire.dtype == options.dtype != "float32":  # the provider's own bytes, of the model's own width
         reply = codec.decode(response, options, count, out)
-        normalise(reply.vectors)
+        if options.normalize:
+            normalise(reply.vectors)
         return reply
     whole = codec.decode(response, wire, count)
     values = whole.vectors

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from . import catalog
-from ._client import HttpEmbedder, Variable
+from ._client import HttpEmbedder, KeyFile, Variable
 from ._http import LOOPBACK, HttpSettings
 from ._retry import RetryPolicy
 from ._sift import checked
@@ -180,6 +180,9 @@ def _seconds(name: str, value: float) -> float:
 def _parameter(host: Host, name: str, given: Any) -> Any:
     declared = host.parameters[name]
     if given is not None:
+        if declared.choices and given not in declared.choices:
+            msg = f"{name}={given!r}: it is one of {', '.join(map(repr, declared.choices))}"
+            raise ConfigError(msg)
         return given
     for variable in declared.variables:
         if os.environ.get(variable):
@@ -231,16 +234,18 @@ def _credentials(
             msg = f"api_key is {'empty' if api_key == '' else type(api_key).__name__}; pass a non-empty string or a callable, or leave it out"
             raise ConfigError(msg)
         return {**sources, "api_key": api_key}, ""
-    found = next((variable for variable in host.keys if os.environ.get(variable)), None)
+    found: Variable | KeyFile | None = next((Variable(name) for name in host.keys if os.environ.get(name)), None)
+    if found is None and host.key_file is not None:
+        found = KeyFile(host.key_file(os.environ)) or None
     name = urlsplit(url).hostname or ""
     trusted = ours or name in LOOPBACK or any(name == own or name.endswith(f".{own}") for own in host.domains)
     if found is not None and trusted and not any(host.parameters[each].secret and each == "ad_token" for each in sources):
-        return {**sources, "api_key": Variable(found)}, ""
+        return {**sources, "api_key": found}, ""
     if not trusted:
         sources = {each: value for each, value in sources.items() if not isinstance(value, Variable)}
     unsent = ""
     if found is not None and not trusted:
-        unsent = f"{found} was not sent, because {name} is not one of {host.name}'s own hosts: pass api_key= to send it there"
+        unsent = f"the key in {found.name} was not sent, because {name} is not one of {host.name}'s own hosts: pass api_key= to send it there"
     if host.key_required and not explicit and not sources.keys() & {"ad_token"}:
         msg = f"{host.name} needs a key: set {' or '.join(host.keys)}, or pass api_key="
         raise ConfigError(msg)

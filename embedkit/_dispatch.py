@@ -1,20 +1,22 @@
 """Dispatch: slices go out over a bounded number of workers, rows come back into one matrix, and what is refused is taken apart.
 
-Workers share one iterator of slices and a deque for pieces that come back smaller; a worker leaves when both are empty and nothing
+Workers share one iterator of slices and a stack for pieces that come back smaller; a worker leaves when both are empty and nothing
 is in flight. Every slice owns its rows of the matrix from the start, so the order of arrival cannot matter. The first reply knows
 the width and allocates; no reply is ever joined to another.
 
 A batch refused for its size is halved. A batch refused for a text loses just that text: at once where the provider names it, else by
-halving until it stands alone. Whether the *request* is refused rather than a text is settled once per call, by one known-good text.
+halving until it stands alone. Whether the *request* is refused rather than a text is settled once per call, by one known-good text
+(and, should that fail too, by the halves of the batch).
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, Any
+import copy
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._types import DType, Reply, array_of
-from .errors import DecodeError, EmbedkitError, InvalidInputError, TooLargeError
+from .errors import ConfigError, DecodeError, EmbedkitError, InvalidInputError, TooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -23,8 +25,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Fill = Callable[[Sequence[str], Callable[[int], NDArray[Any]]], Awaitable[Reply]]
+    Tell = Callable[[int, EmbedkitError], None]
 
 GOOD = "hello"  # a text no provider refuses
+
+
+def _silent(texts: int, error: EmbedkitError) -> None:
+    """Nobody listens."""
 
 
 class Board:
@@ -40,9 +47,11 @@ class Board:
         dtype: DType = "float32",
         width: int | None = None,
         skip: bool = False,
-        split: Callable[[int, EmbedkitError], None] | None = None,
+        on_split: Tell = _silent,
+        on_failure: Tell = _silent,
     ) -> None:
         self.matrix: NDArray[Any] | None = None
+        self.width = width  # of a stored row: of bytes where bits are packed
         self.model = ""
         self.tokens: int | None = 0
         self.failures: dict[int, EmbedkitError] = {}
@@ -52,28 +61,30 @@ class Board:
         self._fill = fill
         self._room = room
         self._dtype = dtype
-        self._width = width
         self._skip = skip
-        self._split = split
-        self._pieces: deque[slice] = deque()
+        self._on_split = on_split
+        self._on_failure = on_failure
+        self._pieces: list[slice] = []  # a stack: depth first, a bad text stands alone soonest
         self._flying = 0
         self._changed: anyio.Event | None = None
-        self._trusted = False  # this request, with these options, has been accepted at least once
+        self._trusted: bool | None = None  # whether this request, with these options, is accepted at all
         self._asking: anyio.Lock | None = None
         self._error: BaseException | None = None
 
     async def run(self, workers: int) -> None:
         """Do all the work. The first error that cannot be set aside stops everyone and is raised as it is."""
+        if workers < 1:
+            msg = f"max_concurrency={workers}: nothing would ever be sent; it is a whole number of at least 1"
+            raise ConfigError(msg)
         first = next(self._slices, None)
         if first is None:
             return
-        self._pieces.append(first)
         second = next(self._slices, None) if workers > 1 else None
         if second is None:
-            await self._work()  # one slice, or one worker: no task group
+            await self._attempt(first)  # one batch needs no task group
         else:
-            self._pieces.append(second)
-            await self._together(workers)
+            self._pieces += (second, first)
+        await (self._together(workers) if self._pieces and workers > 1 else self._work())
 
     async def _together(self, workers: int) -> None:
         import anyio
@@ -83,7 +94,7 @@ class Board:
             async def worker() -> None:
                 try:
                     await self._work()
-                except Exception as error:
+                except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (raised below)
                     # Kept aside rather than raised: a task group would wrap it, and users write `except ApiError`.
                     self._error = self._error or error
                     group.cancel_scope.cancel()
@@ -96,7 +107,7 @@ class Board:
 
     async def _work(self) -> None:
         while True:
-            part = self._pieces.popleft() if self._pieces else next(self._slices, None)
+            part = self._pieces.pop() if self._pieces else next(self._slices, None)
             if part is not None:
                 self._flying += 1
                 try:
@@ -121,30 +132,30 @@ class Board:
     async def _attempt(self, part: slice) -> None:
         try:
             reply = await self._fill(self._texts[part], lambda width: self._rows(part, width))
-        except TooLargeError as error:
-            if part.stop - part.start == 1:
-                self._give_up(part, error)
-            else:
-                self._halve(part, error)
         except UnicodeEncodeError as error:
-            await self._isolate(part, unencodable(self._texts[part], error))
-        except InvalidInputError as error:
-            await self._isolate(part, error)
-        except DecodeError as error:
-            error.rows = tuple(part.start + row for row in error.rows)
-            raise
+            refused: EmbedkitError = unencodable(self._texts[part], error)
+        except EmbedkitError as error:
+            refused = _own(error)
         else:
             self._settle(reply)
             self.done[part] = b"\1" * (part.stop - part.start)
+            return
+        if isinstance(refused, TooLargeError):
+            await self._shrink(part, refused)
+        elif isinstance(refused, InvalidInputError):
+            await self._isolate(part, refused)
+        else:
+            refused.rows = tuple(part.start + row for row in refused.rows)
+            self._stop(part.stop - part.start, refused)
 
     def _rows(self, part: slice, width: int) -> NDArray[Any]:
-        if width != (self._width or width):
-            msg = f"this reply has {width} values per row, earlier ones under the same options had {self._width}"
+        if width != (self.width or width):
+            msg = f"this reply has {width} values per row, earlier ones under the same options had {self.width}"
             raise DecodeError(msg)
         if self.matrix is None:
             import numpy as np
 
-            self._width = width
+            self.width = width
             self.matrix = np.empty((self._room, width), array_of(self._dtype))
         return self.matrix[part]
 
@@ -153,63 +164,93 @@ class Board:
         self.model = reply.model or self.model
         self.tokens = None if reply.tokens is None or self.tokens is None else self.tokens + reply.tokens
 
-    def _halve(self, part: slice, error: EmbedkitError) -> None:
-        middle = (part.start + part.stop) // 2
-        self._pieces.extend((slice(part.start, middle), slice(middle, part.stop)))
-        if self._split is not None:
-            self._split(part.stop - part.start, error)
+    async def _shrink(self, part: slice, error: TooLargeError) -> None:
+        if part.stop - part.start > 1:
+            self._again(part, error, *_halves(part))
+        else:
+            await self._ask(part, error)
+            self._give_up([part.start], error)
 
     async def _isolate(self, part: slice, error: InvalidInputError) -> None:
         size = part.stop - part.start
         named = sorted({row for row in error.rows if 0 <= row < size})
         if not named:
-            await self._ask(error)
+            await self._ask(part, error)
             if size > 1:
-                self._halve(part, error)
+                self._again(part, error, *_halves(part))
                 return
             named = [0]
-        for row in named:
-            self._give_up(slice(part.start + row, part.start + row + 1), error)
+        self._give_up([part.start + row for row in named], error)
         edges = [-1, *named, size]
-        for before, after in zip(edges, edges[1:], strict=False):
-            if after - before > 1:
-                self._pieces.append(slice(part.start + before + 1, part.start + after))
+        gaps = [slice(part.start + before + 1, part.start + after) for before, after in pairwise(edges)]
+        self._again(part, error, *(gap for gap in gaps if gap.start < gap.stop))
 
-    async def _ask(self, error: InvalidInputError) -> None:
-        """Settle whether the request itself is refused: if a text beyond doubt fails too, no text is to blame."""
+    async def _ask(self, part: slice, error: EmbedkitError) -> None:
+        """Settle whether the request itself is refused: if texts beyond doubt fail too, no text is to blame."""
         if self._asking is None:
             import anyio
 
             self._asking = anyio.Lock()
         async with self._asking:
-            if self._trusted:
-                return
-            try:
-                self._settle(await self._fill([GOOD], _scratch(self._dtype)))
-            except InvalidInputError:
-                error.rows = ()
-                raise error from None
+            if self._trusted is None:
+                halves = [self._texts[half] for half in _halves(part)] if part.stop - part.start > 1 else []
+                for texts in ([GOOD], *halves):
+                    if await self._accepted(texts):
+                        return
+        if self._trusted:
+            return
+        self._trusted = False  # so that no other worker asks again before it is stopped
+        error.rows = ()
+        self._stop(part.stop - part.start, error)
 
-    def _give_up(self, part: slice, error: EmbedkitError) -> None:
-        """Mark one row as failed, or raise its error."""
-        mine = error if not self.failures and error.rows in ((), (part.start,)) else _copy(error)
-        mine.rows = (part.start,)
+    async def _accepted(self, texts: Sequence[str]) -> bool:
+        try:
+            self._settle(await self._fill(texts, _scratch(len(texts), self._dtype)))
+        except (InvalidInputError, TooLargeError):
+            return False
+        except EmbedkitError as error:
+            error.rows = ()
+            self._stop(len(texts), error)
+        return True
+
+    def _again(self, part: slice, error: EmbedkitError, *pieces: slice) -> None:
+        if pieces:
+            self._pieces += reversed(pieces)
+            self._on_split(part.stop - part.start, error)
+
+    def _give_up(self, rows: list[int], error: EmbedkitError) -> None:
+        """Mark rows as failed, or raise their error."""
         if not self._skip:
-            raise mine
-        self.failures[part.start] = mine
+            error.rows = tuple(rows)
+            self._stop(len(rows), error)
+        for row in rows:
+            self.failures[row] = mine = copy.copy(error)
+            mine.rows = (row,)
+            self._on_failure(1, mine)
+
+    def _stop(self, texts: int, error: EmbedkitError) -> NoReturn:
+        self._on_failure(texts, error)
+        raise error
 
 
-def _copy(error: EmbedkitError) -> EmbedkitError:
-    revive, arguments = error.__reduce__()
-    twin: EmbedkitError = revive(*arguments)
-    return twin
+def _halves(part: slice) -> tuple[slice, slice]:
+    middle = (part.start + part.stop) // 2
+    return slice(part.start, middle), slice(middle, part.stop)
 
 
-def _scratch(dtype: DType) -> Callable[[int], NDArray[Any]]:
+def _own(error: EmbedkitError) -> EmbedkitError:
+    """A copy whose rows may be set: a custom embedder may raise one object again and again."""
+    mine = copy.copy(error).with_traceback(error.__traceback__)
+    mine.__cause__, mine.__context__ = error.__cause__, error.__context__
+    mine.__suppress_context__ = error.__suppress_context__
+    return mine
+
+
+def _scratch(count: int, dtype: DType) -> Callable[[int], NDArray[Any]]:
     def rows(width: int) -> NDArray[Any]:
         import numpy as np
 
-        return np.empty((1, width), array_of(dtype))
+        return np.empty((count, width), array_of(dtype))
 
     return rows
 

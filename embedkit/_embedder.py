@@ -15,22 +15,12 @@ import msgspec
 from ._dispatch import Board
 from ._events import BatchDone, BatchFailed, BatchSplit, Event, notify
 from ._plan import estimate, plan
+from ._sift import OPTIONS, Sift, blank, checked, empty, listed
 from ._stream import Stream
 from ._transport import Tally
-from ._types import (
-    DType,
-    Embeddings,
-    InputType,
-    Limits,
-    OnError,
-    Options,
-    Reply,
-    Truncate,
-    Usage,
-)
-from ._sift import OPTIONS, Sift, blank, checked, empty, listed
+from ._types import DType, Embeddings, InputType, Limits, OnError, Options, Reply, Truncate, Usage
 from .codec import finite, normalise, to_json
-from .errors import ConfigError, DecodeError, EmbedkitError
+from .errors import ApiError, ConfigError, DecodeError, EmbedkitError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
@@ -40,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .codec import Out
+
+WIDTHS = 256  # most sets of options whose width is remembered: `extra` may differ with every call
 
 
 class Embedder(ABC):
@@ -97,10 +89,7 @@ class Embedder(ABC):
                 With `on_error="skip"` a bad text only marks its own row: NaN there, and its error in `failures`.
         """
         options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
-        if on_error not in ("raise", "skip"):
-            msg = f"on_error={on_error!r}: 'raise' or 'skip'"
-            raise ConfigError(msg)
-        return await self._embed(listed(texts), options, on_error)
+        return await self._embed(listed(texts), options, skip=_skips(on_error), workers=self.max_concurrency)
 
     async def embed_query(
         self,
@@ -118,7 +107,8 @@ class Embedder(ABC):
             msg = f"a query is one string, not {type(text).__name__}; embed() takes many"
             raise TypeError(msg)
         options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
-        return (await self._embed([text], options, "raise")).vectors[0]  # type: ignore[no-any-return]  # a row of NDArray[Any]
+        result = await self._embed(listed(text), options, skip=False, workers=1)
+        return result.vectors[0]  # type: ignore[no-any-return]  # a row of NDArray[Any]
 
     def stream(
         self,
@@ -138,13 +128,14 @@ class Embedder(ABC):
         enough on asyncio; `async with embedder.stream(…) as parts` also ends the work at once when the block is left.
         """
         options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
+        skip = _skips(on_error)
 
         async def work(part: list[str]) -> Embeddings:
-            return await self._embed(part, options, on_error)
+            return await self._embed(part, options, skip=skip, workers=1)  # the stream has the workers
 
         return Stream(texts, self.limits, work, workers=self.max_concurrency, count_tokens=self.count_tokens)
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> None:  # noqa: B027 (there may be nothing to close)
         """Close what is open. May be called twice; a closed embedder opens again when it is used."""
 
     async def __aenter__(self) -> Self:
@@ -165,31 +156,45 @@ class Embedder(ABC):
         options = checked(msgspec.structs.replace(self.options, **named))
         return self.options if options == self.options else options
 
-    async def _embed(self, rows: list[str], options: Options, on_error: OnError) -> Embeddings:
+    async def _embed(self, rows: list[str], options: Options, *, skip: bool, workers: int) -> Embeddings:
         if not rows:
             return Embeddings(empty(0, 0, options.dtype), self.model, Usage(0, 0), dtype=options.dtype)
-        sift = Sift(rows, accepts_empty=self.accepts_empty, skip=on_error == "skip")
+        try:
+            return await self._settled(rows, options, skip=skip, workers=workers)
+        except EmbedkitError as error:
+            self._sign(error)
+            raise
+
+    def _sign(self, error: EmbedkitError) -> None:
+        if isinstance(error, ApiError):
+            error.provider, error.model = error.provider or self.provider, error.model or self.model
+
+    async def _settled(self, rows: list[str], options: Options, *, skip: bool, workers: int) -> Embeddings:
+        sift = Sift(rows, accepts_empty=self.accepts_empty, skip=skip)
         tally = Tally()
-        key = to_json(options)
+        await self._prepare(tally)
+        key = _key(options)
         widths: dict[bytes, int] = self.__dict__.setdefault("_widths", {})
 
         async def fill(texts: Sequence[str], out: Out) -> Reply:
             return await self._timed(texts, options, out, tally)
 
         board = Board(
-            sift.texts, plan(sift.texts, self.limits, self.count_tokens), fill,
-            room=len(rows), dtype=options.dtype, width=widths.get(key), skip=on_error == "skip", split=self._split,
+            sift.texts, plan(sift.texts, self.limits, self.count_tokens), fill, room=len(rows), dtype=options.dtype,
+            width=widths.get(key), skip=skip, on_split=self._tell_split, on_failure=self._tell_failure,
         )  # fmt: skip
         try:
-            await board.run(self.max_concurrency)
+            await board.run(workers)
+            _remember(widths, key, board.width)
         except EmbedkitError as error:
             error.rows = sift.rows_of(error.rows)
             if any(board.done):
                 error.partial = self._result(board, sift, options, tally)
             raise
-        if board.matrix is not None:
-            widths.setdefault(key, int(board.matrix.shape[1]))
         return self._result(board, sift, options, tally)
+
+    async def _prepare(self, tally: Tally) -> None:  # noqa: B027 (most have nothing to ask)
+        """What has to be asked before anything can be planned."""
 
     async def _timed(self, texts: Sequence[str], options: Options, out: Out, tally: Tally) -> Reply:
         if self.observe is None:
@@ -197,58 +202,97 @@ class Embedder(ABC):
         import time
 
         started = time.monotonic()
-        try:
-            reply = await self._fill(texts, options, out, tally)
-        except EmbedkitError as error:
-            notify(self.observe, BatchFailed(provider=self.provider, model=self.model, texts=len(texts), error=error))
-            raise
+        reply = await self._fill(texts, options, out, tally)
         seconds = time.monotonic() - started
-        done = BatchDone(
-            provider=self.provider, model=self.model, texts=len(texts), tokens=reply.tokens, seconds=seconds
-        )
+        done = BatchDone(provider=self.provider, model=self.model, texts=len(texts), tokens=reply.tokens, seconds=seconds)
         notify(self.observe, done)
         return reply
 
-    def _split(self, texts: int, error: EmbedkitError) -> None:
+    def _tell_split(self, texts: int, error: EmbedkitError) -> None:
         if self.observe is not None:
             notify(self.observe, BatchSplit(provider=self.provider, model=self.model, texts=texts, error=error))
 
+    def _tell_failure(self, texts: int, error: EmbedkitError) -> None:
+        if self.observe is not None:
+            notify(self.observe, BatchFailed(provider=self.provider, model=self.model, texts=texts, error=error))
+
     async def _fill(self, texts: Sequence[str], options: Options, out: Out, tally: Tally) -> Reply:
         """Embed one batch into the rows that `out(width)` gives."""
-        import numpy as np
-
         made = await self.embed_batch(texts, options)
         if not isinstance(made, Embeddings):
             msg = f"{type(self).__name__}.embed_batch returned {type(made).__name__}; it must return embedkit.Embeddings"
             raise TypeError(msg)
         tally.requests += made.usage.requests
-        vectors = np.asarray(made.vectors)
-        if vectors.ndim != 2 or len(vectors) != len(texts):  # noqa: PLR2004 (a matrix)
-            msg = f"{type(self).__name__}.embed_batch was given {len(texts)} texts and returned vectors of shape {vectors.shape}"
-            raise DecodeError(msg)
-        width = vectors.shape[1] * 8 if options.dtype in ("binary", "ubinary") else vectors.shape[1]
-        if options.dimensions not in (None, width):
-            msg = f"dimensions={options.dimensions} was asked for, but {type(self).__name__} answered {width}"
-            raise DecodeError(msg)
-        rows = out(vectors.shape[1])
-        rows[:] = vectors
-        if rows.dtype.kind == "f":
-            finite(rows)
-            if options.normalize:
-                normalise(rows)
+        rows = _copied(made.vectors, len(texts), options, out, f"{type(self).__name__}.embed_batch")
+        if options.normalize:
+            normalise(rows)
         return Reply(rows, made.model, made.usage.tokens)
 
     def _result(self, board: Board, sift: Sift, options: Options, tally: Tally) -> Embeddings:
         matrix = board.matrix
         if matrix is None:
-            matrix = empty(sift.count, options.dimensions or 0, options.dtype)
+            asked = (options.dimensions or 0) // (8 if options.dtype in ("binary", "ubinary") else 1)
+            matrix = empty(sift.count, board.width or asked, options.dtype)
         missing = [row for row, done in enumerate(board.done) if not done] if not all(board.done) else []
         if missing:
             matrix[missing] = blank(matrix)
-        failures = {row: error for place, error in board.failures.items() for row in sift.rows_of((place,))}
-        tokens = board.tokens
-        cost = tokens * self.price / 1e6 if tokens is not None and self.price is not None else None
+        failures = sift.spread(board.failures)
+        for error in failures.values():
+            self._sign(error)
+        cost = board.tokens * self.price / 1e6 if board.tokens is not None and self.price is not None else None
         return Embeddings(
-            sift.expand(matrix), board.model or self.model, Usage(tokens, tally.requests, cost),
-            dict(sorted({**sift.failures, **failures}.items())), dtype=options.dtype,
+            sift.expand(matrix), board.model or self.model, Usage(board.tokens, tally.requests, cost), failures,
+            dtype=options.dtype,
         )  # fmt: skip
+
+
+def _skips(on_error: OnError) -> bool:
+    if on_error not in ("raise", "skip"):
+        msg = f"on_error={on_error!r}: it is one of 'raise', 'skip'"
+        raise ConfigError(msg)
+    return on_error == "skip"
+
+
+def _key(options: Options) -> bytes:
+    try:
+        return to_json(options)
+    except (TypeError, ValueError, OverflowError) as error:
+        msg = f"extra cannot be written as JSON: {error}"
+        raise ConfigError(msg) from None
+
+
+def _remember(widths: dict[bytes, int], key: bytes, width: int | None) -> None:
+    """Hold on to the width of these options, and to that of a call that ran beside this one."""
+    if width is None or (len(widths) >= WIDTHS and key not in widths):
+        return
+    known = widths.setdefault(key, width)
+    if known != width:
+        msg = f"this call got {width} values per row, another one under the same options {known}"
+        raise DecodeError(msg)
+
+
+def _copied(vectors: Any, count: int, options: Options, out: Out, who: str) -> NDArray[Any]:
+    """What a custom `embed_batch` made, checked and copied into the rows it belongs to."""
+    import numpy as np
+
+    try:
+        made = np.asarray(vectors)
+    except ValueError as error:
+        msg = f"{who} returned vectors of unequal width: {error}"
+        raise DecodeError(msg) from None
+    if made.ndim != 2 or len(made) != count or not made.shape[1] or made.dtype.kind in "OSUMmc":  # noqa: PLR2004 (a matrix)
+        msg = f"{who} was given {count} texts and returned vectors of shape {made.shape} and type {made.dtype}"
+        raise DecodeError(msg)
+    width = made.shape[1] * (8 if options.dtype in ("binary", "ubinary") else 1)
+    if options.dimensions not in (None, width):
+        msg = f"dimensions={options.dimensions} was asked for, but {who} answered {width}"
+        raise DecodeError(msg)
+    rows: NDArray[Any] = out(made.shape[1])
+    with np.errstate(all="ignore"):
+        rows[:] = made
+    if rows.dtype.kind == "f":
+        finite(rows)
+    elif (rows != made).any():
+        msg = f"dtype={options.dtype!r} was asked for, but {who} answered {made.dtype} values that do not fit it"
+        raise DecodeError(msg)
+    return rows

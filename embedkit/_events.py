@@ -65,7 +65,6 @@ class BatchFailed(Event, frozen=True, kw_only=True):
     error: EmbedkitError
 
 
-
 def notify(observe: Callable[[Event], object], event: Event) -> None:
     """Tell the observer; what it raises is logged, never passed on."""
     try:

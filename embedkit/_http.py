@@ -138,23 +138,33 @@ class AiohttpExchange:
             return
         pooled = [handler.transport for handlers in connector._conns.values() for handler, *_ in handlers]  # noqa: SLF001 (no public way)
         if forked:
+            connector._conns.clear()  # noqa: SLF001 (else it warns, when the child ends, of what is the parent's to close)
             _orphans.extend((connector, pooled))
             return
-        closing = connector.close()  # a coroutine: one step closes everything, the rest would only wait for it
-        with contextlib.suppress(StopIteration, RuntimeError):
-            closing.send(None)  # type: ignore[attr-defined]  # TCPConnector.close is a coroutine function
-            closing.close()  # type: ignore[attr-defined]
-        for transport in pooled:
+        loop = connector._loop  # noqa: SLF001 (no public way)
+        if (
+            loop.is_running()
+        ):  # forgotten rather than closed, and maybe collected by another thread: the loop closes what is its own
+            loop.call_soon_threadsafe(_shut, connector)
+            return
+        _shut(connector)
+        for transport in pooled if loop.is_closed() else ():
             sock = getattr(transport, "_sock", None)  # its loop is closed, so close() would only raise
             if sock is not None:
                 sock.close()
                 transport._sock = None  # type: ignore[union-attr]  # noqa: SLF001
 
-
     def __del__(self) -> None:
         # A user who never closes gets no warning for it; at interpreter exit there may be nothing left to close with.
         with contextlib.suppress(Exception):
             self.abandon(forked=self._pid != os.getpid())
+
+
+def _shut(connector: aiohttp.BaseConnector) -> None:
+    closing = connector.close()  # a coroutine: one step closes everything, the rest would only wait for it
+    with contextlib.suppress(StopIteration, RuntimeError):
+        closing.send(None)  # type: ignore[attr-defined]  # TCPConnector.close is a coroutine function
+        closing.close()  # type: ignore[attr-defined]
 
 
 async def _read(reply: aiohttp.ClientResponse, cap: int) -> bytes:
@@ -215,7 +225,7 @@ def _warm_numpy() -> None:
         threading.Thread(target=__import__, args=("numpy",), daemon=True).start()
 
 
-def _translated(error: BaseException, url: str, settings: HttpSettings) -> EmbedkitError:
+def _translated(error: BaseException, url: str, settings: HttpSettings) -> EmbedkitError:  # noqa: PLR0911 (one line per failure)
     """Our error for one of aiohttp's or the system's, with the address and the way out in it."""
     import aiohttp
 
@@ -225,7 +235,11 @@ def _translated(error: BaseException, url: str, settings: HttpSettings) -> Embed
     if isinstance(error, (aiohttp.InvalidURL, ValueError)):
         return ConfigError(f"{where}: not a URL that can be called ({type(error).__name__}); check base_url and proxy")
     if isinstance(error, TimeoutError):
-        step = f"connect within {settings.connect:g}" if isinstance(error, aiohttp.ConnectionTimeoutError) else f"answer within {settings.timeout:g}"
+        step = (
+            f"connect within {settings.connect:g}"
+            if isinstance(error, aiohttp.ConnectionTimeoutError)
+            else f"answer within {settings.timeout:g}"
+        )
         return TransportTimeoutError(f"{where} did not {step} s; raise timeout= or send smaller batches")
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return TransportError(f"the proxy refused to reach {where}: status {error.status}", retryable=error.status >= 500)  # noqa: PLR2004

@@ -6,11 +6,14 @@ loop; a `Pace` holds only numbers behind a lock, so embedders on several loops a
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
+
+from .errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -27,9 +30,10 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if value is not None and not (number and 0 < value < math.inf):
                 msg = f"Rate({name}={value!r}): a rate is a positive number, or None for no such quota"
-                raise ValueError(msg)
+                raise ConfigError(msg)
 
 
 class Bucket:
@@ -66,14 +70,23 @@ class Pace:
         self._tokens = Bucket(rate.tokens_per_minute) if rate and rate.tokens_per_minute else None
 
     def reserve(self, now: float, tokens: int) -> float:
-        """Seconds before a request of so many tokens may go; it is counted at once."""
+        """Seconds before a request of so many tokens may go; it is counted at once, from the end of a cool-down if there is one."""
         with self._lock:
-            wait = self._until - now
+            start = max(now, self._until)
+            wait = 0.0
             if self._requests is not None:
-                wait = max(wait, self._requests.reserve(now, 1))
+                wait = self._requests.reserve(start, 1)
             if self._tokens is not None:
-                wait = max(wait, self._tokens.reserve(now, tokens))
-            return max(0.0, wait)
+                wait = max(wait, self._tokens.reserve(start, tokens))
+            return start - now + wait
+
+    def refund(self, now: float, tokens: int) -> None:
+        """A reserved request was never sent. Without this, callers who lose patience would pile up debt that nobody used."""
+        with self._lock:
+            if self._requests is not None:
+                self._requests.reserve(now, -1)
+            if self._tokens is not None:
+                self._tokens.reserve(now, -tokens)
 
     def blocked(self, now: float) -> float:
         """Seconds until the cool-down ends; nothing is counted."""
@@ -111,13 +124,14 @@ class Limiter:
         else:
             self._busy += 1
         slept = 0.0
+        wait = self.pace.reserve(self._clock(), tokens)
         try:
-            wait = self.pace.reserve(self._clock(), tokens)
             while wait > 0:
                 await self._sleep(wait)
                 slept += wait
                 wait = self.pace.blocked(self._clock())  # a pause may have come while we slept
         except BaseException:
+            self.pace.refund(self._clock(), tokens)
             self.release()
             raise
         return slept

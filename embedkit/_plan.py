@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
     from ._types import Limits
 
-_WORST = 4 / 3  # tokens that `estimate` can give per character: four UTF-8 bytes, three bytes a token
+_GLANCE = 256  # texts whose lengths are summed at a time: a slice is never judged by all that follows it
+
+
+def plain(text: str) -> str:
+    """The characters of any kind of string: of a `numpy.str_`, and of an enum's member its value rather than its name."""
+    return str.__str__(text)
 
 
 def utf8(text: str) -> int:
@@ -85,7 +90,14 @@ def _clearly_fits(texts: Sequence[str], start: int, stop: int, limits: Limits, c
         return True
     if limits.max_tokens is not None and count_tokens is not estimate:
         return False
-    characters = sum(map(len, texts[start:stop]))
-    return (limits.max_tokens is None or characters * _WORST + (stop - start) <= limits.max_tokens) and (
-        limits.max_bytes is None or characters * 4 <= limits.max_bytes
+    # The worst: four UTF-8 bytes per character, and a token for three bytes and one per text.
+    most = min(
+        float("inf") if limits.max_tokens is None else (limits.max_tokens - (stop - start)) * 3,
+        float("inf") if limits.max_bytes is None else limits.max_bytes,
     )
+    size = 0
+    for glance in range(start, stop, _GLANCE):
+        size += 4 * sum(map(len, texts[glance : min(glance + _GLANCE, stop)]))
+        if size > most:
+            return False
+    return True

@@ -6,11 +6,12 @@ concurrent calls: tenacity#93). This is the only file that imports tenacity.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from .errors import ApiError, EmbedkitError, RateLimitError
+from .errors import ApiError, ConfigError, EmbedkitError, RateLimitError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CAP = 120.0  # seconds; no longer hint is slept (openai-python _base_client.py, 2026-11)
+_DOUBLINGS = 64  # beyond any `maximum`, and within a float
 _ONCE_MORE = 424  # TEI's backend failure: a second try may pass, a third will not (wire reference 7.1)
 
 
@@ -38,25 +40,35 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     maximum: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.initial < 0 or self.maximum < 0 or (self.deadline is not None and self.deadline <= 0):
-            msg = f"{self}: attempts must be at least 1, initial and maximum not negative, deadline positive or None"
-            raise ValueError(msg)
+        counted = isinstance(self.attempts, int) and self.attempts >= 1 and not isinstance(self.attempts, bool)
+        timed = _number(self.initial) and 0 <= self.initial < math.inf and _number(self.maximum) and self.maximum >= 0
+        if not (counted and timed and (self.deadline is None or (_number(self.deadline) and self.deadline > 0))):
+            msg = (
+                f"{self}: attempts is a whole number of at least 1, initial and maximum not negative, deadline positive or None"
+            )
+            raise ConfigError(msg)
 
     def wait(self, attempt: int, error: EmbedkitError, jitter: float) -> float | None:
         """Seconds to wait after failure number `attempt` (from 1), or None to give up. `jitter` is random in [0, 1).
 
-        A provider's hint is kept to, plus up to a tenth so that callers do not come back together. Without one: full jitter
-        over a doubling backoff; for a rate limit half of it is certain, since a quick retry cannot outlast a window of a minute.
+        A provider's hint above zero is kept to, plus up to a tenth so that callers do not come back together. Without one: full
+        jitter over a doubling backoff; for a rate limit half of it is certain, since a quick retry cannot outlast a window of a
+        minute.
         """
         if not error.retryable or attempt >= self.attempts:
             return None
         if isinstance(error, ApiError) and error.status == _ONCE_MORE and attempt > 1:
             return None
-        if error.retry_after is not None:
+        if error.retry_after is not None and error.retry_after > 0:
             return error.retry_after * (1 + jitter / 10) if error.retry_after <= CAP else None
+        doubled = self.initial * 2.0 ** min(attempt - 1, _DOUBLINGS)
         if isinstance(error, RateLimitError):
-            return min(self.maximum, self.initial * 4.0 * 2.0 ** (attempt - 1)) * (1 + jitter) / 2
-        return min(self.maximum, self.initial * 2.0 ** (attempt - 1)) * jitter
+            return min(self.maximum, 4.0 * doubled) * (1 + jitter) / 2
+        return min(self.maximum, doubled) * jitter
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 async def again(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ._plan import plain
 from ._types import DType, Options, array_of
 from .errors import ConfigError, EmbedkitError, InvalidInputError
 
@@ -40,13 +43,16 @@ def checked(options: Options) -> Options:
     if options.normalize and options.dtype != "float32":
         msg = f"normalize=True with dtype={options.dtype!r}: only float32 vectors can be made unit length"
         raise ConfigError(msg)
+    if not isinstance(options.extra, Mapping):
+        msg = f"extra is {type(options.extra).__name__}; it is a mapping of fields for the request body"
+        raise ConfigError(msg)
     return options
 
 
 def listed(texts: str | Iterable[str]) -> list[str]:
     """The texts as a list of plain strings; TypeError names the row and type of anything else."""
     if isinstance(texts, str):
-        return [str(texts)]
+        return [plain(texts)]
     if isinstance(texts, (bytes, bytearray)) or not hasattr(texts, "__iter__"):
         msg = f"texts is {type(texts).__name__}; embed() takes a string or an iterable of strings"
         raise TypeError(msg)
@@ -57,7 +63,7 @@ def listed(texts: str | Iterable[str]) -> list[str]:
         if not isinstance(text, str):
             msg = f"texts[{row}] is {type(text).__name__}, not str: {str(text)[:60]!r}"
             raise TypeError(msg)
-    return [str(text) for text in rows]  # subclasses (numpy.str_) become plain
+    return list(map(plain, rows))
 
 
 class Sift:
@@ -92,6 +98,13 @@ class Sift:
         wanted = set(places)
         return tuple(row for row, place in enumerate(self._places.tolist()) if place in wanted) if wanted else ()
 
+    def spread(self, failures: Mapping[int, EmbedkitError]) -> dict[int, EmbedkitError]:
+        """The caller's row → its own error, those found before sending included, in order."""
+        if self._places is None or not (failures or self.failures):
+            return dict(sorted(failures.items()))
+        found = {row: _of(failures[place], row) for row, place in enumerate(self._places.tolist()) if place in failures}
+        return dict(sorted({**self.failures, **found}.items()))
+
     def expand(self, matrix: NDArray[Any]) -> NDArray[Any]:
         """Give every row of the caller its vector, in place: the matrix has room for all, its first rows are those of `texts`.
 
@@ -106,14 +119,21 @@ class Sift:
         return matrix
 
 
+def _of(error: EmbedkitError, row: int) -> EmbedkitError:
+    mine = copy.copy(error)
+    mine.rows = (row,)
+    return mine
+
+
 def blank(rows: NDArray[Any]) -> float:
     """What stands in a row without a vector: NaN, or zero where the dtype has no NaN."""
     return float("nan") if rows.dtype.kind == "f" else 0
 
 
 def empty(count: int, width: int, dtype: DType) -> NDArray[Any]:
+    """Rows without a vector, so many values wide."""
     import numpy as np
 
-    rows: NDArray[Any] = np.empty((count, width // 8 if dtype in ("binary", "ubinary") else width), array_of(dtype))
+    rows: NDArray[Any] = np.empty((count, width), array_of(dtype))
     rows[:] = blank(rows)
     return rows

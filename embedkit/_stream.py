@@ -1,19 +1,20 @@
 """Streams: any number of texts in, parts in input order out, in memory that does not grow with their number.
 
-Workers read the source in turn (so parts are numbered in its order), embed their part, and lay it on the shelf; the reader takes
-parts off in order. A permit per part on its way bounds how far the workers may run ahead. One producer task owns the workers, and
-a stream holds the task rather than being it: leaving an `async for` early must not cancel the caller's next await.
+One producer task reads the source (alone, so a source may hold locks and scopes of its own) and hands parts to workers, who lay
+what they made on a shelf; the reader takes it off in order. A permit per part on its way bounds how far the producer runs ahead. A
+stream holds the producer rather than being it: leaving an `async for` early must not cancel the caller's next await.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ._plan import Tray, estimate, measure
+from ._plan import Tray, estimate, measure, plain
 from ._types import Embeddings, Limits
 from .errors import EmbedkitError
 
@@ -27,7 +28,14 @@ PART = 256  # most texts in a part: larger ones would only hold more memory
 
 
 class Stream(AsyncIterator[Embeddings]):
-    """An async iterator of `Embeddings`. Made by `Embedder.stream`."""
+    """An async iterator of `Embeddings`. Made by `Embedder.stream`.
+
+    It is no async generator: one that holds a task group would, closed after a `break`, cancel whatever its reader awaits next.
+    """
+
+    _task: Any = None
+    _group: TaskGroup | None = None
+    _closed = False
 
     def __init__(
         self,
@@ -38,14 +46,11 @@ class Stream(AsyncIterator[Embeddings]):
         workers: int,
         count_tokens: Callable[[str], int] = estimate,
     ) -> None:
-        if isinstance(source, (str, bytes)) or not (hasattr(source, "__aiter__") or hasattr(source, "__iter__")):
+        if isinstance(source, (str, bytes, bytearray)) or not (hasattr(source, "__aiter__") or hasattr(source, "__iter__")):
             msg = f"stream() takes an iterable or async iterable of strings, not {type(source).__name__}"
             raise TypeError(msg)
         most = min(limits.max_texts or PART, PART)
         self._pump = _Pump(_Parts(source, msgspec.structs.replace(limits, max_texts=most), count_tokens), work, workers)
-        self._task: Any = None
-        self._group: TaskGroup | None = None
-        self._closed = False
 
     def __aiter__(self) -> Self:
         return self
@@ -57,8 +62,11 @@ class Stream(AsyncIterator[Embeddings]):
             self._start()
         try:
             part = await self._pump.take()
-        except BaseException:
+        except Exception:
             await self.aclose()
+            raise
+        except BaseException:  # cancelled: the work stops too, and another call says that the end was not reached
+            await self._halt()
             raise
         if part is None:
             await self.aclose()
@@ -69,29 +77,35 @@ class Stream(AsyncIterator[Embeddings]):
         import asyncio
 
         try:
-            self._task = asyncio.get_running_loop().create_task(self._pump.run())
+            loop = asyncio.get_running_loop()
         except RuntimeError:
             msg = "on this event loop a stream needs its own block: `async with embedder.stream(texts) as parts:`"
             raise RuntimeError(msg) from None
+        self._pump.open()
+        self._task = loop.create_task(self._pump.run())
 
     async def aclose(self) -> None:
         """Stop the work at once and wait until it has stopped. Texts not yet read stay unread."""
         self._closed = True
-        if self._task is not None:
-            task, self._task = self._task, None
-            task.cancel()
+        await self._halt()
+
+    async def _halt(self) -> None:
+        self._pump.stop()
+        if self._task is not None and not self._task.done():
             import asyncio
 
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-            if task.done() and not task.cancelled():
-                task.exception()  # seen: whatever it was, the reader has it already
+            import anyio
+
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([self._task])
 
     async def __aenter__(self) -> Self:
-        import anyio
+        if self._task is None and self._group is None and not self._closed:
+            import anyio
 
-        self._group = await anyio.create_task_group().__aenter__()
-        self._group.start_soon(self._pump.run)
+            self._pump.open()
+            self._group = await anyio.create_task_group().__aenter__()
+            self._group.start_soon(self._pump.run)
         return self
 
     async def __aexit__(
@@ -99,7 +113,9 @@ class Stream(AsyncIterator[Embeddings]):
     ) -> None:
         self._closed = True
         group, self._group = self._group, None
-        if group is not None:
+        if group is None:
+            await self._halt()
+        else:
             group.cancel_scope.cancel()
             await group.__aexit__(None, None, None)
 
@@ -107,21 +123,38 @@ class Stream(AsyncIterator[Embeddings]):
         if self._task is not None and not self._task.done():
             # Left behind by `break`: nobody will read on, so the workers stop at the loop's next turn.
             with contextlib.suppress(RuntimeError):
-                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+                self._task.get_loop().call_soon_threadsafe(self._pump.stop)
 
 
 class _Pump:
-    """The workers of a stream and the shelf between them and the reader."""
+    """The producer of a stream and its workers, and the shelf between them and the reader."""
 
     def __init__(self, parts: _Parts, work: Callable[[list[str]], Awaitable[Embeddings]], workers: int) -> None:
         self._parts = parts
         self._work = work
         self._workers = workers
+        self._todo: deque[tuple[int, int, list[str]] | None] = deque()  # (number, row of the first text, texts); None: go home
         self._shelf: dict[int, Embeddings | BaseException] = {}
         self._next = 0
-        self._total: int | None = None
+        self._total: int | None = None  # parts there will be, once known
+        self._over = False
         self._news: Any = None
         self._permits: Any = None
+        self._waiting: Any = None
+        self._scope: Any = None
+
+    def open(self) -> None:
+        """Make what belongs to the running loop."""
+        import anyio
+
+        self._permits = anyio.Semaphore(2 * self._workers)
+        self._waiting = anyio.Semaphore(0)
+        self._scope = anyio.CancelScope()
+
+    def stop(self) -> None:
+        """Cancel the work; does not wait for it."""
+        if self._scope is not None:
+            self._scope.cancel()
 
     async def take(self) -> Embeddings | None:
         """The next part in order; None at the end. Raises what its part raised."""
@@ -130,52 +163,69 @@ class _Pump:
         while self._next not in self._shelf:
             if self._total is not None and self._next >= self._total:
                 return None
-            self._news = anyio.Event()
+            if self._over:
+                msg = "the stream was cancelled before its end; what it has not given yet is lost"
+                raise RuntimeError(msg)
+            if self._news is None:
+                self._news = anyio.Event()
             await self._news.wait()
         found = self._shelf.pop(self._next)
         self._next += 1
+        self._permits.release()
         if isinstance(found, BaseException):
             raise found
-        self._permits.release()
         return found
 
     async def run(self) -> None:
+        """Read part after part and have it embedded, until the source ends or a part fails."""
         import anyio
 
-        reading = anyio.Lock()
-        self._permits = anyio.Semaphore(2 * self._workers)
-        number = 0
-
-        async def worker() -> None:
-            nonlocal number
-            while self._total is None:
-                await self._permits.acquire()
-                async with reading:
-                    if self._total is not None:
-                        return
-                    mine, start, texts, error = number, *await self._parts.next()
-                    number += 1
-                    if error is not None or not texts:
-                        self._put(mine, error, last=True)
-                        return
-                self._put(mine, await self._embedded(texts, start))
-
         try:
-            async with anyio.create_task_group() as group:
-                for _ in range(self._workers):
-                    group.start_soon(worker)
+            with self._scope:
+                async with anyio.create_task_group() as group:
+                    for _ in range(self._workers):
+                        group.start_soon(self._worker)
+                    await self._read()
         finally:
-            self._total = self._next if self._total is None else self._total
+            self._over = True
             self._ring()
 
-    async def _embedded(self, texts: list[str], start: int) -> Embeddings | BaseException:
+    async def _read(self) -> None:
+        number = 0
+        while self._total is None:
+            await self._permits.acquire()
+            start, texts, error = await self._parts.next()
+            if error is not None or not texts:
+                self._put(number, error, last=True)
+            else:
+                self._hand((number, start, texts))
+                number += 1
+        for _ in range(self._workers):
+            self._hand(None)
+
+    def _hand(self, part: tuple[int, int, list[str]] | None) -> None:
+        self._todo.append(part)
+        self._waiting.release()
+
+    async def _worker(self) -> None:
+        while True:
+            await self._waiting.acquire()
+            part = self._todo.popleft()
+            if part is None:
+                return
+            number, start, texts = part
+            if self._total is None or number < self._total:
+                self._put(number, await self._embedded(start, texts))
+
+    async def _embedded(self, start: int, texts: list[str]) -> Embeddings | BaseException:
         try:
             return msgspec.structs.replace(await self._work(texts), start=start)
-        except Exception as error:
-            if isinstance(error, EmbedkitError):
-                error.rows = tuple(start + row for row in error.rows)
-                if error.partial is not None:
-                    error.partial = msgspec.structs.replace(error.partial, start=start)
+        except EmbedkitError as error:
+            error.rows = tuple(start + row for row in error.rows)
+            if error.partial is not None:
+                error.partial = msgspec.structs.replace(error.partial, start=start)
+            return error
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (raised by the reader: a group would wrap it)
             return error
 
     def _put(self, number: int, found: Embeddings | BaseException | None, *, last: bool = False) -> None:
@@ -190,29 +240,28 @@ class _Pump:
     def _ring(self) -> None:
         if self._news is not None:
             self._news.set()
+            self._news = None
 
 
 class _Parts:
     """Reads the source and cuts it into parts within the limits."""
 
-    def __init__(
-        self, source: Iterable[str] | AsyncIterable[str], limits: Limits, count_tokens: Callable[[str], int]
-    ) -> None:
-        self._source: AsyncIterator[str] | Iterator[str] = (
-            aiter(cast("AsyncIterable[str]", source)) if hasattr(source, "__aiter__") else iter(cast("Iterable[str]", source))
-        )
+    def __init__(self, source: Iterable[str] | AsyncIterable[str], limits: Limits, count_tokens: Callable[[str], int]) -> None:
+        self._later: AsyncIterator[str] | None = aiter(source) if isinstance(source, AsyncIterable) else None
+        self._now: Iterator[str] = iter(()) if isinstance(source, AsyncIterable) else iter(source)
         self._limits = limits
         self._count_tokens = count_tokens
-        self._row = 0
-        self._held: tuple[str, int, int] | None = None
+        self._row = 0  # texts read
+        self._held: tuple[str, int, int] | None = None  # read, but the part before was full
+        self._failure: BaseException | None = None  # comes after the texts before it
 
-    async def next(self) -> tuple[int, list[str], Exception | None]:
+    async def next(self) -> tuple[int, list[str], BaseException | None]:
         """(row of the first text, texts, the source's own failure). No texts: the end."""
         tray = Tray(self._limits)
         texts: list[str] = []
-        start = self._row
+        start = self._row - (self._held is not None)
         try:
-            while (found := self._held or await self._measured()) is not None:
+            while self._failure is None and (found := self._held or await self._measured()) is not None:
                 text, tokens, size = self._held = found
                 if not tray.takes(tokens, size):
                     break
@@ -221,28 +270,17 @@ class _Parts:
                 texts.append(text)
                 if tray.count == self._limits.max_texts:
                     break
-        except Exception as error:
-            if not texts:
-                return start, [], error
-            self._failed(error)
-        self._row = start + len(texts)
-        return start, texts, None
-
-    def _failed(self, error: Exception) -> None:
-        def again() -> Iterator[str]:
-            raise error
-            yield  # pragma: no cover
-
-        self._source = again()
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (raised by the reader, in its place)
+            self._failure = error
+        return start, texts, None if texts else self._failure
 
     async def _measured(self) -> tuple[str, int, int] | None:
-        source = self._source
         try:
-            text = await source.__anext__() if isinstance(source, AsyncIterator) else next(source)
+            text = next(self._now) if self._later is None else await anext(self._later)
         except (StopIteration, StopAsyncIteration):
             return None
+        row, self._row = self._row, self._row + 1
         if not isinstance(text, str):
-            row = self._row
-            msg = f"the stream's text after row {row} is {type(text).__name__}, not str: {str(text)[:60]!r}"
+            msg = f"text {row} of the stream is {type(text).__name__}, not str: {str(text)[:60]!r}"
             raise TypeError(msg)
-        return (text, *measure(text, self._limits, self._count_tokens))
+        return (plain(text), *measure(text, self._limits, self._count_tokens))

@@ -93,7 +93,7 @@ class Transport:
             waited = await self.limiter.acquire(tokens)
             try:
                 if self._observe is not None:
-                    self._tell(waited, texts, number)
+                    self._tell(self._observe, waited, texts, number)
                 signed = await self._authorise(request)
                 tally.requests += 1
                 started = self._clock()
@@ -138,8 +138,7 @@ class Transport:
         msg = f"no response within the deadline of {self.policy.deadline:g} s for one request with its retries"
         raise TransportTimeoutError(msg, retryable=False)
 
-    def _tell(self, waited: float, texts: int, number: int) -> None:
-        assert self._observe is not None
+    def _tell(self, observe: Callable[[Event], object], waited: float, texts: int, number: int) -> None:
         if waited:
-            notify(self._observe, Throttled(provider=self._provider, model=self._model, seconds=waited))
-        notify(self._observe, RequestSent(provider=self._provider, model=self._model, texts=texts, attempt=number))
+            notify(observe, Throttled(provider=self._provider, model=self._model, seconds=waited))
+        notify(observe, RequestSent(provider=self._provider, model=self._model, texts=texts, attempt=number))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from .errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -63,7 +65,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 msg = f"Limits({name}={value!r}): a limit is a whole number of at least 1, or None for no limit"
-                raise ValueError(msg)
+                raise ConfigError(msg)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,8 +89,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What it took. `tokens` and `cost` (US dollars) are None when the provider reports none; `requests` counts every
-    attempt that was sent, failed ones too."""
+    """What it took: `tokens` and `cost` (US dollars) are None when the provider reports none.
+
+    `requests` counts every attempt that was sent, failed ones too.
+    """
 
     tokens: int | None = None
     requests: int = 0

@@ -5,16 +5,29 @@ A model that is not here works all the same: it only has no price, no prefix and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ._types import ModelFacts
 
 _OPENAI = "OpenAI API reference and developers.openai.com model pages, 2026-11"
 _OLLAMA = "Ollama library pages, cross-checked with MTEB 2.26.24, 2026-11"
+_COHERE = "Cohere's model and pricing pages, 2026-11"
+_COHERE_V3 = "Cohere's model pages; price of litellm 1.109.1, as Cohere lists none any more, 2026-11"
+_ATLAS = "Nomic Atlas API reference, 2026-11"
+_HUB = "model cards and the records of MTEB, 2026-11"
 _SEARCH = "Represent this sentence for searching relevant passages: "
 _NOMIC = {
     "query": "search_query: ",
     "document": "search_document: ",
     "classification": "classification: ",
     "clustering": "clustering: ",
+}
+_E5 = {  # symmetric uses take the query's prefix (intfloat/e5-base-v2, model card, FAQ 1)
+    "query": "query: ",
+    "document": "passage: ",
+    "classification": "query: ",
+    "clustering": "query: ",
+    "similarity": "query: ",
 }
 _GEMMA = {
     "query": "task: search result | query: ",
@@ -28,8 +41,14 @@ _QWEN3 = {
 }
 
 
-def _ollama(name: str, width: int, tokens: int, prefixes: dict[str, str] | None = None, widths: tuple[int, ...] = ()) -> ModelFacts:
+def _ollama(
+    name: str, width: int, tokens: int, prefixes: dict[str, str] | None = None, widths: tuple[int, ...] = ()
+) -> ModelFacts:
     return ModelFacts(name=name, dimensions=width, widths=widths, tokens=tokens, prefixes=prefixes or {}, source=_OLLAMA)
+
+
+def _hub(name: str, width: int, tokens: int, prefixes: dict[str, str] | None = None, widths: Sequence[int] = ()) -> ModelFacts:
+    return ModelFacts(name=name, dimensions=width, widths=widths, tokens=tokens, prefixes=prefixes or {}, source=_HUB)
 
 
 MODELS: dict[str, tuple[ModelFacts, ...]] = {
@@ -51,6 +70,52 @@ MODELS: dict[str, tuple[ModelFacts, ...]] = {
         _ollama("qwen3-embedding", 1024, 32768, _QWEN3),
         _ollama("granite-embedding", 384, 512),
         _ollama("paraphrase-multilingual", 768, 512),
+    ),
+    "cohere": (
+        # Pro and Fast share one space: index with one, ask with the other.
+        ModelFacts(
+            name="embed-v5.0-pro", dimensions=2048, widths=(256, 512, 768, 1024, 1536), tokens=128_000, price=0.12,
+            source=_COHERE,
+        ),
+        ModelFacts(
+            name="embed-v5.0-fast", dimensions=2048, widths=(256, 512, 768, 1024, 1536), tokens=128_000, price=0.08,
+            source=_COHERE,
+        ),
+        ModelFacts(name="embed-v4.0", dimensions=1536, widths=(256, 512, 1024), tokens=128_000, price=0.12, source=_COHERE),
+        ModelFacts(name="embed-english-v3.0", dimensions=1024, tokens=512, price=0.10, source=_COHERE_V3),
+        ModelFacts(name="embed-multilingual-v3.0", dimensions=1024, tokens=512, price=0.10, source=_COHERE_V3),
+        ModelFacts(name="embed-english-light-v3.0", dimensions=384, tokens=512, price=0.10, source=_COHERE_V3),
+        ModelFacts(name="embed-multilingual-light-v3.0", dimensions=384, tokens=512, price=0.10, source=_COHERE_V3),
+    ),
+    "nomic": (  # no price is published
+        ModelFacts(name="nomic-embed-text-v1.5", dimensions=768, widths=(64, 128, 256, 512), tokens=8192, source=_ATLAS),
+        ModelFacts(name="nomic-embed-text-v1", dimensions=768, tokens=8192, source=_ATLAS),
+    ),
+    "huggingface": (  # billed by compute time, so without a price per token
+        _hub("sentence-transformers/all-MiniLM-L6-v2", 384, 256),
+        _hub("sentence-transformers/all-mpnet-base-v2", 768, 384),
+        _hub("intfloat/e5-small-v2", 384, 512, _E5),
+        _hub("intfloat/e5-base-v2", 768, 512, _E5),
+        _hub("intfloat/e5-large-v2", 1024, 512, _E5),
+        _hub("intfloat/multilingual-e5-small", 384, 512, _E5),
+        _hub("intfloat/multilingual-e5-base", 768, 512, _E5),
+        _hub("intfloat/multilingual-e5-large", 1024, 512, _E5),
+        _hub("BAAI/bge-small-en-v1.5", 384, 512, {"query": _SEARCH}),
+        _hub("BAAI/bge-base-en-v1.5", 768, 512, {"query": _SEARCH}),
+        _hub("BAAI/bge-large-en-v1.5", 1024, 512, {"query": _SEARCH}),
+        _hub("BAAI/bge-m3", 1024, 8192),
+        _hub("nomic-ai/nomic-embed-text-v1", 768, 8192, _NOMIC),
+        _hub("nomic-ai/nomic-embed-text-v1.5", 768, 8192, _NOMIC, (64, 128, 256, 512)),
+        _hub("nomic-ai/nomic-embed-text-v2-moe", 768, 512, _NOMIC, (256,)),
+        _hub("mixedbread-ai/mxbai-embed-large-v1", 1024, 512, {"query": _SEARCH}),
+        _hub("Snowflake/snowflake-arctic-embed-s", 384, 512, {"query": _SEARCH}),
+        _hub("Snowflake/snowflake-arctic-embed-m", 768, 512, {"query": _SEARCH}),
+        _hub("Snowflake/snowflake-arctic-embed-l", 1024, 512, {"query": _SEARCH}),
+        _hub("Snowflake/snowflake-arctic-embed-l-v2.0", 1024, 8192, {"query": "query: "}, (256,)),
+        _hub("google/embeddinggemma-300m", 768, 2048, _GEMMA, (128, 256, 512)),
+        _hub("Qwen/Qwen3-Embedding-0.6B", 1024, 32768, _QWEN3, range(32, 1025)),
+        _hub("Qwen/Qwen3-Embedding-4B", 2560, 32768, _QWEN3, range(32, 2561)),
+        _hub("Qwen/Qwen3-Embedding-8B", 4096, 32768, _QWEN3, range(32, 4097)),
     ),
     "local": (
         ModelFacts(

@@ -25,6 +25,7 @@ Out = Callable[[int], Any]  # width → the (count, width) rows to fill
 JSON = {"content-type": "application/json", "accept": "application/json"}
 to_json = msgspec.json.Encoder().encode
 T = TypeVar("T")
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what a decoder raises: the last for endless brackets
 
 
 class Codec(Protocol):
@@ -95,12 +96,14 @@ class Parameter(msgspec.Struct, frozen=True):
         variables: environment variables that may hold it, first one wins.
         required: without it nothing can be sent.
         secret: it is a credential: kept out of every repr, may be a callable, handed to `authorise`.
+        choices: what it may be; empty: anything.
         help: one line on what it is.
     """
 
     variables: tuple[str, ...] = ()
     required: bool = False
     secret: bool = False
+    choices: tuple[str, ...] = ()
     help: str = ""
 
 
@@ -132,6 +135,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         base_url: where it lives; None when only the user can know.
         segment: path added to a base URL that has none.
         keys: environment variables that may hold the key, first one wins; empty: none is ever read.
+        key_file: `key_file(environment)`, the path of a file that may hold the key where no variable does.
         key_required: refuse to start without a key (an explicit `base_url` lifts this).
         domains: hosts (and their subdomains) that a key from the environment may go to, besides loopback.
         url_variables: environment variables that may hold the base URL.
@@ -152,6 +156,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str | None = None
     segment: str = ""
     keys: tuple[str, ...] = ()
+    key_file: Callable[[Mapping[str, str]], str] | None = None
     key_required: bool = False
     domains: tuple[str, ...] = ()
     url_variables: tuple[str, ...] = ()
@@ -203,7 +208,7 @@ def parsed(decoder: msgspec.json.Decoder[T], response: Response) -> T:
     """The body as the decoder's type. A body that is an error raises that error; anything else unreadable, DecodeError."""
     try:
         return decoder.decode(response.body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         if (hidden := inside(response)) is not None:
             raise hidden from None
         start = bytes(response.body[:200]).decode("utf-8", "replace")
@@ -228,9 +233,7 @@ def _brief(values: Sequence[object], most: int = 8) -> str:
     return ", ".join(map(str, values[:most])) + (", …" if len(values) > most else "")
 
 
-def matrix(
-    vectors: Sequence[bytes | Sequence[float]], options: Options, count: int, out: Out | None = None
-) -> NDArray[Any]:
+def matrix(vectors: Sequence[bytes | Sequence[float]], options: Options, count: int, out: Out | None = None) -> NDArray[Any]:
     """Vectors (base64-decoded bytes or lists of numbers, whatever was asked) as checked rows, written into `out(width)`.
 
     Raises:
@@ -251,7 +254,8 @@ def matrix(
     _expect(width, options)
     rows: NDArray[Any] = out(width) if out is not None else np.empty((count, width), kind)
     try:
-        _fill(rows, vectors, source)
+        with np.errstate(all="ignore"):  # a number beyond float32 is found below
+            _fill(rows, vectors, source)
     except (ValueError, TypeError, OverflowError) as error:
         shapes = _brief(sorted({len(vector) for vector in vectors}))
         msg = f"embeddings of unequal width or values that do not fit {kind.name} (lengths {shapes}): {error}"
@@ -303,7 +307,9 @@ def _fill(rows: NDArray[Any], vectors: Sequence[bytes | Sequence[float]], source
             rows.byteswap(inplace=True)
         return
     for place, vector in enumerate(vectors):
-        values = np.frombuffer(vector, source.newbyteorder("<")) if isinstance(vector, bytes) else np.asarray(vector, np.float64)
+        values = (
+            np.frombuffer(vector, source.newbyteorder("<")) if isinstance(vector, bytes) else np.asarray(vector, np.float64)
+        )
         if values.shape != rows.shape[1:]:
             msg = f"row {place} has {values.size} values, row 0 has {rows.shape[1]}"
             raise ValueError(msg)
@@ -330,6 +336,30 @@ def finite(rows: NDArray[Any]) -> None:
         places = [int(place) for place in np.flatnonzero(bad)]
         msg = f"the provider answered NaN or infinite values for {len(places)} of {len(rows)} texts"
         raise DecodeError(msg, rows=places)
+
+
+def counted(response: Response, header: str) -> int | None:
+    """The number in a header; None where it holds none."""
+    text = response.headers.get(header, "")
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def pooled(tokens: Sequence[Sequence[float]], how: str) -> Sequence[float]:
+    """One vector for a text out of those of its tokens, given without padding: their mean, the first ("cls") or the last.
+
+    Raises:
+        DecodeError: there is none, or they are of unequal width.
+    """
+    import numpy as np
+
+    if not tokens or len(set(map(len, tokens))) > 1:
+        msg = f"a text came back as {len(tokens)} token vectors{' of unequal width' if tokens else ''}"
+        raise DecodeError(msg)
+    if how != "mean":
+        return tokens[{"cls": 0, "last": -1}[how]]
+    with np.errstate(all="ignore"):  # an infinity is found where every value is looked at
+        mean: list[float] = np.asarray(tokens, np.float64).mean(axis=0).tolist()
+    return mean
 
 
 def normalise(rows: NDArray[Any]) -> None:
@@ -365,6 +395,7 @@ def quantised(rows: NDArray[Any], dtype: DType) -> NDArray[Any]:
 
 __all__ = [
     "JSON",
+    "UNREADABLE",
     "Codec",
     "Host",
     "Out",
@@ -373,6 +404,7 @@ __all__ = [
     "Target",
     "bearer",
     "compact",
+    "counted",
     "finite",
     "in_order",
     "inside",
@@ -381,6 +413,7 @@ __all__ = [
     "normalise",
     "only",
     "parsed",
+    "pooled",
     "prefixed",
     "quantised",
     "read",

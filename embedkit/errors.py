@@ -60,8 +60,11 @@ class EmbedkitError(Exception):
     def __init__(self, message: str, *, rows: Iterable[int] = ()) -> None:
         super().__init__(message)
         self.message = message
-        self.rows: tuple[int, ...] = tuple(rows)
+        self.rows: tuple[int, ...] = tuple(map(int, rows))
         self.partial: Any = None
+
+    def __str__(self) -> str:
+        return self.message + (f" ({_rows(self.rows)})" if self.rows else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _revive, (type(self), self.args, {**self.__dict__, "partial": None})

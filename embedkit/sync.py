@@ -1,180 +1,236 @@
-"""The same embedder without `await`: one portal thread per process runs an event loop, and calls wait for it.
+"""The same embedder without `await`: calls go through the portal, to the one loop of this process, and wait.
 
-Works in a script, inside a running loop (Jupyter), from many threads and after a fork. Ctrl-C cancels the running call. At
-interpreter exit sockets are closed first, then the thread ends.
+Works in a script, inside a running loop (Jupyter), from many threads and after a fork; Ctrl-C cancels the running call. Texts are
+read in the thread that calls, so a generator may block, read a database cursor or call the embedder itself.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import os
-import threading
-import weakref
-from concurrent.futures import CancelledError, Future
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterable, Iterator
+from functools import wraps
+from itertools import islice
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ._client import HttpEmbedder
 from ._connect import connect
+from ._embedder import Embedder
+from ._portal import current
+from ._sift import listed
+from ._stream import PART
 from .errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    import asyncio
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+    from concurrent.futures import Future
     from types import TracebackType
     from typing import Self
 
-    from anyio.from_thread import BlockingPortal
     from numpy.typing import NDArray
 
-    from ._embedder import Embedder
     from ._stream import Stream
-    from ._types import Embeddings
+    from ._types import DType, Embeddings, InputType, Limits, OnError, Options, Truncate
 
 T = TypeVar("T")
-GRACE = 5.0  # seconds that closing may take at interpreter exit
+P = ParamSpec("P")
 
 
-class _Portal:
-    """The thread, its loop and its way in; started by the first call, once per process."""
+class _Feed:
+    """A caller's iterable: read in the caller's thread, while that waits, whenever the stream on the loop asks for more."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._portal: BlockingPortal | None = None
-        self.users: weakref.WeakSet[SyncEmbedder] = weakref.WeakSet()
+    def __init__(self, texts: Iterable[str], size: int) -> None:
+        self._texts = iter(texts)
+        self._size = size
+        self._read: Iterator[str] = iter(())
+        self._end: Exception | None = None
+        self._bell: SimpleQueue[asyncio.Future[Any] | None] = SimpleQueue()
 
-    def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Run on the loop, wait for the result; an interrupt here cancels it there."""
-        if threading.current_thread() is self._thread:
-            msg = "a sync call was made on embedkit's own event loop, where it would wait for itself; use the async embedder there"
-            raise RuntimeError(msg)
-        future: Future[T] = self._started().start_task_soon(function, *args)
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        import asyncio
+
+        while True:
+            for text in self._read:
+                return text
+            if self._end is not None:
+                raise self._end
+            wish = asyncio.get_running_loop().create_future()
+            self._bell.put(wish)
+            texts, self._end = await wish
+            self._read = iter(texts)
+
+    def serve(self, call: Future[T]) -> None:
+        """Read what is asked for until the call is done."""
+        call.add_done_callback(lambda _: self._bell.put(None))
         try:
-            return future.result()
-        except CancelledError:
-            msg = "the call was cancelled because the interpreter is shutting down"
-            raise RuntimeError(msg) from None
+            while (wish := self._bell.get()) is not None:
+                found = self._next()
+                with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and the call with it
+                    wish.get_loop().call_soon_threadsafe(_grant, wish, found)
         except BaseException:
-            if not future.done():
-                future.cancel()
+            call.cancel()
             raise
 
-    def _started(self) -> BlockingPortal:
-        with self._lock:
-            if self._portal is None:
-                ready: Future[BlockingPortal] = Future()
-                self._thread = threading.Thread(target=_run, args=(ready,), daemon=True, name="embedkit")
-                self._thread.start()
-                self._portal = ready.result()
-                atexit.register(self.stop)
-            return self._portal
-
-    def stop(self) -> None:
-        """Close every embedder, then the loop."""
-        with self._lock:
-            portal, self._portal = self._portal, None
-        if portal is None or self._thread is None or not self._thread.is_alive():
-            return
-        with contextlib.suppress(Exception):
-            portal.start_task_soon(_close, list(self.users), portal).result(GRACE)
-        self._thread.join(GRACE)
+    def _next(self) -> tuple[list[str], Exception | None]:
+        texts: list[str] = []
+        try:
+            texts.extend(islice(self._texts, self._size))
+        except Exception as error:  # noqa: BLE001 (raised by the stream, after the texts before it)
+            return texts, error
+        return texts, None if len(texts) == self._size else StopAsyncIteration()
 
 
-async def _close(users: list[SyncEmbedder], portal: BlockingPortal) -> None:
-    for user in users:
-        with contextlib.suppress(Exception):
-            await user.embedder.aclose()
-    await portal.stop(cancel_remaining=True)
-
-
-def _run(ready: Future[BlockingPortal]) -> None:
-    from importlib.util import find_spec
-
-    import anyio
-    from anyio.from_thread import BlockingPortal
-
-    async def serve() -> None:
-        async with BlockingPortal() as portal:
-            ready.set_result(portal)
-            await portal.sleep_until_stopped()
-
-    # The loop is ours, so the faster one may be taken where it is installed.
-    anyio.run(serve, backend_options={"use_uvloop": find_spec("uvloop") is not None})
-
-
-_portal = _Portal()
-
-
-def _after_fork() -> None:
-    global _portal  # noqa: PLW0603 (the child's own: the parent's thread did not come along)
-    _portal = _Portal()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+def _grant(wish: asyncio.Future[Any], found: object) -> None:
+    if not wish.done():
+        wish.set_result(found)
 
 
 class SyncEmbedder:
     """Any embedder, called without `await`. The verbs, arguments, results and errors are those of `Embedder`."""
 
     def __init__(self, embedder: Embedder) -> None:
+        if not isinstance(embedder, Embedder):
+            msg = f"SyncEmbedder takes an Embedder, not {type(embedder).__name__}"
+            raise TypeError(msg)
         if isinstance(embedder, HttpEmbedder) and embedder.borrowed:
             msg = "an embedder on the caller's own session belongs to that session's event loop; SyncEmbedder runs another"
             raise ConfigError(msg)
         self.embedder = embedder
 
-    def embed(self, texts: str | Iterable[str], **options: Any) -> Embeddings:
+    def embed(
+        self,
+        texts: str | Iterable[str],
+        *,
+        input_type: InputType | None = None,
+        dimensions: int | None = None,
+        dtype: DType | None = None,
+        truncate: Truncate | None = None,
+        normalize: bool | None = None,
+        extra: Mapping[str, Any] | None = None,
+        on_error: OnError = "raise",
+    ) -> Embeddings:
         """As `Embedder.embed`."""
-        return self._call(lambda: self.embedder.embed(texts, **options))
+        rows = listed(texts)
+        return self._call(
+            lambda: self.embedder.embed(
+                rows, input_type=input_type, dimensions=dimensions, dtype=dtype, truncate=truncate,
+                normalize=normalize, extra=extra, on_error=on_error,
+            )
+        )  # fmt: skip
 
-    def embed_query(self, text: str, **options: Any) -> NDArray[Any]:
+    def embed_query(
+        self,
+        text: str,
+        *,
+        input_type: InputType | None = "query",
+        dimensions: int | None = None,
+        dtype: DType | None = None,
+        truncate: Truncate | None = None,
+        normalize: bool | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> NDArray[Any]:
         """As `Embedder.embed_query`."""
-        return self._call(lambda: self.embedder.embed_query(text, **options))
+        return self._call(
+            lambda: self.embedder.embed_query(
+                text, input_type=input_type, dimensions=dimensions, dtype=dtype, truncate=truncate,
+                normalize=normalize, extra=extra,
+            )
+        )  # fmt: skip
 
-    def stream(self, texts: Iterable[str], **options: Any) -> Iterator[Embeddings]:
-        """As `Embedder.stream`. The iterable is read on embedkit's own thread; leaving the loop early stops the work."""
-        stream = self.embedder.stream(texts, **options)
-        return self._parts(stream)
+    def stream(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        *,
+        input_type: InputType | None = None,
+        dimensions: int | None = None,
+        dtype: DType | None = None,
+        truncate: Truncate | None = None,
+        normalize: bool | None = None,
+        extra: Mapping[str, Any] | None = None,
+        on_error: OnError = "raise",
+    ) -> Generator[Embeddings, None, None]:
+        """As `Embedder.stream`. Leaving the loop early stops the work."""
+        feed = None
+        if hasattr(texts, "__iter__") and not isinstance(texts, (str, bytes, bytearray, AsyncIterable)):
+            feed = _Feed(texts, min(self.limits.max_texts or PART, PART))
+        stream = self.embedder.stream(
+            feed or texts, input_type=input_type, dimensions=dimensions, dtype=dtype, truncate=truncate,
+            normalize=normalize, extra=extra, on_error=on_error,
+        )  # fmt: skip
+        return self._parts(stream, feed)
 
-    def _parts(self, stream: Stream) -> Iterator[Embeddings]:
+    def _parts(self, stream: Stream, feed: _Feed | None) -> Generator[Embeddings, None, None]:
+        portal = current()
         try:
-            while (part := self._call(lambda: _next(stream))) is not None:
+            while portal is current():
+                call: Future[Embeddings | None] = portal.start(self, anext, stream, None)
+                if feed is not None:
+                    feed.serve(call)
+                part = portal.finish(call)
+                if part is None:
+                    return
                 yield part
+            msg = "a stream does not survive a fork; begin another in the child"
+            raise RuntimeError(msg)
         finally:
-            self._call(stream.aclose)
+            del stream  # whose end stops the work
 
     def close(self) -> None:
         """Close the sockets. May be called twice; a closed embedder opens again when it is used."""
-        self._call(self.embedder.aclose)
+        if not current().over:  # else done already
+            self._call(self.embedder.aclose)
+
+    @property
+    def provider(self) -> str:
+        """Who embeds."""
+        return self.embedder.provider
+
+    @property
+    def model(self) -> str:
+        """The model asked for."""
+        return self.embedder.model
+
+    @property
+    def limits(self) -> Limits:
+        """What one request may hold."""
+        return self.embedder.limits
+
+    @property
+    def options(self) -> Options:
+        """What holds where a call says nothing else."""
+        return self.embedder.options
+
+    @property
+    def max_concurrency(self) -> int:
+        """How many requests of one call may be in flight."""
+        return self.embedder.max_concurrency
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def __repr__(self) -> str:
         return f"SyncEmbedder({self.embedder!r})"
 
-    def __getattr__(self, name: str) -> Any:
-        if name in ("model", "provider", "limits", "options", "max_concurrency"):
-            return getattr(self.embedder, name)
-        raise AttributeError(name)
-
     def _call(self, function: Callable[[], Awaitable[T]]) -> T:
-        _portal.users.add(self)
-
-        async def run() -> T:
-            return await function()
-
-        return _portal.call(run)
+        return current().finish(current().start(self, function))
 
 
-async def _next(stream: Stream) -> Embeddings | None:
-    return await anext(stream, None)
+def _without_await(opens: Callable[P, Embedder]) -> Callable[P, SyncEmbedder]:
+    @wraps(opens)
+    def connect_sync(*args: P.args, **keywords: P.kwargs) -> SyncEmbedder:
+        return SyncEmbedder(opens(*args, **keywords))
+
+    connect_sync.__name__ = connect_sync.__qualname__ = "connect_sync"
+    connect_sync.__doc__ = f"As `connect`, for callers without an event loop.\n\n{opens.__doc__}"
+    connect_sync.__module__ = __name__
+    return connect_sync
 
 
-def connect_sync(model: str | None = None, **options: Any) -> SyncEmbedder:
-    """As `connect`, for callers without an event loop."""
-    return SyncEmbedder(connect(model, **options))
+connect_sync = _without_await(connect)

@@ -31,11 +31,13 @@ def find(name: str) -> Host:
     for host in _rows(name):
         if host.name == name:
             return host
-    known = sorted(host.name for host in hosts()) + ["local"]
+    known = [*sorted(host.name for host in hosts()), "local"]
     from difflib import get_close_matches
 
     near = get_close_matches(name, known, n=3, cutoff=0.5)
-    msg = f"unknown provider {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "") + f" Known: {', '.join(known)}"
+    msg = (
+        f"unknown provider {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "") + f" Known: {', '.join(known)}"
+    )
     raise ConfigError(msg)
 
 
