@@ -1,0 +1,269 @@
+"""Files out, for the command line: rows are written a part at a time, in order.
+
+Records come in pieces as they were read: a list of dicts, or a `pyarrow.RecordBatch`. A file's name is its maker's business: what is
+written here lies in a folder of its own until all of it is there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import msgspec
+
+from ._inputs import ADDED
+from ._pipes import own
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from ._inputs import Records
+
+OUTPUTS = {".npy": "npy", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+GROUP_BYTES = 64 * 1024 * 1024  # vectors per Parquet row group
+
+
+class Output(ABC):
+    """Takes rows in order. Rows that failed are NaN; those before the first success wait until the width is known."""
+
+    whole = True  # it keeps the input's columns
+    path: Path | None = None  # of what has been written; None: stdout
+
+    def __init__(self, width: int | None = None) -> None:
+        self.width = width or 0
+        self._held: list[tuple[list[Records], NDArray[Any]]] = []
+
+    def write(self, pieces: list[Records], vectors: NDArray[Any]) -> None:
+        """Add rows."""
+        import numpy as np
+
+        self.width = self.width or vectors.shape[1]
+        self._held.append((pieces, vectors))
+        if self.width or not len(vectors):
+            held, self._held = self._held, []
+            for records, rows in held:
+                fits = rows.shape[1] == self.width
+                self._put(records, rows if fits else np.full((len(rows), self.width), np.nan, np.float32))
+
+    @abstractmethod
+    def _put(self, pieces: list[Records], vectors: NDArray[Any]) -> None: ...
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Write what is still missing."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the file, finished or not."""
+
+
+class Npy(Output):
+    """One float32 matrix. Its header is always 128 bytes long (format 1.0, NEP 1) and gets its shape at the end."""
+
+    whole = False
+
+    def __init__(self, folder: Path, column: str, width: int | None) -> None:  # noqa: ARG002 (outputs are made alike)
+        super().__init__(width)
+        self.path = folder / "vectors.npy"
+        self._file = self.path.open("wb")
+        self._count = 0
+        self._header()
+
+    def _header(self) -> None:
+        shape = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({self._count}, {self.width}), }}"
+        self._file.seek(0)
+        self._file.write(b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + shape.ljust(117).encode() + b"\n")
+
+    def _put(self, pieces: list[Records], vectors: NDArray[Any]) -> None:  # noqa: ARG002
+        import numpy as np
+
+        self._file.write(np.ascontiguousarray(vectors, "<f4").data)
+        self._count += len(vectors)
+
+    def finish(self) -> None:
+        """Patch the header."""
+        self._header()
+        _settle(self._file)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
+class Jsonl(Output):
+    """The input's record and its embedding, one JSON object per line. A row that failed has null: JSON has no NaN."""
+
+    def __init__(self, folder: Path | None, column: str, width: int | None) -> None:  # noqa: ARG002
+        super().__init__(width)
+        self.path = None if folder is None else folder / "rows.jsonl"
+        self._file = own(sys.stdout, "wb") if self.path is None else self.path.open("wb")
+
+    def _put(self, pieces: list[Records], vectors: NDArray[Any]) -> None:
+        records = (record for piece in pieces for record in (piece if isinstance(piece, list) else piece.to_pylist()))
+        lines = bytearray()
+        for record, vector in zip(records, vectors, strict=True):
+            values = None if vector[0] != vector[0] else vector.tolist()  # NaN
+            lines += msgspec.json.encode({**record, ADDED: values}, enc_hook=str) + b"\n"
+        rest = memoryview(lines)
+        while rest:  # an unbuffered handle may take less than it is given
+            rest = rest[self._file.write(rest) :]
+
+    def finish(self) -> None:
+        """Nothing is missing."""
+        if self.path is not None:
+            _settle(self._file)
+
+    def close(self) -> None:
+        """Let go of the file; stdout stays open."""
+        if self.path is not None:
+            self._file.close()
+
+
+class Parquet(Output):
+    """The input's columns and `embedding`, a list of float32 of fixed size.
+
+    Columns of JSONL have the type of their values. Where a later row needs a wider one a new file is begun, and all are joined at
+    the end. A column whose values have no type in common becomes text: strings as they are, the rest as JSON.
+    """
+
+    def __init__(self, folder: Path, column: str, width: int | None) -> None:
+        super().__init__(width)
+        self._folder = folder
+        self._column = column
+        self._pieces: list[Records] = []
+        self._vectors: list[NDArray[Any]] = []
+        self._files: list[Path] = []
+        self._schema: pa.Schema | None = None
+        self._writer: Any = None
+
+    def _put(self, pieces: list[Records], vectors: NDArray[Any]) -> None:
+        self._pieces += pieces
+        self._vectors.append(vectors)
+        if sum(each.nbytes for each in self._vectors) >= GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        import numpy as np
+        import pyarrow as pa
+
+        values = np.concatenate(self._vectors or [np.empty((0, self.width), np.float32)])
+        table = _table(self._pieces, self._column)
+        added = (
+            pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), self.width)
+            if self.width
+            else pa.array([], self._kind())
+        )
+        schema = table.schema if self._schema is None else _widened(self._schema, table.schema)
+        if schema != self._schema:
+            self._begin(schema)
+        self._writer.write_table(_fitted(table, self._schema).append_column(ADDED, added))
+        self._pieces, self._vectors = [], []
+
+    def _kind(self) -> pa.DataType:
+        import pyarrow as pa
+
+        return pa.list_(pa.float32(), self.width or -1)  # -1: of any size, for no rows of no known width
+
+    def _begin(self, schema: pa.Schema) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self._writer is not None:
+            self._writer.close()
+        self._schema = schema
+        self._files.append(self._folder / f"{len(self._files)}.parquet")
+        added = pa.field(ADDED, self._kind())
+        self._writer = pq.ParquetWriter(self._files[-1], schema.append(added), use_dictionary=schema.names)
+
+    def finish(self) -> None:
+        """Write the last rows; join the files."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self._vectors or self._schema is None:
+            self._flush()
+        earlier = self._files[:] if len(self._files) > 1 else []
+        if earlier:
+            self._begin(self._schema)
+        for path in earlier:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(4096):
+                    table = pa.Table.from_batches([batch])
+                    rows = _fitted(table.drop_columns([ADDED]), self._schema)
+                    self._writer.write_table(rows.append_column(ADDED, table.column(ADDED)))
+        self._writer.close()
+        self.path = self._files[-1]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _settle(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _table(pieces: list[Records], column: str) -> pa.Table:
+    import pyarrow as pa
+
+    if pieces and not isinstance(pieces[0], list):
+        return pa.Table.from_batches(pieces)
+    records = [record for piece in pieces for record in piece]
+    names = dict.fromkeys(name for record in records for name in record)
+    if not names:
+        return pa.table({column: pa.array([], pa.string())})
+    return pa.table({name: _array([record.get(name) for record in records]) for name in names})
+
+
+def _array(values: list[Any]) -> Any:
+    import pyarrow as pa
+
+    try:
+        found = pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        return pa.array(_texts(values), pa.string())
+    return pa.array(_texts(values), pa.string()) if "struct<>" in str(found.type) else found  # Parquet has no empty struct
+
+
+def _texts(values: list[Any]) -> list[str | None]:
+    return [
+        each if each is None or isinstance(each, str) else msgspec.json.encode(each, enc_hook=str).decode() for each in values
+    ]
+
+
+def _widened(old: pa.Schema, new: pa.Schema) -> pa.Schema:
+    """A schema for the rows of both."""
+    import pyarrow as pa
+
+    fields = {field.name: field for field in old}
+    for field in new:
+        both = [pa.schema([each]) for each in (fields.get(field.name, field), field)]
+        try:
+            fields[field.name] = pa.unify_schemas(both, promote_options="permissive").field(0)
+        except pa.ArrowException:
+            fields[field.name] = pa.field(field.name, pa.string())
+    return pa.schema(list(fields.values()), old.metadata)
+
+
+def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with every column of the schema, in its type."""
+    import pyarrow as pa
+
+    columns = []
+    for field in schema:
+        column = table.column(field.name) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        if column.type != field.type:
+            text = pa.types.is_string(field.type)
+            column = pa.array(_texts(column.to_pylist()), pa.string()) if text else column.cast(field.type, safe=False)
+        columns.append(column)
+    return pa.table(columns, schema=schema)
+
+
+FORMS: dict[str, type[Npy | Jsonl | Parquet]] = {"npy": Npy, "jsonl": Jsonl, "parquet": Parquet}

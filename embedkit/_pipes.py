@@ -1,0 +1,37 @@
+"""Standard streams, for the command line. Whoever holds the other end of a pipe may be silent forever, so nothing here is waited for."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+def own(stream: IO[str], mode: str) -> BinaryIO:
+    """A handle of our own on stdin or stdout: a thread that is stuck in it holds no lock that the interpreter needs to exit."""
+    try:
+        return open(stream.fileno(), mode, buffering=-1 if mode == "rb" else 0, closefd=False)  # type: ignore[return-value]  # not ours to close
+    except (OSError, AttributeError):
+        return stream.buffer  # type: ignore[attr-defined, no-any-return]  # replaced by a test or a notebook
+
+
+async def aside(work: Callable[..., T], *arguments: Any) -> T:
+    """Do it in a thread that neither a cancelled caller nor the interpreter at its exit waits for: a pipe may be silent forever."""
+    import asyncio
+    import threading
+
+    done: Future[T] = Future()
+    done.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            done.set_result(work(*arguments))
+        except BaseException as error:  # noqa: BLE001 (it is raised where the work is awaited)
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(done)
