@@ -1,0 +1,111 @@
+"""Cohere's own API, version 2. https://docs.cohere.com/reference/embed
+
+`input_type` and `embedding_types` always go out: v3 and later models refuse a request without the first, some deployments one without
+the second. Replies in either shape of version 1 are read too, so a private deployment or gateway that has only that works as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
+
+import msgspec
+
+from .._types import Limits, Options, Reply, Request, Response
+from ..codec import JSON, Host, Out, Target, compact, inside, matrix, only, parsed, read, to_json
+from ..errors import DecodeError
+
+_PURPOSES = {
+    None: "search_document",  # required by the API, so the design's default is said aloud
+    "document": "search_document",
+    "query": "search_query",
+    "classification": "classification",
+    "clustering": "clustering",
+}
+# base64 holds float32, but in which byte order is written nowhere (wire reference 2.3): asked for by `extra` only, and read if it comes.
+_KINDS = {"float32": "float", "int8": "int8", "uint8": "uint8", "binary": "binary", "ubinary": "ubinary"}
+
+
+class _Billed(msgspec.Struct, frozen=True, gc=False):
+    input_tokens: float | None = None  # a JSON number, at times 4.0
+
+
+class _Meta(msgspec.Struct, frozen=True, gc=False):
+    billed_units: _Billed | None = None
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    # By type; or, from version 1 when no type was named, the plain list (wire reference 2.4).
+    embeddings: dict[str, list[bytes | list[float]] | None] | list[list[float]] | None = None
+    meta: _Meta | None = None
+
+
+_decoder = msgspec.json.Decoder(_Reply)
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """Cohere's dialect: an over-long text is refused unless `truncate="end"` (the API's own default cuts in silence)."""
+
+    target: Target
+    sends_dtypes = tuple(_KINDS)
+
+    @property
+    def limits(self) -> Limits:
+        return self.target.host.limits
+
+    @property
+    def sends_dimensions(self) -> bool:
+        """Only v4 and later take a width; v3 models have one each (wire reference 2.7)."""
+        facts = self.target.facts
+        return facts is None or bool(facts.widths)
+
+    def encode(self, texts: Sequence[str], options: Options) -> Request:
+        target = self.target
+        only(options, target.host.name, truncate=("end", "error"), input_type=_PURPOSES.keys() - {None})
+        body = compact(
+            model=target.model,
+            texts=texts,
+            input_type=_PURPOSES[options.input_type],
+            embedding_types=[_KINDS[options.dtype]],
+            output_dimension=options.dimensions,
+            truncate="END" if options.truncate == "end" else "NONE",
+        )
+        return Request(target.url("/embed"), to_json({**body, **options.extra}), JSON)
+
+    def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
+        reply = parsed(_decoder, response)
+        kind, given = _KINDS[options.dtype], reply.embeddings
+        kinds: Mapping[str, Sequence[bytes | Sequence[float]] | None] = given if isinstance(given, dict) else {kind: given}
+        vectors = kinds.get(kind) or (kinds.get("base64") if kind == "float" else None)
+        if vectors is None:
+            msg = f"the reply has no {kind} embeddings" + (
+                f", only {', '.join(given)}" if isinstance(given, dict) and given else ""
+            )
+            raise inside(response) or DecodeError(msg)
+        tokens = reply.meta.billed_units.input_tokens if reply.meta and reply.meta.billed_units else None
+        return Reply(matrix(vectors, options, count, out), "", None if tokens is None else int(tokens))
+
+    def explain(self, response: Response) -> str:
+        return read(response).message
+
+
+def address(value: str) -> str:
+    """CO_API_URL as the official client reads it: the root, a version at its end does not count (wire reference 2.1)."""
+    return value.rstrip("/").removesuffix("/v1").removesuffix("/v2").rstrip("/") + "/v2"
+
+
+def _locate(base_url: str, target: Target) -> str:
+    """Cohere's own hosts speak version 2, whatever version the base URL ends in; elsewhere it is used as given."""
+    name = urlsplit(base_url).hostname or ""
+    ours = any(name == own or name.endswith(f".{own}") for own in target.host.domains)
+    return address(base_url) if ours and base_url.rstrip("/").endswith("/v1") else base_url
+
+
+HOSTS = (
+    Host(
+        name="cohere", dialect=Dialect, base_url="https://api.cohere.com/v2", segment="/v2", locate=_locate,
+        keys=("CO_API_KEY", "COHERE_API_KEY"), key_required=True,  # cohere-python, client.py
+        domains=("cohere.com", "cohere.ai"), url_variables=("CO_API_URL",), read_url=address,
+        limits=Limits(max_texts=96),  # docs.cohere.com/reference/embed
+    ),
+)  # fmt: skip

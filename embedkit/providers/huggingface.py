@@ -1,0 +1,136 @@
+"""Hugging Face: the router's hf-inference, and dedicated endpoints that answer at their root.
+
+https://huggingface.co/docs/inference-providers/tasks/feature-extraction
+https://huggingface.co/docs/inference-endpoints
+
+Replies are bare lists, and the model decides how deep: vectors of a sentence-transformers model come pooled, those of a plain
+transformers model one per token, to be pooled here once the caller has said how (wire reference 3A, 3C).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from .._types import Limits, Options, Reply, Request, Response
+from ..codec import (
+    JSON,
+    UNREADABLE,
+    Host,
+    Out,
+    Parameter,
+    Target,
+    compact,
+    counted,
+    matrix,
+    meanings,
+    only,
+    parsed,
+    pooled,
+    prefixed,
+    read,
+    to_json,
+)
+from ..errors import DecodeError
+
+
+class _Toolkit(msgspec.Struct, frozen=True):
+    embeddings: msgspec.Raw
+
+
+_pooled = msgspec.json.Decoder(list[list[float]])
+_toolkit = msgspec.json.Decoder(_Toolkit)
+_SHAPES: dict[int, msgspec.json.Decoder[Any]] = {  # by number of axes, the commonest first
+    2: _pooled,
+    1: msgspec.json.Decoder(list[float]),
+    3: msgspec.json.Decoder(list[list[list[float]]]),
+    4: msgspec.json.Decoder(list[tuple[list[list[float]]]]),  # a pipeline's batch axis of one, left in
+}
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """The dialect of the router and of the toolkit behind endpoints. Few containers know prompts: prefixes are put on here.
+
+    Attributes:
+        route: what follows the base URL.
+        headers: sent with every request.
+    """
+
+    target: Target
+    route: str = ""
+    headers: Mapping[str, str] = {}
+    sends_dimensions = False
+
+    @property
+    def limits(self) -> Limits:
+        return self.target.host.limits
+
+    def encode(self, texts: Sequence[str], options: Options) -> Request:
+        target, facts = self.target, self.target.facts
+        only(options, target.host.name, dtype=("float32",), truncate=("end",), input_type=meanings(facts))
+        body = compact(
+            inputs=prefixed(texts, options, facts),  # always a list: a lone text is answered in another shape
+            normalize=options.normalize,
+            truncate=options.truncate == "end" or None,
+        )
+        url = target.url(self.route.format(model=quote(target.model)))
+        return Request(url, to_json({**body, **options.extra}), {**JSON, **self.headers})
+
+    def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
+        rows = matrix(self._vectors(response), options, count, out)
+        return Reply(rows, "", counted(response, "x-compute-tokens"))  # from TEI behind an endpoint; nobody else counts
+
+    def explain(self, response: Response) -> str:
+        refusal = read(response)
+        more = refusal.body.get("warnings") if isinstance(refusal.body, dict) else None  # the toolkit's reasons
+        return "; ".join([refusal.message, *map(str, more)]) if isinstance(more, list) else refusal.message
+
+    def _vectors(self, response: Response) -> Sequence[Sequence[float]]:
+        axes, found = _shaped(response)
+        if axes in (1, 2):
+            return [found] if axes == 1 else found
+        how = self.target.parameters.get("pooling")
+        if how is None:
+            msg = f"{self.target.model} answers one vector per token, not per text: pass pooling='mean', 'cls' or 'last', as its card says"
+            raise DecodeError(msg)
+        return [pooled(tokens if axes == 3 else tokens[0], how) for tokens in found]  # noqa: PLR2004 (texts, tokens, components)
+
+
+def _shaped(response: Response) -> tuple[int, Any]:
+    """(number of axes, the nested list) of a reply, out of the toolkit's envelope if it came in one."""
+    with suppress(*UNREADABLE):
+        response = msgspec.structs.replace(response, body=bytes(_toolkit.decode(response.body).embeddings))
+    for axes, decoder in _SHAPES.items():
+        with suppress(*UNREADABLE):
+            return axes, decoder.decode(response.body)
+    return 2, parsed(_pooled, response)  # raises what is wrong with it
+
+
+def token_file(environment: Mapping[str, str]) -> str:
+    """Where `hf auth login` leaves the token (huggingface_hub, constants.py)."""
+    home = environment.get("HF_HOME") or f"{environment.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    return environment.get("HF_TOKEN_PATH") or f"{home}/token"
+
+
+_SAME: dict[str, Any] = {
+    "keys": ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+    "key_file": token_file,
+    "limits": Limits(max_texts=32, max_bytes=1_900_000),  # neither is documented; a TEI behind it takes 32 and 2 MB (7.3)
+    "parameters": {"pooling": Parameter(choices=("mean", "cls", "last"), help="how to pool vectors that come one per token")},
+}
+
+HOSTS = (
+    Host(
+        name="huggingface", dialect=Dialect, base_url="https://router.huggingface.co/hf-inference", segment="/hf-inference",
+        quirks={"route": "/models/{model}/pipeline/feature-extraction"}, key_required=True, domains=("huggingface.co",), **_SAME,
+    ),
+    # Scaled to zero, an endpoint wakes on a request; the header makes its proxy wait for that instead of answering 503 (3C).
+    Host(
+        name="hfendpoint", dialect=Dialect, quirks={"headers": {"x-scale-up-timeout": "600"}}, catalogue="huggingface",
+        domains=("endpoints.huggingface.cloud",), timeout=600.0, **_SAME,
+    ),
+)  # fmt: skip

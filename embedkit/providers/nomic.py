@@ -1,0 +1,92 @@
+"""Nomic Atlas. https://docs.nomic.ai/reference/api/embed-text-v-1-embedding-text-post
+
+The server puts the model's prefix before each text, told which by `task_type`. Whether it normalises is written nowhere: values
+come as they are, and `normalize=True` makes sure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from .._types import Limits, Options, Reply, Request, Response
+from ..codec import JSON, Host, Out, Target, compact, inside, matrix, only, parsed, read, to_json
+from ..errors import DecodeError
+
+_TASKS = {
+    None: "search_document",  # the API's default and its client's, said aloud
+    "document": "search_document",
+    "query": "search_query",
+    "classification": "classification",
+    "clustering": "clustering",
+}
+
+
+class _Usage(msgspec.Struct, frozen=True, gc=False):
+    prompt_tokens: int | None = None
+    total_tokens: int | None = None
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    embeddings: list[list[float]] | None = None
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+_decoder = msgspec.json.Decoder(_Reply)
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """Nomic's dialect. The API cannot refuse an over-long text, so `truncate="error"` is a ConfigError."""
+
+    target: Target
+
+    @property
+    def limits(self) -> Limits:
+        return self.target.host.limits
+
+    @property
+    def sends_dimensions(self) -> bool:
+        """Only v1.5 takes a width (wire reference 6.2)."""
+        facts = self.target.facts
+        return facts is None or bool(facts.widths)
+
+    def encode(self, texts: Sequence[str], options: Options) -> Request:
+        target = self.target
+        only(options, target.host.name, dtype=("float32",), truncate=("end",), input_type=_TASKS.keys() - {None})
+        body = compact(
+            model=target.model,  # never left out: the API's default is v1, its client's v1.5
+            texts=texts,
+            task_type=_TASKS[options.input_type],
+            dimensionality=options.dimensions,
+            long_text_mode="truncate",  # as the official client; the API's default averages chunks: extra={"long_text_mode": "mean"}
+        )
+        return Request(target.url("/embedding/text"), to_json({**body, **options.extra}), JSON)
+
+    def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
+        reply = parsed(_decoder, response)
+        if reply.embeddings is None:
+            msg = "the reply has no embeddings"
+            raise inside(response) or DecodeError(msg)
+        usage = reply.usage or _Usage()
+        tokens = usage.total_tokens if usage.prompt_tokens is None else usage.prompt_tokens
+        return Reply(matrix(reply.embeddings, options, count, out), reply.model or "", tokens)
+
+    def explain(self, response: Response) -> str:
+        return read(response).message
+
+
+def address(value: str) -> str:
+    """ATLAS_API_PATH as the official client reads it: the root, without the version."""
+    return value.rstrip("/").removesuffix("/v1") + "/v1"
+
+
+HOSTS = (
+    Host(
+        name="nomic", dialect=Dialect, base_url="https://api-atlas.nomic.ai/v1", segment="/v1",
+        keys=("NOMIC_API_KEY",), key_required=True,  # the community's name: the official client reads its own login (6.1)
+        domains=("nomic.ai",), url_variables=("ATLAS_API_PATH",), read_url=address,
+        limits=Limits(max_texts=10),  # the most the official client sends (nomic-ai/nomic#392); the API names no limit
+    ),
+)  # fmt: skip
