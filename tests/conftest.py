@@ -21,8 +21,12 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.endswith(("_API_KEY", "_BASE_URL", "_ENDPOINT", "_TOKEN")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    for name in ("OLLAMA_HOST", "EMBEDKIT_MODEL", "EMBEDKIT_MODEL_DIR", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_VERSION"):
+    for name in (
+        "OLLAMA_HOST", "EMBEDKIT_MODEL", "EMBEDKIT_MODEL_DIR", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_VERSION",
+        "CO_API_URL", "ATLAS_API_PATH",
+    ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_TOKEN_PATH", os.devnull)  # nor the key in a file of its user
 
 
 @pytest.fixture

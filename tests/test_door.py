@@ -1,0 +1,132 @@
+"""The door: what `import embedkit` offers, and how little it costs."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import embedkit
+
+HERE = Path(__file__).parent
+
+
+def fresh(script):
+    """What a new interpreter prints, without site-packages: the door needs nothing but the standard library."""
+    found = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, cwd=HERE.parent, check=True)
+    return found.stdout.split()
+
+
+def test_importing_it_loads_nothing():
+    """`import embedkit` loads one module, itself: no client, no loop, no numpy, not even typing."""
+    loaded = fresh("import sys; before = set(sys.modules); import embedkit; print(*sorted(set(sys.modules) - before))")
+    dear = {"aiohttp", "anyio", "asyncio", "msgspec", "numpy", "tenacity", "typing"}
+
+    assert loaded == ["embedkit"]
+    assert dear & set(fresh("import sys, embedkit; print(*sys.modules)")) == set()
+
+
+def test_looking_at_it_loads_nothing():
+    """dir(), the version and a name that does not exist cost no more than the import."""
+    loaded = fresh(
+        "import sys, embedkit; before = set(sys.modules); dir(embedkit); embedkit.__version__; hasattr(embedkit, 'nonsense'); "
+        "print(*sorted(set(sys.modules) - before))"
+    )
+
+    assert loaded == []
+
+
+def test_the_errors_are_cheap():
+    """Catching an error of the tree needs no numpy and no HTTP client."""
+    loaded = fresh("import sys, embedkit; embedkit.RateLimitError; print(*sys.modules)")
+
+    assert not {"aiohttp", "anyio", "asyncio", "msgspec", "numpy", "tenacity"} & set(loaded)
+
+
+def test_connecting_opens_nothing():
+    """connect() loads no HTTP client, no event loop and no numpy; the first request does."""
+    found = subprocess.run(
+        [sys.executable, "-c", "import sys, embedkit; embedkit.connect('openai:m', api_key='k'); print(*sys.modules)"],
+        capture_output=True, text=True, check=True, cwd=HERE.parent,
+    )  # fmt: skip
+
+    assert not {"aiohttp", "anyio", "asyncio", "numpy", "tenacity"} & set(found.stdout.split())
+
+
+def test_the_names_are_sorted_and_once():
+    """`__all__` is in order, without doubles and without private names."""
+    names = embedkit.__all__
+
+    assert names == sorted(set(names))
+    assert not [name for name in names if name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", embedkit.__all__)
+def test_every_name_resolves(name):
+    """Each public name is there, is itself on every access, and has a docstring."""
+    found = getattr(embedkit, name)
+
+    assert found is getattr(embedkit, name)
+    assert found.__doc__
+    assert found.__name__ == name
+
+
+def test_star_brings_all_of_it():
+    """`from embedkit import *` gives exactly `__all__`."""
+    space = {}
+    exec("from embedkit import *", space)  # noqa: S102 (a star import needs a module's top level)
+
+    assert set(space) - {"__builtins__"} == set(embedkit.__all__)
+
+
+def test_dir_shows_the_names():
+    """dir() lists the public names and the version, and no machinery."""
+    assert set(dir(embedkit)) == {*embedkit.__all__, "__version__"}
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    """A misspelt name is an AttributeError, or an ImportError from an import, that names package and attribute."""
+    with pytest.raises(AttributeError, match="module 'embedkit' has no attribute 'Embeder'"):
+        embedkit.Embeder  # noqa: B018 (the access is the test)
+    with pytest.raises(ImportError, match="cannot import name 'Embeder'"):
+        exec("from embedkit import Embeder", {})  # noqa: S102
+
+
+def test_names_for_mypy_are_names_at_run_time():
+    """What the door imports for the type checker is what it resolves when asked, name by name."""
+    tree = ast.parse((HERE.parent / "embedkit" / "__init__.py").read_text("utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    typed = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+
+    assert sorted(typed) == embedkit.__all__
+    for name, home in typed.items():
+        assert getattr(importlib.import_module(f"embedkit.{home}"), name) is getattr(embedkit, name)
+
+
+def test_the_types_of_every_name_are_checked():
+    """typing_api.py mentions every public name, so that its type cannot change unseen."""
+    used = {
+        node.attr
+        for node in ast.walk(ast.parse((HERE / "typing_api.py").read_text("utf-8")))
+        if isinstance(node, ast.Attribute)
+    }
+
+    assert set(embedkit.__all__) <= used
+
+
+def test_the_package_says_that_it_is_typed():
+    """py.typed lies beside the code, so that a user's type checker looks in."""
+    assert (HERE.parent / "embedkit" / "py.typed").is_file()
+
+
+def test_the_version_is_that_of_the_project():
+    """`__version__` and pyproject.toml agree."""
+    import tomllib
+
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text("utf-8"))["project"]
+
+    assert project["version"] == embedkit.__version__

@@ -1,0 +1,224 @@
+"""Plans: slices that are in order, touching, cover every text once and keep within every limit."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from embedkit import Limits
+from embedkit._plan import Tray, _clearly_fits, estimate, measure, plain, plan, utf8
+
+TEXTS = st.lists(
+    st.one_of(
+        st.text(max_size=12),
+        st.text(alphabet=st.characters(categories=["Cs"]), max_size=3),
+        st.text(alphabet="漢字かな🦆", max_size=12),
+        st.integers(0, 400).map("x".__mul__),
+    ),
+    max_size=60,
+)
+LIMITS = st.builds(
+    Limits,
+    max_texts=st.none() | st.integers(1, 40),
+    max_tokens=st.none() | st.integers(1, 400),
+    max_bytes=st.none() | st.integers(1, 900),
+)
+
+
+def greedy(texts, limits, count_tokens=estimate):
+    """The plan, written the plainest way: close a request when the next text would break a limit."""
+    slices, start = [], 0
+    for stop in range(1, len(texts) + 1):
+        part = texts[start : stop + 1]
+        fits = (
+            (limits.max_texts is None or len(part) <= limits.max_texts)
+            and (limits.max_tokens is None or sum(map(count_tokens, part)) <= limits.max_tokens)
+            and (limits.max_bytes is None or sum(map(utf8, part)) <= limits.max_bytes)
+        )
+        if stop == len(texts) or not fits:
+            slices.append(slice(start, stop))
+            start = stop
+    return slices
+
+
+@given(TEXTS, LIMITS)
+def test_a_plan_covers_everything_once_in_order(texts, limits):
+    """Slices touch, run in order, are never empty, and end at the last text."""
+    slices = list(plan(texts, limits))
+
+    assert [0, *(part.stop for part in slices)] == [*(part.start for part in slices), len(texts)]
+    assert all(part.start < part.stop for part in slices)
+
+
+@given(TEXTS, LIMITS)
+def test_a_plan_keeps_within_every_limit(texts, limits):
+    """No slice breaks a limit, unless it is one text that breaks it alone."""
+    parts = [texts[part] for part in plan(texts, limits)]
+
+    for part in parts:
+        assert limits.max_texts is None or len(part) <= limits.max_texts
+        assert limits.max_tokens is None or len(part) == 1 or sum(map(estimate, part)) <= limits.max_tokens
+        assert limits.max_bytes is None or len(part) == 1 or sum(map(utf8, part)) <= limits.max_bytes
+
+
+@given(TEXTS, LIMITS)
+def test_a_plan_is_the_greedy_one(texts, limits):
+    """The quick look at lengths changes nothing: the slices are those of a plain greedy loop."""
+    assert greedy(texts, limits) == list(plan(texts, limits))
+
+
+@given(TEXTS, LIMITS)
+def test_a_tokenizer_of_the_callers_is_asked(texts, limits):
+    """With `count_tokens` the plan is greedy over those counts, however far they are from the estimate."""
+
+    def count(text):
+        return 7 * len(text)
+
+    assert greedy(texts, limits, count) == list(plan(texts, limits, count))
+
+
+@given(st.lists(st.text(max_size=8), min_size=1, max_size=700), st.integers(1, 3000), st.integers(1, 3000))
+def test_a_slice_that_clearly_fits_does_fit(texts, tokens, size):
+    """The quick look never lets a slice through that the slow one would refuse, also beyond its stride."""
+    limits = Limits(max_tokens=tokens, max_bytes=size)
+
+    if _clearly_fits(texts, 0, len(texts), limits, estimate):
+        assert sum(map(estimate, texts)) <= tokens
+        assert sum(map(utf8, texts)) <= size
+
+
+@pytest.mark.parametrize("text", ["🦆" * 30, "\U0010ffff" * 9, "x"])
+def test_the_worst_reading_is_the_four_byte_one(text):
+    """A slice of nothing but four-byte characters clearly fits exactly when its bytes and tokens do."""
+    texts = [text] * 5
+    worst = (4 * len(text) * 5 + 2) // 3 + 5
+
+    assert _clearly_fits(texts, 0, 5, Limits(max_tokens=worst), estimate)
+    assert _clearly_fits(texts, 0, 5, Limits(max_bytes=4 * len(text) * 5), estimate)
+    assert not _clearly_fits(texts, 0, 5, Limits(max_tokens=worst - 1), estimate)
+    assert not _clearly_fits(texts, 0, 5, Limits(max_bytes=4 * len(text) * 5 - 1), estimate)
+
+
+def test_nothing_plans_to_nothing():
+    """No texts, no slices."""
+    assert list(plan([], Limits(max_texts=3))) == []
+
+
+def test_no_limits_make_one_request():
+    """Without limits everything goes out at once, and no text is measured."""
+
+    def count(text):
+        raise AssertionError
+
+    assert [slice(0, 5000)] == list(plan(["x"] * 5000, Limits(), count))
+
+
+def test_a_text_beyond_a_limit_goes_alone():
+    """One text that exceeds a limit gets a slice of its own, and its neighbours keep theirs."""
+    texts = ["a", "b", "x" * 100, "c", "d"]
+
+    assert [slice(0, 2), slice(2, 3), slice(3, 5)] == list(plan(texts, Limits(max_bytes=10)))
+
+
+def test_planning_is_linear_without_a_limit_of_texts():
+    """Each slice looks at about its own texts, never at all that follow: the lengths asked for stay near their number."""
+    asked = 0
+
+    class Watched(str):
+        __slots__ = ()
+
+        def __len__(self):
+            nonlocal asked
+            asked += 1
+            return super().__len__()
+
+    texts = [Watched("x" * 30) for _ in range(20_000)]
+    slices = list(plan(texts, Limits(max_tokens=2_750)))
+
+    assert len(slices) == 80
+    assert asked < 4 * len(texts)
+
+
+def test_a_plan_is_lazy():
+    """The first slice comes before the last text is measured, so work starts at once."""
+    seen = []
+
+    def count(text):
+        seen.append(text)
+        return 1
+
+    assert slice(0, 2) == next(plan(list("abcdef"), Limits(max_tokens=2), count))
+    assert seen == ["a", "b", "c"]
+
+
+@given(st.integers(0, 9), st.integers(0, 9), LIMITS)
+def test_the_first_text_always_fits_a_tray(tokens, size, limits):
+    """An empty tray takes any text; a tray counts what it holds."""
+    tray = Tray(limits)
+
+    assert tray.takes(10**9, 10**9)
+
+    tray.add(tokens, size)
+
+    assert (tray.count, tray.tokens, tray.size) == (1, tokens, size)
+
+
+@pytest.mark.parametrize(
+    ("limits", "takes"),
+    [
+        (Limits(max_texts=2), (True, False)),
+        (Limits(max_tokens=6), (True, False)),
+        (Limits(max_bytes=20), (True, False)),
+        (Limits(max_texts=3, max_tokens=9, max_bytes=30), (True, True)),
+        (Limits(), (True, True)),
+    ],
+)
+def test_a_tray_is_full_at_its_limit(limits, takes):
+    """A tray takes texts up to and including each limit, and none beyond."""
+    tray = Tray(limits)
+    tray.add(3, 10)
+    first = tray.takes(3, 10)
+    tray.add(3, 10)
+    second = tray.takes(3, 10)
+
+    assert takes == (first, second)
+
+
+@given(st.text())
+@example("\ud800")
+@example("漢字")
+def test_utf8_counts_bytes(text):
+    """`utf8` is the length of the encoded text, a lone surrogate taken as its three bytes."""
+    assert len(text.encode("utf-8", "surrogatepass")) == utf8(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "tokens"),
+    [("", 0, 1), ("abc", 3, 2), ("漢字", 6, 3), ("🦆", 4, 2), ("\ud800", 3, 2), ("x" * 3000, 3000, 1001)],
+)
+def test_sizes_by_hand(text, size, tokens):
+    """Sizes of ASCII, CJK, an emoji and a lone surrogate, worked out by hand; no text counts as no token."""
+    assert (size, tokens) == (utf8(text), estimate(text))
+
+
+@given(st.text())
+def test_a_text_is_measured_only_where_a_limit_asks(text):
+    """Tokens and bytes are zero where nothing limits them."""
+    assert measure(text, Limits(max_texts=1)) == (0, 0)
+    assert measure(text, Limits(max_tokens=1)) == (estimate(text), 0)
+    assert measure(text, Limits(max_bytes=1)) == (0, utf8(text))
+
+
+def test_a_string_of_another_class_becomes_plain():
+    """`plain` gives exactly a str, and of an enum's member its value rather than its name."""
+    from enum import Enum
+
+    import numpy as np
+
+    class Colour(str, Enum):  # noqa: UP042 (the trap itself)
+        RED = "crimson"
+
+    for text, expected in ((Colour.RED, "crimson"), (np.str_("x"), "x"), ("y", "y")):
+        assert expected == plain(text)
+        assert type(plain(text)) is str
