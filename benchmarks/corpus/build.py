@@ -6,6 +6,7 @@
 Entries are unwrapped, freed of markup, and cut at paragraph and sentence bounds so that every passage fits the embedded model.
 The same input always gives the same output.
 """
+# ruff: noqa: RUF001 (the typographic quotation marks are the text's own)
 
 from __future__ import annotations
 
