@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Out = Callable[[int], Any]  # width → the (count, width) rows to fill
+Vector = bytes | list[float]  # one embedding in a reply struct: base64 (a JSON string) or numbers, whatever was asked
 JSON = {"content-type": "application/json", "accept": "application/json"}
 to_json = msgspec.json.Encoder().encode
 T = TypeVar("T")
@@ -402,6 +403,7 @@ __all__ = [
     "Parameter",
     "Secrets",
     "Target",
+    "Vector",
     "bearer",
     "compact",
     "counted",

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Target, compact, inside, matrix, only, parsed, read, to_json
+from ..codec import JSON, Host, Out, Target, Vector, compact, inside, matrix, only, parsed, read, to_json
 from ..errors import DecodeError
 
 _PURPOSES = {
@@ -36,7 +36,7 @@ class _Meta(msgspec.Struct, frozen=True, gc=False):
 
 class _Reply(msgspec.Struct, frozen=True):
     # By type; or, from version 1 when no type was named, the plain list (wire reference 2.4).
-    embeddings: dict[str, list[bytes | list[float]] | None] | list[list[float]] | None = None
+    embeddings: dict[str, list[Vector] | None] | list[list[float]] | None = None
     meta: _Meta | None = None
 
 

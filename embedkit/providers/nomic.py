@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Target, compact, inside, matrix, only, parsed, read, to_json
+from ..codec import JSON, Host, Out, Target, Vector, compact, inside, matrix, only, parsed, read, to_json
 from ..errors import DecodeError
 
 _TASKS = {
@@ -29,7 +29,7 @@ class _Usage(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Reply(msgspec.Struct, frozen=True):
-    embeddings: list[list[float]] | None = None
+    embeddings: list[Vector] | None = None
     model: str | None = None
     usage: _Usage | None = None
 

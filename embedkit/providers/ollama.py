@@ -12,13 +12,29 @@ from urllib.parse import urlsplit
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Parameter, Target, compact, inside, matrix, meanings, only, parsed, prefixed, read, to_json
+from ..codec import (
+    JSON,
+    Host,
+    Out,
+    Parameter,
+    Target,
+    Vector,
+    compact,
+    inside,
+    matrix,
+    meanings,
+    only,
+    parsed,
+    prefixed,
+    read,
+    to_json,
+)
 from ..errors import DecodeError
 
 
 class _Reply(msgspec.Struct, frozen=True):
-    embeddings: list[list[float]] | None = None
-    embedding: list[float] | None = None
+    embeddings: list[Vector] | None = None
+    embedding: Vector | None = None
     model: str | None = None
     prompt_eval_count: int | None = None  # left out when zero
     error: msgspec.Raw | None = None

@@ -21,6 +21,7 @@ from ..codec import (
     Out,
     Parameter,
     Target,
+    Vector,
     bearer,
     compact,
     in_order,
@@ -38,7 +39,7 @@ from ..errors import ConfigError, DecodeError
 
 
 class _Item(msgspec.Struct, frozen=True, gc=False):
-    embedding: bytes | list[float]  # a JSON string is base64
+    embedding: Vector
     index: int | None = None
 
 

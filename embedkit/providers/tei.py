@@ -20,6 +20,7 @@ from ..codec import (
     Out,
     Parameter,
     Target,
+    Vector,
     compact,
     counted,
     matrix,
@@ -38,7 +39,7 @@ class _Info(msgspec.Struct, frozen=True):
     version: str | None = None
 
 
-_decoder = msgspec.json.Decoder(list[list[float]])  # two axes, also for one text
+_decoder = msgspec.json.Decoder(list[Vector])  # two axes, also for one text
 _info = msgspec.json.Decoder(_Info)
 
 
