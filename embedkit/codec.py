@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -217,6 +217,55 @@ def parsed(decoder: msgspec.json.Decoder[T], response: Response) -> T:
         raise DecodeError(msg) from None
 
 
+class _Entry(msgspec.Struct, frozen=True, gc=False):
+    embedding: Vector
+    index: int | None = None
+
+
+class _Document(msgspec.Struct, frozen=True, gc=False):
+    data: list[_Entry]
+    index: int | None = None
+
+
+class _Usage(msgspec.Struct, frozen=True, gc=False):
+    prompt_tokens: int | None = None
+    total_tokens: int | None = None
+
+
+class _Listing(msgspec.Struct, Generic[T], frozen=True):
+    data: list[T] = []
+    model: str | None = None
+    usage: _Usage | None = None
+    error: msgspec.Raw | None = None
+
+
+_flat = msgspec.json.Decoder(_Listing[_Entry])
+_nested = msgspec.json.Decoder(_Listing[_Document])
+
+
+def listing(response: Response, count: int, *, nested: bool = False) -> tuple[list[Vector], str, int | None]:
+    """Vectors in input order, model and tokens of an OpenAI-like list: `data` of {embedding, index}, `model`, `usage`.
+
+    Where nested, `data` holds documents, {data, index}, and each of them the embeddings of its chunks.
+    """
+    decoder: msgspec.json.Decoder[Any] = _nested if nested else _flat
+    reply = parsed(decoder, response)
+    if not reply.data and reply.error is not None and (error := inside(response)) is not None:
+        raise error
+    if nested:
+        entries = [entry for document in _sorted(reply.data) for entry in _sorted(document.data)]
+    else:
+        entries = reply.data if len(reply.data) != count else _sorted(reply.data)  # a wrong number is found by `matrix`
+    usage = reply.usage or _Usage()
+    tokens = usage.total_tokens if usage.prompt_tokens is None else usage.prompt_tokens
+    return [entry.embedding for entry in entries], reply.model or "", tokens
+
+
+def _sorted(items: list[Any]) -> list[Any]:
+    order = in_order([item.index for item in items], len(items))
+    return [items[place] for place in order] if order else items
+
+
 def in_order(indices: list[int | None], count: int) -> list[int] | None:
     """The order that puts rows given with these indices into input order; None: they are already in it.
 
@@ -410,6 +459,7 @@ __all__ = [
     "finite",
     "in_order",
     "inside",
+    "listing",
     "matrix",
     "meanings",
     "normalise",

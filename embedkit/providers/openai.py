@@ -21,41 +21,18 @@ from ..codec import (
     Out,
     Parameter,
     Target,
-    Vector,
     bearer,
     compact,
-    in_order,
-    inside,
+    listing,
     matrix,
     meanings,
     only,
-    parsed,
     prefixed,
     read,
     to_json,
     with_headers,
 )
-from ..errors import ConfigError, DecodeError
-
-
-class _Item(msgspec.Struct, frozen=True, gc=False):
-    embedding: Vector
-    index: int | None = None
-
-
-class _Usage(msgspec.Struct, frozen=True, gc=False):
-    prompt_tokens: int | None = None
-    total_tokens: int | None = None
-
-
-class _Reply(msgspec.Struct, frozen=True):
-    data: list[_Item] = []
-    model: str | None = None
-    usage: _Usage | None = None
-    error: msgspec.Raw | None = None
-
-
-_decoder = msgspec.json.Decoder(_Reply)
+from ..errors import ConfigError
 
 
 class Dialect(msgspec.Struct, frozen=True):
@@ -105,18 +82,8 @@ class Dialect(msgspec.Struct, frozen=True):
         return Request(target.url("/embeddings"), to_json({**body, **options.extra}), JSON)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
-        reply = parsed(_decoder, response)
-        if not reply.data and reply.error is not None and (error := inside(response)) is not None:
-            raise error
-        if len(reply.data) != count:
-            msg = f"{count} texts were sent, but {len(reply.data)} embeddings came back"
-            raise DecodeError(msg)
-        vectors = [item.embedding for item in reply.data]
-        order = in_order([item.index for item in reply.data], count)
-        rows = matrix([vectors[place] for place in order] if order else vectors, options, count, out)
-        usage = reply.usage if self.counts_tokens else None
-        tokens = None if usage is None else usage.total_tokens if usage.prompt_tokens is None else usage.prompt_tokens
-        return Reply(rows, reply.model or "", tokens)
+        vectors, model, tokens = listing(response, count)
+        return Reply(matrix(vectors, options, count, out), model, tokens if self.counts_tokens else None)
 
     def explain(self, response: Response) -> str:
         return read(response).message
