@@ -14,6 +14,10 @@ _OLLAMA = "Ollama library pages, cross-checked with MTEB 2.26.24, 2026-11"
 _COHERE = "Cohere's model and pricing pages, 2026-11"
 _COHERE_V3 = "Cohere's model pages; price of litellm 1.109.1, as Cohere lists none any more, 2026-11"
 _ATLAS = "Nomic Atlas API reference, 2026-11"
+_VOYAGE = "docs.voyageai.com, embeddings and pricing pages, 2026-10"
+_JINA = "api.jina.ai OpenAPI, version 2026.04.02; a price is published for v3 alone, in its /v1/models example"
+_PERPLEXITY = "perplexityai 0.46.1 and Perplexity's pricing page, 2026-10"
+_CLOUDFLARE = "Workers AI model and pricing pages; widths and limits of the model cards, 2026-11"
 _HUB = "model cards and the records of MTEB, 2026-11"
 _SEARCH = "Represent this sentence for searching relevant passages: "
 _NOMIC = {
@@ -49,6 +53,34 @@ def _ollama(
 
 def _hub(name: str, width: int, tokens: int, prefixes: dict[str, str] | None = None, widths: Sequence[int] = ()) -> ModelFacts:
     return ModelFacts(name=name, dimensions=width, widths=widths, tokens=tokens, prefixes=prefixes or {}, source=_HUB)
+
+
+def _voyage(
+    name: str, price: float, width: int = 1024, widths: tuple[int, ...] = (256, 512, 2048), tokens: int = 32_000
+) -> ModelFacts:
+    return ModelFacts(name=name, dimensions=width, widths=widths, tokens=tokens, price=price, source=_VOYAGE)
+
+
+def _jina(name: str, width: int, tokens: int | None = None, price: float | None = None) -> ModelFacts:
+    return ModelFacts(name=name, dimensions=width, widths=range(1, width + 1), tokens=tokens, price=price, source=_JINA)
+
+
+def _pplx(name: str, price: float, width: int | None = None) -> ModelFacts:
+    widths = range(128, width + 1) if width else ()
+    return ModelFacts(name=name, dimensions=width, widths=widths, tokens=32_000, price=price, source=_PERPLEXITY)
+
+
+def _workers(
+    name: str,
+    width: int,
+    tokens: int | None = None,
+    price: float | None = None,
+    prefixes: dict[str, str] | None = None,
+    widths: Sequence[int] = (),
+) -> ModelFacts:
+    return ModelFacts(
+        name=name, dimensions=width, widths=widths, tokens=tokens, price=price, prefixes=prefixes or {}, source=_CLOUDFLARE
+    )
 
 
 MODELS: dict[str, tuple[ModelFacts, ...]] = {
@@ -90,6 +122,55 @@ MODELS: dict[str, tuple[ModelFacts, ...]] = {
     "nomic": (  # no price is published
         ModelFacts(name="nomic-embed-text-v1.5", dimensions=768, widths=(64, 128, 256, 512), tokens=8192, source=_ATLAS),
         ModelFacts(name="nomic-embed-text-v1", dimensions=768, tokens=8192, source=_ATLAS),
+    ),
+    "voyage": (  # the models of generation 4 share one space: index with the large one, ask with the light one
+        _voyage("voyage-4-large", 0.12),
+        _voyage("voyage-4", 0.06),
+        _voyage("voyage-4-lite", 0.02),
+        _voyage("voyage-code-4", 0.12, widths=(256, 512)),  # 2048 is unconfirmed
+        _voyage("voyage-context-4", 0.12, tokens=120_000),
+        _voyage("voyage-multimodal-3.5", 0.12),  # of text; pictures are billed by the pixel
+        _voyage("voyage-3-large", 0.18),
+        _voyage("voyage-3.5", 0.06),
+        _voyage("voyage-3.5-lite", 0.02),
+        _voyage("voyage-code-3", 0.18),
+        _voyage("voyage-context-3", 0.18),
+        _voyage("voyage-3", 0.06, widths=()),
+        _voyage("voyage-3-lite", 0.02, 512, ()),
+        _voyage("voyage-finance-2", 0.12, widths=()),
+        _voyage("voyage-law-2", 0.12, widths=(), tokens=16_000),
+        _voyage("voyage-multilingual-2", 0.12, widths=()),
+        _voyage("voyage-code-2", 0.12, 1536, (), 16_000),
+        _voyage("voyage-large-2", 0.12, 1536, (), 16_000),
+    ),
+    "jina": (
+        _jina("jina-embeddings-v5-text-small", 1024, 32_768),
+        _jina("jina-embeddings-v5-text-nano", 768, 8192),
+        _jina("jina-embeddings-v4", 2048, 32_768),
+        _jina("jina-embeddings-v3", 1024, 8192, 0.05),
+        _jina("jina-code-embeddings-0.5b", 896),
+        _jina("jina-code-embeddings-1.5b", 1536),
+    ),
+    "perplexity": (
+        _pplx("pplx-embed-v1-0.6b", 0.004, 1024),
+        _pplx("pplx-embed-v1-4b", 0.03, 2560),
+        _pplx("pplx-embed-context-v1-0.6b", 0.008),  # their widths are not on the page
+        _pplx("pplx-embed-context-v1-4b", 0.05),
+    ),
+    "isaacus": (ModelFacts(name="kanon-2-embedder", source="isaacus 0.22.1; neither width nor price is confirmed, 2026-11"),),
+    "zeroentropy": (  # no price is published
+        ModelFacts(
+            name="zembed-1", dimensions=2560, widths=(40, 80, 160, 320, 640, 1280), source="zeroentropy 0.1.0a11, 2026-11"
+        ),
+    ),
+    "cloudflare": (
+        _workers("@cf/baai/bge-small-en-v1.5", 384, 512, 0.02, {"query": _SEARCH}),
+        _workers("@cf/baai/bge-base-en-v1.5", 768, 512, 0.067, {"query": _SEARCH}),
+        _workers("@cf/baai/bge-large-en-v1.5", 1024, 512, 0.204, {"query": _SEARCH}),
+        _workers("@cf/baai/bge-m3", 1024, 8192, 0.012),
+        _workers("@cf/qwen/qwen3-embedding-0.6b", 1024, None, 0.012, None, range(32, 1025)),
+        _workers("@cf/pfnet/plamo-embedding-1b", 2048, None, 0.019),
+        _workers("@cf/google/embeddinggemma-300m", 768, 2048, None, _GEMMA, (128, 256, 512)),
     ),
     "huggingface": (  # billed by compute time, so without a price per token
         _hub("sentence-transformers/all-MiniLM-L6-v2", 384, 256),

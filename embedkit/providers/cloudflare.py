@@ -1,0 +1,89 @@
+"""Cloudflare Workers AI, its native route. https://developers.cloudflare.com/workers-ai/models/
+
+The model's name is part of the URL, its slashes included. No usage is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from .._types import Limits, Options, Reply, Request, Response
+from ..codec import JSON, Host, Out, Parameter, Target, Vector, inside, matrix, meanings, only, parsed, prefixed, read, to_json
+from ..errors import DecodeError
+
+_FIELDS = {"query": "queries", "document": "documents"}  # qwen3-embedding writes the instruction before queries itself
+
+
+class _Result(msgspec.Struct, frozen=True):
+    data: list[Vector] = []
+    pooling: str | None = None
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    result: _Result | None = None
+
+
+_decoder = msgspec.json.Decoder(_Reply)
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """Cloudflare's dialect. What a request may hold depends on the model (wire reference part 2, 14)."""
+
+    target: Target
+    sends_dimensions = False
+
+    @property
+    def limits(self) -> Limits:
+        return self.target.host.limits
+
+    def encode(self, texts: Sequence[str], options: Options) -> Request:
+        target, facts = self.target, self.target.facts
+        cuts = ("end", "error") if self._is("bge-m3") else ()
+        only(options, target.model, dtype=("float32",), truncate=cuts, input_type=meanings(facts))
+        field = _FIELDS.get(options.input_type or "", "text") if self._is("qwen3-embedding") else "text"
+        body: dict[str, Any] = {field: prefixed(texts, options, facts)}
+        if self._is("bge-m3"):
+            body["truncate_inputs"] = options.truncate == "end"
+        if self._pooling:
+            body["pooling"] = self._pooling
+        url = target.url(f"/accounts/{quote(target.parameters['account_id'], safe='')}/ai/run/{quote(target.model, safe='@/')}")
+        return Request(url, to_json({**body, **options.extra}), JSON)
+
+    def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
+        result = parsed(_decoder, response).result
+        if result is None:
+            msg = "the reply has no result"
+            raise inside(response) or DecodeError(msg)
+        if self._pooling and result.pooling not in (None, options.extra.get("pooling", self._pooling)):
+            msg = f"pooling={self._pooling!r} was asked for, but the vectors are pooled by {result.pooling!r}: the two do not compare"
+            raise DecodeError(msg)
+        return Reply(matrix(result.data, options, count, out))
+
+    def explain(self, response: Response) -> str:
+        return read(response).message
+
+    def _is(self, family: str) -> bool:
+        return f"/{family}" in self.target.model
+
+    @property
+    def _pooling(self) -> str | None:
+        """Vectors pooled one way do not compare with those pooled the other, so the API's default is said aloud."""
+        pools = self._is("bge-") and not self._is("bge-m3")
+        return self.target.parameters.get("pooling") or ("mean" if pools else None)
+
+
+HOSTS = (
+    Host(
+        name="cloudflare", dialect=Dialect, base_url="https://api.cloudflare.com/client/v4", segment="/client/v4",
+        keys=("CLOUDFLARE_API_TOKEN",), key_required=True, domains=("api.cloudflare.com",),
+        parameters={
+            "account_id": Parameter(("CLOUDFLARE_ACCOUNT_ID",), required=True, help="whose account, 32 hexadecimal digits"),
+            "pooling": Parameter(choices=("mean", "cls"), help="how bge-*-en models pool; mean unless said"),
+        },
+        limits=Limits(max_texts=100),  # cloudflare/cloudflare-docs#11316
+    ),
+)  # fmt: skip

@@ -1,0 +1,74 @@
+"""Isaacus. https://docs.isaacus.com, API reference, embeddings
+
+`overflow_strategy` is where null is a value and not absence: null refuses an over-long text, leaving the field out cuts it. So it
+always goes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from .._types import Limits, Options, Reply, Request, Response
+from ..codec import JSON, Host, Out, Target, Vector, compact, in_order, inside, matrix, only, parsed, read, to_json
+from ..errors import DecodeError
+
+_TASKS = {"query": "retrieval/query", "document": "retrieval/document"}
+
+
+class _Item(msgspec.Struct, frozen=True, gc=False):
+    embedding: Vector
+    index: int | None = None
+
+
+class _Usage(msgspec.Struct, frozen=True, gc=False):
+    input_tokens: int | None = None
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    embeddings: list[_Item] | None = None
+    usage: _Usage | None = None
+
+
+_decoder = msgspec.json.Decoder(_Reply)
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """Isaacus' dialect: an over-long text is refused unless `truncate="end"`."""
+
+    target: Target
+
+    @property
+    def limits(self) -> Limits:
+        return self.target.host.limits
+
+    def encode(self, texts: Sequence[str], options: Options) -> Request:
+        target = self.target
+        only(options, target.host.name, truncate=("end", "error"), input_type=_TASKS)
+        body = compact(
+            model=target.model, texts=texts, task=_TASKS.get(options.input_type or ""), dimensions=options.dimensions
+        )
+        body["overflow_strategy"] = "drop_end" if options.truncate == "end" else None
+        return Request(target.url("/embeddings"), to_json({**body, **options.extra}), JSON)
+
+    def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
+        reply = parsed(_decoder, response)
+        if reply.embeddings is None:
+            msg = "the reply has no embeddings"
+            raise inside(response) or DecodeError(msg)
+        vectors = [item.embedding for item in reply.embeddings]
+        order = in_order([item.index for item in reply.embeddings], len(vectors))  # they may come in any order (22)
+        rows = matrix([vectors[place] for place in order] if order else vectors, options, count, out)
+        return Reply(rows, "", reply.usage.input_tokens if reply.usage else None)
+
+    def explain(self, response: Response) -> str:
+        return read(response).message
+
+
+HOSTS = (
+    Host(
+        name="isaacus", dialect=Dialect, base_url="https://api.isaacus.com/v1", segment="/v1", keys=("ISAACUS_API_KEY",),
+        key_required=True, domains=("isaacus.com",), limits=Limits(max_texts=128),  # wire reference part 2, 22
+    ),
+)  # fmt: skip

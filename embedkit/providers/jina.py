@@ -1,0 +1,87 @@
+"""Jina AI. https://api.jina.ai/redoc, the OpenAPI page of POST /v1/embeddings
+
+What a text is for is called `task`, and each family of models has its own list of them. Late chunking goes through
+`extra={"late_chunking": True}`: all texts of one request are then read as one document, so keep them few enough for one request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from .._types import Limits, Options, Reply, Request, Response
+from ..codec import JSON, Host, Out, Target, compact, listing, matrix, only, read, to_json
+
+_KINDS = {"float32": "base64", "binary": "binary", "ubinary": "ubinary"}
+_RETRIEVAL = {"query": "retrieval.query", "document": "retrieval.passage"}
+
+
+class _Family(msgspec.Struct, frozen=True):
+    tasks: Mapping[str, str]
+    widths: bool = True  # takes `dimensions`
+    normalized: bool = True  # takes `normalized`
+
+
+_MATCHING = {**_RETRIEVAL, "similarity": "text-matching"}
+# By the start of the model's name (wire reference part 2, 1.1 and 3). An unknown model is asked for what all newer ones know.
+_FAMILIES = {
+    "jina-embeddings-v2-": _Family({}, widths=False),
+    "jina-embeddings-v3": _Family({**_MATCHING, "classification": "classification", "clustering": "separation"}),
+    "jina-embeddings-v4": _Family(_MATCHING, normalized=False),
+    "jina-embeddings-v5-": _Family({**_MATCHING, "classification": "classification", "clustering": "clustering"}),
+    "jina-code-embeddings-": _Family({"query": "nl2code.query", "document": "nl2code.passage"}, normalized=False),
+    "jina-clip-": _Family({}, normalized=False),
+    "": _Family(_RETRIEVAL, normalized=False),
+}
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """Jina's dialect: an over-long text is refused unless `truncate="end"`, as is the API's own default."""
+
+    target: Target
+    sends_dtypes = tuple(_KINDS)
+
+    @property
+    def limits(self) -> Limits:
+        return self.target.host.limits
+
+    @property
+    def sends_dimensions(self) -> bool:
+        """All but the second generation take a width."""
+        return self._family.widths
+
+    @property
+    def _family(self) -> _Family:
+        return next(family for start, family in _FAMILIES.items() if self.target.model.startswith(start))
+
+    def encode(self, texts: Sequence[str], options: Options) -> Request:
+        target, family = self.target, self._family
+        only(options, target.model, truncate=("end", "error"), input_type={"query", "document", *family.tasks})
+        body = compact(
+            model=target.model,
+            input=texts,
+            task=family.tasks.get(options.input_type or ""),
+            dimensions=options.dimensions,
+            embedding_type=_KINDS[options.dtype],
+            normalized=options.normalize if family.normalized else None,
+            truncate=None if options.truncate is None else options.truncate == "end",
+        )
+        return Request(target.url("/embeddings"), to_json({**body, **options.extra}), JSON)
+
+    def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
+        vectors, model, tokens = listing(response, count)
+        return Reply(matrix(vectors, options, count, out), model, tokens)
+
+    def explain(self, response: Response) -> str:
+        return read(response).message
+
+
+HOSTS = (
+    Host(
+        name="jina", dialect=Dialect, base_url="https://api.jina.ai/v1", segment="/v1",
+        keys=("JINA_API_KEY", "JINA_AI_API_KEY", "JINAAI_API_KEY"),  # its own, and what litellm and llama-index read
+        key_required=True, domains=("jina.ai",),
+        limits=Limits(max_texts=512),  # v4's, seen in a refusal; older models take 2,048 (wire reference part 2, 3)
+    ),
+)  # fmt: skip

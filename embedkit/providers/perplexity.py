@@ -1,0 +1,75 @@
+"""Perplexity. https://docs.perplexity.ai/api-reference/embeddings-post
+
+There is no float output: vectors are int8 or packed bits, always in base64. As float32 they keep the values they came with, whole
+numbers of no particular length: compare them by cosine, or pass `normalize=True`. Packed bits keep the provider's order, least
+significant first (docs.perplexity.ai/docs/embeddings/best-practices, 2026-11). Contextualized models get each text as a document
+of its own; chunks are grouped by hand, `extra={"input": [["chunk", "chunk"], …]}`, in the order of the texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from .._types import Limits, Options, Reply, Request, Response
+from ..codec import JSON, Host, Out, Target, Vector, compact, listing, matrix, meanings, only, read, to_json
+
+_KINDS = {"float32": "base64_int8", "int8": "base64_int8", "binary": "base64_binary", "ubinary": "base64_binary"}
+_OFFSET = bytes(byte ^ 0x80 for byte in range(256))  # a byte → the same less 128, as int8: what "binary" is in this house
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """Perplexity's dialect. It is written nowhere how an over-long text fares, so `truncate` cannot be promised."""
+
+    target: Target
+    sends_dtypes = tuple(_KINDS)
+
+    @property
+    def limits(self) -> Limits:
+        return self.target.host.limits
+
+    @property
+    def _contextual(self) -> bool:
+        return self.target.model.startswith("pplx-embed-context-")
+
+    def encode(self, texts: Sequence[str], options: Options) -> Request:
+        target = self.target
+        only(options, target.host.name, truncate=(), input_type=meanings(target.facts))
+        body = compact(
+            model=target.model,
+            input=[[text] for text in texts] if self._contextual else texts,
+            dimensions=options.dimensions,
+            encoding_format=_KINDS[options.dtype],
+        )
+        route = "/contextualizedembeddings" if self._contextual else "/embeddings"
+        return Request(target.url(route), to_json({**body, **options.extra}), JSON)
+
+    def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
+        vectors, model, tokens = listing(response, count, nested=self._contextual)
+        return Reply(matrix([_read(vector, options) for vector in vectors], options, count, out), model, tokens)
+
+    def explain(self, response: Response) -> str:
+        return read(response).message
+
+
+def _read(vector: Vector, options: Options) -> Sequence[float] | bytes:
+    """The bytes of a vector as what was asked for; numbers, should they ever come, as they are."""
+    if isinstance(vector, bytes) and options.dtype == "float32":
+        return memoryview(vector).cast("b")
+    return vector.translate(_OFFSET) if isinstance(vector, bytes) and options.dtype == "binary" else vector
+
+
+def address(value: str) -> str:
+    """PERPLEXITY_BASE_URL as the official client reads it: the root, to which it adds /v1 itself."""
+    return value.rstrip("/").removesuffix("/v1") + "/v1"
+
+
+HOSTS = (
+    Host(
+        name="perplexity", dialect=Dialect, base_url="https://api.perplexity.ai/v1", segment="/v1",
+        keys=("PERPLEXITY_API_KEY",), key_required=True, domains=("perplexity.ai",),
+        url_variables=("PERPLEXITY_BASE_URL",), read_url=address,
+        limits=Limits(max_texts=512, max_tokens=120_000, max_text_tokens=32_000),  # wire reference part 2, 18
+    ),
+)  # fmt: skip

@@ -1,0 +1,92 @@
+"""Voyage AI, at its own host and at MongoDB Atlas. https://docs.voyageai.com/reference/embeddings-api
+
+The family of the model decides the route. Contextualized models get each text as a document of its own, so a row depends on its text
+alone; chunks that shall know of each other are grouped by hand, `extra={"inputs": [["chunk", "chunk"], …]}`, in the order of the
+texts, and the count of the reply is checked. Multimodal models embed texts into the space they share with pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from .._types import Limits, Options, Reply, Request, Response
+from ..codec import JSON, Host, Out, Target, bearer, compact, listing, matrix, only, read, to_json
+
+_KINDS = {"float32": None, "int8": "int8", "uint8": "uint8", "binary": "binary", "ubinary": "ubinary"}  # None: the default
+# The most tokens of a request; 120,000 for all others (wire reference part 2, 2.1).
+_TOKENS = {
+    "voyage-4-lite": 1_000_000, "voyage-3.5-lite": 1_000_000,
+    "voyage-4": 320_000, "voyage-3.5": 320_000, "voyage-2": 320_000,
+    "voyage-multimodal-3.5": 320_000, "voyage-multimodal-3": 320_000,
+}  # fmt: skip
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """Voyage's dialect: an over-long text is refused unless `truncate="end"` (the API's own default cuts in silence)."""
+
+    target: Target
+    sends_dtypes = tuple(_KINDS)
+
+    @property
+    def limits(self) -> Limits:
+        return msgspec.structs.replace(self.target.host.limits, max_tokens=_TOKENS.get(self.target.model, 120_000))
+
+    @property
+    def sends_dimensions(self) -> bool:
+        """Older models have one width each."""
+        facts = self.target.facts
+        return facts is None or bool(facts.widths)
+
+    @property
+    def _contextual(self) -> bool:
+        return self.target.model.startswith("voyage-context-")
+
+    def encode(self, texts: Sequence[str], options: Options) -> Request:
+        target = self.target
+        # Contextualized models have no `truncation` (2.2).
+        only(options, target.model, truncate=() if self._contextual else ("end", "error"), input_type=("query", "document"))
+        body = compact(
+            model=target.model,
+            input_type=options.input_type,
+            truncation=None if self._contextual else options.truncate == "end",
+            output_dimension=options.dimensions,
+            output_dtype=_KINDS[options.dtype],
+        )
+        more: dict[str, Any]
+        if self._contextual:
+            route, more = "/contextualizedembeddings", {"inputs": [[text] for text in texts], "encoding_format": "base64"}
+        elif target.model.startswith("voyage-multimodal-"):  # its pages disagree on the name of the encoding: lists (2.3)
+            route, more = "/multimodalembeddings", {"inputs": [{"content": [{"type": "text", "text": text}]} for text in texts]}
+        else:
+            route, more = "/embeddings", {"input": texts, "encoding_format": "base64"}
+        return Request(target.url(route), to_json({**more, **body, **options.extra}), JSON)
+
+    def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
+        vectors, model, tokens = listing(response, count, nested=self._contextual)
+        return Reply(matrix(vectors, options, count, out), model, tokens)
+
+    def explain(self, response: Response) -> str:
+        return read(response).message
+
+
+_OWN, _ATLAS = "https://api.voyageai.com/", "https://ai.mongodb.com/"
+
+
+def _routed(request: Request, credentials: Mapping[str, str], now: float) -> Request:
+    """The key; one that begins with al- is MongoDB's and works at its host only, as others do at Voyage's (voyageai, util.py)."""
+    signed = bearer(request, credentials, now)
+    if credentials.get("api_key", "").startswith("al-") and signed.url.startswith(_OWN):
+        return msgspec.structs.replace(signed, url=_ATLAS + signed.url.removeprefix(_OWN))
+    return signed
+
+
+HOSTS = (
+    Host(
+        name="voyage", dialect=Dialect, base_url=_OWN + "v1", segment="/v1", authorise=_routed,
+        keys=("VOYAGE_API_KEY",), key_file=lambda environment: environment.get("VOYAGE_API_KEY_PATH", ""), key_required=True,
+        domains=("voyageai.com", "ai.mongodb.com"), limits=Limits(max_texts=1000),  # docs.voyageai.com/reference/embeddings-api
+    ),
+)  # fmt: skip

@@ -1,0 +1,72 @@
+"""ZeroEntropy. https://docs.zeroentropy.dev/models
+
+`latency="fast"` or `"slow"` goes through `extra`; left out, the server takes the fast lane while there is room in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from .._types import Limits, Options, Reply, Request, Response
+from ..codec import JSON, Host, Out, Target, Vector, compact, inside, matrix, only, parsed, read, to_json
+from ..errors import DecodeError
+
+
+class _Item(msgspec.Struct, frozen=True, gc=False):
+    embedding: Vector
+
+
+class _Usage(msgspec.Struct, frozen=True, gc=False):
+    total_tokens: int | None = None
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    results: list[_Item] | None = None
+    usage: _Usage | None = None
+
+
+_decoder = msgspec.json.Decoder(_Reply)
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """ZeroEntropy's dialect. It is written nowhere how an over-long text fares, so `truncate` cannot be promised."""
+
+    target: Target
+
+    @property
+    def limits(self) -> Limits:
+        return self.target.host.limits
+
+    def encode(self, texts: Sequence[str], options: Options) -> Request:
+        target = self.target
+        only(options, target.host.name, dtype=("float32",), truncate=(), input_type=("query", "document"))
+        body = compact(
+            model=target.model,
+            input=texts,
+            input_type=options.input_type or "document",  # required by the API, so the design's default is said aloud
+            dimensions=options.dimensions,
+            encoding_format="base64",
+        )
+        return Request(target.url("/models/embed"), to_json({**body, **options.extra}), JSON)
+
+    def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
+        reply = parsed(_decoder, response)
+        if reply.results is None:
+            msg = "the reply has no results"
+            raise inside(response) or DecodeError(msg)
+        rows = matrix([item.embedding for item in reply.results], options, count, out)
+        return Reply(rows, "", reply.usage.total_tokens if reply.usage else None)
+
+    def explain(self, response: Response) -> str:
+        return read(response).message
+
+
+HOSTS = (
+    Host(
+        name="zeroentropy", dialect=Dialect, base_url="https://api.zeroentropy.dev/v1", segment="/v1",
+        keys=("ZEROENTROPY_API_KEY",), key_required=True, domains=("zeroentropy.dev",),
+        limits=Limits(max_texts=128),  # a choice: no limit is documented
+    ),
+)  # fmt: skip
