@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ._types import Response
 from .errors import (
     ApiError,
     AuthError,
@@ -28,8 +29,6 @@ from .errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from ._types import Response
 
 EXCERPT = 2_000  # characters of a body kept on an error
 CAP = 120.0  # seconds; a longer hint is not slept (openai-python, _base_client.py, 2026-11)
@@ -62,10 +61,18 @@ def _envelope(body: Any) -> Refusal:
         one = inner[0] if isinstance(inner[0], dict) else {}
         return Refusal("; ".join(map(_item, inner)), _text(one, "code"), _text(one, "type"), body)
     if isinstance(inner, dict):
-        return Refusal(_text(inner, "message", "detail", "error"), _text(inner, "code"), _text(inner, "type", "status"), body)
+        message = ": ".join(filter(None, (_text(inner, "message", "detail", "error"), _relayed(inner))))
+        return Refusal(message, _text(inner, "code"), _text(inner, "type", "status"), body)
     message = _text(body, "message", "Message", "error", "detail", "reason", "msg")
     code = _text(body, "code", "error_code", "errorCode")
     return Refusal(message or str(inner or ""), code, _text(body, "error_type", "type", "__type"), body)
+
+
+def _relayed(inner: Mapping[str, Any]) -> str:
+    """What the provider behind OpenRouter said: "Provider returned error" helps nobody."""
+    metadata = inner.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    return read(Response(0, {}, raw.encode())).message if isinstance(raw, str) else ""
 
 
 def _text(body: Mapping[str, Any], *names: str) -> str:
@@ -102,16 +109,24 @@ _TOO_LARGE = (
 _TOO_LONG = (
     r"maximum context length|maximum input length|exceeds? (the |maximum |available )*context|exceed_context_size"
     r"|must have less than \d+ (tokens|characters)|longer than the model's context|too many input tokens"
-    r"|too large to process|exceeds maximum allowed token size|expected maxLength|input is too long|too long"
+    r"|too large to process|exceeds maximum allowed token size|expected maxLength|input is too long|too long|string_too_long"
+    r"|exceeds? (the )?maximum (length|number of tokens)|does not fit into the model's context|context_length_exceeded"
+    r"|should have at most \d+ characters"
 )
 _QUOTA = (
     r"insufficient_quota|credit_balance_exhausted|spend_limit_exceeded|usage_limit_exceeded|billing_hard_limit"
     r"|INSUFFICIENT_BALANCE|insufficient (credit|balance|funds)|exceeded your (current quota|monthly included credits)"
 )
 _KEY = r"API_KEY_INVALID|api key not valid|invalid api key|incorrect api key|invalid_api_key"
-_MODEL = r"(from|to|access( to)?) this model|model_not_found|no access to model"
-_ABSENT = r"model not supported by provider"  # Hugging Face's router says 400 (wire reference 3A)
-_ROW = r"(?:input|inputs|texts)\[(\d+)\]|at index (\d+)|#/texts/(\d+)|body\.(?:input|inputs|texts)\.(?:list\[\w+\]\.)?(\d+)"
+_MODEL = r"(from|to|access( to)?) this model|model_not_found|no access to model|access to the model with the specified"
+# No such model, under another status than 404: Hugging Face's router, Mistral, Perplexity, Infinity, Voyage, OpenRouter, Bedrock,
+# Hyperbolic, in this order.
+_ABSENT = (
+    r"model not supported by provider|invalid[_ ]model\b|model_not_found|model \S+ is not supported\. Supported models"
+    r"|model \S+ does not exist|is not a valid model ID|model identifier is invalid|allowed now, your model"
+)
+_NAN = r"unsupported value: NaN"  # Ollama's 500 for a text it makes NaN of: the text is at fault, and found by halving (4.1)
+_ROW = r"(?:input|inputs|texts)\[(\d+)\]|at index (\d+)|#/texts/(\d+)|body\.(?:text\.)?(?:input|inputs|texts)\.(?:list\[[^\]]*\]\.)?(\d+)"
 _RETRYABLE = frozenset({408, 409, 425, 429, 424, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 _SERVER = 500
 
@@ -130,7 +145,7 @@ def judge(response: Response, *, provider: str, model: str, message: str, now: f
     return kind(
         _worded(message or refusal.message, response),
         status=status,
-        code=refusal.code or refusal.kind or None,
+        code=_errortype(response) or refusal.code or refusal.kind or None,
         provider=provider,
         model=model,
         request_id=_request_id(response, refusal),
@@ -159,13 +174,19 @@ def _kind(status: int, says: str, refusal: Refusal) -> type[ApiError]:  # noqa: 
     def match(pattern: str) -> bool:
         return re.search(pattern, says, re.IGNORECASE) is not None
 
-    if status == 402 or match(_QUOTA) or (status == 429 and match(r"\bmonth(ly)?\b")):
-        return QuotaError
-    if status == 401 or match(_KEY):
+    if status == 401:  # Perplexity's text for a refused key mentions credits too
+        return AuthError
+    if (
+        status == 402
+        or (match(_QUOTA) and refusal.kind != "RESOURCE_EXHAUSTED")
+        or (status == 429 and match(r"\bmonth(ly)?\b"))
+    ):
+        return QuotaError  # Google says "exceeded your current quota" of a quota per minute
+    if match(_KEY):
         return AuthError
     if status == 403:
         return NotFoundError if match(_MODEL) else AuthError
-    if status in (404, 410, 405, 421) or (status == 400 and match(_ABSENT)):
+    if status in (404, 410, 405, 421) or (status in (400, 422) and match(_ABSENT)):
         return NotFoundError
     if status == 429:
         return TooLargeError if _impossible(says) else RateLimitError
@@ -175,7 +196,7 @@ def _kind(status: int, says: str, refusal: Refusal) -> type[ApiError]:  # noqa: 
         return TooLongError
     if status == 413 and refusal.kind.lower() != "validation":  # TEI before 1.9 answers 413 for all it finds invalid (3B)
         return TooLargeError
-    if status in (400, 413, 422, 498):  # 498: Cohere blocks a text it deems unsafe (wire reference 2.5)
+    if status in (400, 413, 422, 498) or match(_NAN):  # 498: Cohere blocks a text it deems unsafe (wire reference 2.5)
         return InvalidInputError
     return ServerError if status >= _SERVER or status == 424 else ApiError
 
@@ -199,16 +220,21 @@ def _worded(message: str, response: Response) -> str:
     return f"the server answered {response.status} with {'an empty body' if not response.body else 'no message'}"
 
 
+def _errortype(response: Response) -> str:
+    """AWS names the error in a header, with an address behind a colon (part 2, 7.4)."""
+    return response.headers.get("x-amzn-errortype", "").partition(":")[0]
+
+
 def _request_id(response: Response, refusal: Refusal) -> str | None:
     names = (
         "x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "x-debug-trace-id", "mistral-correlation-id",
-        "x-trace-id", "x-ms-request-id", "cf-ray",
+        "x-trace-id", "x-ms-request-id",
     )  # fmt: skip
     for name in names:
         if found := response.headers.get(name):
             return found
     body = refusal.body if isinstance(refusal.body, dict) else {}
-    return _text(body, "request_id", "trace", "id") or None
+    return _text(body, "request_id", "trace", "id") or response.headers.get("cf-ray") or None  # Cloudflare's own id last
 
 
 # --- the hint --------------------------------------------------------------------------------------------------------
