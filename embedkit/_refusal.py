@@ -82,7 +82,7 @@ def _text(body: Mapping[str, Any], *names: str) -> str:
 def _item(item: Any) -> str:
     if not isinstance(item, dict):
         return str(item)
-    place = ".".join(map(str, item.get("loc", ())))
+    place = ".".join(map(str, item.get("loc", ()))) or _text(item, "field")  # the latter is Jina's
     message = _text(item, "msg", "message")
     return f"{place}: {message}" if place else message
 
@@ -120,15 +120,16 @@ _QUOTA = (
 _KEY = r"API_KEY_INVALID|api key not valid|invalid api key|incorrect api key|invalid_api_key"
 _MODEL = r"(from|to|access( to)?) this model|model_not_found|no access to model|access to the model with the specified"
 # No such model, under another status than 404: Hugging Face's router, Mistral, Perplexity, Infinity, Voyage, OpenRouter, Bedrock,
-# Hyperbolic, in this order.
+# Hyperbolic, Jina, in this order.
 _ABSENT = (
     r"model not supported by provider|invalid[_ ]model\b|model_not_found|model \S+ is not supported\. Supported models"
-    r"|model \S+ does not exist|is not a valid model ID|model identifier is invalid|allowed now, your model"
+    r"|model \S+ does not exist|is not a valid model ID|model identifier is invalid|allowed now, your model|INPUT_MODEL_NOT_FOUND"
 )
 _NAN = r"unsupported value: NaN"  # Ollama's 500 for a text it makes NaN of: the text is at fault, and found by halving (4.1)
 _ROW = r"(?:input|inputs|texts)\[(\d+)\]|at index (\d+)|#/texts/(\d+)|body\.(?:text\.)?(?:input|inputs|texts)\.(?:list\[[^\]]*\]\.)?(\d+)"
 _RETRYABLE = frozenset({408, 409, 425, 429, 424, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 _SERVER = 500
+_NAMED = {"rate_limit_exceeded": "429", "3040": "429"}  # the second: Cloudflare is out of capacity (part 2, 14)
 
 
 def judge(response: Response, *, provider: str, model: str, message: str, now: float) -> ApiError:
@@ -159,9 +160,9 @@ def judge(response: Response, *, provider: str, model: str, message: str, now: f
 def inside(response: Response) -> EmbedkitError | None:
     """The error hidden in a success: the one its own code names, else a DecodeError; None when the body names no error."""
     refusal = read(response)
-    if not isinstance(refusal.body, dict) or not (refusal.body.get("error") or refusal.body.get("detail")):
+    if not isinstance(refusal.body, dict) or not any(map(refusal.body.get, ("error", "errors", "detail"))):
         return None
-    named = refusal.code if refusal.code.isdigit() else {"rate_limit_exceeded": "429"}.get(refusal.code, "")
+    named = _NAMED.get(refusal.code, refusal.code if refusal.code.isdigit() else "")
     if re.search(_QUOTA, f"{refusal.code} {refusal.kind}"):
         named = "429"
     if not named or not 400 <= int(named) < 600:  # the range of HTTP failures
