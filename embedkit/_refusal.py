@@ -120,10 +120,10 @@ _QUOTA = (
 _KEY = r"API_KEY_INVALID|api key not valid|invalid api key|incorrect api key|invalid_api_key"
 _MODEL = r"(from|to|access( to)?) this model|model_not_found|no access to model|access to the model with the specified"
 # No such model, under another status than 404: Hugging Face's router, Mistral, Perplexity, Infinity, Voyage, OpenRouter, Bedrock,
-# Hyperbolic, Jina, in this order.
+# Hyperbolic, in this order.
 _ABSENT = (
     r"model not supported by provider|invalid[_ ]model\b|model_not_found|model \S+ is not supported\. Supported models"
-    r"|model \S+ does not exist|is not a valid model ID|model identifier is invalid|allowed now, your model|INPUT_MODEL_NOT_FOUND"
+    r"|model \S+ does not exist|is not a valid model ID|model identifier is invalid|allowed now, your model"
 )
 _NAN = r"unsupported value: NaN"  # Ollama's 500 for a text it makes NaN of: the text is at fault, and found by halving (4.1)
 _ROW = r"(?:input|inputs|texts)\[(\d+)\]|at index (\d+)|#/texts/(\d+)|body\.(?:text\.)?(?:input|inputs|texts)\.(?:list\[[^\]]*\]\.)?(\d+)"

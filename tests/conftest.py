@@ -23,7 +23,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     for name in (
         "OLLAMA_HOST", "EMBEDKIT_MODEL", "EMBEDKIT_MODEL_DIR", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_VERSION",
-        "CO_API_URL", "ATLAS_API_PATH",
+        "CO_API_URL", "ATLAS_API_PATH", "VOYAGE_API_KEY_PATH", "CLOUDFLARE_ACCOUNT_ID",
     ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_TOKEN_PATH", os.devnull)  # nor the key in a file of its user
