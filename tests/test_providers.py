@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -148,6 +149,23 @@ async def test_query_and_document_are_always_taken(provider):
 
     if provider != "jina":
         await refused(provider, None, "clustering", input_type="clustering")
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_an_embedder_travels(provider):
+    """An embedder of every provider pickles, and comes back as what it was."""
+    one = embedder(provider, None, response)  # no exchange is called, and this one pickles
+    back = pickle.loads(pickle.dumps(one))  # noqa: S301 (our own)
+
+    assert repr(back) == repr(one)
+    assert back.limits == one.limits
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_missing_key_is_named(provider):
+    """Without a key nothing can be sent, and the error names the variable to set."""
+    with pytest.raises(ConfigError, match=f"{provider.upper()}_API_(KEY|TOKEN)"):
+        embedder(provider, api_key=None)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

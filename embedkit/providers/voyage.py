@@ -83,10 +83,15 @@ def _routed(request: Request, credentials: Mapping[str, str], now: float) -> Req
     return signed
 
 
+def key_path(environment: Mapping[str, str]) -> str:
+    """The file that holds the key, as the official client reads it (wire reference part 2, 2)."""
+    return environment.get("VOYAGE_API_KEY_PATH", "")
+
+
 HOSTS = (
     Host(
         name="voyage", dialect=Dialect, base_url=_OWN + "v1", segment="/v1", authorise=_routed,
-        keys=("VOYAGE_API_KEY",), key_file=lambda environment: environment.get("VOYAGE_API_KEY_PATH", ""), key_required=True,
+        keys=("VOYAGE_API_KEY",), key_file=key_path, key_required=True,
         domains=("voyageai.com", "ai.mongodb.com"), limits=Limits(max_texts=1000),  # docs.voyageai.com/reference/embeddings-api
     ),
 )  # fmt: skip
