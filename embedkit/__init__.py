@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._connect import connect
     from ._embedder import Embedder
-    from ._limiter import Rate
+    from ._pace import Rate
     from ._retry import RetryPolicy
     from ._types import Embeddings, Limits, Options, Usage
     from .errors import (
@@ -65,7 +65,7 @@ __all__ = [
 _HOMES = {
     "_connect": ("connect",),
     "_embedder": ("Embedder",),
-    "_limiter": ("Rate",),
+    "_pace": ("Rate",),
     "_retry": ("RetryPolicy",),
     "_types": ("Embeddings", "Limits", "Options", "Usage"),
     "sync": ("SyncEmbedder", "connect_sync"),

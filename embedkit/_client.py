@@ -17,11 +17,13 @@ import msgspec
 
 from ._embedder import Embedder
 from ._http import AiohttpExchange, HttpSettings
-from ._limiter import Limiter, Pace, Rate
+from ._limiter import Limiter
+from ._pace import Rate, shared
 from ._refusal import judge
 from ._retry import RetryPolicy
 from ._transport import Tally, Transport
 from ._types import Embeddings, Limits, Options, Reply, Request, Response, Usage
+from ._window import Window
 from .codec import Codec, Host, Secrets, Target, normalise, quantised, with_headers
 from .errors import ApiError, AuthError, ConfigError, DecodeError, EmbedkitError
 
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from .codec import Out
 
     Source = str | Callable[[], str | Awaitable[str]]
+
+
+START, CEILING = 8, 64  # requests in flight: at first, and at most, where the caller says nothing
 
 
 class Variable(str):
@@ -119,7 +124,7 @@ class HttpEmbedder(Embedder):
         headers: Mapping[str, str],
         http: HttpSettings,
         limits: Limits | None,
-        max_concurrency: int,
+        max_concurrency: int | None,
         rate: Rate | None,
         retry: RetryPolicy,
         observe: Callable[[Event], object] | None,
@@ -130,7 +135,8 @@ class HttpEmbedder(Embedder):
         self.provider = target.host.name
         self.model = target.model
         self.options = options
-        self.max_concurrency = max_concurrency
+        self.max_concurrency = max_concurrency or CEILING
+        self._start = max_concurrency or START
         self.accepts_empty = target.host.accepts_empty
         self.observe = observe
         self.price = target.facts.price if target.facts is not None else None
@@ -150,7 +156,7 @@ class HttpEmbedder(Embedder):
 
     def _reset(self) -> None:
         self._signer = Signer(self._target.host, self._sources, self._headers)
-        self._pace = Pace(self._rate)
+        self._pace = shared(self._account(), self.model, self._rate)
         self._lines: dict[object, Transport] = {}
         self._pid = os.getpid()
         self._probed = not hasattr(self._codec, "probe")
@@ -186,7 +192,7 @@ class HttpEmbedder(Embedder):
             await self._prepare(tally)  # `embed_batch` comes here without a plan
         line = self._line()
         wire = self._native(options)
-        counted = self._rate is not None and self._rate.tokens_per_minute is not None
+        counted = self._pace.counts_tokens
         tokens = sum(map(self.count_tokens, texts)) if counted else 0
         while True:
             codec = self._codec
@@ -268,6 +274,11 @@ class HttpEmbedder(Embedder):
             raise
         self._learned(self._codec, response)
 
+    def _account(self) -> str:
+        """Whose quota is spent: the provider, where it is, and every credential. Only a hash of it is kept."""
+        whose = (source if isinstance(source, str) else str(id(source)) for source in self._sources.values())
+        return "\n".join((self.provider, self._target.base_url, *whose))
+
     # --- loops, forks, pickles ---------------------------------------------------------------------------------------
 
     def _line(self) -> Transport:
@@ -288,7 +299,7 @@ class HttpEmbedder(Embedder):
             if owner is not loop:
                 msg = "the session passed to connect() belongs to another event loop; give each loop its own, or let embedkit open one"
                 raise ConfigError(msg)
-        limiter = Limiter(self.max_concurrency, self._pace, clock=time.monotonic, sleep=_pause)
+        limiter = Limiter(Window(self._start, self.max_concurrency), self._pace, clock=time.monotonic, sleep=_pause)
         self._lines[loop] = line = Transport(
             self._exchange or AiohttpExchange(self._http), self._signer, limiter, self._retry,
             name=(self.provider, self.model), observe=self.observe,
@@ -305,7 +316,7 @@ class HttpEmbedder(Embedder):
         if self._http.session is not None:
             msg = "an embedder on the caller's own session cannot be pickled: a session belongs to one event loop"
             raise ConfigError(msg)
-        local = {"_lines", "_pace", "_signer", "_pid", "_probed", "_widths"}
+        local = {"_lines", "_pace", "_signer", "_pid", "_probed", "_widths", "_tight"}
         return {name: value for name, value in self.__dict__.items() if name not in local}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -27,12 +27,10 @@ if TYPE_CHECKING:
 
     from ._embedder import Embedder
     from ._events import Event
-    from ._limiter import Rate
+    from ._pace import Rate
     from ._transport import Exchange
 
     Credential = str | Callable[[], str | Awaitable[str]]
-
-CONCURRENCY = 16
 
 
 def connect(  # noqa: PLR0913 (the one place where everything can be said; each has a default)
@@ -46,7 +44,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
     normalize: bool | None = None,
     truncate: Truncate | None = None,
     extra: Mapping[str, Any] | None = None,
-    max_concurrency: int = CONCURRENCY,
+    max_concurrency: int | None = None,
     limits: Limits | None = None,
     rate: Rate | None = None,
     retry: RetryPolicy | None = None,
@@ -75,7 +73,8 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         normalize: True makes every vector unit length.
         truncate: "end" cuts over-long texts, "error" insists on refusing them.
         extra: merged into every request body verbatim.
-        max_concurrency: most requests in flight.
+        max_concurrency: most requests in flight, and as many from the start. None: few at first, then as many (up to 64) as the
+            endpoint answers well. Either way fewer after a 429, a timeout, or when answers get slow.
         limits: overrides what the host is known to take per request.
         rate: a quota to stay within.
         retry: how often and how patiently.
@@ -103,7 +102,9 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
             normalize=normalize, extra=dict(extra or {}),
         )
     )  # fmt: skip
-    if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
+    if max_concurrency is not None and (
+        isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1
+    ):
         msg = f"max_concurrency={max_concurrency!r}: a whole number of at least 1"
         raise ConfigError(msg)
     if provider == "local":

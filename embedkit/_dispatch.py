@@ -4,9 +4,10 @@ Workers share one iterator of slices and a stack for pieces that come back small
 is in flight. Every slice owns its rows of the matrix from the start, so the order of arrival cannot matter. The first reply knows
 the width and allocates; no reply is ever joined to another.
 
-A batch refused for its size is halved. A batch refused for a text loses just that text: at once where the provider names it, else by
-halving until it stands alone. Whether the *request* is refused rather than a text is settled once per call, by one known-good text
-(and, should that fail too, by the halves of the batch).
+A batch refused for its size comes back in pieces: of the size that the refusal names, which holds for all that follow, else in
+halves. So does a batch that was not answered in time. A batch refused for a text loses just that text: at once where the provider
+names it, else by halving until it stands alone. Whether the *request* is refused rather than a text is settled once per call, by one
+known-good text (and, should that fail too, by the halves of the batch).
 """
 
 from __future__ import annotations
@@ -16,37 +17,51 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._types import DType, Reply, array_of
-from .errors import ConfigError, DecodeError, EmbedkitError, InvalidInputError, TooLargeError
+from .errors import ConfigError, DecodeError, EmbedkitError, InvalidInputError, TooLargeError, TransportTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     import anyio
+    from anyio.abc import TaskGroup
     from numpy.typing import NDArray
 
     Fill = Callable[[Sequence[str], Callable[[int], NDArray[Any]]], Awaitable[Reply]]
     Tell = Callable[[int, EmbedkitError], None]
+    Cut = Callable[[int, int], Iterator[slice]]
+    Learn = Callable[[Sequence[str], TooLargeError], bool]
 
 GOOD = "hello"  # a text no provider refuses
+LATE = 3  # how often a batch that is late is halved and sent again
 
 
 def _silent(texts: int, error: EmbedkitError) -> None:
     """Nobody listens."""
 
 
+def _nothing_new(texts: Sequence[str], error: TooLargeError) -> bool:  # noqa: ARG001 (the shape of `learn`)
+    """No limit is learned."""
+    return False
+
+
 class Board:
-    """The state of one call: its matrix (of `room` rows, the first of them for `texts`), what is done, failed and still to do."""
+    """The state of one call: its matrix (of `room` rows, the first of them for `texts`), what is done, failed and still to do.
+
+    `cut(start, stop)` gives the slices of a range of texts. `learn(texts, error)` is told of a batch found too large; True says that
+    `cut` knows better from now on.
+    """
 
     def __init__(
         self,
         texts: Sequence[str],
-        slices: Iterator[slice],
+        cut: Cut,
         fill: Fill,
         *,
         room: int,
         dtype: DType = "float32",
         width: int | None = None,
         skip: bool = False,
+        learn: Learn = _nothing_new,
         on_split: Tell = _silent,
         on_failure: Tell = _silent,
     ) -> None:
@@ -57,61 +72,83 @@ class Board:
         self.failures: dict[int, EmbedkitError] = {}
         self.done = bytearray(len(texts))
         self._texts = texts
-        self._slices = slices
+        self._cut = cut
+        self._slices = cut(0, len(texts))
+        self._reached = 0  # texts that have been given out
         self._fill = fill
         self._room = room
         self._dtype = dtype
         self._skip = skip
+        self._learn = learn
         self._on_split = on_split
         self._on_failure = on_failure
-        self._pieces: list[slice] = []  # a stack: depth first, a bad text stands alone soonest
+        self._pieces: list[
+            tuple[slice, int]
+        ] = []  # with how often each was late; a stack: depth first, a bad text stands alone soonest
         self._flying = 0
+        self._hired = self._most = self._first = 0  # workers: there are, there may be, before the first good answer
         self._changed: anyio.Event | None = None
         self._trusted: bool | None = None  # whether this request, with these options, is accepted at all
         self._asking: anyio.Lock | None = None
         self._error: BaseException | None = None
 
-    async def run(self, workers: int) -> None:
-        """Do all the work. The first error that cannot be set aside stops everyone and is raised as it is."""
+    async def run(self, workers: int, first: int | None = None) -> None:
+        """Do all the work, with so many workers (`first`: before the first good answer).
+
+        The first error that cannot be set aside stops everyone and is raised as it is.
+        """
         if workers < 1:
             msg = f"max_concurrency={workers}: nothing would ever be sent; it is a whole number of at least 1"
             raise ConfigError(msg)
-        first = next(self._slices, None)
-        if first is None:
+        self._most, self._first = workers, min(workers, first or workers)
+        head = self._next()
+        if head is None:
             return
-        second = next(self._slices, None) if workers > 1 else None
-        if second is None:
-            await self._attempt(first)  # one batch needs no task group
+        if workers == 1:
+            self._pieces.append(head)
         else:
-            self._pieces += (second, first)
-        await (self._together(workers) if self._pieces and workers > 1 else self._work())
+            second = self._next()
+            if second is None:
+                await self._attempt(*head)  # one batch needs no task group
+            else:
+                self._pieces += (second, head)
+        await (self._together(workers) if self._pieces and workers > 1 else self._work(None))
 
     async def _together(self, workers: int) -> None:
         import anyio
 
+        self._hired = 0
         async with anyio.create_task_group() as group:
-
-            async def worker() -> None:
-                try:
-                    await self._work()
-                except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (raised below)
-                    # Kept aside rather than raised: a task group would wrap it, and users write `except ApiError`.
-                    self._error = self._error or error
-                    group.cancel_scope.cancel()
-
-            for _ in range(min(workers, len(self._texts))):
-                group.start_soon(worker)
+            self._hire(group)
         if self._error is not None:
             error, self._error = self._error, None
             raise error
 
-    async def _work(self) -> None:
+    def _hire(self, group: TaskGroup | None) -> None:
+        """One more worker, until there are as many as may be: each hires the next as soon as it has something to do itself."""
+        if group is not None and self._hired < (self._most if self._trusted else self._first):
+            self._hired += 1
+            group.start_soon(self._worker, group)
+
+    async def _worker(self, group: TaskGroup) -> None:
+        try:
+            await self._work(group)
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (raised by `_together`)
+            # Kept aside rather than raised: a task group would wrap it, and users write `except ApiError`.
+            self._error = self._error or error
+            group.cancel_scope.cancel()
+
+    async def _work(self, group: TaskGroup | None) -> None:
         while True:
-            part = self._pieces.pop() if self._pieces else next(self._slices, None)
-            if part is not None:
+            found = self._next()
+            if found is not None:
                 self._flying += 1
+                self._hire(group)
                 try:
-                    await self._attempt(part)
+                    if self._asking is not None and self._trusted is None:
+                        async with self._asking:
+                            pass  # whether this request is accepted at all is being asked: one answer serves all
+                    await self._attempt(*found)
                 finally:
                     self._flying -= 1
                     if self._changed is not None:
@@ -122,6 +159,15 @@ class Board:
             else:
                 return
 
+    def _next(self) -> tuple[slice, int] | None:
+        if self._pieces:
+            return self._pieces.pop()
+        part = next(self._slices, None)
+        if part is None:
+            return None
+        self._reached = part.stop
+        return part, 0
+
     async def _change(self) -> None:
         if self._changed is None:
             import anyio
@@ -129,7 +175,7 @@ class Board:
             self._changed = anyio.Event()
         await self._changed.wait()
 
-    async def _attempt(self, part: slice) -> None:
+    async def _attempt(self, part: slice, late: int) -> None:
         try:
             reply = await self._fill(self._texts[part], lambda width: self._rows(part, width))
         except UnicodeEncodeError as error:
@@ -144,6 +190,14 @@ class Board:
             await self._shrink(part, refused)
         elif isinstance(refused, InvalidInputError):
             await self._isolate(part, refused)
+        elif (
+            isinstance(refused, TransportTimeoutError)
+            and refused.retryable
+            and refused.sent
+            and late < LATE
+            and part.stop - part.start > 1
+        ):
+            self._again(part, refused, *_halves(part), late=late + 1)
         else:
             refused.rows = tuple(part.start + row for row in refused.rows)
             self._stop(part.stop - part.start, refused)
@@ -165,8 +219,11 @@ class Board:
         self.tokens = None if reply.tokens is None or self.tokens is None else self.tokens + reply.tokens
 
     async def _shrink(self, part: slice, error: TooLargeError) -> None:
+        if self._learn(self._texts[part], error):
+            self._slices = self._cut(self._reached, len(self._texts))
         if part.stop - part.start > 1:
-            self._again(part, error, *_halves(part))
+            pieces = list(self._cut(part.start, part.stop))
+            self._again(part, error, *(pieces if len(pieces) > 1 else _halves(part)))
         else:
             await self._ask(part, error)
             self._give_up([part.start], error)
@@ -213,9 +270,9 @@ class Board:
             self._stop(len(texts), error)
         return True
 
-    def _again(self, part: slice, error: EmbedkitError, *pieces: slice) -> None:
+    def _again(self, part: slice, error: EmbedkitError, *pieces: slice, late: int = 0) -> None:
         if pieces:
-            self._pieces += reversed(pieces)
+            self._pieces += ((piece, late) for piece in reversed(pieces))
             self._on_split(part.stop - part.start, error)
 
     def _give_up(self, rows: list[int], error: EmbedkitError) -> None:

@@ -14,16 +14,16 @@ import msgspec
 
 from ._dispatch import Board
 from ._events import BatchDone, BatchFailed, BatchSplit, Event, notify
-from ._plan import estimate, plan
+from ._plan import estimate, plan, tightened
 from ._sift import OPTIONS, Sift, blank, checked, empty, listed
 from ._stream import Stream
 from ._transport import Tally
 from ._types import DType, Embeddings, InputType, Limits, OnError, Options, Reply, Truncate, Usage
 from .codec import finite, normalise, to_json
-from .errors import ApiError, ConfigError, DecodeError, EmbedkitError
+from .errors import ApiError, ConfigError, DecodeError, EmbedkitError, TooLargeError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -57,6 +57,7 @@ class Embedder(ABC):
     count_tokens: Callable[[str], int] = staticmethod(estimate)
     observe: Callable[[Event], object] | None = None
     price: float | None = None
+    _start: int | None = None  # requests in flight before the first good answer; None: as many as later
 
     @abstractmethod
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
@@ -133,7 +134,7 @@ class Embedder(ABC):
         async def work(part: list[str]) -> Embeddings:
             return await self._embed(part, options, skip=skip, workers=1)  # the stream has the workers
 
-        return Stream(texts, self.limits, work, workers=self.max_concurrency, count_tokens=self.count_tokens)
+        return Stream(texts, self._known_limits, work, workers=self.max_concurrency, count_tokens=self.count_tokens)
 
     async def aclose(self) -> None:  # noqa: B027 (there may be nothing to close)
         """Close what is open. May be called twice; a closed embedder opens again when it is used."""
@@ -179,12 +180,15 @@ class Embedder(ABC):
         async def fill(texts: Sequence[str], out: Out) -> Reply:
             return await self._timed(texts, options, out, tally)
 
+        def cut(start: int, stop: int) -> Iterator[slice]:
+            return plan(sift.texts, self._known_limits(), self.count_tokens, start=start, stop=stop)
+
         board = Board(
-            sift.texts, plan(sift.texts, self.limits, self.count_tokens), fill, room=len(rows), dtype=options.dtype,
-            width=widths.get(key), skip=skip, on_split=self._tell_split, on_failure=self._tell_failure,
+            sift.texts, cut, fill, room=len(rows), dtype=options.dtype, width=widths.get(key), skip=skip, learn=self._learn,
+            on_split=self._tell_split, on_failure=self._tell_failure,
         )  # fmt: skip
         try:
-            await board.run(workers)
+            await board.run(workers, self._start)
             _remember(widths, key, board.width)
         except EmbedkitError as error:
             error.rows = sift.rows_of(error.rows)
@@ -192,6 +196,21 @@ class Embedder(ABC):
                 error.partial = self._result(board, sift, options, tally)
             raise
         return self._result(board, sift, options, tally)
+
+    def _known_limits(self) -> Limits:
+        """The limits, no wider than refusals have shown."""
+        learned: Limits | None = self.__dict__.get("_tight")
+        return self.limits if learned is None else tightened(self.limits, learned)
+
+    def _learn(self, texts: Sequence[str], error: TooLargeError) -> bool:
+        """Remember the limit that a refusal names. True where it is news, and these texts go out in smaller batches from now on."""
+        known = self._known_limits()
+        tokens = error.max_tokens
+        if tokens is not None and (counted := sum(map(self.count_tokens, texts))) <= tokens:
+            tokens = max(1, counted * 4 // 5)  # the count is too low for texts like these: keep further away
+        learned = tightened(known, Limits(max_texts=error.max_texts, max_tokens=tokens))
+        self.__dict__["_tight"] = learned
+        return learned != known
 
     async def _prepare(self, tally: Tally) -> None:  # noqa: B027 (most have nothing to ask)
         """What has to be asked before anything can be planned."""

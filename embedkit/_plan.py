@@ -31,6 +31,15 @@ def estimate(text: str) -> int:
     return utf8(text) // 3 + 1
 
 
+def tightened(limits: Limits, other: Limits) -> Limits:
+    """The stricter of two in everything."""
+    both = (
+        (name, [one for one in (getattr(limits, name), getattr(other, name)) if one is not None])
+        for name in limits.__struct_fields__
+    )
+    return type(limits)(**{name: min(found) for name, found in both if found})
+
+
 class Tray:
     """One request being filled: `takes` says whether the next text still fits, `add` puts it in."""
 
@@ -56,24 +65,30 @@ class Tray:
         self.size += size
 
 
-def plan(texts: Sequence[str], limits: Limits, count_tokens: Callable[[str], int] = estimate) -> Iterator[slice]:
-    """The slices of `texts` that go out as one request each, as large as the limits allow."""
-    total = len(texts)
+def plan(
+    texts: Sequence[str],
+    limits: Limits,
+    count_tokens: Callable[[str], int] = estimate,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[slice]:
+    """The slices of `texts` (from `start` up to `stop`) that go out as one request each, as large as the limits allow."""
+    total = len(texts) if stop is None else stop
     most = limits.max_texts or max(total, 1)
-    start = 0
     while start < total:
-        stop = min(start + most, total)
-        if not _clearly_fits(texts, start, stop, limits, count_tokens):
+        end = min(start + most, total)
+        if not _clearly_fits(texts, start, end, limits, count_tokens):
             tray = Tray(limits)
-            stop = start
-            while stop < total:
-                tokens, size = measure(texts[stop], limits, count_tokens)
+            end = start
+            while end < total:
+                tokens, size = measure(texts[end], limits, count_tokens)
                 if not tray.takes(tokens, size):
                     break
                 tray.add(tokens, size)
-                stop += 1
-        yield slice(start, stop)
-        start = stop
+                end += 1
+        yield slice(start, end)
+        start = end
 
 
 def measure(text: str, limits: Limits, count_tokens: Callable[[str], int] = estimate) -> tuple[int, int]:

@@ -105,6 +105,15 @@ _TOO_LARGE = (
     r"|larger than the largest allowed size|should have at most \d+ items|payload too large|length limit exceeded"
     r"|request entity too large|body (is )?too large|array too long|too many inputs"
 )
+# What one request may hold, in the words of those who name it (wire reference 1.5, 2.5, 3B; part 2, 1.2).
+_MOST_TEXTS = (
+    r"texts must be at most ([\d,]+)|maximum allowed batch size ([\d,]+)|at most ([\d,]+) (?:requests|items|inputs|texts)"
+    r"|([\d,]+) instance\(?s?\)? (?:is|are) allowed per prediction|should not be larger than ([\d,]+)"
+    r"|largest allowed size ([\d,]+)|maximum length ([\d,]+)"
+)
+_MOST_TOKENS = (
+    r"max(?:imum)? ([\d,]+) tokens per request|max allowed tokens per submitted batch is ([\d,]+)|Limit:? ([\d,]+).*?Requested"
+)
 # One text that is too long (1.5, 3B, 4.1, 5B to 5E); a 5xx that says so is no outage (table 7.1).
 _TOO_LONG = (
     r"maximum context length|maximum input length|exceeds? (the |maximum |available )*context|exceed_context_size"
@@ -143,7 +152,7 @@ def judge(response: Response, *, provider: str, model: str, message: str, now: f
     if should in ("true", "false") and kind is not QuotaError:
         retryable = should == "true"
     row = re.search(_ROW, says)
-    return kind(
+    error = kind(
         _worded(message or refusal.message, response),
         status=status,
         code=_errortype(response) or refusal.code or refusal.kind or None,
@@ -155,6 +164,14 @@ def judge(response: Response, *, provider: str, model: str, message: str, now: f
         rows=[int(next(filter(None, row.groups())))] if row and issubclass(kind, InvalidInputError) else (),
         body=bytes(response.body[: EXCERPT * 4]).decode("utf-8", "replace")[:EXCERPT],
     )
+    if isinstance(error, TooLargeError):
+        error.max_texts, error.max_tokens = _figure(_MOST_TEXTS, says), _figure(_MOST_TOKENS, says)
+    return error
+
+
+def _figure(pattern: str, says: str) -> int | None:
+    found = re.search(pattern, says, re.IGNORECASE)
+    return int(next(filter(None, found.groups())).replace(",", "")) or None if found else None
 
 
 def inside(response: Response) -> EmbedkitError | None:

@@ -40,7 +40,7 @@ class Stream(AsyncIterator[Embeddings]):
     def __init__(
         self,
         source: Iterable[str] | AsyncIterable[str],
-        limits: Limits,
+        limits: Callable[[], Limits],
         work: Callable[[list[str]], Awaitable[Embeddings]],
         *,
         workers: int,
@@ -49,8 +49,7 @@ class Stream(AsyncIterator[Embeddings]):
         if isinstance(source, (str, bytes, bytearray)) or not (hasattr(source, "__aiter__") or hasattr(source, "__iter__")):
             msg = f"stream() takes an iterable or async iterable of strings, not {type(source).__name__}"
             raise TypeError(msg)
-        most = min(limits.max_texts or PART, PART)
-        self._pump = _Pump(_Parts(source, msgspec.structs.replace(limits, max_texts=most), count_tokens), work, workers)
+        self._pump = _Pump(_Parts(source, limits, count_tokens), work, workers)
 
     def __aiter__(self) -> Self:
         return self
@@ -246,7 +245,9 @@ class _Pump:
 class _Parts:
     """Reads the source and cuts it into parts within the limits."""
 
-    def __init__(self, source: Iterable[str] | AsyncIterable[str], limits: Limits, count_tokens: Callable[[str], int]) -> None:
+    def __init__(
+        self, source: Iterable[str] | AsyncIterable[str], limits: Callable[[], Limits], count_tokens: Callable[[str], int]
+    ) -> None:
         self._later: AsyncIterator[str] | None = aiter(source) if isinstance(source, AsyncIterable) else None
         self._now: Iterator[str] = iter(()) if isinstance(source, AsyncIterable) else iter(source)
         self._limits = limits
@@ -257,24 +258,26 @@ class _Parts:
 
     async def next(self) -> tuple[int, list[str], BaseException | None]:
         """(row of the first text, texts, the source's own failure). No texts: the end."""
-        tray = Tray(self._limits)
+        limits = self._limits()  # as they are by now: refusals may have shown more
+        most = min(limits.max_texts or PART, PART)
+        tray = Tray(limits)
         texts: list[str] = []
         start = self._row - (self._held is not None)
         try:
-            while self._failure is None and (found := self._held or await self._measured()) is not None:
+            while self._failure is None and (found := self._held or await self._measured(limits)) is not None:
                 text, tokens, size = self._held = found
                 if not tray.takes(tokens, size):
                     break
                 self._held = None
                 tray.add(tokens, size)
                 texts.append(text)
-                if tray.count == self._limits.max_texts:
+                if tray.count == most:
                     break
         except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (raised by the reader, in its place)
             self._failure = error
         return start, texts, None if texts else self._failure
 
-    async def _measured(self) -> tuple[str, int, int] | None:
+    async def _measured(self, limits: Limits) -> tuple[str, int, int] | None:
         try:
             text = next(self._now) if self._later is None else await anext(self._later)
         except (StopIteration, StopAsyncIteration):
@@ -283,4 +286,4 @@ class _Parts:
         if not isinstance(text, str):
             msg = f"text {row} of the stream is {type(text).__name__}, not str: {str(text)[:60]!r}"
             raise TypeError(msg)
-        return (plain(text), *measure(text, self._limits, self._count_tokens))
+        return (plain(text), *measure(text, limits, self._count_tokens))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import random
 import time
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from ._events import RequestSent, RetryScheduled, Throttled, notify
 from ._retry import RetryPolicy, again
-from .errors import EmbedkitError, RateLimitError, TransportTimeoutError
+from .errors import EmbedkitError, RateLimitError, ServerError, TransportTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ._types import Request, Response
 
 T = TypeVar("T")
+OVERLOADED = (503, 529)
 
 
 class Exchange(Protocol):
@@ -43,6 +44,22 @@ class Tally:
 
     def __init__(self) -> None:
         self.requests = 0
+
+
+class _Job(Generic[T]):
+    """One request on its way, through all its attempts."""
+
+    __slots__ = ("alone", "number", "receive", "request", "spent", "tally", "texts", "tokens")
+
+    def __init__(self, request: Request, receive: Callable[[Response], T], tally: Tally, texts: int, tokens: int) -> None:
+        self.request = request
+        self.receive = receive
+        self.tally = tally
+        self.texts = texts
+        self.tokens = tokens
+        self.number = 1  # of the attempt
+        self.spent = 0.0  # seconds in exchanges and backoff: what the deadline counts
+        self.alone = False  # the last refusal concerns this request only
 
 
 async def _sleep(seconds: float) -> None:
@@ -83,49 +100,59 @@ class Transport:
         """What `receive` makes of the response to this request.
 
         Raises:
-            EmbedkitError: whatever `receive` or the exchange raised last, once the policy gives up.
+            EmbedkitError: whatever `receive` or the exchange raised last, once the policy gives up. A timeout of a request that holds
+                several texts is given up at once: it is to come back smaller.
         """
-        spent = 0.0  # seconds in exchanges and backoff: what the deadline counts
-        number = 1
-
-        async def attempt() -> T:
-            nonlocal spent
-            waited = await self.limiter.acquire(tokens)
-            try:
-                if self._observe is not None:
-                    self._tell(self._observe, waited, texts, number)
-                signed = await self._authorise(request)
-                tally.requests += 1
-                started = self._clock()
-                try:
-                    return receive(await self._within(spent, signed) if number > 1 else await self.exchange(signed))
-                finally:
-                    spent += self._clock() - started
-            finally:
-                self.limiter.release()
-
-        def decide(made: int, error: EmbedkitError) -> float | None:
-            nonlocal number, spent
-            wait = self.policy.wait(made, error, self._jitter())
-            if wait is None or (self.policy.deadline is not None and spent + wait >= self.policy.deadline):
-                return None
-            if isinstance(error, RateLimitError):
-                self.limiter.pause(wait)  # one 429 stops everyone on this quota
-            if self._observe is not None:
-                notify(
-                    self._observe,
-                    RetryScheduled(provider=self._provider, model=self._model, attempt=made, wait=wait, error=error),
-                )
-            spent += wait
-            number = made + 1
-            return wait
-
+        job = _Job(request, receive, tally, texts, tokens)
         try:
-            return await attempt()
+            return await self._attempt(job)
         except EmbedkitError as error:
             if not error.retryable:
                 raise
-            return await again(attempt, error, decide=decide, sleep=self._sleep)
+            return await again(
+                lambda: self._attempt(job), error, decide=lambda made, error: self._decide(job, made, error), sleep=self._sleep
+            )
+
+    async def _attempt(self, job: _Job[T]) -> T:
+        waited = await self.limiter.acquire(job.tokens)
+        try:
+            if self._observe is not None:
+                self._tell(self._observe, waited, job)
+            signed = await self._authorise(job.request)
+            job.tally.requests += 1
+            sent = self._clock()
+            try:
+                response = await (self.exchange(signed) if job.number == 1 else self._within(job.spent, signed))
+                self.limiter.heed(response.headers)
+                result = job.receive(response)
+            except EmbedkitError as error:
+                job.alone = not self._feel(error, sent)
+                raise
+            finally:
+                seconds = self._clock() - sent
+                job.spent += seconds
+            self.limiter.answered(sent, seconds)
+            return result
+        finally:
+            self.limiter.release()
+
+    def _decide(self, job: _Job[T], made: int, error: EmbedkitError) -> float | None:
+        """Seconds until the next attempt after `made`, or None."""
+        if isinstance(error, TransportTimeoutError) and error.sent and job.texts > 1:
+            return None
+        wait = self.policy.wait(made, error, self._jitter())
+        if wait is None or (self.policy.deadline is not None and job.spent + wait >= self.policy.deadline):
+            return None
+        if isinstance(error, RateLimitError) and not job.alone:
+            self.limiter.pause(wait)  # one 429 stops everyone on this quota
+        if self._observe is not None:
+            notify(
+                self._observe,
+                RetryScheduled(provider=self._provider, model=self._model, attempt=made, wait=wait, error=error),
+            )
+        job.spent += wait
+        job.number = made + 1
+        return wait
 
     async def _within(self, spent: float, request: Request) -> Response:
         """A later attempt, cut off at the deadline."""
@@ -138,7 +165,17 @@ class Transport:
         msg = f"no response within the deadline of {self.policy.deadline:g} s for one request with its retries"
         raise TransportTimeoutError(msg, retryable=False)
 
-    def _tell(self, observe: Callable[[Event], object], waited: float, texts: int, number: int) -> None:
+    def _feel(self, error: EmbedkitError, sent: float) -> bool:
+        """What a failure says of the endpoint's load. True where everyone should wait."""
+        if isinstance(error, RateLimitError):
+            return self.limiter.refused(sent, timed=error.retry_after is not None)
+        if isinstance(error, TransportTimeoutError):
+            self.limiter.late(sent)
+        elif isinstance(error, ServerError) and error.status in OVERLOADED:
+            self.limiter.crowded(sent)
+        return False
+
+    def _tell(self, observe: Callable[[Event], object], waited: float, job: _Job[T]) -> None:
         if waited:
             notify(observe, Throttled(provider=self._provider, model=self._model, seconds=waited))
-        notify(observe, RequestSent(provider=self._provider, model=self._model, texts=texts, attempt=number))
+        notify(observe, RequestSent(provider=self._provider, model=self._model, texts=job.texts, attempt=job.number))

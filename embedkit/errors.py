@@ -90,7 +90,13 @@ class TransportError(EmbedkitError):
 
 
 class TransportTimeoutError(TransportError, TimeoutError):
-    """No response arrived in time."""
+    """No response arrived in time.
+
+    Attributes:
+        sent: the request had been sent, so that less work may be done in time; False where no connection came about.
+    """
+
+    sent: bool = True
 
 
 class DecodeError(EmbedkitError):
@@ -168,7 +174,15 @@ class RateLimitError(ApiError):
 
 
 class TooLargeError(ApiError):
-    """The request holds too many texts, tokens or bytes. embedkit halves it; raise it from `embed_batch` to ask for that."""
+    """The request holds too many texts, tokens or bytes. embedkit halves it; raise it from `embed_batch` to ask for that.
+
+    Attributes:
+        max_texts, max_tokens: what one request may hold, where the provider says so; None elsewhere. Set it, and batches to come
+            keep within it.
+    """
+
+    max_texts: int | None = None
+    max_tokens: int | None = None
 
 
 class InvalidInputError(ApiError):

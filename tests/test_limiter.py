@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedkit import ConfigError, Rate
-from embedkit._limiter import Bucket, Limiter, Pace
+from embedkit._limiter import Limiter
+from embedkit._pace import Bucket, Pace
+from embedkit._window import Window
 
 CLOSE = 1e-6
 STEPS = st.lists(st.tuples(st.floats(0, 30), st.floats(0, 1)), min_size=1, max_size=40)
@@ -56,7 +58,7 @@ class Clock:
 
 def limiter(slots, rate=None, clock=None):
     clock = clock or Clock()
-    return Limiter(slots, Pace(rate), clock=clock, sleep=clock.sleep)
+    return Limiter(Window(slots, slots), Pace(rate), clock=clock, sleep=clock.sleep)
 
 
 def within(grants, per_second, capacity):
@@ -414,7 +416,7 @@ async def test_a_pause_stops_every_limiter_on_the_same_pace():
     """Two embedders of one host and key share the pause, each with slots of its own."""
     clock = Clock()
     pace = Pace()
-    first, second = (Limiter(1, pace, clock=clock, sleep=clock.sleep) for _ in range(2))
+    first, second = (Limiter(Window(1, 1), pace, clock=clock, sleep=clock.sleep) for _ in range(2))
     woken = []
 
     async def one():
