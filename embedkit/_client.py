@@ -131,12 +131,13 @@ class HttpEmbedder(Embedder):
         count_tokens: Callable[[str], int] | None,
         exchange: Exchange | None,
         unsent: str = "",
+        hedge: float = 0.0,
     ) -> None:
         self.provider = target.host.name
         self.model = target.model
         self.options = options
         self.max_concurrency = max_concurrency or CEILING
-        self._start = max_concurrency or START
+        self._start: int = max_concurrency or START
         self.accepts_empty = target.host.accepts_empty
         self.observe = observe
         self.price = target.facts.price if target.facts is not None else None
@@ -152,6 +153,7 @@ class HttpEmbedder(Embedder):
         self._retry = retry
         self._exchange = exchange
         self._unsent = unsent
+        self._hedge = hedge
         self._reset()
 
     def _reset(self) -> None:
@@ -170,6 +172,11 @@ class HttpEmbedder(Embedder):
     def borrowed(self) -> bool:
         """True where the session is the caller's, and so bound to its event loop."""
         return self._http.session is not None
+
+    @property
+    def window(self) -> int:
+        """How many requests may be in flight on this event loop by now."""
+        return self._line().limiter.window.size
 
     @property
     def base_url(self) -> str:
@@ -300,8 +307,13 @@ class HttpEmbedder(Embedder):
                 msg = "the session passed to connect() belongs to another event loop; give each loop its own, or let embedkit open one"
                 raise ConfigError(msg)
         limiter = Limiter(Window(self._start, self.max_concurrency), self._pace, clock=time.monotonic, sleep=_pause)
+        exchange = self._exchange or AiohttpExchange(self._http)
+        if self._hedge:
+            from ._hedge import Hedged
+
+            exchange = Hedged(exchange, self._hedge, clock=time.monotonic)
         self._lines[loop] = line = Transport(
-            self._exchange or AiohttpExchange(self._http), self._signer, limiter, self._retry,
+            exchange, self._signer, limiter, self._retry,
             name=(self.provider, self.model), observe=self.observe,
         )  # fmt: skip
         return line
@@ -369,8 +381,9 @@ async def _pause(seconds: float) -> None:
 
 
 def _abandon(line: Transport, *, forked: bool = False) -> None:
-    if isinstance(line.exchange, AiohttpExchange):
-        line.exchange.abandon(forked=forked)
+    exchange = getattr(line.exchange, "inner", line.exchange)  # a hedged one holds the real one
+    if isinstance(exchange, AiohttpExchange):
+        exchange.abandon(forked=forked)
 
 
 def _widths(facts: Any) -> str:

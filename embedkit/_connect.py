@@ -5,9 +5,13 @@ Nothing is sent here. Every rule about keys is in `_credentials`: a key from the
 
 from __future__ import annotations
 
+import math
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
+
+import msgspec
 
 from . import catalog
 from ._client import HttpEmbedder, KeyFile, Variable
@@ -36,8 +40,8 @@ if TYPE_CHECKING:
 def connect(  # noqa: PLR0913 (the one place where everything can be said; each has a default)
     model: str | None = None,
     *,
-    api_key: Credential | None = None,
-    base_url: str | None = None,
+    api_key: Credential | Sequence[Credential] | None = None,
+    base_url: str | Sequence[str] | None = None,
     input_type: InputType | None = None,
     dimensions: int | None = None,
     dtype: DType | None = None,
@@ -57,6 +61,9 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
     ssl: tls.SSLContext | str | bool | None = None,
     headers: Mapping[str, str] | None = None,
     count_tokens: Callable[[str], int] | None = None,
+    long_text: Literal["mean"] | None = None,
+    coalesce: bool | float = False,
+    hedge: bool | float = False,
     observe: Callable[[Event], object] | None = None,
     exchange: Exchange | None = None,
     **parameters: Any,
@@ -65,8 +72,10 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
 
     Args:
         model: split on the first colon only. None: EMBEDKIT_MODEL if set, else the embedded local model.
-        api_key: a string, or a callable (sync or async) asked on every attempt. Explicit beats the environment.
-        base_url: what the provider's docs call it; without a path its usual version segment is added.
+        api_key: a string, or a callable (sync or async) asked on every attempt. Explicit beats the environment. A sequence of them:
+            a pool, see `base_url`.
+        base_url: what the provider's docs call it; without a path its usual version segment is added. A sequence of them: endpoints
+            of one and the same model, which share the work by their speed; one that fails is left out until it answers again.
         input_type: what texts are for, unless a call says otherwise; likewise the five that follow, see `Options`.
         dimensions: components per vector.
         dtype: type of the components.
@@ -86,7 +95,12 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         proxy: URL; else HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Loopback is never proxied, netrc never read.
         ssl: an SSLContext, the path of a CA bundle, or False to verify nothing.
         headers: sent with every request.
-        count_tokens: tokens of a text, for planning.
+        count_tokens: tokens of a text, for planning (`embedkit.tokens` has ready ones); None: estimated from its length.
+        long_text: "mean" cuts texts that are too long for the model into pieces, and averages their vectors by tokens, made unit length.
+        coalesce: True lets concurrent small calls share requests: those that come while the connections are busy travel together.
+            A number: also wait up to so many seconds for company.
+        hedge: True sends a request that is late beyond 95 % of the others a second time, for at most 5 % of them, and takes the
+            first answer. A number: that share instead of 0.05.
         observe: called with each frozen event.
         exchange: what carries requests instead of aiohttp (`embedkit.testing.FakeExchange`).
         **parameters: what only this host takes (`api_version` for Azure …); an unknown one is a TypeError that lists them.
@@ -95,6 +109,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         ConfigError: unknown provider, missing key, an option of the wrong kind.
         TypeError: an unknown keyword.
     """
+    given = {name: value for name, value in locals().items() if name != "parameters"} | parameters
     provider, name = split(model)
     options = checked(
         Options(
@@ -109,7 +124,11 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         raise ConfigError(msg)
     if provider == "local":
         wire = {"api_key": api_key, "base_url": base_url, "session": session, "proxy": proxy, "ssl": ssl, "exchange": exchange}
-        return _local(name, options, limits, observe, parameters, [each for each, value in wire.items() if value is not None])
+        own = _local(name, options, limits, observe, parameters, [each for each, value in wire.items() if value is not None])
+        return _wrapped(own, long_text, coalesce)
+    if _several(base_url) or _several(api_key):
+        return _wrapped(_pooled(given), long_text, coalesce)
+    place, key = cast("str | None", base_url), cast("Credential | None", api_key)
     host = find(provider)
     unknown = sorted(set(parameters) - set(host.parameters))
     if unknown:
@@ -117,22 +136,71 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         msg = f"connect() got an unexpected keyword {', '.join(unknown)}; parameters of {provider}: {takes}"
         raise TypeError(msg)
     settled = {each: _parameter(host, each, parameters.get(each)) for each in host.parameters}
-    url, ours = _address(host, base_url)
+    url, ours = _address(host, place)
     target = Target(host, name, url, catalog.facts(host.catalogue or host.name, name), _public(host, settled))
     target = Target(host, name, host.locate(url, target), target.facts, target.parameters)
-    sources, unsent = _credentials(host, target.base_url, api_key, settled, explicit=base_url is not None, ours=ours)
+    sources, unsent = _credentials(host, target.base_url, key, settled, explicit=base_url is not None, ours=ours)
     http = HttpSettings(
         timeout=_seconds("timeout", timeout if timeout is not None else host.timeout),
         connect=_seconds("connect_timeout", connect_timeout),
         read=None if read_timeout is None else _seconds("read_timeout", read_timeout),
         proxy=proxy, ssl=ssl, cap=max_response_bytes, session=session, down=host.down,
     )  # fmt: skip
-    return HttpEmbedder(
+    embedder = HttpEmbedder(
         host.dialect(target, **host.quirks), target, options=options, sources=sources,
         headers={key.lower(): value for key, value in (headers or {}).items()}, http=http, limits=limits,
         max_concurrency=max_concurrency, rate=rate, retry=retry or RetryPolicy(), observe=observe,
-        count_tokens=count_tokens, exchange=exchange, unsent=unsent,
+        count_tokens=count_tokens, exchange=exchange, unsent=unsent, hedge=_share(hedge),
     )  # fmt: skip
+    return _wrapped(embedder, long_text, coalesce)
+
+
+def _several(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _pooled(given: dict[str, Any]) -> Embedder:
+    """An embedder over every endpoint and key given: one to one, or all of one kind with the one of the other."""
+    from ._pool import Pool
+
+    places, keys = ([*given[name]] if _several(given[name]) else [given[name]] for name in ("base_url", "api_key"))
+    if not places or not keys or (len(places) > 1 and len(keys) > 1 and len(places) != len(keys)):
+        msg = f"base_url has {len(places)} and api_key {len(keys)} entries: pass equally many, or one for all"
+        raise ConfigError(msg)
+    most = max(len(places), len(keys))
+    retry = given["retry"] or RetryPolicy()
+    single = {**given, "retry": msgspec.structs.replace(retry, attempts=1), "long_text": None, "coalesce": False}
+    members = [
+        connect(**{**single, "base_url": place, "api_key": key})
+        for place, key in zip(places * (most // len(places)), keys * (most // len(keys)), strict=True)
+    ]
+    return Pool(cast("list[HttpEmbedder]", members), retry=retry)
+
+
+def _wrapped(embedder: Embedder, long_text: str | None, coalesce: bool | float) -> Embedder:
+    if long_text is not None:
+        if long_text != "mean":
+            msg = f"long_text={long_text!r}: it is 'mean' or None; to cut long texts off pass truncate='end'"
+            raise ConfigError(msg)
+        from ._long import LongTexts
+
+        embedder = LongTexts(embedder)
+    if coalesce is not False:
+        if not isinstance(coalesce, (bool, int, float)) or not 0 <= coalesce < math.inf:
+            msg = f"coalesce={coalesce!r}: True, False, or the longest wait in seconds"
+            raise ConfigError(msg)
+        from ._coalesce import Coalesced
+
+        embedder = Coalesced(embedder, 0.0 if coalesce is True else float(coalesce))
+    return embedder
+
+
+def _share(hedge: bool | float) -> float:
+    share = 0.05 if hedge is True else hedge
+    if not isinstance(share, (int, float)) or not 0 <= share <= 1:
+        msg = f"hedge={hedge!r}: True, False, or a share of all requests, like 0.05"
+        raise ConfigError(msg)
+    return float(share)
 
 
 def _local(

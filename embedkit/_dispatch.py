@@ -112,9 +112,9 @@ class Board:
                 await self._attempt(*head)  # one batch needs no task group
             else:
                 self._pieces += (second, head)
-        await (self._together(workers) if self._pieces and workers > 1 else self._work(None))
+        await (self._together() if self._pieces and workers > 1 else self._work(None))
 
-    async def _together(self, workers: int) -> None:
+    async def _together(self) -> None:
         import anyio
 
         self._hired = 0

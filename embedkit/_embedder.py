@@ -132,9 +132,14 @@ class Embedder(ABC):
         skip = _skips(on_error)
 
         async def work(part: list[str]) -> Embeddings:
-            return await self._embed(part, options, skip=skip, workers=1)  # the stream has the workers
+            return await self._embed_part(part, options, skip=skip)
 
         return Stream(texts, self._known_limits, work, workers=self.max_concurrency, count_tokens=self.count_tokens)
+
+    @property
+    def borrowed(self) -> bool:
+        """True where the session is the caller's, and so bound to its event loop."""
+        return False
 
     async def aclose(self) -> None:  # noqa: B027 (there may be nothing to close)
         """Close what is open. May be called twice; a closed embedder opens again when it is used."""
@@ -166,6 +171,10 @@ class Embedder(ABC):
             self._sign(error)
             raise
 
+    async def _embed_part(self, rows: list[str], options: Options, *, skip: bool) -> Embeddings:
+        """One part of a stream, which has the workers."""
+        return await self._embed(rows, options, skip=skip, workers=1)
+
     def _sign(self, error: EmbedkitError) -> None:
         if isinstance(error, ApiError):
             error.provider, error.model = error.provider or self.provider, error.model or self.model
@@ -174,7 +183,7 @@ class Embedder(ABC):
         sift = Sift(rows, accepts_empty=self.accepts_empty, skip=skip)
         tally = Tally()
         await self._prepare(tally)
-        key = _key(options)
+        key = option_key(options)
         widths: dict[bytes, int] = self.__dict__.setdefault("_widths", {})
 
         async def fill(texts: Sequence[str], out: Out) -> Reply:
@@ -272,7 +281,8 @@ def _skips(on_error: OnError) -> bool:
     return on_error == "skip"
 
 
-def _key(options: Options) -> bytes:
+def option_key(options: Options) -> bytes:
+    """What tells sets of options apart. ConfigError where `extra` is no JSON."""
     try:
         return to_json(options)
     except (TypeError, ValueError, OverflowError) as error:

@@ -27,8 +27,13 @@ def utf8(text: str) -> int:
 
 
 def estimate(text: str) -> int:
-    """Tokens of a text, roughly: a third of its UTF-8 bytes. English prose has fewer, code about as many, and CJK one a character."""
-    return utf8(text) // 3 + 1
+    """Tokens of a text, roughly: one for three characters, and more for those that take several bytes in UTF-8.
+
+    Measured against cl100k_base: English prose has a third fewer, code a quarter; CJK, Korean, Arabic, Hindi, YAML, Markdown, URLs and
+    minified code within 20 %; digits and base64 up to twice as many.
+    """
+    characters = len(text)
+    return (5 * characters + 6 * (utf8(text) - characters)) // 15 + 1
 
 
 def tightened(limits: Limits, other: Limits) -> Limits:
@@ -105,9 +110,9 @@ def _clearly_fits(texts: Sequence[str], start: int, stop: int, limits: Limits, c
         return True
     if limits.max_tokens is not None and count_tokens is not estimate:
         return False
-    # The worst: four UTF-8 bytes per character, and a token for three bytes and one per text.
+    # The worst: characters of four UTF-8 bytes, 23 tokens in 15 of them, and one token per text.
     most = min(
-        float("inf") if limits.max_tokens is None else (limits.max_tokens - (stop - start)) * 3,
+        float("inf") if limits.max_tokens is None else (limits.max_tokens - (stop - start)) * 60 // 23,
         float("inf") if limits.max_bytes is None else limits.max_bytes,
     )
     size = 0

@@ -123,6 +123,7 @@ class Transport:
             sent = self._clock()
             try:
                 response = await (self.exchange(signed) if job.number == 1 else self._within(job.spent, signed))
+                job.tally.requests += response.requests - 1
                 self.limiter.heed(response.headers)
                 result = job.receive(response)
             except EmbedkitError as error:

@@ -60,7 +60,7 @@ class Window:
         """A 429 (or "overloaded") to a request sent at `sent`; those sent before the last cut say nothing new."""
         if sent >= self._cut:
             self._wall = min(self.size, busy)
-            self._to(now, self._wall / 2 if self._quick and self._wall > 2 else 0.9 * self._wall)
+            self._to(now, self._wall * (0.5 if self._quick else 0.9))
 
     def late(self, now: float, sent: float, busy: int) -> None:
         """No answer in time."""

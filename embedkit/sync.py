@@ -13,7 +13,6 @@ from itertools import islice
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from ._client import HttpEmbedder
 from ._connect import connect
 from ._embedder import Embedder
 from ._portal import current
@@ -96,7 +95,7 @@ class SyncEmbedder:
         if not isinstance(embedder, Embedder):
             msg = f"SyncEmbedder takes an Embedder, not {type(embedder).__name__}"
             raise TypeError(msg)
-        if isinstance(embedder, HttpEmbedder) and embedder.borrowed:
+        if embedder.borrowed:
             msg = "an embedder on the caller's own session belongs to that session's event loop; SyncEmbedder runs another"
             raise ConfigError(msg)
         self.embedder = embedder

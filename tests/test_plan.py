@@ -92,7 +92,7 @@ def test_a_slice_that_clearly_fits_does_fit(texts, tokens, size):
 def test_the_worst_reading_is_the_four_byte_one(text):
     """A slice of nothing but four-byte characters clearly fits exactly when its bytes and tokens do."""
     texts = [text] * 5
-    worst = (4 * len(text) * 5 + 2) // 3 + 5
+    worst = -(-4 * len(text) * 5 * 23 // 60) + 5
 
     assert _clearly_fits(texts, 0, 5, Limits(max_tokens=worst), estimate)
     assert _clearly_fits(texts, 0, 5, Limits(max_bytes=4 * len(text) * 5), estimate)
