@@ -231,7 +231,7 @@ if __name__ == "__main__":
         ("four capped 32", lambda: Capped(1, 32), 320, 4),
     ]:
         t = time.time()
-        trace = []
+        trace: list[Any] = []
         server = run(make, 600, n, trace=trace)
         rate, share = steady(server, 120, 600)
         r0, s0 = steady(server, 0, 120)
