@@ -63,7 +63,7 @@ def _envelope(body: Any) -> Refusal:
     if isinstance(inner, dict):
         message = ": ".join(filter(None, (_text(inner, "message", "detail", "error"), _relayed(inner))))
         return Refusal(message, _text(inner, "code"), _text(inner, "type", "status"), body)
-    message = _text(body, "message", "Message", "error", "detail", "reason", "msg")
+    message = _text(body, "message", "Message", "error", "detail", "reason", "msg", "errorMessage")  # the last: IBM's IAM
     code = _text(body, "code", "error_code", "errorCode")
     return Refusal(message or str(inner or ""), code, _text(body, "error_type", "type", "__type"), body)
 
@@ -82,7 +82,8 @@ def _text(body: Mapping[str, Any], *names: str) -> str:
 def _item(item: Any) -> str:
     if not isinstance(item, dict):
         return str(item)
-    place = ".".join(map(str, item.get("loc", ()))) or _text(item, "field")  # the latter is Jina's
+    where = item.get("loc")
+    place = ".".join(map(str, where)) if isinstance(where, list) else _text(item, "field")  # the latter is Jina's
     message = _text(item, "msg", "message")
     return f"{place}: {message}" if place else message
 
@@ -105,15 +106,6 @@ _TOO_LARGE = (
     r"|larger than the largest allowed size|should have at most \d+ items|payload too large|length limit exceeded"
     r"|request entity too large|body (is )?too large|array too long|too many inputs"
 )
-# What one request may hold, in the words of those who name it (wire reference 1.5, 2.5, 3B; part 2, 1.2).
-_MOST_TEXTS = (
-    r"texts must be at most ([\d,]+)|maximum allowed batch size ([\d,]+)|at most ([\d,]+) (?:requests|items|inputs|texts)"
-    r"|([\d,]+) instance\(?s?\)? (?:is|are) allowed per prediction|should not be larger than ([\d,]+)"
-    r"|largest allowed size ([\d,]+)|maximum length ([\d,]+)"
-)
-_MOST_TOKENS = (
-    r"max(?:imum)? ([\d,]+) tokens per request|max allowed tokens per submitted batch is ([\d,]+)|Limit:? ([\d,]+).*?Requested"
-)
 # One text that is too long (1.5, 3B, 4.1, 5B to 5E); a 5xx that says so is no outage (table 7.1).
 _TOO_LONG = (
     r"maximum context length|maximum input length|exceeds? (the |maximum |available )*context|exceed_context_size"
@@ -125,17 +117,24 @@ _TOO_LONG = (
 _QUOTA = (
     r"insufficient_quota|credit_balance_exhausted|spend_limit_exceeded|usage_limit_exceeded|billing_hard_limit"
     r"|INSUFFICIENT_BALANCE|insufficient (credit|balance|funds)|exceeded your (current quota|monthly included credits)"
+    r"|balance is insufficient"  # SiliconFlow, a 403 (part 2, 21)
+    r"|\bArrearage\b"  # DashScope, a 400 (19)
+    r"|^1113\b"  # Zhipu's code, a 429 (20)
+    r"|ServiceQuotaExceeded"  # Bedrock, a 400 (7.4)
 )
 _KEY = r"API_KEY_INVALID|api key not valid|invalid api key|incorrect api key|invalid_api_key"
 _MODEL = r"(from|to|access( to)?) this model|model_not_found|no access to model|access to the model with the specified"
 # No such model, under another status than 404: Hugging Face's router, Mistral, Perplexity, Infinity, Voyage, OpenRouter, Bedrock,
-# Hyperbolic, in this order.
+# Hyperbolic, in this order; Jina's code ends like OpenAI's.
 _ABSENT = (
     r"model not supported by provider|invalid[_ ]model\b|model_not_found|model \S+ is not supported\. Supported models"
     r"|model \S+ does not exist|is not a valid model ID|model identifier is invalid|allowed now, your model"
 )
 _NAN = r"unsupported value: NaN"  # Ollama's 500 for a text it makes NaN of: the text is at fault, and found by halving (4.1)
-_ROW = r"(?:input|inputs|texts)\[(\d+)\]|at index (\d+)|#/texts/(\d+)|body\.(?:text\.)?(?:input|inputs|texts)\.(?:list\[[^\]]*\]\.)?(\d+)"
+_ROW = (
+    r"(?:input|inputs|texts)\[(\d{1,9})\]|at index (\d{1,9})\b|#/texts/(\d{1,9})\b"
+    r"|body\.(?:text\.)?(?:input|inputs|texts)\.(?:list\[[^\]]*\]\.)?(\d{1,9})\b"
+)
 _RETRYABLE = frozenset({408, 409, 425, 429, 424, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 _SERVER = 500
 _NAMED = {"rate_limit_exceeded": "429", "3040": "429"}  # the second: Cloudflare is out of capacity (part 2, 14)
@@ -145,14 +144,16 @@ def judge(response: Response, *, provider: str, model: str, message: str, now: f
     """The error of a response whose status is not 2xx. `message` is the dialect's own reading (`explain`)."""
     refusal = read(response)
     status = response.status
-    says = f"{refusal.code} {refusal.kind} {message or refusal.message}"
+    says = " ".join(filter(None, (_errortype(response), refusal.code, refusal.kind, message or refusal.message)))
     kind = _kind(status, says, refusal)
+    if status == 429 and response.headers.get("x-ratelimit-type", "").endswith("ByDay"):
+        kind = QuotaError  # GitHub Models: the day's allowance; its retry-after is hours (part 2, 1.2)
     should = response.headers.get("x-should-retry")
     retryable = (status in _RETRYABLE and issubclass(kind, (ServerError, RateLimitError))) or _passing(status, kind)
     if should in ("true", "false") and kind is not QuotaError:
         retryable = should == "true"
-    row = re.search(_ROW, says)
-    error = kind(
+    named = {int(next(filter(None, found.groups()))) for found in re.finditer(_ROW, says)}
+    return kind(
         _worded(message or refusal.message, response),
         status=status,
         code=_errortype(response) or refusal.code or refusal.kind or None,
@@ -161,17 +162,9 @@ def judge(response: Response, *, provider: str, model: str, message: str, now: f
         request_id=_request_id(response, refusal),
         retryable=retryable,
         retry_after=hint(response, says, refusal.body, now) if retryable else None,
-        rows=[int(next(filter(None, row.groups())))] if row and issubclass(kind, InvalidInputError) else (),
+        rows=named if len(named) == 1 and issubclass(kind, InvalidInputError) else (),  # of several, who is to blame is open
         body=bytes(response.body[: EXCERPT * 4]).decode("utf-8", "replace")[:EXCERPT],
     )
-    if isinstance(error, TooLargeError):
-        error.max_texts, error.max_tokens = _figure(_MOST_TEXTS, says), _figure(_MOST_TOKENS, says)
-    return error
-
-
-def _figure(pattern: str, says: str) -> int | None:
-    found = re.search(pattern, says, re.IGNORECASE)
-    return int(next(filter(None, found.groups())).replace(",", "")) or None if found else None
 
 
 def inside(response: Response) -> EmbedkitError | None:
@@ -179,10 +172,10 @@ def inside(response: Response) -> EmbedkitError | None:
     refusal = read(response)
     if not isinstance(refusal.body, dict) or not any(map(refusal.body.get, ("error", "errors", "detail"))):
         return None
-    named = _NAMED.get(refusal.code, refusal.code if refusal.code.isdigit() else "")
+    named = _NAMED.get(refusal.code, refusal.code)
     if re.search(_QUOTA, f"{refusal.code} {refusal.kind}"):
         named = "429"
-    if not named or not 400 <= int(named) < 600:  # the range of HTTP failures
+    if not re.fullmatch("[45][0-9][0-9]", named):  # no failure of HTTP
         return DecodeError(f"status {response.status}, but the body is an error: {refusal.message[:EXCERPT]}")
     shown = type(response)(int(named), response.headers, response.body)
     return judge(shown, provider="", model="", message=refusal.message, now=0.0)
@@ -225,7 +218,7 @@ def _passing(status: int, kind: type[ApiError]) -> bool:
 
 def _impossible(says: str) -> bool:
     """A 429 no waiting cures: the request alone exceeds the limit ("Limit 30000, Requested 31538"; shell_gpt#653)."""
-    found = re.search(r"Limit:? (\d+).*?Requested:? (\d+)", says)
+    found = re.search(r"Limit:? (\d{1,18})\b.*?Requested:? (\d{1,18})\b", says)
     return found is not None and int(found[2]) > int(found[1])
 
 
@@ -297,7 +290,7 @@ def _estimated(body: Any) -> float | None:
     if not isinstance(body, dict):
         return None
     if isinstance(body.get("estimated_time"), (int, float)):
-        return float(body["estimated_time"])
+        return float(min(body["estimated_time"], 1e9))  # a huge int is no float
     error = body.get("error")
     details = error.get("details") if isinstance(error, dict) else None
     for detail in details if isinstance(details, list) else ():
@@ -308,7 +301,7 @@ def _estimated(body: Any) -> float | None:
 
 def _spoken(says: str) -> float | None:
     found = re.search(r"(?:try again in|retry (?:after|in)) ([\d.]+ ?(?:ms|s|seconds?|m\d*[\d.]*s?|h)?)", says, re.IGNORECASE)
-    return duration(re.sub(r" ?seconds?", "s", found[1].rstrip(". ")).replace(" ", "")) if found else None
+    return duration(re.sub(r" ?seconds?", "s", found[1].lower().rstrip(". ")).replace(" ", "")) if found else None
 
 
 def _reset(headers: Mapping[str, str], now: float) -> float | None:
