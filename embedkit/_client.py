@@ -24,7 +24,7 @@ from ._retry import RetryPolicy
 from ._transport import Tally, Transport
 from ._types import Embeddings, Limits, Options, Reply, Request, Response, Usage
 from ._window import Window
-from .codec import Codec, Host, Secrets, Target, normalise, quantised, with_headers
+from .codec import Codec, Host, Secrets, Target, normalise, quantised, widths, with_headers
 from .errors import ApiError, AuthError, ConfigError, DecodeError, EmbedkitError
 
 if TYPE_CHECKING:
@@ -230,8 +230,8 @@ class HttpEmbedder(Embedder):
         if asked is not None and not getattr(self._codec, "sends_dimensions", True):
             facts = self._target.facts
             if facts is None or (asked != facts.dimensions and asked not in facts.widths):
-                known = f"its widths are {_widths(facts)}" if facts and facts.dimensions else "nothing is known of its widths"
-                msg = f"dimensions={asked}: {self.provider} cannot be asked for a width, and {self.model} cannot be cut to it ({known})"
+                why = f"{self.provider} cannot be asked for a width, and {self.model} cannot be cut to it"
+                msg = f"dimensions={asked}: {why} (it has {widths(facts)})"
                 raise ConfigError(msg)
             wire = msgspec.structs.replace(wire, dimensions=None)
             if asked != facts.dimensions:
@@ -384,10 +384,6 @@ def _abandon(line: Transport, *, forked: bool = False) -> None:
     exchange = getattr(line.exchange, "inner", line.exchange)  # a hedged one holds the real one
     if isinstance(exchange, AiohttpExchange):
         exchange.abandon(forked=forked)
-
-
-def _widths(facts: Any) -> str:
-    return f"{facts.dimensions} and {facts.widths}" if facts.widths else f"{facts.dimensions} only"
 
 
 def _bare(url: str) -> str:

@@ -77,8 +77,8 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         base_url: what the provider's docs call it; without a path its usual version segment is added. A sequence of them: endpoints
             of one and the same model, which share the work by their speed; one that fails is left out until it answers again.
         input_type: what texts are for, unless a call says otherwise; likewise the five that follow, see `Options`.
-        dimensions: components per vector.
-        dtype: type of the components.
+        dimensions: components per vector; asked of the API, else cut here for models trained for it.
+        dtype: type of the components; the provider's own, else quantised here. `Options` has the formulas.
         normalize: True makes every vector unit length.
         truncate: "end" cuts over-long texts, "error" insists on refusing them.
         extra: merged into every request body verbatim.

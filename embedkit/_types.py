@@ -20,6 +20,7 @@ InputType = Literal["query", "document", "classification", "clustering", "simila
 DType = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 Truncate = Literal["end", "error"]
 OnError = Literal["raise", "skip"]
+QUANTISED: tuple[DType, ...] = ("int8", "uint8", "binary", "ubinary")
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -76,12 +77,24 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How to embed. None: say nothing, and let the provider's own default stand.
 
     Attributes:
-        input_type: what the text is for; mapped by each provider to its own field, task or prefix.
+        input_type: what the text is for; mapped by each provider to its own field or task, else put before the text as the prefix of
+            the model's family (`embedkit/catalog.py`).
         dimensions: components per vector.
         dtype: type of the components; "binary" and "ubinary" pack eight of them into a byte.
         truncate: "end" cuts an over-long text, "error" insists on refusing it.
         normalize: True makes every vector unit length.
         extra: merged into the request body verbatim.
+
+    What a provider does not make itself is made here, in this order, of the float32 vector x that it answers:
+
+    - `dimensions=d`, for models known to be trained for it (Matryoshka representation learning, arXiv:2205.13147) only: the first d
+      components, divided by their Euclidean length (OpenAI, embeddings guide, "Reducing embedding dimensions") unless
+      normalize=False.
+    - `normalize=True`: x / |x|, where |x| is summed in float64; a zero vector stays zero.
+    - `dtype`, with u = x / |x|: "int8" is 127 u rounded to the nearest integer, half to even; "uint8" is that plus 128. These scales
+      are fixed, so vectors of different calls compare, and every component of a unit vector fits; no provider publishes its own.
+      "ubinary" is one bit per component, 1 where x > 0, the first in the highest bit of its byte (`numpy.packbits`); "binary" is
+      that byte minus 128, as Cohere and Voyage pack it (docs.cohere.com/reference/embed; docs.voyageai.com, flexible dimensions).
     """
 
     input_type: InputType | None = None
@@ -166,7 +179,9 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
         widths: the other widths it was trained to be cut to (Matryoshka); empty: none. A `range` means any in it.
         tokens: the most tokens one text may have.
         price: US dollars per million tokens.
+        dtypes: the dtypes besides float32 that its provider makes itself.
         prefixes: input type → text to put before every text, for families that want it in the text itself.
+        prefix_field: the request field that takes the prefix at this provider; empty: it goes before every text here.
         source: where this is written, and when it was read.
     """
 
@@ -175,7 +190,9 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     widths: Sequence[int] = ()
     tokens: int | None = None
     price: float | None = None
+    dtypes: Sequence[DType] = ()
     prefixes: Mapping[str, str] = {}
+    prefix_field: str = ""
     source: str = ""
 
 

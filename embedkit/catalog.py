@@ -1,215 +1,340 @@
-"""Models as data: width, Matryoshka widths, token limit, price, prefixes; each with its source and date.
+"""Models as data: width, token limit, price, Matryoshka widths, prefixes; each block with its source and the month it was read.
 
-A model that is not here works all the same: it only has no price, no prefix and no client-side cut.
+A row is (name, components, most tokens per text, dollars per million tokens); what else is known follows by name. None: not published. A
+model that is not here works all the same: it only has no price, no prefix and no client-side cut. Weights that anyone may serve are
+described once, under their Hub names; any host or server that serves them by that name (or its last part) gets widths and prefixes
+from there, and a host's own block adds what differs: its names, its prices, its limits.
+
+The prefixes are what `input_type` becomes where a model family wants it in the text itself, word for word, spaces included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
-from ._types import ModelFacts
+import msgspec
 
-_OPENAI = "OpenAI API reference and developers.openai.com model pages, 2026-11"
-_OLLAMA = "Ollama library pages, cross-checked with MTEB 2.26.24, 2026-11"
-_COHERE = "Cohere's model and pricing pages, 2026-11"
-_COHERE_V3 = "Cohere's model pages; price of litellm 1.109.1, as Cohere lists none any more, 2026-11"
-_ATLAS = "Nomic Atlas API reference, 2026-11"
-_VOYAGE = "docs.voyageai.com, embeddings and pricing pages, 2026-10"
-_JINA = "api.jina.ai OpenAPI, version 2026.04.02; a price is published for v3 alone, in its /v1/models example"
-_PERPLEXITY = "perplexityai 0.46.1 and Perplexity's pricing page, 2026-10"
-_CLOUDFLARE = "Workers AI model and pricing pages; widths and limits of the model cards, 2026-11"
-_HUB = "model cards and the records of MTEB, 2026-11"
-_SEARCH = "Represent this sentence for searching relevant passages: "
-_NOMIC = {
+from ._types import QUANTISED, ModelFacts
+
+SEARCH = {"query": "Represent this sentence for searching relevant passages: "}  # BGE (English), mxbai, Snowflake Arctic 1
+ARCTIC_2 = {"query": "query: "}
+NOMIC = {
     "query": "search_query: ",
     "document": "search_document: ",
     "classification": "classification: ",
     "clustering": "clustering: ",
 }
-_E5 = {  # symmetric uses take the query's prefix (intfloat/e5-base-v2, model card, FAQ 1)
+E5 = {  # symmetric uses take the query's prefix (intfloat/e5-base-v2, model card, FAQ 1)
     "query": "query: ",
     "document": "passage: ",
     "classification": "query: ",
     "clustering": "query: ",
     "similarity": "query: ",
 }
-_GEMMA = {
+GEMMA = {
     "query": "task: search result | query: ",
     "document": "title: none | text: ",
     "classification": "task: classification | query: ",
     "clustering": "task: clustering | query: ",
     "similarity": "task: sentence similarity | query: ",
 }
-_QWEN3 = {
-    "query": "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:",
-}
+_TASK = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
+QWEN3 = {"query": _TASK}  # no space after the colon (Ollama library page; Qwen3-Embedding, model card)
+E5_INSTRUCT = {"query": f"{_TASK} "}  # one space (multilingual-e5-large-instruct, model card)
 
 
-def _ollama(
-    name: str, width: int, tokens: int, prefixes: dict[str, str] | None = None, widths: tuple[int, ...] = ()
-) -> ModelFacts:
-    return ModelFacts(name=name, dimensions=width, widths=widths, tokens=tokens, prefixes=prefixes or {}, source=_OLLAMA)
+def _row(name: str, width: int | None, tokens: int | None, price: float | None = None, **more: Any) -> dict[str, Any]:
+    return {"name": name, "dimensions": width, "tokens": tokens, "price": price, **more}
 
 
-def _hub(name: str, width: int, tokens: int, prefixes: dict[str, str] | None = None, widths: Sequence[int] = ()) -> ModelFacts:
-    return ModelFacts(name=name, dimensions=width, widths=widths, tokens=tokens, prefixes=prefixes or {}, source=_HUB)
+def _block(source: str, *rows: Mapping[str, Any]) -> tuple[ModelFacts, ...]:
+    return tuple(ModelFacts(**{"source": source, **row}) for row in rows)
 
 
-def _voyage(
-    name: str, price: float, width: int = 1024, widths: tuple[int, ...] = (256, 512, 2048), tokens: int = 32_000
-) -> ModelFacts:
-    return ModelFacts(name=name, dimensions=width, widths=widths, tokens=tokens, price=price, source=_VOYAGE)
+WEIGHTS = _block(
+    "model cards and the records of MTEB 2.26.24, 2026-11",
+    _row("sentence-transformers/all-MiniLM-L6-v2", 384, 256),
+    _row("sentence-transformers/all-mpnet-base-v2", 768, 384),
+    _row("intfloat/e5-small-v2", 384, 512, prefixes=E5),
+    _row("intfloat/e5-base-v2", 768, 512, prefixes=E5),
+    _row("intfloat/e5-large-v2", 1024, 512, prefixes=E5),
+    _row("intfloat/multilingual-e5-small", 384, 512, prefixes=E5),
+    _row("intfloat/multilingual-e5-base", 768, 512, prefixes=E5),
+    _row("intfloat/multilingual-e5-large", 1024, 512, prefixes=E5),
+    _row("intfloat/multilingual-e5-large-instruct", 1024, 514, prefixes=E5_INSTRUCT),
+    _row("BAAI/bge-small-en-v1.5", 384, 512, prefixes=SEARCH),
+    _row("BAAI/bge-base-en-v1.5", 768, 512, prefixes=SEARCH),
+    _row("BAAI/bge-large-en-v1.5", 1024, 512, prefixes=SEARCH),
+    _row("BAAI/bge-m3", 1024, 8192),
+    _row("nomic-ai/nomic-embed-text-v1", 768, 8192, prefixes=NOMIC),
+    _row("nomic-ai/nomic-embed-text-v1.5", 768, 8192, prefixes=NOMIC, widths=(64, 128, 256, 512)),
+    _row("nomic-ai/nomic-embed-text-v2-moe", 768, 512, prefixes=NOMIC, widths=(256,)),
+    _row("mixedbread-ai/mxbai-embed-large-v1", 1024, 512, prefixes=SEARCH),
+    _row("Snowflake/snowflake-arctic-embed-s", 384, 512, prefixes=SEARCH),
+    _row("Snowflake/snowflake-arctic-embed-m", 768, 512, prefixes=SEARCH),
+    _row("Snowflake/snowflake-arctic-embed-l", 1024, 512, prefixes=SEARCH),
+    _row("Snowflake/snowflake-arctic-embed-l-v2.0", 1024, 8192, prefixes=ARCTIC_2, widths=(256,)),
+    _row("google/embeddinggemma-300m", 768, 2048, prefixes=GEMMA, widths=(128, 256, 512)),
+    _row("Qwen/Qwen3-Embedding-0.6B", 1024, 32_768, prefixes=QWEN3, widths=range(32, 1025)),
+    _row("Qwen/Qwen3-Embedding-4B", 2560, 32_768, prefixes=QWEN3, widths=range(32, 2561)),
+    _row("Qwen/Qwen3-Embedding-8B", 4096, 32_768, prefixes=QWEN3, widths=range(32, 4097)),
+)
 
 
-def _jina(name: str, width: int, tokens: int | None = None, price: float | None = None) -> ModelFacts:
-    return ModelFacts(name=name, dimensions=width, widths=range(1, width + 1), tokens=tokens, price=price, source=_JINA)
+def _served(weights: str, price: float | None = None, **more: Any) -> dict[str, Any]:
+    """A row for open weights that a host serves, under their Hub name or another: `name=`."""
+    known = next(each for each in WEIGHTS if each.name == weights)
+    return {**msgspec.structs.asdict(known), "price": price, **more}
 
 
-def _pplx(name: str, price: float, width: int | None = None) -> ModelFacts:
-    widths = range(128, width + 1) if width else ()
-    return ModelFacts(name=name, dimensions=width, widths=widths, tokens=32_000, price=price, source=_PERPLEXITY)
+def _hosted(source: str, *rows: Mapping[str, Any]) -> tuple[ModelFacts, ...]:
+    return _block("", *({**row, "source": f"{source}; weights as on their model cards"} for row in rows))
 
 
-def _workers(
-    name: str,
-    width: int,
-    tokens: int | None = None,
-    price: float | None = None,
-    prefixes: dict[str, str] | None = None,
-    widths: Sequence[int] = (),
-) -> ModelFacts:
-    return ModelFacts(
-        name=name, dimensions=width, widths=widths, tokens=tokens, price=price, prefixes=prefixes or {}, source=_CLOUDFLARE
-    )
-
+_QWEN3, _BGE = "Qwen/Qwen3-Embedding-", "BAAI/bge-"
 
 MODELS: dict[str, tuple[ModelFacts, ...]] = {
-    "openai": (
-        ModelFacts(name="text-embedding-3-small", dimensions=1536, widths=range(1, 1537), tokens=8192, price=0.02, source=_OPENAI),
-        ModelFacts(name="text-embedding-3-large", dimensions=3072, widths=range(1, 3073), tokens=8192, price=0.13, source=_OPENAI),
-        ModelFacts(name="text-embedding-ada-002", dimensions=1536, tokens=8192, price=0.10, source=_OPENAI),
+    "openai": _block(
+        "OpenAI API reference and developers.openai.com model pages, 2026-11",
+        _row("text-embedding-3-small", 1536, 8192, 0.02, widths=range(1, 1537)),
+        _row("text-embedding-3-large", 3072, 8192, 0.13, widths=range(1, 3073)),
+        _row("text-embedding-ada-002", 1536, 8192, 0.10),
     ),
-    "ollama": (
-        _ollama("nomic-embed-text", 768, 2048, _NOMIC, (64, 128, 256, 512)),
-        _ollama("nomic-embed-text-v2-moe", 768, 512, _NOMIC, (256,)),
-        _ollama("mxbai-embed-large", 1024, 512, {"query": _SEARCH}),
-        _ollama("all-minilm", 384, 256),
-        _ollama("bge-m3", 1024, 8192),
-        _ollama("bge-large", 1024, 512, {"query": _SEARCH}),
-        _ollama("snowflake-arctic-embed", 1024, 512, {"query": _SEARCH}),
-        _ollama("snowflake-arctic-embed2", 1024, 8192, {"query": "query: "}, (256,)),
-        _ollama("embeddinggemma", 768, 2048, _GEMMA, (128, 256, 512)),
-        _ollama("qwen3-embedding", 1024, 32768, _QWEN3),
-        _ollama("granite-embedding", 384, 512),
-        _ollama("paraphrase-multilingual", 768, 512),
+    "azureaifoundry": _block(  # prices differ by region
+        "exchanges recorded 2026-08; Cohere's model pages, 2026-11",
+        _row("Cohere-embed-v3-english", 1024, 512),
+        _row("Cohere-embed-v3-multilingual", 1024, 512),
     ),
-    "cohere": (
-        # Pro and Fast share one space: index with one, ask with the other.
-        ModelFacts(
-            name="embed-v5.0-pro", dimensions=2048, widths=(256, 512, 768, 1024, 1536), tokens=128_000, price=0.12,
-            source=_COHERE,
+    "cohere": (  # Pro and Fast share one space: index with one, ask with the other
+        *_block(
+            "Cohere's model and pricing pages, 2026-11",
+            _row("embed-v5.0-pro", 2048, 128_000, 0.12, widths=(256, 512, 768, 1024, 1536)),
+            _row("embed-v5.0-fast", 2048, 128_000, 0.08, widths=(256, 512, 768, 1024, 1536)),
+            _row("embed-v4.0", 1536, 128_000, 0.12, widths=(256, 512, 1024)),
         ),
-        ModelFacts(
-            name="embed-v5.0-fast", dimensions=2048, widths=(256, 512, 768, 1024, 1536), tokens=128_000, price=0.08,
-            source=_COHERE,
-        ),
-        ModelFacts(name="embed-v4.0", dimensions=1536, widths=(256, 512, 1024), tokens=128_000, price=0.12, source=_COHERE),
-        ModelFacts(name="embed-english-v3.0", dimensions=1024, tokens=512, price=0.10, source=_COHERE_V3),
-        ModelFacts(name="embed-multilingual-v3.0", dimensions=1024, tokens=512, price=0.10, source=_COHERE_V3),
-        ModelFacts(name="embed-english-light-v3.0", dimensions=384, tokens=512, price=0.10, source=_COHERE_V3),
-        ModelFacts(name="embed-multilingual-light-v3.0", dimensions=384, tokens=512, price=0.10, source=_COHERE_V3),
-    ),
-    "nomic": (  # no price is published
-        ModelFacts(name="nomic-embed-text-v1.5", dimensions=768, widths=(64, 128, 256, 512), tokens=8192, source=_ATLAS),
-        ModelFacts(name="nomic-embed-text-v1", dimensions=768, tokens=8192, source=_ATLAS),
-    ),
-    "voyage": (  # the models of generation 4 share one space: index with the large one, ask with the light one
-        _voyage("voyage-4-large", 0.12),
-        _voyage("voyage-4", 0.06),
-        _voyage("voyage-4-lite", 0.02),
-        _voyage("voyage-code-4", 0.12, widths=(256, 512)),  # 2048 is unconfirmed
-        _voyage("voyage-context-4", 0.12, tokens=120_000),
-        _voyage("voyage-multimodal-3.5", 0.12),  # of text; pictures are billed by the pixel
-        _voyage("voyage-3-large", 0.18),
-        _voyage("voyage-3.5", 0.06),
-        _voyage("voyage-3.5-lite", 0.02),
-        _voyage("voyage-code-3", 0.18),
-        _voyage("voyage-context-3", 0.18),
-        _voyage("voyage-3", 0.06, widths=()),
-        _voyage("voyage-3-lite", 0.02, 512, ()),
-        _voyage("voyage-finance-2", 0.12, widths=()),
-        _voyage("voyage-law-2", 0.12, widths=(), tokens=16_000),
-        _voyage("voyage-multilingual-2", 0.12, widths=()),
-        _voyage("voyage-code-2", 0.12, 1536, (), 16_000),
-        _voyage("voyage-large-2", 0.12, 1536, (), 16_000),
-    ),
-    "jina": (
-        _jina("jina-embeddings-v5-text-small", 1024, 32_768),
-        _jina("jina-embeddings-v5-text-nano", 768, 8192),
-        _jina("jina-embeddings-v4", 2048, 32_768),
-        _jina("jina-embeddings-v3", 1024, 8192, 0.05),
-        _jina("jina-code-embeddings-0.5b", 896),
-        _jina("jina-code-embeddings-1.5b", 1536),
-    ),
-    "perplexity": (
-        _pplx("pplx-embed-v1-0.6b", 0.004, 1024),
-        _pplx("pplx-embed-v1-4b", 0.03, 2560),
-        _pplx("pplx-embed-context-v1-0.6b", 0.008),  # their widths are not on the page
-        _pplx("pplx-embed-context-v1-4b", 0.05),
-    ),
-    "isaacus": (ModelFacts(name="kanon-2-embedder", source="isaacus 0.22.1; neither width nor price is confirmed, 2026-11"),),
-    "zeroentropy": (  # no price is published
-        ModelFacts(
-            name="zembed-1", dimensions=2560, widths=(40, 80, 160, 320, 640, 1280), source="zeroentropy 0.1.0a11, 2026-11"
+        *_block(
+            "Cohere's model pages; price of litellm 1.109.1, as Cohere lists none any more, 2026-11",
+            _row("embed-english-v3.0", 1024, 512, 0.10),
+            _row("embed-multilingual-v3.0", 1024, 512, 0.10),
+            _row("embed-english-light-v3.0", 384, 512, 0.10),
+            _row("embed-multilingual-light-v3.0", 384, 512, 0.10),
         ),
     ),
-    "cloudflare": (
-        _workers("@cf/baai/bge-small-en-v1.5", 384, 512, 0.02, {"query": _SEARCH}),
-        _workers("@cf/baai/bge-base-en-v1.5", 768, 512, 0.067, {"query": _SEARCH}),
-        _workers("@cf/baai/bge-large-en-v1.5", 1024, 512, 0.204, {"query": _SEARCH}),
-        _workers("@cf/baai/bge-m3", 1024, 8192, 0.012),
-        _workers("@cf/qwen/qwen3-embedding-0.6b", 1024, None, 0.012, None, range(32, 1025)),
-        _workers("@cf/pfnet/plamo-embedding-1b", 2048, None, 0.019),
-        _workers("@cf/google/embeddinggemma-300m", 768, 2048, None, _GEMMA, (128, 256, 512)),
+    "nomic": _block(  # no price is published
+        "Nomic Atlas API reference, 2026-11",
+        _row("nomic-embed-text-v1.5", 768, 8192, widths=(64, 128, 256, 512)),
+        _row("nomic-embed-text-v1", 768, 8192),
     ),
-    "huggingface": (  # billed by compute time, so without a price per token
-        _hub("sentence-transformers/all-MiniLM-L6-v2", 384, 256),
-        _hub("sentence-transformers/all-mpnet-base-v2", 768, 384),
-        _hub("intfloat/e5-small-v2", 384, 512, _E5),
-        _hub("intfloat/e5-base-v2", 768, 512, _E5),
-        _hub("intfloat/e5-large-v2", 1024, 512, _E5),
-        _hub("intfloat/multilingual-e5-small", 384, 512, _E5),
-        _hub("intfloat/multilingual-e5-base", 768, 512, _E5),
-        _hub("intfloat/multilingual-e5-large", 1024, 512, _E5),
-        _hub("BAAI/bge-small-en-v1.5", 384, 512, {"query": _SEARCH}),
-        _hub("BAAI/bge-base-en-v1.5", 768, 512, {"query": _SEARCH}),
-        _hub("BAAI/bge-large-en-v1.5", 1024, 512, {"query": _SEARCH}),
-        _hub("BAAI/bge-m3", 1024, 8192),
-        _hub("nomic-ai/nomic-embed-text-v1", 768, 8192, _NOMIC),
-        _hub("nomic-ai/nomic-embed-text-v1.5", 768, 8192, _NOMIC, (64, 128, 256, 512)),
-        _hub("nomic-ai/nomic-embed-text-v2-moe", 768, 512, _NOMIC, (256,)),
-        _hub("mixedbread-ai/mxbai-embed-large-v1", 1024, 512, {"query": _SEARCH}),
-        _hub("Snowflake/snowflake-arctic-embed-s", 384, 512, {"query": _SEARCH}),
-        _hub("Snowflake/snowflake-arctic-embed-m", 768, 512, {"query": _SEARCH}),
-        _hub("Snowflake/snowflake-arctic-embed-l", 1024, 512, {"query": _SEARCH}),
-        _hub("Snowflake/snowflake-arctic-embed-l-v2.0", 1024, 8192, {"query": "query: "}, (256,)),
-        _hub("google/embeddinggemma-300m", 768, 2048, _GEMMA, (128, 256, 512)),
-        _hub("Qwen/Qwen3-Embedding-0.6B", 1024, 32768, _QWEN3, range(32, 1025)),
-        _hub("Qwen/Qwen3-Embedding-4B", 2560, 32768, _QWEN3, range(32, 2561)),
-        _hub("Qwen/Qwen3-Embedding-8B", 4096, 32768, _QWEN3, range(32, 4097)),
+    "voyage": _block(  # the models of generation 4 share one space: index with the large one, ask with the light one
+        "docs.voyageai.com, embeddings and pricing pages, 2026-10",
+        _row("voyage-4-large", 1024, 32_000, 0.12, widths=(256, 512, 2048)),
+        _row("voyage-4", 1024, 32_000, 0.06, widths=(256, 512, 2048)),
+        _row("voyage-4-lite", 1024, 32_000, 0.02, widths=(256, 512, 2048)),
+        _row("voyage-code-4", 1024, 32_000, 0.12, widths=(256, 512)),  # 2048 is unconfirmed
+        _row("voyage-context-4", 1024, 120_000, 0.12, widths=(256, 512, 2048)),
+        _row("voyage-multimodal-3.5", 1024, 32_000, 0.12, widths=(256, 512, 2048)),  # of text; pictures are billed by the pixel
+        _row("voyage-3-large", 1024, 32_000, 0.18, widths=(256, 512, 2048)),
+        _row("voyage-3.5", 1024, 32_000, 0.06, widths=(256, 512, 2048)),
+        _row("voyage-3.5-lite", 1024, 32_000, 0.02, widths=(256, 512, 2048)),
+        _row("voyage-code-3", 1024, 32_000, 0.18, widths=(256, 512, 2048)),
+        _row("voyage-context-3", 1024, 32_000, 0.18, widths=(256, 512, 2048)),
+        _row("voyage-3", 1024, 32_000, 0.06),
+        _row("voyage-3-lite", 512, 32_000, 0.02),
+        _row("voyage-finance-2", 1024, 32_000, 0.12),
+        _row("voyage-law-2", 1024, 16_000, 0.12),
+        _row("voyage-multilingual-2", 1024, 32_000, 0.12),
+        _row("voyage-code-2", 1536, 16_000, 0.12),
+        _row("voyage-large-2", 1536, 16_000, 0.12),
     ),
-    "local": (
-        ModelFacts(
-            name="all-minilm-l6-v2", dimensions=384, tokens=256, price=0.0,
-            source="sentence-transformers/all-MiniLM-L6-v2 model card, 2026-11",
+    "jina": _block(
+        "api.jina.ai OpenAPI, version 2026.04.02, read 2026-11; a price is published for v3 alone, in its /v1/models example",
+        _row("jina-embeddings-v5-text-small", 1024, 32_768, widths=range(1, 1025)),
+        _row("jina-embeddings-v5-text-nano", 768, 8192, widths=range(1, 769)),
+        _row("jina-embeddings-v4", 2048, 32_768, widths=range(1, 2049)),
+        _row("jina-embeddings-v3", 1024, 8192, 0.05, widths=range(1, 1025)),
+        _row("jina-code-embeddings-0.5b", 896, None, widths=range(1, 897)),
+        _row("jina-code-embeddings-1.5b", 1536, None, widths=range(1, 1537)),
+    ),
+    "perplexity": _block(
+        "perplexityai 0.46.1 and Perplexity's pricing page, 2026-10",
+        _row("pplx-embed-v1-0.6b", 1024, 32_000, 0.004, widths=range(128, 1025)),
+        _row("pplx-embed-v1-4b", 2560, 32_000, 0.03, widths=range(128, 2561)),
+        _row("pplx-embed-context-v1-0.6b", None, 32_000, 0.008),  # their widths are not on the page
+        _row("pplx-embed-context-v1-4b", None, 32_000, 0.05),
+    ),
+    "isaacus": _block("isaacus 0.22.1; neither width nor price is confirmed, 2026-11", _row("kanon-2-embedder", None, None)),
+    "zeroentropy": _block(  # no price is published
+        "zeroentropy 0.1.0a11, 2026-11",
+        _row("zembed-1", 2560, None, widths=(40, 80, 160, 320, 640, 1280)),
+    ),
+    "cloudflare": _block(
+        "Workers AI model and pricing pages; widths and limits of the model cards, 2026-11",
+        _row("@cf/baai/bge-small-en-v1.5", 384, 512, 0.02, prefixes=SEARCH),
+        _row("@cf/baai/bge-base-en-v1.5", 768, 512, 0.067, prefixes=SEARCH),
+        _row("@cf/baai/bge-large-en-v1.5", 1024, 512, 0.204, prefixes=SEARCH),
+        _row("@cf/baai/bge-m3", 1024, 8192, 0.012),
+        _row("@cf/qwen/qwen3-embedding-0.6b", 1024, None, 0.012, widths=range(32, 1025)),
+        _row("@cf/pfnet/plamo-embedding-1b", 2048, None, 0.019),
+        _row("@cf/google/embeddinggemma-300m", 768, 2048, prefixes=GEMMA, widths=(128, 256, 512)),
+    ),
+    "ollama": _block(
+        "Ollama library pages, cross-checked with MTEB 2.26.24, 2026-11",
+        _row("nomic-embed-text", 768, 2048, prefixes=NOMIC, widths=(64, 128, 256, 512)),
+        _row("nomic-embed-text-v2-moe", 768, 512, prefixes=NOMIC, widths=(256,)),
+        _row("mxbai-embed-large", 1024, 512, prefixes=SEARCH),
+        _row("all-minilm", 384, 256),
+        _row("bge-m3", 1024, 8192),
+        _row("bge-large", 1024, 512, prefixes=SEARCH),
+        _row("snowflake-arctic-embed", 1024, 512, prefixes=SEARCH),
+        _row("snowflake-arctic-embed:22m", 384, 512, prefixes=SEARCH),
+        _row("snowflake-arctic-embed:33m", 384, 512, prefixes=SEARCH),
+        _row("snowflake-arctic-embed:110m", 768, 512, prefixes=SEARCH),
+        _row("snowflake-arctic-embed:137m", 768, 2048, prefixes=SEARCH),
+        _row("snowflake-arctic-embed2", 1024, 8192, prefixes=ARCTIC_2, widths=(256,)),
+        _row("embeddinggemma", 768, 2048, prefixes=GEMMA, widths=(128, 256, 512)),
+        _row("qwen3-embedding", None, 32_768, prefixes=QWEN3),  # which size an untagged name means is not written down
+        _row("qwen3-embedding:0.6b", 1024, 32_768, prefixes=QWEN3, widths=range(32, 1025)),
+        _row("qwen3-embedding:4b", 2560, 32_768, prefixes=QWEN3, widths=range(32, 2561)),
+        _row("qwen3-embedding:8b", 4096, 32_768, prefixes=QWEN3, widths=range(32, 4097)),
+        _row("granite-embedding", 384, 512),
+        _row("granite-embedding:278m", 768, 512),
+        _row("paraphrase-multilingual", 768, 512),
+    ),
+    "huggingface": WEIGHTS,  # billed by compute time, so without a price per token
+    # --- hosts that speak the OpenAI dialect ---
+    "mistral": _block(
+        "platform-docs-public of Mistral, 2026-08; price files of 2026-10",
+        _row("mistral-embed", 1024, 8192, 0.10),
+        _row("mistral-embed-2312", 1024, 8192, 0.10),
+        _row("codestral-embed", 1536, 8192, 0.15, widths=range(1, 3073), dtypes=QUANTISED),
+        _row("codestral-embed-2505", 1536, 8192, 0.15, widths=range(1, 3073), dtypes=QUANTISED),
+    ),
+    "mixedbread": _hosted(
+        "Mixedbread's OpenAPI and client 0.54.0, 2026-11",
+        _served("mixedbread-ai/mxbai-embed-large-v1", widths=range(1, 1025), dtypes=QUANTISED, prefix_field="prompt"),
+    ),
+    "together": (
+        *_hosted(
+            "Together's OpenAPI, litellm 1.109.1, 2026-11",
+            _served(f"{_BGE}base-en-v1.5", 0.008),
+            _served(f"{_BGE}large-en-v1.5"),
+            _served("intfloat/multilingual-e5-large-instruct", 0.02),
         ),
+        *_block(
+            "Together's OpenAPI; width of the 32k model as recorded, 2026-11",
+            _row("togethercomputer/m2-bert-80M-8k-retrieval", 768, 8192),
+            _row("togethercomputer/m2-bert-80M-32k-retrieval", 768, 32_768),
+        ),
+    ),
+    "fireworks": _hosted(
+        "docs.fireworks.ai and price files of 2026-10",
+        _served(f"{_QWEN3}8B", 0.10, name="accounts/fireworks/models/qwen3-embedding-8b", tokens=40_960),
+        _served(f"{_QWEN3}4B", name="accounts/fireworks/models/qwen3-embedding-4b"),
+        _served(f"{_QWEN3}0.6B", name="accounts/fireworks/models/qwen3-embedding-0p6b"),
+        _served("nomic-ai/nomic-embed-text-v1.5", 0.008),
+        _row("thenlper/gte-base", 768, 512, 0.008),
+        _row("thenlper/gte-large", 1024, 512, 0.016),
+        _row("WhereIsAI/UAE-Large-V1", 1024, 512, 0.016),
+    ),
+    "deepinfra": _hosted(
+        "deepinfra.com model page, 2026-11",
+        _served(f"{_QWEN3}0.6B", 0.002, tokens=8192),
+    ),
+    "nvidia": _block(  # trial credits or a licence, no price per token
+        "langchain_nvidia_ai_endpoints 1.5.0 and NIM documentation, 2026-11",
+        _row("nvidia/llama-nemotron-embed-1b-v2", 2048, 8192, widths=(384, 512, 768, 1024)),
+        _row("nvidia/llama-3.2-nv-embedqa-1b-v2", 2048, 8192, widths=(384, 512, 768, 1024)),
+        _row("nvidia/nv-embedqa-e5-v5", 1024, 512),
+        _row("baai/bge-m3", 1024, 8192),
+    ),
+    "openrouter": (
+        *_block(
+            "openrouter.ai model pages; prices as charged in recorded exchanges, 2026-08",
+            _row("openai/text-embedding-3-small", 1536, 8192, 0.02, widths=range(1, 1537)),
+            _row("openai/text-embedding-ada-002", 1536, 8192, 0.10),
+        ),
+        *_block(
+            "openrouter.ai and Google's embeddings page, 2026-11; not of unit length below 3072",
+            _row("google/gemini-embedding-001", 3072, 2048, widths=range(128, 3073)),
+        ),
+        *_hosted(
+            "openrouter.ai model pages, 2026-11",
+            _served(f"{_QWEN3}8B", name="qwen/qwen3-embedding-8b"),
+            _served("intfloat/multilingual-e5-large", 0.01),
+        ),
+    ),
+    "databricks": _hosted(
+        "Databricks' supported-models page and price files of 2026-10",
+        _row("databricks-gte-large-en", 1024, 8192, 0.13),
+        _served(f"{_BGE}large-en-v1.5", 0.10, name="databricks-bge-large-en", prefix_field="instruction"),
+        _served(f"{_QWEN3}0.6B", 0.02, name="databricks-qwen3-embedding-0-6b"),
+    ),
+    "dashscope": _block(
+        "Alibaba Model Studio documentation, 2026-11",
+        _row("text-embedding-v4", 1024, 8192, 0.07, widths=(64, 128, 256, 512, 768, 1536, 2048)),
+        _row("text-embedding-v3", 1024, 8192, widths=(64, 128, 256, 512, 768)),
+        _row("text-embedding-v2", 1536, 2048),
+        _row("text-embedding-v1", 1536, 2048),
+        _row("qwen3.7-text-embedding", None, 128_000, 0.07),
+    ),
+    "zhipu": _block(
+        "docs.bigmodel.cn, 2026-11",
+        _row("embedding-3", 2048, 3072, widths=(256, 512, 1024)),
+        _row("embedding-2", 1024, 512),
+    ),
+    "siliconflow": _hosted(
+        "docs.siliconflow.com, 2026-11",
+        _served(f"{_BGE}m3"),
+        _served(f"{_BGE}m3", name="Pro/BAAI/bge-m3"),
+        _served(f"{_BGE}large-en-v1.5"),
+        _served(f"{_QWEN3}8B", widths=(64, 128, 256, 512, 768, 1024, 1536, 2048, 2560)),
+        _served(f"{_QWEN3}4B", widths=(64, 128, 256, 512, 768, 1024, 1536, 2048)),
+        _served(f"{_QWEN3}0.6B", widths=(64, 128, 256, 512, 768)),
+    ),
+    "github": _block(
+        "docs.github.com/rest/models/embeddings, 2026-11",
+        _row("openai/text-embedding-3-small", 1536, 8192, widths=range(1, 1537)),
+        _row("openai/text-embedding-3-large", 3072, 8192, widths=range(1, 3073)),
+    ),
+    "doubleword": _hosted("exchanges recorded 2026-08", _served(f"{_QWEN3}8B")),
+    "venice": _hosted(
+        "exchanges recorded 2026-08 and litellm 1.109.1, 2026-11",
+        _served(f"{_QWEN3}0.6B", 0.0125, name="text-embedding-qwen3-0-6b"),
+        _served(f"{_QWEN3}8B", 0.0125, name="text-embedding-qwen3-8b"),
+        _served(f"{_BGE}m3", 0.0125, name="text-embedding-bge-m3"),
+    ),
+    "sambanova": _block("a recorded exchange, 2026-11; width as answered", _row("E5-Mistral-7B-Instruct", 4096, None)),
+    "nebius": _hosted("price files of 2026-10", _served(f"{_QWEN3}8B", 0.01)),
+    "novita": _hosted("price files of 2026-10", _served(f"{_BGE}m3", 0.01, name="baai/bge-m3")),
+    # --- in this process ---
+    "local": _block(
+        "sentence-transformers/all-MiniLM-L6-v2 model card, 2026-11",
+        _row("all-minilm-l6-v2", 384, 256, 0.0),
     ),
 }  # fmt: skip
 
 
 def facts(provider: str, model: str) -> ModelFacts | None:
-    """What is known of a model at a provider; None for a model that is not in the catalogue. A tag (":latest") does not matter."""
-    found = MODELS.get(provider, ())
-    return next((each for each in found if each.name == model), None) or next(
-        (each for each in found if ":" in model and each.name == model.rpartition(":")[0]), None
-    )
+    """What is known of a model at a provider; None for a model that is not in the catalogue. Capitals do not matter.
+
+    Of a tag of Ollama's ("22m-l-v1-fp16", "latest") the size counts where the sizes of a family differ, the rest does not. What the
+    provider's own block lacks is looked for among the open weights, by the last part of the name: any server may serve them, under
+    "BAAI/bge-m3", "bge-m3" or LM Studio's "text-embedding-bge-m3". It is then a guess what width that server gives them.
+    """
+    known = {each.name.lower(): each for each in MODELS.get(provider, ())}
+    model = model.lower()
+    family, _, tag = model.rpartition(":")
+    return known.get(model) or known.get(f"{family}:{tag.partition('-')[0]}") or known.get(family) or _served_by_name(model)
+
+
+def _served_by_name(model: str) -> ModelFacts | None:
+    for each in WEIGHTS:
+        if _bare(each.name.lower()) == _bare(model):
+            widths = each.widths if each.dimensions in each.widths else (*each.widths, each.dimensions or 0)
+            return msgspec.structs.replace(each, dimensions=None, widths=widths)
+    return None
+
+
+def _bare(name: str) -> str:
+    return name.rpartition("/")[2].removeprefix("text-embedding-")

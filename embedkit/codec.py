@@ -192,9 +192,37 @@ def only(options: Options, host: str, **allowed: Collection[object]) -> None:
 
 
 def prefixed(texts: Sequence[str], options: Options, facts: ModelFacts | None) -> Sequence[str]:
-    """The texts with the model family's prefix for this input type, if it has one."""
-    prefix = facts.prefixes.get(options.input_type, "") if facts is not None and options.input_type else ""
-    return [prefix + text for text in texts] if prefix else texts
+    """The texts with the model family's prefix for this input type, if it has one that stands in the text."""
+    prefix = _prefix(options, facts)
+    return [prefix + text for text in texts] if prefix and facts is not None and not facts.prefix_field else texts
+
+
+def prompt(options: Options, facts: ModelFacts | None) -> dict[str, str]:
+    """The same prefix as the request field that takes it, where the provider puts it before the texts itself."""
+    prefix = _prefix(options, facts).strip()
+    return {facts.prefix_field: prefix} if prefix and facts is not None and facts.prefix_field else {}
+
+
+def _prefix(options: Options, facts: ModelFacts | None) -> str:
+    return facts.prefixes.get(options.input_type, "") if facts is not None and options.input_type else ""
+
+
+def known_width(options: Options, facts: ModelFacts | None) -> int | None:
+    """The width asked for; ConfigError where the catalogue knows that the model has no such width."""
+    asked = options.dimensions
+    if asked is None or facts is None or asked == facts.dimensions or asked in facts.widths or facts.dimensions is None:
+        return asked
+    msg = f"dimensions={asked}: {facts.name} has {widths(facts)}"
+    raise ConfigError(msg)
+
+
+def widths(facts: ModelFacts | None) -> str:
+    """The widths of a model, in words."""
+    if facts is None or (facts.dimensions is None and not facts.widths):
+        return "no width that is known"
+    some = facts.widths
+    more = f"any from {some[0]} to {some[-1]}" if isinstance(some, range) else ", ".join(map(str, some))
+    return " or ".join(filter(None, (str(facts.dimensions or ""), more))) + " components"
 
 
 def meanings(facts: ModelFacts | None, *extra: str) -> set[str]:
@@ -459,6 +487,7 @@ __all__ = [
     "finite",
     "in_order",
     "inside",
+    "known_width",
     "listing",
     "matrix",
     "meanings",
@@ -467,8 +496,10 @@ __all__ = [
     "parsed",
     "pooled",
     "prefixed",
+    "prompt",
     "quantised",
     "read",
     "to_json",
+    "widths",
     "with_headers",
 ]

@@ -1,6 +1,6 @@
 """Providers, one file per dialect. Each file ends in `HOSTS`, a tuple of `Host` rows, and is found by being here.
 
-To add an OpenAI-compatible host, add a row to `openai.py` (or a file of rows beside it). To add a dialect, write one file: the page it
+To add an OpenAI-compatible host, add a row to `compatible.py`. To add a dialect, write one file: the page it
 follows in the docstring, the reply structs with only the fields used, a `Dialect` with `encode`, `decode` and `explain`, and
 `HOSTS`. Then put its recorded exchanges into `tests/golden/<host>/`; the conformance test finds them. A wheel of your own brings
 hosts through the entry point group `embedkit.providers`, each entry naming a module with `HOSTS`.
@@ -49,9 +49,10 @@ def hosts() -> Iterator[Host]:
 
 
 def _rows(name: str) -> Iterator[Host]:
-    """Hosts in the order most likely to hold `name` soon: its own module, then all, then other wheels'."""
-    if name in _modules():
-        yield from import_module(f"{__name__}.{name}").HOSTS
+    """Hosts in the order most likely to hold `name` soon: its own module, the many compatible ones, all, then other wheels'."""
+    for module in (name, "openai", "compatible"):
+        if module in _modules():
+            yield from import_module(f"{__name__}.{module}").HOSTS
     yield from hosts()
 
 

@@ -1,7 +1,7 @@
 """OpenAI, and the hosts that speak its dialect. https://platform.openai.com/docs/api-reference/embeddings/create
 
-Compatible servers differ in small ways, and each difference is a field of `Dialect` that a host's row sets: the name of the width
-field, whether base64 may be asked for, what can be truncated. Replies are taken as they come: floats or base64, with or without
+Compatible hosts differ in small ways, and each difference is a field of `Dialect` that a row in `compatible.py` sets: the name of the
+width field, whether base64 may be asked for, what can be cut. Replies are taken as they come: floats or base64, with or without
 `index` and `usage` (wire reference 0.2).
 """
 
@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from .._types import Limits, Options, Reply, Request, Response
+from .._types import QUANTISED, Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
     Codec,
@@ -22,39 +22,48 @@ from ..codec import (
     Parameter,
     Target,
     bearer,
-    compact,
+    known_width,
     listing,
     matrix,
     meanings,
     only,
     prefixed,
+    prompt,
     read,
     to_json,
     with_headers,
 )
-from ..errors import ConfigError
+from ..errors import ConfigError, DecodeError
 
 
 class Dialect(msgspec.Struct, frozen=True):
-    """The OpenAI dialect.
+    """The OpenAI dialect, as a host's row bends it. A field's name left out or empty: the host has no such field.
 
     Attributes:
-        encoding: what `encoding_format` asks for; None: the field is not sent.
-        width_field: the name of the field for `dimensions`; None: this host has none.
-        counts_tokens: its usage counts tokens.
-        cut_field, cut_value: what to send for `truncate="end"`; None: it cannot be asked to cut.
+        encoding: what `encoding_format` asks for; None: it is not sent.
+        width_field: takes `dimensions`.
+        dtype_field: takes a dtype other than float32.
+        unit_field: takes `normalize`.
+        purposes: input type → value of `input_type`. With one for None, the API demands a value; without, it is a router's to pass
+            on, and goes out only for models unknown to the catalogue.
+        cut: the fields that say `truncate="end"`; empty: the host cannot be asked to cut.
         refuses: it refuses an over-long text rather than cutting it.
-        send_model: the body names the model.
+        pads: it fills a vector up with zeros when asked for more than the model has.
+        counts_tokens: its usage counts tokens.
+        headers: sent with every request.
     """
 
     target: Target
     encoding: str | None = "base64"
     width_field: str | None = "dimensions"
-    counts_tokens: bool = True
-    cut_field: str | None = None
-    cut_value: Any = None
+    dtype_field: str | None = None
+    unit_field: str | None = None
+    purposes: Mapping[str | None, str] = {}
+    cut: Mapping[str, Any] = {}
     refuses: bool = False
-    send_model: bool = True
+    pads: bool = False
+    counts_tokens: bool = True
+    headers: Mapping[str, str] = {}
 
     @property
     def limits(self) -> Limits:
@@ -66,24 +75,36 @@ class Dialect(msgspec.Struct, frozen=True):
         facts = self.target.facts
         return self.width_field is not None and (facts is None or facts.dimensions is None or bool(facts.widths))
 
+    @property
+    def sends_dtypes(self) -> tuple[str, ...]:
+        """What this host and model make themselves; the rest is made on the client."""
+        facts = self.target.facts
+        return ("float32", *(facts.dtypes if facts is not None else QUANTISED)) if self.dtype_field else ("float32",)
+
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts = self.target, self.target.facts
-        cuts = (*(("end",) if self.cut_field else ()), *(("error",) if self.refuses else ()))
-        only(options, target.host.name, dtype=("float32",), truncate=cuts, input_type=meanings(facts))
-        body = compact(
-            input=prefixed(texts, options, facts),
-            model=target.model if self.send_model else None,
-            encoding_format=self.encoding,
+        cuts = (*(("end",) if self.cut else ()), *(("error",) if self.refuses else ()))
+        kinds = meanings(facts, *filter(None, self.purposes))
+        only(options, target.host.name, dtype=self.sends_dtypes, truncate=cuts, input_type=kinds)
+        fields = (
+            ("encoding_format", self.encoding),
+            ("input_type", self.purposes.get(options.input_type) if facts is None or None in self.purposes else None),
+            (self.width_field, known_width(options, facts) if self.pads else options.dimensions),
+            (self.dtype_field, None if options.dtype == "float32" else options.dtype),  # Mixedbread's replaces the encoding
+            (self.unit_field, options.normalize),
         )
-        if options.dimensions is not None and self.width_field is not None:
-            body[self.width_field] = options.dimensions
-        if options.truncate == "end" and self.cut_field is not None:
-            body[self.cut_field] = self.cut_value
-        return Request(target.url("/embeddings"), to_json({**body, **options.extra}), JSON)
+        body: dict[str, Any] = {"input": prefixed(texts, options, facts), "model": target.model, **prompt(options, facts)}
+        body |= {name: value for name, value in fields if name is not None and value is not None}
+        body |= self.cut if options.truncate == "end" else {}
+        return Request(target.url("/embeddings"), to_json({**body, **options.extra}), {**JSON, **self.headers})
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         vectors, model, tokens = listing(response, count)
-        return Reply(matrix(vectors, options, count, out), model, tokens if self.counts_tokens else None)
+        rows = matrix(vectors, options, count, out)
+        if self.pads and options.dimensions is not None and not rows[:, -1].any():
+            msg = f"dimensions={options.dimensions} is more than {self.target.model} has: every vector ends in zero"
+            raise DecodeError(msg)
+        return Reply(rows, model, tokens if self.counts_tokens else None)
 
     def explain(self, response: Response) -> str:
         return read(response).message
@@ -128,6 +149,10 @@ def _azure_url(base_url: str, target: Target) -> str:
 
 
 _OPENAI = Limits(max_texts=2048, max_tokens=250_000, max_text_tokens=8191)  # of 300,000: the count is an estimate (7.3)
+_AZURE = {
+    "api_version": Parameter(("OPENAI_API_VERSION",), help="a dated version selects the classic URL, e.g. 2024-10-21"),
+    "ad_token": Parameter(("AZURE_OPENAI_AD_TOKEN",), secret=True, help="Entra token, or a callable giving one"),
+}
 
 HOSTS = (
     Host(
@@ -143,37 +168,12 @@ HOSTS = (
         name="azure", dialect=Dialect, segment="/openai/v1", keys=("AZURE_OPENAI_API_KEY",), key_required=True,
         domains=("openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com"),
         url_variables=("AZURE_OPENAI_ENDPOINT",), locate=_azure_url, authorise=_azure_key, catalogue="openai",
-        parameters={
-            "api_version": Parameter(("OPENAI_API_VERSION",), help="a dated version selects the classic URL, e.g. 2024-10-21"),
-            "ad_token": Parameter(("AZURE_OPENAI_AD_TOKEN",), secret=True, help="Entra token, or a callable giving one"),
-        },
-        quirks={"refuses": True}, limits=_OPENAI,
+        parameters=_AZURE, quirks={"refuses": True}, limits=_OPENAI,
     ),
-    Host(name="compatible", dialect=Dialect, segment="/v1", limits=Limits(max_texts=32), accepts_empty=True),
-    # LocalAI: dimensions are ignored, usage is absent since 4.2.5, and a first request may load the model (5A).
+    # Azure AI Foundry's other models, Cohere's among them, on the same routes; 96 is what Cohere takes (wire reference 2.2).
     Host(
-        name="localai", dialect=Dialect, base_url="http://localhost:8080/v1", segment="/v1", limits=Limits(max_texts=32),
-        quirks={"width_field": None}, timeout=600.0, down="is LocalAI running?",
-    ),
-    # vLLM: nothing is cut unless asked; -1 means the model's own maximum (5B).
-    Host(
-        name="vllm", dialect=Dialect, base_url="http://localhost:8000/v1", segment="/v1", limits=Limits(max_texts=128),
-        quirks={"cut_field": "truncate_prompt_tokens", "cut_value": -1, "refuses": True}, accepts_empty=True,
-        timeout=600.0, down="is vLLM running?",
-    ),
-    # llama.cpp: dimensions are ignored (5C); over-long texts are refused, some of them with a 500.
-    Host(
-        name="llamacpp", dialect=Dialect, base_url="http://localhost:8080/v1", segment="/v1", limits=Limits(max_texts=32),
-        quirks={"width_field": None, "refuses": True}, accepts_empty=True, timeout=600.0, down="is llama-server running?",
-    ),
-    # LM Studio answers floats to base64, ignores dimensions (5F).
-    Host(
-        name="lmstudio", dialect=Dialect, base_url="http://localhost:1234/v1", segment="/v1", limits=Limits(max_texts=32),
-        quirks={"width_field": None, "encoding": "float"}, timeout=600.0, down="is LM Studio's server running?",
-    ),
-    # Infinity has no /v1 unless started with a prefix, cuts over-long texts, and counts characters as tokens (5D).
-    Host(
-        name="infinity", dialect=Dialect, base_url="http://localhost:7997", limits=Limits(max_texts=2048),
-        quirks={"counts_tokens": False}, accepts_empty=True, timeout=600.0, down="is Infinity running?",
+        name="azureaifoundry", dialect=Dialect, segment="/openai/v1", keys=("AZURE_OPENAI_API_KEY",), key_required=True,
+        domains=("services.ai.azure.com",), url_variables=("AZURE_OPENAI_ENDPOINT",), locate=_azure_url, authorise=_azure_key,
+        parameters=_AZURE, quirks={"encoding": None}, limits=Limits(max_texts=96),
     ),
 )  # fmt: skip
