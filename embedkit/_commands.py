@@ -292,7 +292,7 @@ def models(words: tuple[str, ...], provider: str | None, *, as_json: bool) -> No
             click.echo("\t".join(row))
 
 
-HEADS = ("provider", "model", "dimensions", "other widths", "max tokens", "$ per million tokens")
+HEADS = ("provider", "model", "width", "other widths", "tokens", "$/million")
 
 
 def _row(provider: str, facts: ModelFacts) -> tuple[str, ...]:
@@ -320,7 +320,9 @@ def _draw(rows: list[tuple[str, ...]]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for head in HEADS:
-        table.add_column(head, justify="left" if head in HEADS[:2] else "right")
+        justify: Any = "left" if head in HEADS[:2] else "right"
+        most = len(head) if head == "other widths" else None  # the room is the model's, whose name is folded but never cut
+        table.add_column(head, justify=justify, overflow="fold", no_wrap=head not in ("model", "other widths"), max_width=most)
     for row in rows:
         table.add_row(*row)
     Console().print(table)
