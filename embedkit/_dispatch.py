@@ -1,8 +1,7 @@
-"""Dispatch: slices go out over a bounded number of workers, rows come back into one matrix, and what is refused is taken apart.
+"""Dispatch: slices go out over a crew of workers, rows come back into one matrix, and what is refused is taken apart.
 
-Workers share one iterator of slices and a stack for pieces that come back smaller; a worker leaves when both are empty and nothing
-is in flight. Every slice owns its rows of the matrix from the start, so the order of arrival cannot matter. The first reply knows
-the width and allocates; no reply is ever joined to another.
+Every slice owns its rows of the matrix from the start, so the order of arrival cannot matter. The first reply knows the width and
+allocates; no reply is ever joined to another.
 
 A batch refused for its size comes back in pieces: of the size that the refusal names, which holds for all that follow, else in
 halves. So does a batch that was not answered in time. A batch refused for a text loses just that text: at once where the provider
@@ -16,14 +15,14 @@ import copy
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ._crew import Crew
 from ._types import DType, Reply, array_of
-from .errors import ConfigError, DecodeError, EmbedkitError, InvalidInputError, TooLargeError, TransportTimeoutError
+from .errors import DecodeError, EmbedkitError, InvalidInputError, TooLargeError, TransportTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     import anyio
-    from anyio.abc import TaskGroup
     from numpy.typing import NDArray
 
     Fill = Callable[[Sequence[str], Callable[[int], NDArray[Any]]], Awaitable[Reply]]
@@ -73,8 +72,7 @@ class Board:
         self.done = bytearray(len(texts))
         self._texts = texts
         self._cut = cut
-        self._slices = cut(0, len(texts))
-        self._reached = 0  # texts that have been given out
+        self._crew = Crew(cut(0, len(texts)))
         self._fill = fill
         self._room = room
         self._dtype = dtype
@@ -82,100 +80,20 @@ class Board:
         self._learn = learn
         self._on_split = on_split
         self._on_failure = on_failure
-        self._pieces: list[
-            tuple[slice, int]
-        ] = []  # with how often each was late; a stack: depth first, a bad text stands alone soonest
-        self._flying = 0
-        self._hired = self._most = self._first = 0  # workers: there are, there may be, before the first good answer
-        self._changed: anyio.Event | None = None
         self._trusted: bool | None = None  # whether this request, with these options, is accepted at all
         self._asking: anyio.Lock | None = None
-        self._error: BaseException | None = None
 
     async def run(self, workers: int, first: int | None = None) -> None:
         """Do all the work, with so many workers (`first`: before the first good answer).
 
         The first error that cannot be set aside stops everyone and is raised as it is.
         """
-        if workers < 1:
-            msg = f"max_concurrency={workers}: nothing would ever be sent; it is a whole number of at least 1"
-            raise ConfigError(msg)
-        self._most, self._first = workers, min(workers, first or workers)
-        head = self._next()
-        if head is None:
-            return
-        if workers == 1:
-            self._pieces.append(head)
-        else:
-            second = self._next()
-            if second is None:
-                await self._attempt(*head)  # one batch needs no task group
-            else:
-                self._pieces += (second, head)
-        await (self._together() if self._pieces and workers > 1 else self._work(None))
-
-    async def _together(self) -> None:
-        import anyio
-
-        self._hired = 0
-        async with anyio.create_task_group() as group:
-            self._hire(group)
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-
-    def _hire(self, group: TaskGroup | None) -> None:
-        """One more worker, until there are as many as may be: each hires the next as soon as it has something to do itself."""
-        if group is not None and self._hired < (self._most if self._trusted else self._first):
-            self._hired += 1
-            group.start_soon(self._worker, group)
-
-    async def _worker(self, group: TaskGroup) -> None:
-        try:
-            await self._work(group)
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (raised by `_together`)
-            # Kept aside rather than raised: a task group would wrap it, and users write `except ApiError`.
-            self._error = self._error or error
-            group.cancel_scope.cancel()
-
-    async def _work(self, group: TaskGroup | None) -> None:
-        while True:
-            found = self._next()
-            if found is not None:
-                self._flying += 1
-                self._hire(group)
-                try:
-                    if self._asking is not None and self._trusted is None:
-                        async with self._asking:
-                            pass  # whether this request is accepted at all is being asked: one answer serves all
-                    await self._attempt(*found)
-                finally:
-                    self._flying -= 1
-                    if self._changed is not None:
-                        self._changed.set()
-                        self._changed = None
-            elif self._flying:
-                await self._change()  # what is in flight may come back in pieces
-            else:
-                return
-
-    def _next(self) -> tuple[slice, int] | None:
-        if self._pieces:
-            return self._pieces.pop()
-        part = next(self._slices, None)
-        if part is None:
-            return None
-        self._reached = part.stop
-        return part, 0
-
-    async def _change(self) -> None:
-        if self._changed is None:
-            import anyio
-
-            self._changed = anyio.Event()
-        await self._changed.wait()
+        await self._crew.run(self._attempt, workers, first)
 
     async def _attempt(self, part: slice, late: int) -> None:
+        if self._asking is not None and self._trusted is None:
+            async with self._asking:
+                pass  # whether this request is accepted at all is being asked: one answer serves all
         try:
             reply = await self._fill(self._texts[part], lambda width: self._rows(part, width))
         except UnicodeEncodeError as error:
@@ -214,13 +132,13 @@ class Board:
         return self.matrix[part]
 
     def _settle(self, reply: Reply) -> None:
-        self._trusted = True
+        self._trusted = self._crew.proven = True
         self.model = reply.model or self.model
         self.tokens = None if reply.tokens is None or self.tokens is None else self.tokens + reply.tokens
 
     async def _shrink(self, part: slice, error: TooLargeError) -> None:
         if self._learn(self._texts[part], error):
-            self._slices = self._cut(self._reached, len(self._texts))
+            self._crew.follow(self._cut(self._crew.reached, len(self._texts)))
         if part.stop - part.start > 1:
             pieces = list(self._cut(part.start, part.stop))
             self._again(part, error, *(pieces if len(pieces) > 1 else _halves(part)))
@@ -272,7 +190,7 @@ class Board:
 
     def _again(self, part: slice, error: EmbedkitError, *pieces: slice, late: int = 0) -> None:
         if pieces:
-            self._pieces += ((piece, late) for piece in reversed(pieces))
+            self._crew.again(pieces, late)
             self._on_split(part.stop - part.start, error)
 
     def _give_up(self, rows: list[int], error: EmbedkitError) -> None:
