@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import partial
 from inspect import isawaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ._embedder import Embedder
+from ._grant import Wallet
 from ._http import AiohttpExchange, HttpSettings
 from ._limiter import Limiter
 from ._pace import Rate, shared
@@ -24,12 +26,14 @@ from ._retry import RetryPolicy
 from ._transport import Tally, Transport
 from ._types import Embeddings, Limits, Options, Reply, Request, Response, Usage
 from ._window import Window
-from .codec import Codec, Host, Secrets, Target, normalise, quantised, widths, with_headers
+from .codec import Codec, Secrets, Target, normalise, quantised, widths, with_headers
 from .errors import ApiError, AuthError, ConfigError, DecodeError, EmbedkitError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from typing import Self
+
+    import anyio
 
     from ._events import Event
     from ._transport import Exchange
@@ -80,25 +84,45 @@ class KeyFile(str):
 class Signer:
     """Puts the credentials on a request, afresh on every attempt: tokens expire between tries."""
 
-    def __init__(self, host: Host, sources: Mapping[str, Source], headers: Mapping[str, str]) -> None:
-        self._host = host
+    def __init__(self, target: Target, sources: Mapping[str, Source], headers: Mapping[str, str]) -> None:
+        self._host = target.host
+        self._public = target.parameters
+        self._wallet = Wallet(self._host.grant, self._host.name) if self._host.grant is not None else None
         self._sources = sources
         self._headers = headers
         self._fixed = all(isinstance(source, str) for source in sources.values())
         self._secrets = Secrets({name: source for name, source in sources.items() if isinstance(source, str)})
 
-    async def __call__(self, request: Request) -> Request:
+    def on(self, exchange: Exchange) -> Callable[[Request], Awaitable[Request]]:
+        """What authorises on one event loop: this, with a way to ask for a token where the host gives its key for one."""
+        if self._wallet is None:
+            return self
+        import anyio
+
+        return partial(self, exchange=exchange, turn=anyio.Lock())
+
+    async def __call__(self, request: Request, exchange: Exchange | None = None, turn: anyio.Lock | None = None) -> Request:
         if not self._fixed:
             self._secrets = Secrets({name: await _asked(name, source) for name, source in self._sources.items()})
-        signed = self._host.authorise(request, self._secrets, time.time())
+        known = {**self._public, **self._secrets}
+        if self._wallet is not None and exchange is not None and turn is not None and "api_key" in known:
+            known = await self._wallet.pay(known, exchange, turn, time.monotonic)
+        # The caller's own headers go under the signature, and win.
+        request = with_headers(request, self._headers) if self._headers else request
+        signed = self._host.authorise(request, Secrets(known), time.time())
         return with_headers(signed, self._headers) if self._headers else signed
 
     def hide(self, text: str) -> str:
         """The text without any credential in it: providers quote keys back."""
-        for secret in (*self._secrets.values(), *self._headers.values()):
+        token = self._wallet.token if self._wallet is not None else ""
+        for secret in (*self._secrets.values(), *self._headers.values(), token):
             if len(secret) > 5:  # noqa: PLR2004 (shorter ones would blank out common words)
                 text = text.replace(secret, "***")
         return text
+
+    def renew(self) -> bool:
+        """True where the token was refused for its age, and the next attempt comes with a new one."""
+        return self._wallet is not None and self._wallet.drop(time.monotonic())
 
 
 async def _asked(name: str, source: Source) -> str:
@@ -157,7 +181,7 @@ class HttpEmbedder(Embedder):
         self._reset()
 
     def _reset(self) -> None:
-        self._signer = Signer(self._target.host, self._sources, self._headers)
+        self._signer = Signer(self._target, self._sources, self._headers)
         self._pace = shared(self._account(), self.model, self._rate)
         self._lines: dict[object, Transport] = {}
         self._pid = os.getpid()
@@ -244,6 +268,8 @@ class HttpEmbedder(Embedder):
         error = judge(response, provider=self.provider, model=self.model, message=codec.explain(response), now=time.time())
         if isinstance(error, AuthError) and self._unsent:
             error.message = f"{error.message}; {self._unsent}"
+        if isinstance(error, AuthError) and self._signer.renew():
+            error.retryable = True
         return error
 
     def _learned(self, codec: Codec, response: Response) -> bool:
@@ -308,12 +334,13 @@ class HttpEmbedder(Embedder):
                 raise ConfigError(msg)
         limiter = Limiter(Window(self._start, self.max_concurrency), self._pace, clock=time.monotonic, sleep=_pause)
         exchange = self._exchange or AiohttpExchange(self._http)
+        authorise = self._signer.on(exchange)
         if self._hedge:
             from ._hedge import Hedged
 
             exchange = Hedged(exchange, self._hedge, clock=time.monotonic)
         self._lines[loop] = line = Transport(
-            exchange, self._signer, limiter, self._retry,
+            exchange, authorise, limiter, self._retry,
             name=(self.provider, self.model), observe=self.observe,
         )  # fmt: skip
         return line

@@ -19,7 +19,7 @@ from ._http import LOOPBACK, HttpSettings
 from ._retry import RetryPolicy
 from ._sift import checked
 from ._types import DType, InputType, Limits, Options, Truncate
-from .codec import Host, Target
+from .codec import Host, Target, belongs
 from .errors import ConfigError
 from .providers import find
 
@@ -137,7 +137,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         raise TypeError(msg)
     settled = {each: _parameter(host, each, parameters.get(each)) for each in host.parameters}
     url, ours = _address(host, place)
-    target = Target(host, name, url, catalog.facts(host.catalogue or host.name, name), _public(host, settled))
+    target = Target(host, name, url, catalog.facts(host.catalogue or host.name, host.known_as(name)), _public(host, settled))
     target = Target(host, name, host.locate(url, target), target.facts, target.parameters)
     sources, unsent = _credentials(host, target.base_url, key, settled, explicit=base_url is not None, ours=ours)
     http = HttpSettings(
@@ -298,24 +298,39 @@ def _credentials(
 ) -> tuple[dict[str, Any], str]:
     """What to authorise with, and what to say on a 401 about a key that was held back."""
     sources = {name: settled[name] for name, one in host.parameters.items() if one.secret and settled[name] is not None}
+    stand_ins = {name: value for name, value in sources.items() if host.parameters[name].key}
+    by_hand = {name for name, value in stand_ins.items() if not isinstance(value, Variable)}
     if api_key is not None:
         if not callable(api_key) and not (isinstance(api_key, str) and api_key):
             msg = f"api_key is {'empty' if api_key == '' else type(api_key).__name__}; pass a non-empty string or a callable, or leave it out"
             raise ConfigError(msg)
-        return {**sources, "api_key": api_key}, ""
+        if by_hand:
+            msg = f"{host.name} takes api_key or {' and '.join(sorted(by_hand))}, not both"
+            raise ConfigError(msg)
+        by_hand = {"api_key"}
+    if by_hand:  # credentials belong together: those given by hand are not mixed with the environment's
+        sources = {each: value for each, value in sources.items() if each in by_hand or each not in stand_ins}
+        return sources if api_key is None else {**sources, "api_key": api_key}, ""
     found: Variable | KeyFile | None = next((Variable(name) for name in host.keys if os.environ.get(name)), None)
     if found is None and host.key_file is not None:
         found = KeyFile(host.key_file(os.environ)) or None
     name = urlsplit(url).hostname or ""
-    trusted = ours or name in LOOPBACK or any(name == own or name.endswith(f".{own}") for own in host.domains)
-    if found is not None and trusted and not any(host.parameters[each].secret and each == "ad_token" for each in sources):
+    trusted = ours or name in LOOPBACK or belongs(name, host.domains)
+    if found is not None and trusted:
         return {**sources, "api_key": found}, ""
+    held = found or next(iter(stand_ins.values()), None)
     if not trusted:
         sources = {each: value for each, value in sources.items() if not isinstance(value, Variable)}
     unsent = ""
-    if found is not None and not trusted:
-        unsent = f"the key in {found.name} was not sent, because {name} is not one of {host.name}'s own hosts: pass api_key= to send it there"
-    if host.key_required and not explicit and not sources.keys() & {"ad_token"}:
-        msg = f"{host.name} needs a key: set {' or '.join(host.keys)}, or pass api_key="
-        raise ConfigError(msg)
+    if held is not None and not trusted:
+        unsent = f"the key in {held.name} was not sent, because {name} is not one of {host.name}'s own hosts: pass api_key= to send it there"
+    if host.key_required and not explicit and not stand_ins:
+        raise ConfigError(_keyless(host))
     return sources, unsent
+
+
+def _keyless(host: Host) -> str:
+    variables = f"set {' or '.join(host.keys)}, or " if host.keys else ""
+    others = {name: one.variables for name, one in host.parameters.items() if one.key}
+    instead = f"; {' and '.join(others)} ({' and '.join(sum(others.values(), ()))}) stand in for it" if others else ""
+    return f"{host.name} needs a key: {variables}pass api_key={instead}"

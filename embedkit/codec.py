@@ -7,6 +7,7 @@ matrix: no reply is ever copied twice, and none is visible before it is checked.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
@@ -97,6 +98,8 @@ class Parameter(msgspec.Struct, frozen=True):
         variables: environment variables that may hold it, first one wins.
         required: without it nothing can be sent.
         secret: it is a credential: kept out of every repr, may be a callable, handed to `authorise`.
+        key: it stands in for the API key (an access key, a token): one of the two is needed, and given by hand it silences
+            the other's variables.
         choices: what it may be; empty: anything.
         help: one line on what it is.
     """
@@ -104,6 +107,7 @@ class Parameter(msgspec.Struct, frozen=True):
     variables: tuple[str, ...] = ()
     required: bool = False
     secret: bool = False
+    key: bool = False
     choices: tuple[str, ...] = ()
     help: str = ""
 
@@ -127,6 +131,45 @@ def _as_given(base_url: str, target: Target) -> str:  # noqa: ARG001 (the shape 
     return base_url
 
 
+def filled(base_url: str, target: Target) -> str:
+    """The host's own base URL with each `{name}` in it replaced by the parameter of that name; any other is used as given."""
+    if base_url != target.host.base_url:
+        return base_url
+    for name in re.findall(r"{(\w+)}", base_url):
+        value, declared = target.parameters.get(name), target.host.parameters[name]
+        if value is None:
+            where = f" or set {' or '.join(declared.variables)}" if declared.variables else ""
+            msg = f"{target.host.name} needs {name} ({declared.help}): pass {name}={where}; or pass base_url="
+            raise ConfigError(msg)
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", value):  # anything else could name another host
+            msg = f"{name}={value!r}: it becomes part of {base_url}, so letters, digits, dots and hyphens only"
+            raise ConfigError(msg)
+        base_url = base_url.replace(f"{{{name}}}", value)
+    return base_url
+
+
+def belongs(name: str | None, domains: Collection[str]) -> bool:
+    """True where a host name is one of the domains or lies below one; a `*` in a domain stands for one label."""
+    labels = (name or "").lower().split(".")[::-1]
+    wanted = [domain.split(".")[::-1] for domain in domains]
+    return any(
+        len(parts) <= len(labels) and all(part in ("*", label) for part, label in zip(parts, labels, strict=False))
+        for parts in wanted
+    )
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """How a key is exchanged for a token that ends. Both functions are pure; the engine asks, keeps and renews.
+
+    Attributes:
+        ask: the request for a token, given the credentials; None where the key is a token already.
+        read: the token in the answer, which then takes the key's place, and for how many seconds it holds.
+    """
+
+    ask: Callable[[Mapping[str, str]], Request | None]
+    read: Callable[[Response], tuple[str, float]]
+
+
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """Where and as whom: one row of data per provider.
 
@@ -138,17 +181,20 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         keys: environment variables that may hold the key, first one wins; empty: none is ever read.
         key_file: `key_file(environment)`, the path of a file that may hold the key where no variable does.
         key_required: refuse to start without a key (an explicit `base_url` lifts this).
-        domains: hosts (and their subdomains) that a key from the environment may go to, besides loopback.
+        domains: hosts (and their subdomains) that a key from the environment may go to, besides loopback; see `belongs`.
         url_variables: environment variables that may hold the base URL.
         read_url: how such a variable is read, by the provider's own rules.
         locate: `locate(base_url, target)`, the last word on the base URL (Azure puts the deployment in the path).
-        authorise: `authorise(request, credentials, now)`, pure; asked on every attempt.
+        authorise: `authorise(request, credentials, now)`, pure; asked on every attempt. The credentials hold the host's own
+            parameters too: a signature names its region.
+        grant: how the key becomes a token, where the API takes none but tokens.
         parameters: further keywords of `connect`.
         quirks: keywords of the dialect.
         limits: what one request may hold.
         accepts_empty: an empty text is embedded rather than refused.
         timeout: seconds one attempt may take, unless the caller says otherwise.
         catalogue: which models of the catalogue live here (a family's name); empty: the host's own name.
+        known_as: `known_as(model)`, the model's name in the catalogue (Bedrock's names may carry a region).
         down: what to say when nothing listens there.
     """
 
@@ -164,12 +210,14 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     read_url: Callable[[str], str] = str
     locate: Callable[[str, Target], str] = _as_given
     authorise: Callable[[Request, Mapping[str, str], float], Request] = bearer
+    grant: Grant | None = None
     parameters: Mapping[str, Parameter] = {}
     quirks: Mapping[str, Any] = {}
     limits: Limits = Limits()
     accepts_empty: bool = False
     timeout: float = 120.0
     catalogue: str = ""
+    known_as: Callable[[str], str] = str
     down: str = ""
 
 
@@ -223,6 +271,19 @@ def widths(facts: ModelFacts | None) -> str:
     some = facts.widths
     more = f"any from {some[0]} to {some[-1]}" if isinstance(some, range) else ", ".join(map(str, some))
     return " or ".join(filter(None, (str(facts.dimensions or ""), more))) + " components"
+
+
+def parted(extra: Mapping[str, Any], names: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(these fields, the others) of `extra`: where a body says things per text, that is where they go."""
+    return {name: extra[name] for name in names if name in extra}, {name: extra[name] for name in extra if name not in names}
+
+
+def lone(texts: Sequence[str], host: str) -> str:
+    """The one text, for a route that takes no more (a limit that `connect(limits=)` may have lifted)."""
+    if len(texts) != 1:
+        msg = f"{host} takes one text per request with this model, and got {len(texts)}: leave limits= out"
+        raise ConfigError(msg)
+    return texts[0]
 
 
 def meanings(facts: ModelFacts | None, *extra: str) -> set[str]:
@@ -449,6 +510,12 @@ def normalise(rows: NDArray[Any]) -> None:
     rows /= lengths[:, None].astype(rows.dtype)
 
 
+def levelled(rows: NDArray[Any], options: Options, facts: ModelFacts | None) -> None:
+    """Make unit length, in place, what a provider has cut to width and left at that (part 2, C5)."""
+    if options.dimensions not in (None, facts and facts.dimensions) and options.normalize is not False:
+        normalise(rows)
+
+
 def quantised(rows: NDArray[Any], dtype: DType) -> NDArray[Any]:
     """Float rows in a smaller dtype, made on the client for providers that cannot.
 
@@ -475,6 +542,7 @@ __all__ = [
     "JSON",
     "UNREADABLE",
     "Codec",
+    "Grant",
     "Host",
     "Out",
     "Parameter",
@@ -482,18 +550,23 @@ __all__ = [
     "Target",
     "Vector",
     "bearer",
+    "belongs",
     "compact",
     "counted",
+    "filled",
     "finite",
     "in_order",
     "inside",
     "known_width",
+    "levelled",
     "listing",
+    "lone",
     "matrix",
     "meanings",
     "normalise",
     "only",
     "parsed",
+    "parted",
     "pooled",
     "prefixed",
     "prompt",

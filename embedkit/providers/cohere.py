@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Target, Vector, compact, inside, matrix, only, parsed, read, to_json
+from ..codec import JSON, Host, Out, Target, Vector, belongs, compact, inside, matrix, only, parsed, read, to_json
 from ..errors import DecodeError
 
 _PURPOSES = {
@@ -96,8 +96,7 @@ def address(value: str) -> str:
 
 def _locate(base_url: str, target: Target) -> str:
     """Cohere's own hosts speak version 2, whatever version the base URL ends in; elsewhere it is used as given."""
-    name = urlsplit(base_url).hostname or ""
-    ours = any(name == own or name.endswith(f".{own}") for own in target.host.domains)
+    ours = belongs(urlsplit(base_url).hostname, target.host.domains)
     return address(base_url) if ours and base_url.rstrip("/").endswith("/v1") else base_url
 
 

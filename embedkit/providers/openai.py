@@ -33,7 +33,7 @@ from ..codec import (
     to_json,
     with_headers,
 )
-from ..errors import ConfigError, DecodeError
+from ..errors import DecodeError
 
 
 class Dialect(msgspec.Struct, frozen=True):
@@ -125,11 +125,8 @@ def _organised(request: Request, credentials: Mapping[str, str], now: float) -> 
 
 
 def _azure_key(request: Request, credentials: Mapping[str, str], now: float) -> Request:
-    """Azure: an Entra token as Bearer, a key as `api-key` (wire reference 1A.1, 1A.2)."""
+    """Azure: an Entra token as Bearer, a key as `api-key`; of two in the environment the token (wire reference 1A.1, 1A.2)."""
     if token := credentials.get("ad_token"):
-        if credentials.get("api_key"):
-            msg = "azure takes api_key or ad_token, not both"
-            raise ConfigError(msg)
         return bearer(request, {"api_key": token}, now)
     key = credentials.get("api_key")
     return with_headers(request, {"api-key": key}) if key else request
@@ -151,7 +148,7 @@ def _azure_url(base_url: str, target: Target) -> str:
 _OPENAI = Limits(max_texts=2048, max_tokens=250_000, max_text_tokens=8191)  # of 300,000: the count is an estimate (7.3)
 _AZURE = {
     "api_version": Parameter(("OPENAI_API_VERSION",), help="a dated version selects the classic URL, e.g. 2024-10-21"),
-    "ad_token": Parameter(("AZURE_OPENAI_AD_TOKEN",), secret=True, help="Entra token, or a callable giving one"),
+    "ad_token": Parameter(("AZURE_OPENAI_AD_TOKEN",), secret=True, key=True, help="Entra token, or a callable giving one"),
 }
 
 HOSTS = (

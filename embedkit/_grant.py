@@ -1,0 +1,75 @@
+"""A token that was bought with a key: asked for when first needed, renewed before it ends, by one caller at a time.
+
+What to ask and how to read the answer is the host's (`codec.Grant`, pure); keeping the token is done here, with the time as an
+argument. The exchange goes through the same `Exchange` as every request, inside the attempt, so that a failure of it is retried
+like any other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._refusal import judge
+from .errors import ApiError, AuthError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from ._types import Request, Response
+    from .codec import Grant
+
+SPENT = 0.9  # of a token's life; it is renewed then, so that none ends on its way
+FRESH = 60.0  # seconds; a token refused at this age is refused for good
+
+
+class Wallet:
+    """Holds the token of one embedder."""
+
+    def __init__(self, grant: Grant, provider: str) -> None:
+        self.token = ""
+        self._grant = grant
+        self._provider = provider
+        self._since = self._until = 0.0
+
+    async def pay(
+        self,
+        credentials: Mapping[str, str],
+        ask: Callable[[Request], Awaitable[Response]],
+        turn: AbstractAsyncContextManager[object],
+        clock: Callable[[], float],
+    ) -> dict[str, str]:
+        """The credentials with the token in place of the key. `turn` lets one caller of a loop in at a time.
+
+        Raises:
+            AuthError: the key is refused; other ApiErrors as the exchange answers them.
+        """
+        request = self._grant.ask(credentials)
+        if request is None:
+            return dict(credentials)
+        async with turn:
+            if clock() >= self._until:
+                response = await ask(request)
+                if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
+                    raise self._refused(response, clock())
+                self.token, seconds = self._grant.read(response)
+                self._since = clock()
+                self._until = self._since + seconds * SPENT
+        return {**credentials, "api_key": self.token}
+
+    def drop(self, now: float) -> bool:
+        """Forget a token that was refused; True where a new one may do better."""
+        if not self.token or now - self._since < FRESH:
+            return False
+        self.token, self._until = "", 0.0
+        return True
+
+    def _refused(self, response: Response, now: float) -> ApiError:
+        error = judge(response, provider=self._provider, model="", message="", now=now)
+        if error.retryable:
+            return error
+        message = f"the key was not exchanged for a token: {error.message}"
+        return AuthError(message, status=error.status, code=error.code, request_id=error.request_id, body=error.body)
+
+
+__all__ = ["FRESH", "SPENT", "Wallet"]

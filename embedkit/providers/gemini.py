@@ -1,0 +1,117 @@
+"""Google's Gemini API. https://ai.google.dev/api/embeddings
+
+Always `:batchEmbedContents` with one element per text: several parts in one content would be fused into one vector. The first
+generation takes the task as a field; the second ignores that and wants it in the text, so its prefixes stand in the catalogue
+(wire reference, part 2, 5). Over-long texts are cut, whatever one asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+import msgspec
+
+from .._types import Limits, Options, Reply, Request, Response
+from ..codec import (
+    JSON,
+    Host,
+    Out,
+    Target,
+    Vector,
+    compact,
+    inside,
+    levelled,
+    matrix,
+    only,
+    parsed,
+    parted,
+    prefixed,
+    read,
+    to_json,
+    with_headers,
+)
+from ..errors import DecodeError
+
+_TASKS = {
+    "query": "RETRIEVAL_QUERY",
+    "document": "RETRIEVAL_DOCUMENT",
+    "classification": "CLASSIFICATION",
+    "clustering": "CLUSTERING",
+    "similarity": "SEMANTIC_SIMILARITY",
+}
+_EACH = ("taskType", "title")  # fields of one text: where `extra` has them, they go to every one
+
+
+class _Values(msgspec.Struct, frozen=True, gc=False):
+    values: Vector
+
+
+class _Usage(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    prompt_token_count: int | None = None  # second generation only (recorded)
+
+
+class _Reply(msgspec.Struct, frozen=True, rename="camel"):
+    embeddings: list[_Values] | None = None
+    embedding: _Values | None = None  # of :embedContent, which a gateway may have asked
+    usage_metadata: _Usage | None = None
+
+
+_decoder = msgspec.json.Decoder(_Reply)
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """Gemini's dialect. A narrower vector comes un-normalised from the first generation, and is made unit length here."""
+
+    target: Target
+
+    @property
+    def limits(self) -> Limits:
+        return self.target.host.limits
+
+    def encode(self, texts: Sequence[str], options: Options) -> Request:
+        target, facts = self.target, self.target.facts
+        only(options, target.host.name, dtype=("float32",), truncate=("end",), input_type=_TASKS)
+        name = f"models/{_bare(target.model)}"
+        in_text = facts is not None and bool(facts.prefixes)
+        each = compact(
+            model=name,
+            taskType=None if in_text else _TASKS.get(options.input_type or ""),
+            outputDimensionality=options.dimensions,
+        )
+        own, rest = parted(options.extra, _EACH)
+        requests = [{**each, **own, "content": {"parts": [{"text": text}]}} for text in prefixed(texts, options, facts)]
+        url = target.url(f"/{quote(name)}:batchEmbedContents")
+        return Request(url, to_json({"requests": requests, **rest}), JSON)
+
+    def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
+        reply = parsed(_decoder, response)
+        items = reply.embeddings if reply.embedding is None else [reply.embedding]
+        if items is None:
+            raise inside(response) or DecodeError("the reply has no embeddings")
+        rows = matrix([item.values for item in items], options, count, out)
+        levelled(rows, options, self.target.facts)
+        return Reply(rows, "", reply.usage_metadata.prompt_token_count if reply.usage_metadata else None)
+
+    def explain(self, response: Response) -> str:
+        return read(response).message
+
+
+def _bare(model: str) -> str:
+    """The name without the collection Google's own docs put before it."""
+    return model.removeprefix("models/")
+
+
+def _keyed(request: Request, credentials: Mapping[str, str], now: float) -> Request:  # noqa: ARG001 (the shape of `authorise`)
+    """The key in a header: in the URL, where it may also stand, every log would hold it."""
+    key = credentials.get("api_key")
+    return with_headers(request, {"x-goog-api-key": key}) if key else request
+
+
+HOSTS = (
+    Host(
+        name="gemini", dialect=Dialect, base_url="https://generativelanguage.googleapis.com/v1", segment="/v1",
+        keys=("GOOGLE_API_KEY", "GEMINI_API_KEY"), key_required=True, domains=("generativelanguage.googleapis.com",),
+        authorise=_keyed, known_as=_bare, limits=Limits(max_texts=100),  # more: 400 "at most 100 requests can be in one batch"
+    ),
+)  # fmt: skip

@@ -1,0 +1,87 @@
+"""Snowflake Cortex's EMBED. https://docs.snowflake.com/en/user-guide/snowflake-cortex/cortex-rest-api
+
+The OpenAI envelope with two differences: the texts are called `text`, and each `embedding` is a list with one list in it (wire
+reference, part 2, 16). There is no switch for queries, width, dtype or truncation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from .._types import Limits, Options, Reply, Request, Response
+from ..codec import JSON, Host, Out, Parameter, Target, Vector, filled, in_order, matrix, only, parsed, read, to_json
+from ..errors import DecodeError
+
+
+class _Item(msgspec.Struct, frozen=True, gc=False):
+    embedding: list[Vector]
+    index: int | None = None
+
+
+class _Usage(msgspec.Struct, frozen=True, gc=False):
+    total_tokens: int | None = None
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    data: list[_Item]
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+_decoder = msgspec.json.Decoder(_Reply)
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """Cortex's dialect."""
+
+    target: Target
+    sends_dimensions = False
+
+    @property
+    def limits(self) -> Limits:
+        return self.target.host.limits
+
+    def encode(self, texts: Sequence[str], options: Options) -> Request:
+        target = self.target
+        only(options, target.host.name, dtype=("float32",), truncate=(), input_type=("query", "document"))
+        kind = target.parameters.get("token_type")
+        headers = {**JSON, "x-snowflake-authorization-token-type": kind} if kind else JSON
+        body = {"text": texts, "model": target.model, **options.extra}
+        return Request(target.url("/cortex/inference:embed"), to_json(body), headers)
+
+    def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
+        reply = parsed(_decoder, response)
+        order = in_order([item.index for item in reply.data], count) if len(reply.data) == count else None
+        items = [reply.data[place] for place in order] if order else reply.data
+        if any(len(item.embedding) != 1 for item in items):
+            msg = f"a text came back with {', '.join(str(len(item.embedding)) for item in items[:8])} embeddings, not one"
+            raise DecodeError(msg)
+        rows = matrix([item.embedding[0] for item in items], options, count, out)
+        return Reply(rows, reply.model or "", reply.usage.total_tokens if reply.usage else None)
+
+    def explain(self, response: Response) -> str:
+        return read(response).message
+
+
+def _locate(base_url: str, target: Target) -> str:
+    """An underscore of an account's name is a hyphen in its host's (docs.snowflake.com, cortex-agent-sdk/authentication)."""
+    located = filled(base_url, target)
+    return located if located == base_url else located.replace("_", "-")
+
+
+HOSTS = (
+    Host(
+        name="snowflake", dialect=Dialect, base_url="https://{account}.snowflakecomputing.com/api/v2", segment="/api/v2",
+        keys=("SNOWFLAKE_PAT", "SNOWFLAKE_TOKEN", "SNOWFLAKE_JWT"), key_required=True, domains=("snowflakecomputing.com",),
+        locate=_locate,
+        parameters={
+            "account": Parameter(("SNOWFLAKE_ACCOUNT", "SNOWFLAKE_ACCOUNT_ID"), help="the account's identifier, like myorg-account1"),
+            "token_type": Parameter(
+                choices=("PROGRAMMATIC_ACCESS_TOKEN", "OAUTH", "KEYPAIR_JWT"), help="what api_key is, where Snowflake must be told"
+            ),
+        },
+        limits=Limits(max_texts=32),  # a choice: no page names a limit
+    ),
+)  # fmt: skip

@@ -1,0 +1,163 @@
+"""Google's Vertex AI. https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api
+
+Two shapes: `:predict` for the text models and gemini-embedding-001, `:embedContent` for later Gemini models (wire reference, part 2,
+6.1 and 6.2; recorded). Either cuts an over-long text unless told not to, so that is always said. The token is the caller's:
+`api_key` is an OAuth access token or a callable that gives one, asked on every attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from .._types import Limits, Options, Reply, Request, Response
+from ..codec import (
+    JSON,
+    Host,
+    Out,
+    Parameter,
+    Target,
+    Vector,
+    bearer,
+    compact,
+    inside,
+    levelled,
+    lone,
+    matrix,
+    only,
+    parsed,
+    parted,
+    prefixed,
+    read,
+    to_json,
+    with_headers,
+)
+from ..errors import ConfigError, DecodeError
+
+_TASKS = {
+    "query": "RETRIEVAL_QUERY",
+    "document": "RETRIEVAL_DOCUMENT",
+    "classification": "CLASSIFICATION",
+    "clustering": "CLUSTERING",
+    "similarity": "SEMANTIC_SIMILARITY",
+}
+_EACH = ("task_type", "title")  # fields of one instance: where `extra` has them, they go to every one
+
+
+class _Statistics(msgspec.Struct, frozen=True, gc=False):
+    token_count: float | None = None
+
+
+class _Values(msgspec.Struct, frozen=True, gc=False):
+    values: Vector
+    statistics: _Statistics | None = None
+
+
+class _Prediction(msgspec.Struct, frozen=True, gc=False):
+    embeddings: _Values
+
+
+class _Usage(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    prompt_token_count: int | None = None
+
+
+class _Reply(msgspec.Struct, frozen=True, rename="camel"):
+    predictions: list[_Prediction] | None = None
+    embedding: _Values | None = None
+    usage_metadata: _Usage | None = None
+
+
+_decoder = msgspec.json.Decoder(_Reply)
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """Vertex's dialect: an over-long text is refused unless `truncate="end"`."""
+
+    target: Target
+
+    @property
+    def limits(self) -> Limits:
+        """A Gemini model takes one text per request (part 2, 6.1; vercel/ai's client for the second generation)."""
+        return Limits(max_texts=1) if "gemini" in self.target.model else self.target.host.limits
+
+    @property
+    def _later(self) -> bool:
+        return "gemini" in self.target.model and self.target.model != "gemini-embedding-001"
+
+    def encode(self, texts: Sequence[str], options: Options) -> Request:
+        target, facts = self.target, self.target.facts
+        only(options, target.host.name, dtype=("float32",), truncate=("end", "error"), input_type=_TASKS)
+        task = None if facts is not None and facts.prefixes else _TASKS.get(options.input_type or "")
+        texts = prefixed(texts, options, facts)
+        settings = compact(outputDimensionality=options.dimensions, autoTruncate=options.truncate == "end")
+        body: dict[str, Any]
+        if self._later:
+            config = compact(taskType=task) | settings
+            body = {"content": {"parts": [{"text": lone(texts, target.host.name)}]}, "embedContentConfig": config}
+            return Request(self._url("embedContent"), to_json({**body, **options.extra}), JSON)
+        own, rest = parted(options.extra, _EACH)
+        body = {"instances": [{"content": text, **compact(task_type=task), **own} for text in texts], "parameters": settings}
+        return Request(self._url("predict"), to_json({**body, **rest}), JSON)
+
+    def _url(self, verb: str) -> str:
+        return self.target.url(f"/models/{quote(self.target.model, safe='')}:{verb}")
+
+    def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
+        reply = parsed(_decoder, response)
+        if reply.predictions is not None:
+            items = [prediction.embeddings for prediction in reply.predictions]
+            counts = [item.statistics.token_count if item.statistics else None for item in items]
+        elif reply.embedding is not None:
+            items, counts = [reply.embedding], [reply.usage_metadata.prompt_token_count if reply.usage_metadata else None]
+        else:
+            raise inside(response) or DecodeError("the reply has no embeddings")
+        rows = matrix([item.values for item in items], options, count, out)
+        levelled(rows, options, self.target.facts)
+        known = [number for number in counts if number is not None]
+        return Reply(rows, "", int(sum(known)) if len(known) == count else None)
+
+    def explain(self, response: Response) -> str:
+        return read(response).message
+
+
+def _locate(base_url: str, target: Target) -> str:
+    """The host of the location, then project and location; a base URL that says where publishers are is used as it is."""
+    if "/publishers/" in base_url:
+        return base_url
+    name = target.host.name
+    project, location = target.parameters.get("project"), target.parameters.get("location") or "global"
+    if project is None:
+        msg = (
+            f"{name} needs project (a Google Cloud project): pass project= or set GOOGLE_CLOUD_PROJECT; with a key of express mode, "
+            f"which has none: base_url='{target.host.base_url}/publishers/google'"
+        )
+        raise ConfigError(msg)
+    if base_url == target.host.base_url and location != "global":
+        where = f"aiplatform.{location}.rep" if location in ("us", "eu") else f"{quote(location, safe='')}-aiplatform"
+        base_url = base_url.replace("aiplatform", where)
+    place = f"/projects/{quote(project, safe=':')}/locations/{quote(location, safe='')}/publishers/google"
+    return msgspec.structs.replace(target, base_url=base_url).url(place)
+
+
+def _authorised(request: Request, credentials: Mapping[str, str], now: float) -> Request:
+    """An OAuth token as Bearer; without a project in the path it is express mode, and the key one of the API (part 2, 6)."""
+    key = credentials.get("api_key")
+    if not key or "/projects/" in request.url:
+        return bearer(request, credentials, now)
+    return with_headers(request, {"x-goog-api-key": key})
+
+
+HOSTS = (
+    Host(
+        name="vertex", dialect=Dialect, base_url="https://aiplatform.googleapis.com/v1beta1", segment="/v1beta1",
+        key_required=True, domains=("aiplatform.googleapis.com",), locate=_locate, authorise=_authorised,
+        parameters={
+            "project": Parameter(("GOOGLE_CLOUD_PROJECT",), help="a Google Cloud project"),
+            "location": Parameter(("GOOGLE_CLOUD_LOCATION",), help="a region like us-central1, a multi-region (us, eu), or global"),
+        },
+        limits=Limits(max_texts=250, max_tokens=16_000),  # of 20,000: the count is an estimate (part 2, 6.1)
+    ),
+)  # fmt: skip

@@ -1,0 +1,111 @@
+"""IBM watsonx.ai. https://cloud.ibm.com/apidocs/watsonx-ai#text-embeddings
+
+The API takes tokens of IBM Cloud's IAM. An API key is exchanged for one before the first request, and again before it ends; a key
+with a dot in it is such a token already (a JWT), and goes out as it is (wire reference, part 2, 17; observed, 8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from .._types import Limits, Options, Reply, Request, Response
+from ..codec import JSON, Grant, Host, Out, Parameter, Target, Vector, compact, matrix, only, parsed, prefixed, read, to_json
+from ..errors import ConfigError
+
+_VERSION = "2026-10-14"  # what ibm-watsonx-ai 1.8.1 sends
+_IAM = "https://iam.cloud.ibm.com/identity/token"
+
+
+class _Result(msgspec.Struct, frozen=True, gc=False):
+    embedding: Vector
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    results: list[_Result]  # in input order, without an index
+    model_id: str | None = None
+    input_token_count: int | None = None
+
+
+class _Token(msgspec.Struct, frozen=True):
+    access_token: str
+    expires_in: float = 3600.0
+
+
+_decoder = msgspec.json.Decoder(_Reply)
+_token = msgspec.json.Decoder(_Token)
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """watsonx's dialect: an over-long text is refused, unless `truncate="end"` and the catalogue knows where to cut."""
+
+    target: Target
+    sends_dimensions = False
+
+    @property
+    def limits(self) -> Limits:
+        return self.target.host.limits
+
+    def encode(self, texts: Sequence[str], options: Options) -> Request:
+        target, facts, given = self.target, self.target.facts, self.target.parameters
+        cuts = ("end", "error") if facts is not None and facts.tokens is not None else ("error",)
+        purposes = {"query", "document", *(facts.prefixes if facts is not None else ())}
+        only(options, target.host.name, dtype=("float32",), truncate=cuts, input_type=purposes)
+        cut = {"truncate_input_tokens": facts.tokens} if options.truncate == "end" and facts is not None else None
+        body = compact(
+            model_id=target.model,
+            inputs=prefixed(texts, options, facts),
+            project_id=None if given.get("space_id") else given.get("project_id"),  # one of the two; a space is always meant
+            space_id=given.get("space_id"),
+            parameters=cut,
+        )
+        return Request(target.url("/text/embeddings"), to_json({**body, **options.extra}), JSON)
+
+    def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
+        reply = parsed(_decoder, response)
+        rows = matrix([result.embedding for result in reply.results], options, count, out)
+        return Reply(rows, reply.model_id or "", reply.input_token_count)
+
+    def explain(self, response: Response) -> str:
+        return read(response).message
+
+
+def _locate(base_url: str, target: Target) -> str:
+    """The version of the API goes with every request."""
+    given = target.parameters
+    if not given.get("project_id") and not given.get("space_id"):
+        msg = "watsonx needs project_id or space_id: pass one, or set WATSONX_PROJECT_ID"
+        raise ConfigError(msg)
+    return base_url if "?" in base_url else f"{base_url}?version={quote(given.get('version', _VERSION), safe='')}"
+
+
+def _ask(credentials: Mapping[str, str]) -> Request | None:
+    key = credentials["api_key"]
+    if "." in key:
+        return None
+    form = urlencode({"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": key})
+    headers = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
+    return Request(credentials.get("iam_url", _IAM), form.encode(), headers)
+
+
+def _read(response: Response) -> tuple[str, float]:
+    token = parsed(_token, response)
+    return token.access_token, token.expires_in
+
+
+HOSTS = (
+    Host(
+        name="watsonx", dialect=Dialect, segment="/ml/v1",
+        keys=("WATSONX_APIKEY", "WATSONX_API_KEY"), key_required=True, domains=("ml.cloud.ibm.com",),
+        url_variables=("WATSONX_URL",), locate=_locate, grant=Grant(_ask, _read),
+        parameters={
+            "project_id": Parameter(("WATSONX_PROJECT_ID",), help="the project to bill"),
+            "space_id": Parameter(help="a deployment space, instead of a project"),
+            "version": Parameter(help=f"date of the API's behaviour, {_VERSION} unless said"),
+            "iam_url": Parameter(help=f"where keys become tokens, {_IAM} unless said"),
+        },
+        limits=Limits(max_texts=1000),
+    ),
+)  # fmt: skip
