@@ -84,7 +84,17 @@ class KeyFile(str):
 class Signer:
     """Puts the credentials on a request, afresh on every attempt: tokens expire between tries."""
 
-    def __init__(self, target: Target, sources: Mapping[str, Source], headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        target: Target,
+        sources: Mapping[str, Source],
+        headers: Mapping[str, str],
+        *,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._now = now
+        self._clock = clock
         self._host = target.host
         self._public = target.parameters
         self._wallet = Wallet(self._host.grant, self._host.name) if self._host.grant is not None else None
@@ -106,10 +116,10 @@ class Signer:
             self._secrets = Secrets({name: await _asked(name, source) for name, source in self._sources.items()})
         known = {**self._public, **self._secrets}
         if self._wallet is not None and exchange is not None and turn is not None and "api_key" in known:
-            known = await self._wallet.pay(known, exchange, turn, time.monotonic)
+            known = await self._wallet.pay(known, exchange, turn, self._clock)
         # The caller's own headers go under the signature, and win.
         request = with_headers(request, self._headers) if self._headers else request
-        signed = self._host.authorise(request, Secrets(known), time.time())
+        signed = self._host.authorise(request, Secrets(known), self._now())
         return with_headers(signed, self._headers) if self._headers else signed
 
     def hide(self, text: str) -> str:
@@ -122,7 +132,7 @@ class Signer:
 
     def renew(self) -> bool:
         """True where the token was refused for its age, and the next attempt comes with a new one."""
-        return self._wallet is not None and self._wallet.drop(time.monotonic())
+        return self._wallet is not None and self._wallet.drop(self._clock())
 
 
 async def _asked(name: str, source: Source) -> str:

@@ -24,6 +24,9 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "OLLAMA_HOST", "EMBEDKIT_MODEL", "EMBEDKIT_MODEL_DIR", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_VERSION",
         "CO_API_URL", "ATLAS_API_PATH", "VOYAGE_API_KEY_PATH", "CLOUDFLARE_ACCOUNT_ID",
+        "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_BEARER_TOKEN_BEDROCK", "AWS_REGION", "AWS_DEFAULT_REGION",
+        "GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION", "SNOWFLAKE_ACCOUNT", "SNOWFLAKE_ACCOUNT_ID", "SNOWFLAKE_PAT",
+        "SNOWFLAKE_JWT", "WATSONX_APIKEY", "WATSONX_PROJECT_ID", "WATSONX_URL",
     ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_TOKEN_PATH", os.devnull)  # nor the key in a file of its user
