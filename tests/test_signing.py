@@ -259,6 +259,24 @@ async def test_keys_of_the_environment_go_to_bedrock_only(monkeypatch, base_url,
     assert ("authorization" in exchange.requests[0].headers) is sent
 
 
+@pytest.mark.parametrize(
+    ("model", "price"),
+    [
+        ("amazon.titan-embed-text-v2:0", 0.02),
+        ("us.cohere.embed-v4:0", 0.12),
+        ("arn:aws:bedrock:us-east-1:1:inference-profile/global.cohere.embed-v4:0", 0.12),
+        ("arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-2-multimodal-embeddings-v1:0", 0.135),
+        ("amazon.titan-embed-text-v9:0", None),
+    ],
+)
+def test_a_model_is_known_by_all_its_names(model, price):
+    """A bare id, an inference profile and an ARN find the same model in the catalogue; the address keeps the name as given."""
+    embedder, _ = connected([], model=model, api_key="k")
+
+    assert embedder.price == price
+    assert embedder.model == model
+
+
 @pytest.mark.anyio
 async def test_a_signature_is_for_the_region_of_the_host():
     """An address that names its region is signed for that one, whatever AWS_REGION says."""
