@@ -85,6 +85,22 @@ async def test_what_the_api_cuts_is_made_unit_length(options, length):
 
 
 @pytest.mark.anyio
+async def test_extra_reaches_every_text():
+    """What the APIs say per text goes into each of them; the rest stays where `extra` puts it, at the top."""
+    extra = {"taskType": "CODE_RETRIEVAL_QUERY", "task_type": "CODE_RETRIEVAL_QUERY", "title": "t", "labels": {"a": "b"}}
+    one, first = connected(gemini, **GEMINI, input_type="query", extra=extra)
+    await one.embed(["a", "b"])
+    reply = {"predictions": [{"embeddings": {"values": [1.0]}}]}
+    two, second = connected([reply], **VERTEX, input_type="query", extra=extra)
+    await two.embed(["a"])
+
+    assert [(each["taskType"], each["title"]) for each in first.bodies[0]["requests"]] == [("CODE_RETRIEVAL_QUERY", "t")] * 2
+    assert first.bodies[0].keys() == {"requests", "task_type", "labels"}
+    assert second.bodies[0]["instances"] == [{"content": "a", "task_type": "CODE_RETRIEVAL_QUERY", "title": "t"}]
+    assert second.bodies[0].keys() == {"instances", "parameters", "taskType", "labels"}
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("given", "options"),
     [
