@@ -121,6 +121,12 @@ class Target(msgspec.Struct, frozen=True):
     facts: ModelFacts | None = None
     parameters: Mapping[str, Any] = {}
 
+    @property
+    def limits(self) -> Limits:
+        """The host's, and how long a text the model takes, where the catalogue knows it: not every API says so when it cuts."""
+        tokens = self.facts.tokens if self.facts is not None else None
+        return msgspec.structs.replace(self.host.limits, max_text_tokens=tokens) if tokens else self.host.limits
+
     def url(self, route: str) -> str:
         """The base URL with a route appended; a query in the base URL stays at the end."""
         base, mark, query = self.base_url.partition("?")

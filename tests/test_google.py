@@ -85,6 +85,20 @@ async def test_what_the_api_cuts_is_made_unit_length(options, length):
 
 
 @pytest.mark.anyio
+async def test_a_text_too_long_is_told_by_the_catalogue():
+    """The Gemini API cuts in silence, so a text beyond the model's tokens goes out in pieces where the mean is asked for."""
+    embedder, exchange = connected(gemini, **GEMINI, long_text="mean")
+    text = " ".join(map(str, range(4000)))
+    result = await embedder.embed([text])
+    pieces = [each["content"]["parts"][0]["text"] for each in exchange.bodies[0]["requests"]]
+
+    assert embedder.limits.max_text_tokens == 2048
+    assert len(pieces) > 1
+    assert "".join(pieces) == text
+    assert result.vectors.shape == (1, 2)
+
+
+@pytest.mark.anyio
 async def test_extra_reaches_every_text():
     """What the APIs say per text goes into each of them; the rest stays where `extra` puts it, at the top."""
     extra = {"taskType": "CODE_RETRIEVAL_QUERY", "task_type": "CODE_RETRIEVAL_QUERY", "title": "t", "labels": {"a": "b"}}

@@ -81,7 +81,8 @@ class Dialect(msgspec.Struct, frozen=True):
     @property
     def limits(self) -> Limits:
         """A Gemini model takes one text per request (part 2, 6.1; vercel/ai's client for the second generation)."""
-        return Limits(max_texts=1) if "gemini" in self.target.model else self.target.host.limits
+        limits = self.target.limits
+        return msgspec.structs.replace(limits, max_texts=1) if "gemini" in self.target.model else limits
 
     @property
     def _later(self) -> bool:

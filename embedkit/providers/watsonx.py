@@ -46,7 +46,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
     @property
     def limits(self) -> Limits:
-        return self.target.host.limits
+        return self.target.limits
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts, given = self.target, self.target.facts, self.target.parameters
