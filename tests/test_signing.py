@@ -7,6 +7,8 @@ import re
 from datetime import UTC, datetime
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 import embedkit
 from embedkit import ConfigError, RetryPolicy
@@ -145,6 +147,32 @@ async def test_what_is_sent_is_what_was_signed():
     assert "x-team" in taken(again["authorization"])[0]
     assert json.loads(request.body) == {"inputText": "hello", "dimensions": 2, "embeddingTypes": ["float"]}
     assert result.vectors.shape == (1, 2)
+
+
+@pytest.mark.anyio
+async def test_the_receiver_can_verify_it():
+    """What arrives at a socket, path and Host header as they came, has the signature it was sent with."""
+    arrived = []
+
+    async def receive(request):
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        arrived.append(Request(f"http://{headers['host']}{request.raw_path}", await request.read(), headers))
+        return web.json_response(REPLY)
+
+    app = web.Application()
+    app.router.add_post("/{path:.*}", receive)
+    async with TestServer(app) as server:
+        arn = "arn:aws:bedrock:us-east-1:1:foundation-model/amazon.titan-embed-text-v2:0"
+        async with embedkit.connect(
+            f"bedrock:{arn}", base_url=str(server.make_url("")), region="us-east-1", **KEYS
+        ) as embedder:
+            await embedder.embed(["größe"])
+    (request,) = arrived
+    names, signature = taken(request.headers["authorization"])
+    plain = {name: request.headers[name] for name in names.split(";") if name not in ("host", "x-amz-date")}
+
+    assert "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Afoundation-model%2Famazon.titan-embed-text-v2%3A0/" in request.url
+    assert taken(signed(request.url, request.body, plain, now=stamp(request))["authorization"]) == (names, signature)
 
 
 @pytest.mark.anyio
