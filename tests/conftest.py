@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,18 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no recorded exchanges: {SHARED.name}/ is not beside the checkout")
     return SHARED
+
+
+NOTES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Add a line to the summary of the run: what was proved, and what was set aside."""
+    return request.config.stash.setdefault(NOTES, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print what tests had to tell."""
+    for line in config.stash.get(NOTES, []):
+        terminalreporter.write_line(line)
