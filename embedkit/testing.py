@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from inspect import isawaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,8 +124,9 @@ async def check_codec(folder: str | Path) -> int:
     `expect`: `vectors`, or `shape`, with `tokens` and `model`; or `error` (a class of `embedkit.errors`) with any of its attributes.
     Where the codec asks something first, `probe` may hold the body of the answer; that exchange is not part of the golden.
 
-    From every success follow four more checks: a reply in another order (where it carries `index`), a reply one short, junk
-    instead of JSON, and an HTML page with status 502.
+    From every success follow more checks: a reply in another order (where it carries `index`) comes back in order; one that is too
+    short or too long, has a null, unequal widths, an index twice or an error in it, or is junk, is a DecodeError; an HTML page with
+    status 502 is a retryable ServerError.
 
     Raises:
         AssertionError: the first thing that does not hold, with the file's name.
@@ -203,22 +204,77 @@ async def _check_abuse(golden: Mapping[str, Any], result: Embeddings) -> None:
 
     body = golden["response"]["body"]
     body = json.loads(body) if isinstance(body, str) else body
-    listed = next(
-        (name for name in ("data", "embeddings") if isinstance(body, dict) and isinstance(body.get(name), list)), None
-    )
-    if (
-        listed is not None
-        and len(body[listed]) > 1
-        and all(isinstance(item, dict) and "index" in item for item in body[listed])
-    ):
-        shuffled = await _embed(golden, FakeExchange([{**body, listed: body[listed][::-1]}]))
+    path, items = _listed(body, len(golden["texts"]))
+    if len(items) > 1 and all(isinstance(item, dict) and "index" in item for item in items):
+        shuffled = await _embed(golden, FakeExchange([_answered(golden, _put(body, path, items[::-1]))]))
         if not isinstance(shuffled, Embeddings) or not np.array_equal(shuffled.vectors, result.vectors):
             msg = f"a shuffled reply must come back in input order, got {shuffled!r}"
             raise AssertionError(msg)
-    if listed is not None and body[listed] and isinstance(body[listed][0], (dict, list)):
-        await _must_raise(golden, response({**body, listed: body[listed][:-1]}), DecodeError, "a short reply")
+    for what, spoilt in _spoilt(items):
+        await _must_raise(golden, _answered(golden, _put(body, path, spoilt)), DecodeError, what)
+    await _must_raise(golden, response({"error": {"message": "spoilt"}}), DecodeError, "an error inside a success")
     await _must_raise(golden, response("not json"), DecodeError, "junk")
     await _must_raise(golden, response("<html><title>502 Bad Gateway</title></html>", 502), ServerError, "an HTML 502")
+
+
+def _answered(golden: Mapping[str, Any], body: Any) -> Response:
+    return response(body, golden["response"]["status"], golden["response"].get("headers"))
+
+
+def _spoilt(items: list[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Replies that look right and are not, made of one that is: what is wrong, and the list of embeddings to send instead."""
+    if not items:
+        return
+    yield "a short reply", items[:-1]
+    yield "a long reply", [*items, items[-1]]
+    path, vector = _vector(items[0])
+    yield "a null in place of an embedding", [_put(items[0], path, None), *items[1:]]
+    if isinstance(vector, str):
+        yield "an embedding that is no base64", [_put(items[0], path, "?"), *items[1:]]
+    else:
+        yield "a null in an embedding", [_put(items[0], path, [None, *vector[1:]]), *items[1:]]
+    if len(items) > 1:
+        if isinstance(vector, list):
+            yield "embeddings of unequal width", [_put(items[0], path, vector[:-1]), *items[1:]]
+        if all(isinstance(item, dict) and "index" in item for item in items):
+            yield "an index given twice", [{**item, "index": items[0]["index"]} for item in items]
+
+
+def _listed(value: Any, count: int, path: tuple[Any, ...] = ()) -> tuple[tuple[Any, ...], list[Any]]:
+    """(path, the list of `count` embeddings) in a reply; an empty list where it has none, as for a lone embedding."""
+    if (
+        isinstance(value, list)
+        and len(value) == count
+        and all(isinstance(each, (dict, list)) and _vector(each)[1] for each in value)
+    ):
+        return path, value
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        found = _listed(inner, count, (*path, key))
+        if found[1]:
+            return found
+    return path, []
+
+
+def _vector(value: Any, path: tuple[Any, ...] = ()) -> tuple[tuple[Any, ...], Any]:
+    """(path, the first list of numbers or base64 string) in one item of a reply; None where it has none."""
+    if isinstance(value, list) and value and all(isinstance(each, (int, float)) for each in value):
+        return path, value
+    if path and path[-1] == "embedding" and isinstance(value, str):
+        return path, value
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        found = _vector(inner, (*path, key))
+        if found[1]:
+            return found
+    return path, None
+
+
+def _put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    """A copy of a JSON value with another one at this path."""
+    if not path:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = _put(copy[path[0]], path[1:], new)
+    return copy
 
 
 async def _must_raise(golden: Mapping[str, Any], answer: Response, kind: type[EmbedkitError], what: str) -> None:
