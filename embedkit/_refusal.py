@@ -172,7 +172,7 @@ def inside(response: Response) -> EmbedkitError | None:
     refusal = read(response)
     if not isinstance(refusal.body, dict) or not any(map(refusal.body.get, ("error", "errors", "detail"))):
         return None
-    named = _NAMED.get(refusal.code, refusal.code)
+    named = {"rate_limit_exceeded": "429"}.get(refusal.code, refusal.code)
     if re.search(_QUOTA, f"{refusal.code} {refusal.kind}"):
         named = "429"
     if not re.fullmatch("[45][0-9][0-9]", named):  # no failure of HTTP
