@@ -83,7 +83,7 @@ def _item(item: Any) -> str:
     if not isinstance(item, dict):
         return str(item)
     where = item.get("loc")
-    place = ".".join(map(str, where)) if isinstance(where, list) else ""
+    place = ".".join(map(str, where)) if isinstance(where, list) else _text(item, "field")  # the latter is Jina's
     message = _text(item, "msg", "message")
     return f"{place}: {message}" if place else message
 
@@ -116,8 +116,11 @@ _TOO_LONG = (
 )
 _QUOTA = (
     r"insufficient_quota|credit_balance_exhausted|spend_limit_exceeded|usage_limit_exceeded|billing_hard_limit"
-    r"|INSUFFICIENT_BALANCE|insufficient (credit|balance|funds)|balance is insufficient|\bArrearage\b|\bin arrears\b"
-    r"|exceeded your (current quota|monthly included credits)"
+    r"|INSUFFICIENT_BALANCE|insufficient (credit|balance|funds)|exceeded your (current quota|monthly included credits)"
+    r"|balance is insufficient"  # SiliconFlow, a 403 (part 2, 21)
+    r"|\bArrearage\b"  # DashScope, a 400 (19)
+    r"|^1113\b"  # Zhipu's code, a 429 (20)
+    r"|ServiceQuotaExceeded"  # Bedrock, a 400 (7.4)
 )
 _KEY = r"API_KEY_INVALID|api key not valid|invalid api key|incorrect api key|invalid_api_key"
 _MODEL = r"(from|to|access( to)?) this model|model_not_found|no access to model|access to the model with the specified"
@@ -169,7 +172,7 @@ def inside(response: Response) -> EmbedkitError | None:
     refusal = read(response)
     if not isinstance(refusal.body, dict) or not any(map(refusal.body.get, ("error", "errors", "detail"))):
         return None
-    named = {"rate_limit_exceeded": "429"}.get(refusal.code, refusal.code)
+    named = _NAMED.get(refusal.code, refusal.code)
     if re.search(_QUOTA, f"{refusal.code} {refusal.kind}"):
         named = "429"
     if not re.fullmatch("[45][0-9][0-9]", named):  # no failure of HTTP

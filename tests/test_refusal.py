@@ -172,6 +172,8 @@ TEXTS = [
     (403, {"code": 30001, "message": "Sorry, your account balance is insufficient", "data": None}, QuotaError),
     (401, openai("Invalid API key or insufficient credits.", "invalid_api_key", 401), AuthError),
     (429, openai("Rate limit of 150 per 86400s exceeded for UserByModelByDay. Please wait 24367 seconds before retrying."), RateLimitError),
+    (400, {"code": "INPUT_MODEL_NOT_FOUND", "detail": "Model x not found"}, NotFoundError),
+    (401, {"errorCode": "BXNIM0415E", "errorMessage": "Provided API key could not be found."}, AuthError),
     # gateways
     (502, "<html><head><title>502 Bad Gateway</title></head></html>", ServerError),
     (413, "<html><head><title>413 Request Entity Too Large</title></head></html>", TooLargeError),
@@ -398,6 +400,8 @@ def test_no_text_makes_a_negative_or_endless_duration(text):
         ({"Message": "m", "__type": "ThrottlingException"}, "m", "ThrottlingException"),
         ({"detail": "m"}, "m", None),
         ({"detail": "m", "error_code": "TOO_MANY_TOKENS_IN_BATCH"}, "m", "TOO_MANY_TOKENS_IN_BATCH"),
+        ({"detail": "d", "errors": [{"field": "input", "message": "m"}]}, "input: m", None),
+        ({"errorCode": "BXNIM0415E", "errorMessage": "m"}, "m", "BXNIM0415E"),
         ({"detail": [{"loc": ["body", "texts", 0], "msg": "m", "type": "t"}, {"msg": "n"}]}, "body.texts.0: m; n", "t"),
         ({"errors": [{"code": 3040, "message": "m"}], "success": False}, "m", "3040"),
         ({"errors": [{"code": "invalid", "message": "m"}], "trace": "x", "status_code": 400}, "m", "invalid"),
@@ -522,10 +526,19 @@ def test_any_success_without_vectors_is_nothing_or_an_error(body):
     assert hidden is None or isinstance(hidden, EmbedkitError)
 
 
+def test_what_only_a_header_says_of_a_quota():
+    """A day's allowance at GitHub Models, and a service quota at AWS, are no passing limits."""
+    assert type(judged(429, "", {"x-ratelimit-type": "UserByModelByDay", "retry-after": "24367"})) is QuotaError
+    assert type(judged(429, "", {"x-ratelimit-type": "UserByModelByMinute"})) is RateLimitError
+    assert type(judged(400, {"message": "m"}, {"x-amzn-errortype": "ServiceQuotaExceededException"})) is QuotaError
+
+
 def test_an_error_named_inside_a_success():
     """A code that is a failure of HTTP decides; any other makes it a DecodeError with the provider's words."""
     assert type(inside(response({"error": {"message": "m", "code": 503}}))) is ServerError
     assert type(inside(response({"detail": "m"}))) is DecodeError
     assert "m" in str(inside(response({"error": "m"})))
+    assert type(inside(response({"success": False, "errors": [{"code": 3040, "message": "m"}]}))) is RateLimitError
+    assert inside(response({"success": True, "errors": [], "result": {}})) is None
     assert inside(response({"error": None, "data": []})) is None
     assert inside(response([])) is None
