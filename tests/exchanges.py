@@ -134,7 +134,7 @@ def fate(recording: Mapping[str, Any], known: frozenset[str]) -> str:
             return reason
     if not recording["whole"]:
         return PARTIAL
-    if folder not in FOLDERS and host_of(folder) not in known:
+    if host_of(folder) not in known:
         return WAITING
     return "broken" if name in BROKEN else "decoded"
 
