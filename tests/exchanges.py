@@ -27,7 +27,9 @@ class Row(NamedTuple):
         tokens: its usage counts tokens.
         narrow: `dimensions` goes on the wire (else it is asserted elsewhere that it does not).
         base64: the numpy type inside a string.
+        unit: a vector narrower than the model's own is made unit length here.
         ours: fields that embedkit always sends, or always leaves to the server, whatever the recorded client did.
+        fields: the bodies agree field by field; else what they ask for agrees.
         route: the recorded path is the one embedkit posts to.
     """
 
@@ -36,7 +38,9 @@ class Row(NamedTuple):
     tokens: bool = True
     narrow: bool = True
     base64: str = "<f4"
+    unit: bool = False
     ours: tuple[str, ...] = ()
+    fields: bool = True
     route: bool = True
 
 
@@ -55,19 +59,61 @@ def root(recording):
     }
 
 
+def google(recording):
+    """The version of the API, and project and location where the recorded path has them."""
+    parts = urlsplit(recording["request"]["url"])
+    version = re.search("/(v[0-9][a-z0-9]*)/", parts.path)
+    if recording["name"].startswith("gemini/"):
+        return {"base_url": f"https://generativelanguage.googleapis.com/{version[1] if version else 'v1beta'}"}
+    if "/projects/" not in parts.path:
+        return {"base_url": "https://aiplatform.googleapis.com/v1beta1/publishers/google"}
+    return {
+        "project": "p",
+        "location": re.search("/locations/([^/]+)/", parts.path)[1].replace("<GOOGLE_CLOUD_LOCATION>", "us"),
+    }
+
+
+def aws(recording):
+    """The family of the body, which the name of a model that is no embedding model does not tell."""
+    family = re.search("cohere|nova|titan", recording["request"]["url"])
+    return {"region": "us-east-1", "family": family[0] if family else "titan"}
+
+
 OPENAI = ("encoding_format",)  # base64 is asked for where the row says so (wire reference 1.2)
 COHERE = ("truncate", "embedding_types", "input_type")  # always said (docs.cohere.com/reference/embed)
 
 # One line switches a folder on. The name on the left is the folder's; the host is embedkit's.
 FOLDERS: dict[str, Row] = {
-    "azure-ai-foundry": Row("azure", azure, ours=OPENAI),
+    "azure-ai-foundry": Row("azureaifoundry", azure, ours=OPENAI),
     "azure-openai": Row("azure", azure, ours=(*OPENAI, "model")),
+    "bedrock": Row("bedrock", aws, fields=False),
     "cohere": Row("cohere", ours=COHERE),
+    "databricks": Row("databricks", {"base_url": "https://w.databricks.com/serving-endpoints/v1"}, ours=OPENAI),
+    "doubleword": Row("doubleword", ours=OPENAI),
+    "fireworks": Row("fireworks", ours=(*OPENAI, "normalize")),
+    "gemini": Row("gemini", google, unit=True, fields=False),
+    "github-copilot": Row("githubcopilot", ours=OPENAI),
+    "hyperbolic": Row("hyperbolic", ours=OPENAI),
     "huggingface": Row("huggingface", {"pooling": "mean"}, route=False),
     "llamacpp": Row("llamacpp", ours=OPENAI),
+    "jina": Row("jina"),
+    "mistral": Row("mistral", ours=OPENAI),
+    "mixedbread": Row("mixedbread", ours=OPENAI),
+    "nebius": Row("nebius", ours=OPENAI),
+    "novita": Row("novita", ours=OPENAI),
+    "nvidia": Row("nvidia", ours=OPENAI),
     "ollama": Row("ollama", ours=("truncate",)),
     "openai": Row("openai", ours=OPENAI),
+    "openrouter": Row("openrouter", ours=OPENAI),
+    "perplexity": Row("perplexity", base64="<i1", ours=OPENAI),
+    "sambanova": Row("sambanova", ours=OPENAI),
     "tei": Row("tei", {"base_url": "http://localhost:8080"}),
+    "together": Row("together", ours=OPENAI),
+    "venice": Row("venice", ours=OPENAI),
+    "vertex": Row("vertex", google, unit=True, fields=False),
+    "voyage": Row("voyage", ours=(*OPENAI, "truncation", "output_dtype")),
+    "voyage-mongodb": Row("voyage", ours=(*OPENAI, "truncation", "output_dtype")),
+    "zai": Row("zhipu", ours=OPENAI),
     "vllm": Row("vllm", base64="<f8", ours=OPENAI),  # this version put doubles into base64 (recordings, quirk 1)
     # captures of local servers
     "infinity-emb": Row("infinity", tokens=False, ours=OPENAI),  # it counts characters (5D)
@@ -81,9 +127,6 @@ FOLDERS: dict[str, Row] = {
     "vllm-cpu-matryoshka": Row("vllm", ours=OPENAI),
     "xinference": Row("compatible", root, ours=OPENAI),
 }
-
-# Folders whose host has another name than theirs, hyphens left out.
-NAMES = {"voyage-mongodb": "voyage", "zai": "zhipu"}
 
 # Recordings that another host made than their folder says; first match wins.
 OTHERS: dict[str, Row] = {
@@ -157,7 +200,7 @@ def row(recording: Mapping[str, Any]) -> Row | None:
 
 def host_of(folder: str) -> str:
     """The name embedkit has for a folder's provider, by the rule of names."""
-    return FOLDERS[folder].host if folder in FOLDERS else NAMES.get(folder, folder.replace("-", ""))
+    return FOLDERS[folder].host if folder in FOLDERS else folder.replace("-", "")
 
 
 # --- what was refused --------------------------------------------------------------------------------------------------

@@ -50,6 +50,13 @@ MEANINGS = {
 }  # fmt: skip
 
 
+# Where a path holds the model.
+PLACES = (
+    r"/(?:deployments|engines)/(.+)/embeddings$", r"/model/(.+?)/(?:invoke|converse)", r"/models/([^:]+):\w+$",
+    r"/feature-extraction/(.+)$", r"/models/(.+?)(?:/pipeline/.*)?$",
+)  # fmt: skip
+
+
 class Asked(NamedTuple):
     """The recorded request: `texts` is None where it holds no list of texts that can be read."""
 
@@ -65,7 +72,8 @@ def asked(recording: Mapping[str, Any]) -> Asked:
     body = as_json(request["body"])
     body = body if isinstance(body, dict) else {}
     first: dict[str, Any] = next(iter(body.get("requests") or body.get("instances") or ()), {})
-    fields = {**(body.get("parameters") or {}), **(body.get("singleEmbeddingParams") or {}), **first, **body}
+    inner = (body.get(name) or {} for name in ("parameters", "embedContentConfig", "singleEmbeddingParams"))
+    fields = {name: value for part in (*inner, first, body) for name, value in part.items()}
     width = next((fields[name] for name in ("dimensions", "output_dimension", "outputDimensionality", "embeddingDimension")
                   if isinstance(fields.get(name), int)), None)  # fmt: skip
     kind = next(iter(fields.get("embedding_types") or ()), fields.get("output_dtype"))
@@ -77,11 +85,12 @@ def asked(recording: Mapping[str, Any]) -> Asked:
         "truncate": "end" if cut is True or cut == "END" else None,
     }
     route = unquote(urlsplit(request["url"]).path)
-    placed = re.search(
-        r"(?:models?|deployments|engines|feature-extraction)/([^:]+?)(?::\w+|/(?:embeddings|invoke|pipeline).*)?$", route
-    )
-    model = placed[1] if placed and "deployments" in route else body.get("model") or (placed[1] if placed else "")
-    return Asked(model or "a-model", _texts(body), {name: value for name, value in options.items() if value}, body)
+    placed = next(filter(None, (re.search(place, route) for place in PLACES)), None)
+    model = placed[1] if placed and "deployments" in route else str(body.get("model") or (placed[1] if placed else ""))
+    model = model.removeprefix("models/") or "a-model"
+    if model.startswith("gemini-embedding-2"):
+        options["input_type"] = None  # a task sent beside the text has no effect (part 2, 5)
+    return Asked(model, _texts(body), {name: value for name, value in options.items() if value}, body)
 
 
 def _texts(body: Mapping[str, Any]) -> list[str] | None:
@@ -89,8 +98,11 @@ def _texts(body: Mapping[str, Any]) -> list[str] | None:
     if given is None:
         contents = [each.get("content") for each in body.get("requests", ())] or [body.get("content")]
         given = [
-            "".join(part.get("text", "") for part in each.get("parts", ())) for each in contents if isinstance(each, dict)
+            "".join(part["text"] for part in each["parts"]) if all("text" in part for part in each["parts"]) else None
+            for each in contents
+            if isinstance(each, dict)
         ] or [each.get("content") for each in body.get("instances", ())]
+        given = given or body.get("singleEmbeddingParams", {}).get("text", {}).get("value")
     given = [given] if isinstance(given, str) else given
     return given if isinstance(given, list) and given and all(isinstance(text, str) for text in given) else None
 
