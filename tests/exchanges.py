@@ -25,7 +25,7 @@ class Row(NamedTuple):
         host: embedkit's name for who answered.
         connect: further keywords of `connect`, or a function of the recording that gives them.
         tokens: its usage counts tokens.
-        narrow: `dimensions` goes on the wire (else it is asserted elsewhere that it does not).
+        narrow: `dimensions` goes on the wire; else asking for a width is a ConfigError.
         base64: the numpy type inside a string.
         unit: a vector narrower than the model's own is made unit length here.
         ours: fields that embedkit always sends, or always leaves to the server, whatever the recorded client did.
@@ -54,9 +54,8 @@ def azure(recording):
 def root(recording):
     """The recorded address without its route, for hosts that have none of their own."""
     parts = urlsplit(recording["request"]["url"])
-    return {
-        "base_url": f"{parts.scheme or 'http'}://{parts.netloc or 'server.example'}{parts.path.removesuffix('/embeddings')}"
-    }
+    place = parts.netloc or "server.example"
+    return {"base_url": f"{parts.scheme or 'http'}://{place}{parts.path.removesuffix('/embeddings')}"}
 
 
 def google(recording):
@@ -67,10 +66,8 @@ def google(recording):
         return {"base_url": f"https://generativelanguage.googleapis.com/{version[1] if version else 'v1beta'}"}
     if "/projects/" not in parts.path:
         return {"base_url": "https://aiplatform.googleapis.com/v1beta1/publishers/google"}
-    return {
-        "project": "p",
-        "location": re.search("/locations/([^/]+)/", parts.path)[1].replace("<GOOGLE_CLOUD_LOCATION>", "us"),
-    }
+    where = re.search("/locations/([^/]+)/", parts.path)[1].replace("<GOOGLE_CLOUD_LOCATION>", "us")
+    return {"project": "p", "location": where}
 
 
 def aws(recording):
@@ -93,10 +90,10 @@ FOLDERS: dict[str, Row] = {
     "fireworks": Row("fireworks", ours=(*OPENAI, "normalize")),
     "gemini": Row("gemini", google, unit=True, fields=False),
     "github-copilot": Row("githubcopilot", ours=OPENAI),
-    "hyperbolic": Row("hyperbolic", ours=OPENAI),
     "huggingface": Row("huggingface", {"pooling": "mean"}, route=False),
-    "llamacpp": Row("llamacpp", ours=OPENAI),
+    "hyperbolic": Row("hyperbolic", ours=OPENAI),
     "jina": Row("jina"),
+    "llamacpp": Row("llamacpp", ours=OPENAI),
     "mistral": Row("mistral", ours=OPENAI),
     "mixedbread": Row("mixedbread", ours=OPENAI),
     "nebius": Row("nebius", ours=OPENAI),
@@ -111,10 +108,10 @@ FOLDERS: dict[str, Row] = {
     "together": Row("together", ours=OPENAI),
     "venice": Row("venice", ours=OPENAI),
     "vertex": Row("vertex", google, unit=True, fields=False),
+    "vllm": Row("vllm", base64="<f8", ours=OPENAI),  # this version put doubles into base64 (exchanges, quirk 1)
     "voyage": Row("voyage", ours=(*OPENAI, "truncation", "output_dtype")),
     "voyage-mongodb": Row("voyage", ours=(*OPENAI, "truncation", "output_dtype")),
     "zai": Row("zhipu", ours=OPENAI),
-    "vllm": Row("vllm", base64="<f8", ours=OPENAI),  # this version put doubles into base64 (recordings, quirk 1)
     # captures of local servers
     "infinity-emb": Row("infinity", tokens=False, ours=OPENAI),  # it counts characters (5D)
     "infinity-emb-apikey": Row("infinity", root, tokens=False, ours=OPENAI),
@@ -128,19 +125,15 @@ FOLDERS: dict[str, Row] = {
     "xinference": Row("compatible", root, ours=OPENAI),
 }
 
-# Recordings that another host made than their folder says; first match wins.
+# Recordings that are not what the rest of their folder is; first match wins.
+OLDER = Row("openai", ours=(*OPENAI, "model"), route=False)  # the route from before `model`, which held the model itself
 OTHERS: dict[str, Row] = {
-    "cohere/*": Row("cohere", {"base_url": "https://gateway.example/v1"}, ours=COHERE),  # the version before: see `row`
     "huggingface/200-huggingface-js-test-tapes-11.json": Row("compatible", root, ours=OPENAI),  # routed to SambaNova
     "huggingface/fixture-200-semantic-kernel-embeddings-test-response-object.json": Row("compatible", root, ours=OPENAI),
-    "ollama/200-llama-stack-6.json": Row(
-        "ollama", ours=("truncate",), route=False
-    ),  # the address is the recorder's guess, the body that of /api/embed
+    "ollama/200-llama-stack-6.json": Row("ollama", ours=("truncate",), route=False),  # its address is the recorder's guess
     "openai/200-proxy-pgai-*": Row("openai", root, ours=OPENAI, route=False),  # a proxy at its root, where embedkit adds /v1
-    "openai/200-ruby-openai-babbage-similarity-*": Row(
-        "openai", ours=(*OPENAI, "model"), route=False
-    ),  # the route before `model`
-    "openai/200-langchain-community-testpinecone-*": Row("openai", ours=(*OPENAI, "model"), route=False),
+    "openai/200-ruby-openai-babbage-similarity-*": OLDER,
+    "openai/200-langchain-community-testpinecone-*": OLDER,
 }
 
 # Replies that are not to a request for embeddings of texts, or not whole: why, how many, which.
@@ -188,14 +181,13 @@ def row(recording: Mapping[str, Any]) -> Row | None:
     folder = name.partition("/")[0]
     if route == "/v2/embed" and folder != "cohere":
         return Row("cohere", {"base_url": "http://server.example/v2"}, ours=COHERE)  # vLLM's second dialect
+    if folder == "cohere" and route.startswith("/v1/"):
+        return Row("cohere", {"base_url": "https://gateway.example/v1"}, ours=COHERE)  # its own hosts are asked by version 2
     if folder in ("ollama", "tei") and route.endswith("/v1/embeddings"):
         return Row("compatible", root, ours=OPENAI)  # their second dialect
-    if folder == "ollama" and route.endswith("/api/embeddings") and "prompt" in (as_json(recording["request"]["body"]) or {}):
+    if folder == "ollama" and "prompt" in (as_json(recording["request"]["body"]) or {}):
         return Row("ollama", {"legacy": True}, ours=("truncate",))
-    if folder == "cohere" and not route.startswith("/v1/"):
-        return FOLDERS[folder]
-    found = next((line for pattern, line in OTHERS.items() if fnmatch(name, pattern)), None)
-    return found or FOLDERS.get(folder)
+    return found(OTHERS, name) or FOLDERS.get(folder)
 
 
 def host_of(folder: str) -> str:
@@ -244,7 +236,7 @@ SAYS: dict[str, str] = {
     "tei/quoted-413-*": "TooLongError",
     "vertex/400-ruby-llm-chat-real-error-*": "TooLongError",
     "voyage/400-pgai-*": "TooLongError",
-    # the model does not exist, or not for this account (recordings, quirk 15)
+    # the model does not exist, or not for this account (exchanges, quirk 15)
     "bedrock/400-openinference-should-handle-streaming-errors.json": "NotFoundError",
     "bedrock/403-langchaingo-testbedrockanthropictoolcalling.json": "NotFoundError",
     "bedrock/403-openinference-should-handle-mistral-pixtral-models.json": "NotFoundError",
@@ -285,12 +277,14 @@ WAITS: dict[str, float] = {
     "openrouter/429-req-llm-multi-tool-2.json": 13.0,
 }
 
-
 # The text that a refusal names; everywhere else: none, or more than one.
 ROWS: dict[str, tuple[int, ...]] = {
     "infinity-emb*/input_mixed_list.json": (1,),
     "voyage/400-pgai-*": (0,),
 }
+
+
+IDS = ("x-request-id", "apim-request-id", "x-amzn-requestid", "x-debug-trace-id", "mistral-correlation-id")
 
 
 class Refused(NamedTuple):
@@ -314,9 +308,6 @@ def refused(recording: Mapping[str, Any]) -> Refused:
     retryable = kind == "RateLimitError" or (kind in ("ServerError", "ApiError") and answer["status"] not in (415, 501))
     wait, rows = found(WAITS, name) or None, found(ROWS, name) or ()
     return Refused(kind, said, errortype(answer["headers"]) or code, next(filter(None, ids), None), retryable, wait, rows)
-
-
-IDS = ("x-request-id", "apim-request-id", "x-amzn-requestid", "x-debug-trace-id", "mistral-correlation-id")
 
 
 def found(table: Mapping[str, Any], name: str) -> Any:
