@@ -106,6 +106,16 @@ _TOO_LARGE = (
     r"|larger than the largest allowed size|should have at most \d+ items|payload too large|length limit exceeded"
     r"|request entity too large|body (is )?too large|array too long|too many inputs"
 )
+# What one request may hold, in the words of those who name it (wire reference 1.5, 2.5, 3B; part 2, 1.2).
+_MOST_TEXTS = (
+    r"texts must be at most (\d[\d,]{0,14})|maximum allowed batch size (\d[\d,]{0,14})|at most (\d[\d,]{0,14}) (?:requests|items|inputs|texts)"
+    r"|(\d[\d,]{0,14}) instance\(?s?\)? (?:is|are) allowed per prediction|should not be larger than (\d[\d,]{0,14})"
+    r"|largest allowed size (\d[\d,]{0,14})|maximum length (\d[\d,]{0,14})"
+)
+_MOST_TOKENS = (
+    r"max(?:imum)? (\d[\d,]{0,14}) tokens per request|max allowed tokens per submitted batch is (\d[\d,]{0,14})|Limit:? (\d[\d,]{0,14}).*?Requested"
+    r"|tokens in batch\. Max is (\d[\d,]{0,14})"
+)
 # One text that is too long (1.5, 3B, 4.1, 5B to 5E); a 5xx that says so is no outage (table 7.1).
 _TOO_LONG = (
     r"maximum context length|maximum input length|exceeds? (the |maximum |available )*context|exceed_context_size"
@@ -153,7 +163,7 @@ def judge(response: Response, *, provider: str, model: str, message: str, now: f
     if should in ("true", "false") and kind is not QuotaError:
         retryable = should == "true"
     named = {int(next(filter(None, found.groups()))) for found in re.finditer(_ROW, says)}
-    return kind(
+    error = kind(
         _worded(message or refusal.message, response),
         status=status,
         code=_errortype(response) or refusal.code or refusal.kind or None,

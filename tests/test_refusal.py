@@ -239,6 +239,38 @@ def test_a_rate_limit_no_waiting_cures_is_too_large(limit, requested, kind):
     assert type(judged(429, openai(text.format(limit, requested)))) is kind
 
 
+@pytest.mark.parametrize(
+    ("message", "texts", "tokens"),
+    [
+        ("Requested 416735 tokens, max 300000 tokens per request", None, 300_000),
+        ("invalid request: total number of texts must be at most 96 - received 104", 96, None),
+        ("batch size 33 > maximum allowed batch size 32", 32, None),
+        ("The max allowed tokens per submitted batch is 120000. Your batch has 126899 tokens", None, 120_000),
+        ("* BatchEmbedContentsRequest.requests: at most 100 requests can be in one batch", 100, None),
+        ("250 instance(s) is allowed per prediction. Actual: 512", 250, None),
+        ("Value error, batch size is invalid, it should not be larger than 10.: input.contents", 10, None),
+        ("Each input list can contain at most 512 items", 512, None),
+        ("List should have at most 2048 items after validation, not 2049", 2048, None),
+        ("input length is larger than the largest allowed size 2,048", 2048, None),
+        ("Too many tokens in batch. Max is 16384 got 17555", None, 16_384),
+        ("Too many inputs in request, split into more batches.", None, None),
+        ("maximum allowed batch size ,", None, None),
+        (f"maximum allowed batch size {'9' * 5000}", 10**15 - 1, None),
+    ],
+)
+def test_a_limit_is_read_where_it_is_said(message, texts, tokens):
+    """What one request may hold, out of the words that refuse a larger one; nothing where no figure is given."""
+    error = judged(400, openai(message))
+
+    assert type(error) is TooLargeError
+    assert (error.max_texts, error.max_tokens) == (texts, tokens)
+
+
+def test_the_limit_of_an_impossible_rate_is_read():
+    """The limit per minute that one request exceeds is the most that a request may hold."""
+    assert judged(429, openai("Request too large (TPM): Limit 30000, Requested 31538.")).max_tokens == 30_000
+
+
 # --- which text ------------------------------------------------------------------------------------------------------
 
 
