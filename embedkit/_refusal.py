@@ -107,14 +107,15 @@ _TOO_LARGE = (
     r"|request entity too large|body (is )?too large|array too long|too many inputs"
 )
 # What one request may hold, in the words of those who name it (wire reference 1.5, 2.5, 3B; part 2, 1.2).
+_N = r"(\d[\d,]{0,14})"
 _MOST_TEXTS = (
-    r"texts must be at most (\d[\d,]{0,14})|maximum allowed batch size (\d[\d,]{0,14})|at most (\d[\d,]{0,14}) (?:requests|items|inputs|texts)"
-    r"|(\d[\d,]{0,14}) instance\(?s?\)? (?:is|are) allowed per prediction|should not be larger than (\d[\d,]{0,14})"
-    r"|largest allowed size (\d[\d,]{0,14})|maximum length (\d[\d,]{0,14})"
+    rf"texts must be at most {_N}|maximum allowed batch size {_N}|at most {_N} (?:requests|items|inputs|texts)"
+    rf"|{_N} instance\(?s?\)? (?:is|are) allowed per prediction|should not be larger than {_N}"
+    rf"|largest allowed size {_N}|maximum length {_N}"
 )
 _MOST_TOKENS = (
-    r"max(?:imum)? (\d[\d,]{0,14}) tokens per request|max allowed tokens per submitted batch is (\d[\d,]{0,14})|Limit:? (\d[\d,]{0,14}).*?Requested"
-    r"|tokens in batch\. Max is (\d[\d,]{0,14})"
+    rf"max(?:imum)? {_N} tokens per request|max allowed tokens per submitted batch is {_N}|Limit:? {_N}.*?Requested"
+    rf"|tokens in batch\. Max is {_N}"
 )
 # One text that is too long (1.5, 3B, 4.1, 5B to 5E); a 5xx that says so is no outage (table 7.1).
 _TOO_LONG = (
@@ -175,6 +176,14 @@ def judge(response: Response, *, provider: str, model: str, message: str, now: f
         rows=named if len(named) == 1 and issubclass(kind, InvalidInputError) else (),  # of several, who is to blame is open
         body=bytes(response.body[: EXCERPT * 4]).decode("utf-8", "replace")[:EXCERPT],
     )
+    if isinstance(error, TooLargeError):
+        error.max_texts, error.max_tokens = _figure(_MOST_TEXTS, says), _figure(_MOST_TOKENS, says)
+    return error
+
+
+def _figure(pattern: str, says: str) -> int | None:
+    found = re.search(pattern, says, re.IGNORECASE)
+    return int(next(filter(None, found.groups())).replace(",", "")) or None if found else None
 
 
 def inside(response: Response) -> EmbedkitError | None:
