@@ -513,7 +513,7 @@ def normalise(rows: NDArray[Any]) -> None:
 
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
     lengths[lengths == 0] = 1.0
-    rows /= lengths[:, None].astype(rows.dtype)
+    np.divide(rows, lengths[:, None], out=rows, casting="same_kind")  # by doubles: a length may be beyond float32 either way
 
 
 def levelled(rows: NDArray[Any], options: Options, facts: ModelFacts | None) -> None:

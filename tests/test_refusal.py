@@ -6,7 +6,7 @@ import json
 from email.utils import formatdate
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from embedkit._refusal import CAP, EXCERPT, duration, inside, judge, read
@@ -392,6 +392,7 @@ def test_the_cap_is_two_minutes():
     assert judged(503, {"estimated_time": CAP + 1}).retry_after is None
 
 
+@settings(deadline=None)
 @given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
 def test_durations_are_read_as_go_writes_them(hours, minutes, seconds, ms):
     """12ms, 1s, 6m0s, 1h2m3.5s and all between; a bare number is seconds."""
@@ -403,6 +404,7 @@ def test_durations_are_read_as_go_writes_them(hours, minutes, seconds, ms):
     assert duration(str(seconds)) == (seconds or None)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=12))
 @example("")
 @example("1h-2m")
@@ -530,6 +532,7 @@ bodies = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.integers(300, 599), bodies | st.binary(max_size=30), st.dictionaries(st.sampled_from(
     ["retry-after", "retry-after-ms", "x-should-retry", "x-ratelimit-reset", "x-ratelimit-remaining-tokens",
      "x-ratelimit-reset-tokens", "x-rate-limit-reset-tokens", "location", "x-request-id"]), st.text(max_size=12)))  # fmt: skip
@@ -549,6 +552,7 @@ def test_any_refusal_becomes_an_error(status, body, headers):
     assert all(0 <= row < 10**9 for row in error.rows)
 
 
+@settings(deadline=None)
 @given(bodies | st.binary(max_size=30))
 def test_any_success_without_vectors_is_nothing_or_an_error(body):
     """The search for an error inside a success never breaks, whatever the body."""
