@@ -89,7 +89,9 @@ FOLDERS: dict[str, Row] = {
     "doubleword": Row("doubleword", ours=OPENAI),
     "fireworks": Row("fireworks", ours=(*OPENAI, "normalize")),
     "gemini": Row("gemini", google, unit=True, fields=False),
-    "github-copilot": Row("githubcopilot", ours=OPENAI),
+    "github-copilot": Row(
+        "compatible", root, ours=OPENAI, route=False
+    ),  # no host of ours: its key is a token of an editor's own
     "huggingface": Row("huggingface", {"pooling": "mean"}, route=False),
     "hyperbolic": Row("hyperbolic", ours=OPENAI),
     "jina": Row("jina"),

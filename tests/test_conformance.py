@@ -114,3 +114,4 @@ def test_every_golden_folder_has_its_host(tell):
     tell(f"conformance: {len(HOSTS)} hosts, {sum(len(goldens(name)) for name in HOSTS)} goldens")
 
     assert folders <= set(HOSTS)
+    assert set(UNSHOWN) <= set(HOSTS)
