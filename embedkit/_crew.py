@@ -42,7 +42,7 @@ class Crew:
 
         There are so many workers (`first`: until the work is proven). The first error stops everyone and is raised as it is.
         """
-        if workers < 1:
+        if not isinstance(workers, int) or workers < 1:
             msg = f"max_concurrency={workers}: nothing would ever be sent; it is a whole number of at least 1"
             raise ConfigError(msg)
         self._most, self._first = workers, min(workers, first or workers)

@@ -89,6 +89,10 @@ class Board:
         The first error that cannot be set aside stops everyone and is raised as it is.
         """
         await self._crew.run(self._attempt, workers, first)
+        if self.done.count(1) + len(self.failures) < len(self._texts):
+            # A group takes a worker's own cancellation for its end, and the rows would be missing from a success.
+            msg = "a batch was cancelled from within, not by the caller; its vectors are lost"
+            raise RuntimeError(msg)
 
     async def _attempt(self, part: slice, late: int) -> None:
         if self._asking is not None and self._trusted is None:

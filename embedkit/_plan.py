@@ -21,6 +21,13 @@ def plain(text: str) -> str:
     return str.__str__(text)
 
 
+def shown(value: object) -> str:
+    """A value for a message: short whatever its size, and even where its own repr fails."""
+    from reprlib import repr as brief
+
+    return brief(value)
+
+
 def utf8(text: str) -> int:
     """Bytes of the text on the wire, JSON escapes left out. A lone surrogate counts as its three bytes."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import suppress
+from operator import index
 from typing import TYPE_CHECKING, Any
 
-from ._plan import plain
+import msgspec
+
+from ._plan import plain, shown
 from ._types import DType, Options, array_of
 from .errors import ConfigError, EmbedkitError, InvalidInputError
 
@@ -27,16 +31,17 @@ _VALUES: dict[str, tuple[object, ...]] = {
 
 
 def checked(options: Options) -> Options:
-    """The options, if each is of its kind; ConfigError names the one that is not, and what it may be."""
+    """The options, if each is of its kind, as plain values; ConfigError names the one that is not, and what it may be."""
+    plainly: dict[str, Any] = {"dimensions": _whole(options.dimensions)}
     for name, values in _VALUES.items():
         value = getattr(options, name)
-        if not any(value is each or (isinstance(value, str) and value == each) for each in values):
+        same = [each for each in values if value is each or (isinstance(value, str) and value == each)]
+        if not same:
             msg = f"{name}={value!r}: it is one of {', '.join(map(repr, values))}"
             raise ConfigError(msg)
+        plainly[name] = same[0]
+    options = msgspec.structs.replace(options, **plainly)
     wide = options.dimensions
-    if wide is not None and (not isinstance(wide, int) or isinstance(wide, bool) or wide < 1):
-        msg = f"dimensions={wide!r}: a whole number of at least 1, or None for the model's own"
-        raise ConfigError(msg)
     if options.dtype in ("binary", "ubinary") and wide is not None and wide % 8:
         msg = f"dimensions={wide} with dtype={options.dtype!r}: eight components share a byte, so a multiple of 8"
         raise ConfigError(msg)
@@ -49,19 +54,29 @@ def checked(options: Options) -> Options:
     return options
 
 
+def _whole(dimensions: Any) -> int | None:
+    """A width as a plain number; of numpy's integers too."""
+    with suppress(TypeError):
+        if dimensions is None or (not isinstance(dimensions, bool) and index(dimensions) >= 1):
+            return dimensions if dimensions is None else index(dimensions)
+    msg = f"dimensions={dimensions!r}: a whole number of at least 1, or None for the model's own"
+    raise ConfigError(msg)
+
+
 def listed(texts: str | Iterable[str]) -> list[str]:
     """The texts as a list of plain strings; TypeError names the row and type of anything else."""
     if isinstance(texts, str):
         return [plain(texts)]
     if isinstance(texts, (bytes, bytearray)) or not hasattr(texts, "__iter__"):
-        msg = f"texts is {type(texts).__name__}; embed() takes a string or an iterable of strings"
+        later = "; stream() takes an async one" if hasattr(texts, "__aiter__") else ""
+        msg = f"texts is {type(texts).__name__}; embed() takes a string or an iterable of strings{later}"
         raise TypeError(msg)
     rows = list(texts)
     if set(map(type, rows)) <= {str}:
         return rows
     for row, text in enumerate(rows):
         if not isinstance(text, str):
-            msg = f"texts[{row}] is {type(text).__name__}, not str: {str(text)[:60]!r}"
+            msg = f"texts[{row}] is {type(text).__name__}, not str: {shown(text)}"
             raise TypeError(msg)
     return list(map(plain, rows))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ._plan import Tray, estimate, measure, plain
+from ._plan import Tray, estimate, measure, plain, shown
 from ._types import Embeddings, Limits
 from .errors import EmbedkitError
 
@@ -284,6 +284,6 @@ class _Parts:
             return None
         row, self._row = self._row, self._row + 1
         if not isinstance(text, str):
-            msg = f"text {row} of the stream is {type(text).__name__}, not str: {str(text)[:60]!r}"
+            msg = f"text {row} of the stream is {type(text).__name__}, not str: {shown(text)}"
             raise TypeError(msg)
         return (plain(text), *measure(text, limits, self._count_tokens))

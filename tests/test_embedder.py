@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import math
 import random
@@ -167,7 +168,7 @@ async def test_one_worker_sends_one_after_the_other():
     assert list(result.failures) == [4]
 
 
-@pytest.mark.parametrize("workers", [0, -1])
+@pytest.mark.parametrize("workers", [0, -1, 2.5, None, "4"])
 async def test_no_workers_are_refused(workers):
     """A custom embedder with `max_concurrency = 0` is told so, rather than given nothing back."""
     with pytest.raises(ConfigError, match="max_concurrency"):
@@ -286,6 +287,34 @@ async def test_what_is_no_iterable_of_strings_is_a_type_error(texts):
     """Bytes are not taken for a sequence of numbers, and None not for nothing."""
     with pytest.raises(TypeError, match="a string or an iterable of strings"):
         await Own().embed(texts)
+
+
+async def test_an_async_iterable_is_for_streams():
+    """embed() does not take one, and says what does."""
+
+    async def source():
+        yield "a"
+
+    with pytest.raises(TypeError, match=r"texts is async_generator; .*; stream\(\) takes an async one"):
+        await Own().embed(source())
+
+
+class Shy:
+    """A thing whose repr fails, or would be a megabyte."""
+
+    def __repr__(self):
+        raise RuntimeError("no repr")
+
+
+@pytest.mark.parametrize(
+    "other", [Shy(), ["x" * 1_000_000], {1: [Shy()]}, b"x" * 1_000_000], ids=["shy", "long", "inside", "bytes"]
+)
+async def test_what_is_no_string_is_shown_briefly(other):
+    """The message about a row stays a line whatever the row holds."""
+    with pytest.raises(TypeError, match=r"texts\[1\] is") as caught:
+        await Own().embed(["a", other])
+
+    assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize("query", [["list"], b"bytes", None, 7])
@@ -881,6 +910,19 @@ def answering(made, **attributes):
     for name, value in attributes.items():
         setattr(embedder, name, value)
     return embedder
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_batch_cancelled_from_within_is_no_success(on_error):
+    """A batch that ends in a cancellation of its own making fails the call; its rows are not quietly missing."""
+
+    class Inner(Own):
+        async def latency(self, texts):
+            if "e" in texts:
+                raise asyncio.CancelledError
+
+    with pytest.raises(RuntimeError, match="a batch was cancelled from within"):
+        asyncio.run(Inner(2).embed(list("abcdefgh"), on_error=on_error))
 
 
 @pytest.mark.parametrize("made", [None, [[1.0]], np.ones((1, 2)), {"vectors": 1}, (Embeddings(np.ones((1, 2))),)])

@@ -370,7 +370,7 @@ async def test_what_is_no_string_is_named_by_its_row(kind):
     async with Own(3).stream([*texts_of(7), 8] if kind == "sync" else later()) as parts:
         found, error = await collected(parts)
 
-    assert str(error) == "text 7 of the stream is int, not str: '8'"
+    assert str(error) == "text 7 of the stream is int, not str: 8"
     assert sum(map(len, found)) == 7
 
 

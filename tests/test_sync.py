@@ -805,7 +805,7 @@ def test_the_process_ends_after_an_exception():
 
     assert found.returncode == 1
     assert found.stderr.count("Traceback") == 1
-    assert found.stderr.rstrip().endswith("TypeError: texts[0] is int, not str: '7'")
+    assert found.stderr.rstrip().endswith("TypeError: texts[0] is int, not str: 7")
 
 
 @pytest.mark.parametrize("verb", ["embedder.embed(['a'])", "list(embedder.stream(['a']))", "list(embedder.stream(endless()))"])
