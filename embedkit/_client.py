@@ -7,6 +7,7 @@ loop and let go when the loop is gone, after a fork, and on pickling.
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import time
 from functools import partial
@@ -24,10 +25,10 @@ from ._pace import Rate, shared
 from ._refusal import judge
 from ._retry import RetryPolicy
 from ._transport import Tally, Transport
-from ._types import Embeddings, Limits, Options, Reply, Request, Response, Usage
+from ._types import Embeddings, Limits, ModelFacts, Options, Reply, Request, Response, Usage
 from ._window import Window
-from .codec import Codec, Secrets, Target, normalise, quantised, widths, with_headers
-from .errors import ApiError, AuthError, ConfigError, DecodeError, EmbedkitError
+from .codec import Codec, Secrets, Target, normalise, quantised, sendable, widths, with_headers
+from .errors import ApiError, AuthError, ConfigError, DecodeError, EmbedkitError, ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -52,8 +53,8 @@ class Variable(str):
     name: str
 
     def __new__(cls, name: str) -> Self:
-        """Read the variable `name` now."""
-        self = super().__new__(cls, os.environ.get(name, ""))
+        """Read the variable `name` now; empty where it is not set."""
+        self = super().__new__(cls, os.environ.get(name, "").strip())
         self.name = name
         return self
 
@@ -101,6 +102,7 @@ class Signer:
         self._sources = sources
         self._headers = headers
         self._fixed = all(isinstance(source, str) for source in sources.values())
+        self._gone = [source.name for source in sources.values() if isinstance(source, (Variable, KeyFile)) and not source]
         self._secrets = Secrets({name: source for name, source in sources.items() if isinstance(source, str)})
 
     def on(self, exchange: Exchange) -> Callable[[Request], Awaitable[Request]]:
@@ -112,6 +114,9 @@ class Signer:
         return partial(self, exchange=exchange, turn=anyio.Lock())
 
     async def __call__(self, request: Request, exchange: Exchange | None = None, turn: anyio.Lock | None = None) -> Request:
+        if self._gone:  # unpickled where it is not set
+            msg = f"the key comes from {' and '.join(self._gone)}, where there is none in this process"
+            raise ConfigError(msg)
         if not self._fixed:
             self._secrets = Secrets({name: await _asked(name, source) for name, source in self._sources.items()})
         known = {**self._public, **self._secrets}
@@ -139,10 +144,13 @@ async def _asked(name: str, source: Source) -> str:
     value = source if isinstance(source, str) else source()
     if isawaitable(value):
         value = await value
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value.strip():
         msg = f"the callable given as {name} returned {type(value).__name__}; it must return a non-empty string"
         raise ConfigError(msg)
-    return value
+    if name == "api_key" and not sendable(value.strip()):
+        msg = f"the callable given as {name} returned a string that no header can carry"
+        raise ConfigError(msg)
+    return value.strip()
 
 
 class HttpEmbedder(Embedder):
@@ -196,6 +204,7 @@ class HttpEmbedder(Embedder):
         self._lines: dict[object, Transport] = {}
         self._pid = os.getpid()
         self._probed = not hasattr(self._codec, "probe")
+        self._probing: dict[object, anyio.Event] = {}
 
     @property
     def limits(self) -> Limits:  # type: ignore[override]  # what was given, else what the codec knows by now
@@ -232,21 +241,25 @@ class HttpEmbedder(Embedder):
         if not self._probed:
             await self._prepare(tally)  # `embed_batch` comes here without a plan
         line = self._line()
-        wire = self._native(options)
         counted = self._pace.counts_tokens
         tokens = sum(map(self.count_tokens, texts)) if counted else 0
         while True:
-            codec = self._codec
+            codec, wire = self._codec, self._native(options)
             request = codec.encode(texts, wire)
             refused: list[Response] = []
 
-            def receive(response: Response, codec: Codec = codec, refused: list[Response] = refused) -> Reply:
-                if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
-                    refused.append(response)
-                    raise self._judged(codec, response)
-                if wire is options and not options.normalize:
-                    return codec.decode(response, options, len(texts), out)
-                return _shaped(codec, response, wire, options, len(texts), out)
+            def receive(
+                response: Response, codec: Codec = codec, wire: Options = wire, refused: list[Response] = refused
+            ) -> Reply:
+                try:
+                    if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
+                        refused.append(response)
+                        raise self._judged(codec, response)
+                    if wire is options and not options.normalize:
+                        return codec.decode(response, options, len(texts), out)
+                    return _shaped(codec, response, (wire, options), len(texts), out, self._target.facts)
+                except EmbedkitError as error:
+                    raise self._clean(error) from None  # before an event shows it
 
             try:
                 reply = await line.send(request, receive, tally, texts=len(texts), tokens=tokens)
@@ -280,15 +293,14 @@ class HttpEmbedder(Embedder):
             error.message = f"{error.message}; {self._unsent}"
         if isinstance(error, AuthError) and self._signer.renew():
             error.retryable = True
+        if isinstance(error, ServerError) and _teaches(codec, response):
+            error.retryable = False  # asked another way it may pass at once
         return error
 
     def _learned(self, codec: Codec, response: Response) -> bool:
         """True where the codec knows better after this refusal, and the request is worth another try."""
-        learn: Callable[[Response], Codec] | None = getattr(codec, "learn", None)
-        if learn is None:
-            return False
-        better = learn(response)
-        if better == codec:
+        better = _teaches(codec, response)
+        if better is None:
             return self._codec is not codec and self._codec != codec  # a neighbour's request has learned it meanwhile
         self._codec = better
         return True
@@ -298,6 +310,8 @@ class HttpEmbedder(Embedder):
             error.provider = error.provider or self.provider
             error.model = error.model or self.model
             error.body = self._signer.hide(error.body)
+            error.code = self._signer.hide(error.code) if isinstance(error.code, str) else error.code
+            error.request_id = self._signer.hide(error.request_id) if error.request_id else error.request_id
         error.message = self._signer.hide(error.message)
         error.args = (error.message,)
         return error
@@ -306,16 +320,24 @@ class HttpEmbedder(Embedder):
         """Ask once what the server knows of itself (TEI's /info); a server that does not answer it is used as it is."""
         if self._probed:
             return
-        self._probed = True
-        request: Request | None = self._codec.probe()  # type: ignore[attr-defined]  # optional in the contract
-        if request is None:
+        loop = _loop()
+        if loop in self._probing:
+            await self._probing[loop].wait()  # a neighbour asks already; should it fail, every call finds out for itself
             return
+        import anyio
+
+        answered = self._probing[loop] = anyio.Event()
         try:
-            response = await self._line().send(request, lambda response: response, tally)
-        except BaseException:
-            self._probed = False
-            raise
-        self._learned(self._codec, response)
+            request: Request | None = self._codec.probe()  # type: ignore[attr-defined]  # optional in the contract
+            if request is not None:
+                response = await self._line().send(request, lambda response: response, tally)
+                self._learned(self._codec, response)
+            self._probed = True
+        except EmbedkitError as error:
+            raise self._clean(error) from None
+        finally:
+            del self._probing[loop]
+            answered.set()
 
     def _account(self) -> str:
         """Whose quota is spent: the provider, where it is, and every credential. Only a hash of it is kept."""
@@ -335,15 +357,16 @@ class HttpEmbedder(Embedder):
         return line if line is not None else self._opened(loop)
 
     def _opened(self, loop: object) -> Transport:
-        for other in [each for each in self._lines if getattr(each, "is_closed", bool)()]:
-            _abandon(self._lines.pop(other))
+        for other in [each for each in list(self._lines) if getattr(each, "is_closed", bool)()]:
+            if (stale := self._lines.pop(other, None)) is not None:  # else another thread's loop was faster
+                _abandon(stale)
         if self._http.session is not None:
             owner = getattr(self._http.session, "_loop", loop)
             if owner is not loop:
                 msg = "the session passed to connect() belongs to another event loop; give each loop its own, or let embedkit open one"
                 raise ConfigError(msg)
         limiter = Limiter(Window(self._start, self.max_concurrency), self._pace, clock=time.monotonic, sleep=_pause)
-        exchange = self._exchange or AiohttpExchange(self._http)
+        exchange = AiohttpExchange(self._http) if self._exchange is None else self._exchange
         authorise = self._signer.on(exchange)
         if self._hedge:
             from ._hedge import Hedged
@@ -361,11 +384,32 @@ class HttpEmbedder(Embedder):
         if line is not None:
             await line.exchange.aclose()
 
+    def __copy__(self) -> Self:
+        twin = type(self).__new__(type(self))
+        twin.__setstate__(self._kept())
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.__copy__()  # nothing in it changes
+
     def __getstate__(self) -> dict[str, Any]:
         if self._http.session is not None:
             msg = "an embedder on the caller's own session cannot be pickled: a session belongs to one event loop"
             raise ConfigError(msg)
-        local = {"_lines", "_pace", "_signer", "_pid", "_probed", "_widths", "_tight"}
+        given = {
+            **self._sources, "extra": self.options.extra, "observe": self.observe, "count_tokens": self.count_tokens,
+            "exchange": self._exchange, "ssl": self._http.ssl,
+        }  # fmt: skip
+        for name, value in given.items():
+            try:
+                pickle.dumps(value)
+            except Exception as error:
+                msg = f"{name} ({type(value).__name__}) cannot be pickled, so this embedder cannot; a function of a module can"
+                raise ConfigError(msg) from error
+        return self._kept()
+
+    def _kept(self) -> dict[str, Any]:
+        local = {"_lines", "_pace", "_signer", "_pid", "_probed", "_probing", "_widths", "_tight"}
         return {name: value for name, value in self.__dict__.items() if name not in local}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -373,10 +417,20 @@ class HttpEmbedder(Embedder):
         self._reset()
 
 
-def _shaped(codec: Codec, response: Response, wire: Options, options: Options, count: int, out: Out | None) -> Reply:
+def _teaches(codec: Codec, response: Response) -> Codec | None:
+    """The codec that knows more after this response; None where there is nothing to learn."""
+    learn: Callable[[Response], Codec] | None = getattr(codec, "learn", None)
+    better = codec if learn is None else learn(response)
+    return None if better == codec else better
+
+
+def _shaped(
+    codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: Out | None, facts: ModelFacts | None
+) -> Reply:
     """Decode, then do on the client what the wire could not: cut (re-normalised), unit length, a smaller dtype."""
     import numpy as np
 
+    wire, options = asked
     if wire is options or wire.dtype == options.dtype != "float32":  # the provider's own bytes, of the model's own width
         reply = codec.decode(response, options, count, out)
         if options.normalize:
@@ -384,9 +438,10 @@ def _shaped(codec: Codec, response: Response, wire: Options, options: Options, c
         return reply
     whole = codec.decode(response, wire, count)
     values = whole.vectors
-    width = options.dimensions or values.shape[1]
-    if values.shape[1] < width:
-        msg = f"dimensions={width} was asked for, but the model has only {values.shape[1]}"
+    had = values.shape[1]
+    width = options.dimensions or had
+    if had < width or (had > width and (facts is None or (had != facts.dimensions and had not in facts.widths))):
+        msg = f"dimensions={width} was asked for, but the provider answered {had}, and the model has {widths(facts)}"
         raise DecodeError(msg)
     if values.shape[1] > width or options.normalize:
         values = np.ascontiguousarray(values[:, :width])

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 AGENT = "embedkit"
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (recognised, never bound)
+# Held, so that the garbage collector meets an embedder nobody closed before it meets its session, of which aiohttp would warn.
+_open: set[Any] = set()
 _orphans: list[Any] = []  # sessions of a parent process: closing them would speak on the parent's sockets
 
 
@@ -105,6 +107,7 @@ class AiohttpExchange:
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=_timeout(settings),
             headers={"user-agent": AGENT},
         )  # fmt: skip
+        _open.add(self._session)
         return self._session
 
     def _address(self, url: str) -> tuple[Any, str | None]:
@@ -121,6 +124,7 @@ class AiohttpExchange:
     async def aclose(self) -> None:
         """Close the session, unless it is the caller's."""
         session, self._session = self._session, self._settings.session
+        _open.discard(session)
         if session is not None and session is not self._settings.session:
             await session.close()
 
@@ -130,6 +134,7 @@ class AiohttpExchange:
         After a fork nothing is closed, since the sockets are the parent's too.
         """
         session, self._session = self._session, None
+        _open.discard(session)
         if session is None or session is self._settings.session:
             return
         connector = session.connector

@@ -24,7 +24,7 @@ QUANTISED: tuple[DType, ...] = ("int8", "uint8", "binary", "ubinary")
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What leaves. `headers` may hold a key once authorised, so they stay out of the repr."""
+    """What leaves. `headers` may hold a key once authorised, and so may a query: they stay out of the repr."""
 
     url: str
     body: bytes = b""
@@ -32,7 +32,7 @@ class Request(msgspec.Struct, frozen=True):
     method: str = "POST"
 
     def __repr__(self) -> str:
-        return f"Request({self.method} {self.url}, {len(self.body)} bytes)"
+        return f"Request({self.method} {self.url.partition('?')[0]}, {len(self.body)} bytes)"
 
 
 class Response(msgspec.Struct, frozen=True):

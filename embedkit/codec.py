@@ -91,6 +91,11 @@ def with_headers(request: Request, headers: Mapping[str, str]) -> Request:
     return Request(request.url, request.body, {**request.headers, **headers}, request.method)
 
 
+def sendable(value: str) -> bool:
+    """Whether a header can carry this: no control characters, nothing that is not ASCII."""
+    return value.isascii() and value.replace("\t", " ").isprintable()
+
+
 class Parameter(msgspec.Struct, frozen=True):
     """A keyword of `connect` that only this host takes.
 
@@ -578,6 +583,7 @@ __all__ = [
     "prompt",
     "quantised",
     "read",
+    "sendable",
     "to_json",
     "widths",
     "with_headers",

@@ -63,8 +63,8 @@ class FakeExchange:
 
     @property
     def bodies(self) -> list[Any]:
-        """The JSON bodies of the requests so far."""
-        return [json.loads(request.body) for request in self.requests]
+        """The JSON bodies of the requests so far, those without a body left out."""
+        return [json.loads(request.body) for request in self.requests if request.body]
 
 
 def _script(answers: Any) -> Handler:

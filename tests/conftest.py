@@ -33,6 +33,14 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN_PATH", os.devnull)  # nor the key in a file of its user
 
 
+@pytest.fixture(autouse=True)
+def _quota_of_its_own() -> None:
+    """No test waits for what another one's refusals have shown of the same account."""
+    from embedkit import _pace
+
+    _pace._forget()
+
+
 @pytest.fixture
 def shared() -> Path:
     """The recorded exchanges beside the checkout; a test that needs them is skipped, visibly, where they are absent."""
