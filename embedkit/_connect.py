@@ -1,40 +1,56 @@
 """From "provider:model" to an embedder: find the host, settle where it lives and as whom we come, and refuse what cannot work.
 
-Nothing is sent here. Every rule about keys is in `_credentials`: a key from the environment goes only where it belongs.
+Nothing is sent here. Every keyword is looked at before it is used, so that a wrong one is named here rather than half-way through a
+call. Every rule about keys is in `_credentials`: a key from the environment goes only where it belongs.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
 import msgspec
 
 from . import catalog
+from ._address import address, parts, shown, without_user
 from ._client import HttpEmbedder, KeyFile, Variable
 from ._http import LOOPBACK, HttpSettings
+from ._pace import Rate
 from ._retry import RetryPolicy
 from ._sift import checked
 from ._types import DType, InputType, Limits, Options, Truncate
-from .codec import Host, Target, belongs
+from .codec import Host, Target, belongs, sendable, to_json
 from .errors import ConfigError
 from .providers import find
 
 if TYPE_CHECKING:
     import ssl as tls
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable
 
     import aiohttp
 
     from ._embedder import Embedder
     from ._events import Event
-    from ._pace import Rate
     from ._transport import Exchange
 
     Credential = str | Callable[[], str | Awaitable[str]]
+
+LOCAL = "local:all-minilm-l6-v2"
+_KINDS: dict[str, tuple[Any, str]] = {
+    "limits": (Limits, "embedkit.Limits(max_texts=…)"),
+    "rate": (Rate, "embedkit.Rate(requests_per_minute=…)"),
+    "retry": (RetryPolicy, "embedkit.RetryPolicy(attempts=…)"),
+    "headers": (Mapping, "a mapping of header names to values"),
+    "count_tokens": (Callable, "a callable: text → number of tokens"),
+    "observe": (Callable, "a callable that is given each event"),
+    "exchange": (Callable, "a callable: request → response, like embedkit.testing.FakeExchange"),
+}
 
 
 def connect(  # noqa: PLR0913 (the one place where everything can be said; each has a default)
@@ -74,8 +90,8 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         model: split on the first colon only. None: EMBEDKIT_MODEL if set, else the embedded local model.
         api_key: a string, or a callable (sync or async) asked on every attempt. Explicit beats the environment. A sequence of them:
             a pool, see `base_url`.
-        base_url: what the provider's docs call it; without a path its usual version segment is added. A sequence of them: endpoints
-            of one and the same model, which share the work by their speed; one that fails is left out until it answers again.
+        base_url: what the provider's docs call it; without a path its usual version segment is added; "user:password@" in it goes out
+            as a header. A sequence of them: endpoints of one and the same model, which share the work by their speed; one that fails is left out until it answers again.
         input_type: what texts are for, unless a call says otherwise; likewise the five that follow, see `Options`.
         dimensions: components per vector; asked of the API, else cut here for models trained for it.
         dtype: type of the components; the provider's own, else quantised here. `Options` has the formulas.
@@ -113,15 +129,16 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
     provider, name = split(model)
     options = checked(
         Options(
-            input_type=input_type, dimensions=dimensions, dtype=dtype or "float32", truncate=truncate,
-            normalize=normalize, extra=dict(extra or {}),
+            input_type=input_type, dimensions=dimensions, dtype="float32" if dtype is None else dtype, truncate=truncate,
+            normalize=normalize, extra={} if extra is None else extra,
         )
     )  # fmt: skip
-    if max_concurrency is not None and (
-        isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1
-    ):
-        msg = f"max_concurrency={max_concurrency!r}: a whole number of at least 1"
-        raise ConfigError(msg)
+    options = msgspec.structs.replace(options, extra=dict(options.extra))
+    _of_kind(
+        limits=limits, rate=rate, retry=retry, headers=headers, count_tokens=count_tokens, observe=observe, exchange=exchange
+    )
+    if max_concurrency is not None:
+        _whole("max_concurrency", max_concurrency)
     if provider == "local":
         wire = {"api_key": api_key, "base_url": base_url, "session": session, "proxy": proxy, "ssl": ssl, "exchange": exchange}
         own = _local(name, options, limits, observe, parameters, [each for each, value in wire.items() if value is not None])
@@ -130,33 +147,33 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         return _wrapped(_pooled(given), long_text, coalesce)
     place, key = cast("str | None", base_url), cast("Credential | None", api_key)
     host = find(provider)
-    unknown = sorted(set(parameters) - set(host.parameters))
-    if unknown:
-        takes = ", ".join(f"{each} ({host.parameters[each].help})" for each in host.parameters) or "none of its own"
-        msg = f"connect() got an unexpected keyword {', '.join(unknown)}; parameters of {provider}: {takes}"
-        raise TypeError(msg)
+    _known(provider, parameters, {each: one.help for each, one in host.parameters.items()})
     settled = {each: _parameter(host, each, parameters.get(each)) for each in host.parameters}
-    url, ours = _address(host, place)
+    url, ours = address(host, place)
+    url, user = without_user(url)
     target = Target(host, name, url, catalog.facts(host.catalogue or host.name, host.known_as(name)), _public(host, settled))
     target = Target(host, name, host.locate(url, target), target.facts, target.parameters)
-    sources, unsent = _credentials(host, target.base_url, key, settled, explicit=base_url is not None, ours=ours)
+    if user and key is not None:
+        msg = "base_url holds a user and api_key is given: both would be the Authorization header; leave one out"
+        raise ConfigError(msg)
+    sources, unsent = _credentials(host, target.base_url, key, settled, explicit=place is not None, ours=ours)
     http = HttpSettings(
         timeout=_seconds("timeout", timeout if timeout is not None else host.timeout),
         connect=_seconds("connect_timeout", connect_timeout),
         read=None if read_timeout is None else _seconds("read_timeout", read_timeout),
-        proxy=proxy, ssl=ssl, cap=max_response_bytes, session=session, down=host.down,
+        proxy=_proxy(proxy), ssl=_verification(ssl), cap=_whole("max_response_bytes", max_response_bytes),
+        session=_session(session), down=host.down,
     )  # fmt: skip
     embedder = HttpEmbedder(
-        host.dialect(target, **host.quirks), target, options=options, sources=sources,
-        headers={key.lower(): value for key, value in (headers or {}).items()}, http=http, limits=limits,
-        max_concurrency=max_concurrency, rate=rate, retry=retry or RetryPolicy(), observe=observe,
-        count_tokens=count_tokens, exchange=exchange, unsent=unsent, hedge=_share(hedge),
+        host.dialect(target, **host.quirks), target, options=options, sources=sources, http=http, limits=limits,
+        headers={**user, **_headers(headers or {})}, max_concurrency=max_concurrency, rate=rate, retry=retry or RetryPolicy(),
+        observe=observe, count_tokens=count_tokens, exchange=exchange, unsent=unsent, hedge=_share(hedge),
     )  # fmt: skip
     return _wrapped(embedder, long_text, coalesce)
 
 
 def _several(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 def _pooled(given: dict[str, Any]) -> Embedder:
@@ -216,7 +233,8 @@ def _local(
     if meaningless:
         msg = f"the local model runs in this process; {' and '.join(meaningless)} mean{'s' if len(meaningless) == 1 else ''} nothing to it"
         raise ConfigError(msg)
-    embedder = LocalEmbedder(name or "all-minilm-l6-v2", **parameters)
+    _known("local", parameters, dict.fromkeys(LocalEmbedder.__init__.__kwdefaults__ or (), ""))
+    embedder = LocalEmbedder(name or LOCAL.partition(":")[2], **parameters)
     embedder.options = options
     embedder.limits = limits or embedder.limits
     embedder.observe = observe
@@ -225,37 +243,128 @@ def _local(
 
 def split(model: str | None) -> tuple[str, str]:
     """(provider, model) of "provider:model"; of None, what EMBEDKIT_MODEL says, else the local model."""
-    model = model if model is not None else os.environ.get("EMBEDKIT_MODEL") or "local:all-minilm-l6-v2"
+    said = "model" if model is not None else "EMBEDKIT_MODEL"
+    model = model if model is not None else os.environ.get("EMBEDKIT_MODEL", "").strip() or LOCAL
     if not isinstance(model, str):
         msg = f"model is {type(model).__name__}; it is a string like 'openai:text-embedding-3-small'"
         raise TypeError(msg)
     provider, colon, name = model.partition(":")
-    provider = provider.strip().lower()
+    provider, name = provider.strip().lower(), name.strip()
     if provider == "local":
         return provider, name
     if not colon or not provider or not name:
-        msg = f"model={model!r} has no provider: the form is 'provider:model', like 'openai:text-embedding-3-small' or 'ollama:mistral'"
+        known = [f"{each}:{model}" for each, models in catalog.MODELS.items() if any(one.name == model for one in models)]
+        near = (
+            f"; did you mean {' or '.join(map(repr, known))}?"
+            if known
+            else ", like 'openai:text-embedding-3-small' or 'ollama:mistral'"
+        )
+        msg = f"{said}={model!r} has no {'model' if colon and provider else 'provider'}: the form is 'provider:model'{near}"
+        raise ConfigError(msg)
+    if not name.isprintable():
+        msg = f"{said}={model!r} holds a character that no model's name has"
         raise ConfigError(msg)
     return provider, name
 
 
+# --- keywords --------------------------------------------------------------------------------------------------------
+
+
+def _of_kind(**given: object) -> None:
+    for name, value in given.items():
+        kind, wanted = _KINDS[name]
+        if iscoroutinefunction(value) and name in ("observe", "count_tokens"):
+            msg = f"{name} is a coroutine function; it is called, not awaited: pass a plain one"
+            raise ConfigError(msg)
+        if value is not None and not isinstance(value, kind):
+            msg = f"{name} is {type(value).__name__}; it takes {wanted}"
+            raise ConfigError(msg)
+
+
+def _known(provider: str, given: Mapping[str, Any], takes: Mapping[str, str]) -> None:
+    unknown = sorted(set(given) - set(takes))
+    if unknown:
+        from difflib import get_close_matches
+
+        own = ", ".join(each + (f" ({what})" if what else "") for each, what in takes.items()) or "none of its own"
+        near = [each for name in unknown for each in get_close_matches(name, [*(connect.__kwdefaults__ or {}), *takes], n=1)]
+        hint = f"; did you mean {' or '.join(near)}?" if near else ";"
+        msg = f"connect() got an unexpected keyword {', '.join(unknown)}{hint} parameters of {provider}: {own}"
+        raise TypeError(msg)
+
+
+def _whole(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        msg = f"{name}={value!r}: a whole number of at least 1"
+        raise ConfigError(msg)
+    return value
+
+
 def _seconds(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         msg = f"{name}={value!r}: a positive number of seconds"
         raise ConfigError(msg)
     return float(value)
 
 
+def _headers(headers: Mapping[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~\w-]+", name, re.ASCII):
+            msg = f"headers: {name!r} is no header's name"
+            raise ConfigError(msg)
+        if not isinstance(value, str) or not sendable(value):
+            what = (
+                "holds a character that no header can carry"
+                if isinstance(value, str)
+                else f"is {type(value).__name__}, not str"
+            )
+            msg = f"headers: the value of {name!r} {what}"
+            raise ConfigError(msg)
+    return {name.lower(): value.strip() for name, value in headers.items()}
+
+
+def _proxy(proxy: str | None) -> str | None:
+    if proxy is not None and parts(proxy) is None:
+        msg = f"proxy={shown(proxy)}: an http or https URL with a host, like http://proxy.example:3128"
+        raise ConfigError(msg)
+    return proxy
+
+
+def _verification(ssl: Any) -> Any:
+    import ssl as tls
+
+    if ssl is not None and not isinstance(ssl, (bool, str, os.PathLike, tls.SSLContext)):
+        msg = f"ssl is {type(ssl).__name__}; it takes an ssl.SSLContext, the path of a CA bundle, or False to verify nothing"
+        raise ConfigError(msg)
+    return ssl
+
+
+def _session(session: Any) -> Any:
+    client = sys.modules.get("aiohttp")  # whoever has a session has imported it
+    if session is not None and (client is None or not isinstance(session, client.ClientSession)):
+        msg = f"session is {type(session).__module__}.{type(session).__qualname__}; it takes an aiohttp.ClientSession"
+        raise ConfigError(msg)
+    return session
+
+
 def _parameter(host: Host, name: str, given: Any) -> Any:
     declared = host.parameters[name]
-    if given is not None:
-        if declared.choices and given not in declared.choices:
-            msg = f"{name}={given!r}: it is one of {', '.join(map(repr, declared.choices))}"
+    value = given if given is not None else next(filter(None, map(Variable, declared.variables)), None)
+    if value is not None:
+        if declared.choices and value not in declared.choices:
+            msg = f"{value.name if isinstance(value, Variable) else name}={value!r}: it is one of {', '.join(map(repr, declared.choices))}"
             raise ConfigError(msg)
-        return given
-    for variable in declared.variables:
-        if os.environ.get(variable):
-            return Variable(variable)
+        text = isinstance(value, str)
+        if (text and not value) or (declared.secret and not text and not callable(value)):
+            msg = f"{name} is {'empty' if text else type(value).__name__}; pass a value ({declared.help}), or leave it out"
+            raise ConfigError(msg)
+        if not declared.secret and not isinstance(value, Variable):
+            try:
+                to_json(value)
+            except (TypeError, ValueError, OverflowError) as error:
+                msg = f"{name} cannot be written into a request: {error} ({declared.help})"
+                raise ConfigError(msg) from None
+        return value
     if declared.required:
         where = f" or set {' or '.join(declared.variables)}" if declared.variables else ""
         msg = f"{host.name} needs {name} ({declared.help}): pass {name}={where}"
@@ -268,65 +377,39 @@ def _public(host: Host, settled: Mapping[str, Any]) -> dict[str, Any]:
             for name, value in settled.items() if value is not None and not host.parameters[name].secret}  # fmt: skip
 
 
-def _address(host: Host, base_url: str | None) -> tuple[str, bool]:
-    """The base URL, and whether it is the provider's own or came from its own variable (then an environment key may go there)."""
-    if base_url is not None:
-        return _based(base_url, host), False
-    for variable in host.url_variables:
-        if value := os.environ.get(variable):
-            return (host.read_url(value) if host.read_url is not str else _based(value, host)), True
-    if host.base_url is None:
-        where = f" or set {' or '.join(host.url_variables)}" if host.url_variables else ""
-        msg = f"{host.name} has no address of its own: pass base_url={where}"
-        raise ConfigError(msg)
-    return host.base_url, True
-
-
-def _based(base_url: str, host: Host) -> str:
-    parts = urlsplit(base_url) if isinstance(base_url, str) else None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        msg = f"base_url={base_url!r}: an http or https URL with a host, like {host.base_url or 'http://localhost:8080'}"
-        raise ConfigError(msg)
-    if parts.path.strip("/"):
-        return base_url.rstrip("/")
-    query = f"?{parts.query}" if parts.query else ""
-    return f"{parts.scheme}://{parts.netloc}{host.segment}{query}"
+# --- as whom ---------------------------------------------------------------------------------------------------------
 
 
 def _credentials(
     host: Host, url: str, api_key: Credential | None, settled: Mapping[str, Any], *, explicit: bool, ours: bool
 ) -> tuple[dict[str, Any], str]:
     """What to authorise with, and what to say on a 401 about a key that was held back."""
-    sources = {name: settled[name] for name, one in host.parameters.items() if one.secret and settled[name] is not None}
-    stand_ins = {name: value for name, value in sources.items() if host.parameters[name].key}
-    by_hand = {name for name, value in stand_ins.items() if not isinstance(value, Variable)}
-    if api_key is not None:
-        if not callable(api_key) and not (isinstance(api_key, str) and api_key):
-            msg = f"api_key is {'empty' if api_key == '' else type(api_key).__name__}; pass a non-empty string or a callable, or leave it out"
-            raise ConfigError(msg)
-        if by_hand:
-            msg = f"{host.name} takes api_key or {' and '.join(sorted(by_hand))}, not both"
-            raise ConfigError(msg)
-        by_hand = {"api_key"}
-    if by_hand:  # credentials belong together: those given by hand are not mixed with the environment's
+    scheme, name = urlsplit(url).scheme, urlsplit(url).hostname or ""
+    home = scheme == "https" and belongs(name, host.domains)
+    trusted = ours or home or _loopback(name)
+    secrets = {each: settled[each] for each, one in host.parameters.items() if one.secret and settled[each] is not None}
+    stand_ins = {each: value for each, value in secrets.items() if host.parameters[each].key}
+    by_hand = {each for each, value in stand_ins.items() if not isinstance(value, Variable)}
+    sources = {each: value for each, value in secrets.items() if trusted or not isinstance(value, Variable)}
+    if api_key is not None and by_hand:
+        msg = f"{host.name} takes api_key or {' and '.join(sorted(by_hand))}, not both"
+        raise ConfigError(msg)
+    if api_key is not None or by_hand:  # credentials given by hand are not mixed with the environment's
         sources = {each: value for each, value in sources.items() if each in by_hand or each not in stand_ins}
-        return sources if api_key is None else {**sources, "api_key": api_key}, ""
-    found: Variable | KeyFile | None = next((Variable(name) for name in host.keys if os.environ.get(name)), None)
+        return sources if api_key is None else {**sources, "api_key": _key(api_key)}, ""
+    found: Variable | KeyFile | None = next(filter(None, map(Variable, host.keys)), None)
     if found is None and host.key_file is not None:
         found = KeyFile(host.key_file(os.environ)) or None
-    name = urlsplit(url).hostname or ""
-    trusted = ours or name in LOOPBACK or belongs(name, host.domains)
     if found is not None and trusted:
+        _key(found, found.name)
         return {**sources, "api_key": found}, ""
-    held = found or next(iter(stand_ins.values()), None)
-    if not trusted:
-        sources = {each: value for each, value in sources.items() if not isinstance(value, Variable)}
-    unsent = ""
-    if held is not None and not trusted:
-        unsent = f"the key in {held.name} was not sent, because {name} is not one of {host.name}'s own hosts: pass api_key= to send it there"
     if host.key_required and not explicit and not stand_ins:
         raise ConfigError(_keyless(host))
-    return sources, unsent
+    held = next((value for value in (found, *stand_ins.values()) if value is not None), None)
+    if held is None or trusted:
+        return sources, ""
+    why = f"because {scheme}://{name} is not one of {host.name}'s own hosts: pass api_key= to send it there"
+    return sources, f"the key in {held.name} was not sent, {why}"
 
 
 def _keyless(host: Host) -> str:
@@ -334,3 +417,21 @@ def _keyless(host: Host) -> str:
     others = {name: one.variables for name, one in host.parameters.items() if one.key}
     instead = f"; {' and '.join(others)} ({' and '.join(sum(others.values(), ()))}) stand in for it" if others else ""
     return f"{host.name} needs a key: {variables}pass api_key={instead}"
+
+
+def _loopback(name: str) -> bool:
+    return name in LOOPBACK or re.fullmatch(r"127\.\d+\.\d+\.\d+", name) is not None
+
+
+def _key(key: Any, name: str = "api_key") -> Any:
+    """The key, if it is one: a callable, or a string that a header can carry. Its value never shows."""
+    if callable(key):
+        return key
+    if not isinstance(key, str) or not key.strip():
+        what = "empty" if isinstance(key, str) else type(key).__name__
+        msg = f"{name} is {what}; pass a non-empty string or a callable, or leave it out"
+        raise ConfigError(msg)
+    if not sendable(key.strip()) or re.search(r"\s", key.strip()):
+        msg = f"the key in {name} holds white space or a character that no header can carry: pass the key alone"
+        raise ConfigError(msg)
+    return key if isinstance(key, (Variable, KeyFile)) else key.strip()

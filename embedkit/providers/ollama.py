@@ -96,6 +96,7 @@ def address(value: str) -> str:
     if not mark:
         scheme, rest = ("https", "ollama.com:443") if value == "ollama.com" else ("http", value)
     place, _, path = rest.partition("/")
+    user, at, place = place.rpartition("@")
     if place.count(":") > 1 and not place.startswith("["):
         place = f"[{place}]"  # a bare IPv6 address
     parts = urlsplit(f"//{place}")
@@ -109,7 +110,7 @@ def address(value: str) -> str:
         port = 11434 if not mark else {"https": 443}.get(scheme, 80)
         port = 443 if (scheme, name) == ("https", "ollama.com") else port
     path = f"/{path.strip('/')}" if path.strip("/") else ""
-    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}{path}/api"
+    return f"{scheme}://{user}{at}{f'[{name}]' if ':' in name else name}:{port}{path}/api"
 
 
 HOSTS = (

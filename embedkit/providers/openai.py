@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
 
@@ -134,15 +134,13 @@ def _azure_key(request: Request, credentials: Mapping[str, str], now: float) -> 
 
 def _azure_url(base_url: str, target: Target) -> str:
     """Azure's two URL families (wire reference 1A.1): a dated api_version puts the deployment in the path, else the v1 API."""
-    base = base_url.rstrip("/")
-    version = target.parameters.get("api_version")
-    if "/openai/deployments/" in base:
-        return f"{base}?api-version={version}" if version and "?" not in base else base
-    root = base.partition("/openai")[0]
-    if version is None or version in ("v1", "preview", "latest"):
-        path = base if urlsplit(base).path.rstrip("/") else f"{root}/openai/v1"
-        return f"{path}?api-version={version}" if version in ("v1", "preview") else path
-    return f"{root}/openai/deployments/{quote(target.model, safe='')}?api-version={version}"
+    parts = urlsplit(base_url)
+    version, path, query = target.parameters.get("api_version"), parts.path, parts.query
+    if version not in (None, "v1", "preview", "latest") and "/openai/deployments/" not in path:
+        path, query = f"{path.partition('/openai')[0]}/openai/deployments/{quote(target.model, safe='')}", ""
+    if version not in (None, "latest") and "api-version=" not in query:
+        query = "&".join(filter(None, (query, f"api-version={quote(version, safe='')}")))
+    return urlunsplit(parts._replace(path=path, query=query))
 
 
 _OPENAI = Limits(max_texts=2048, max_tokens=250_000, max_text_tokens=8191)  # of 300,000: the count is an estimate (7.3)
@@ -154,7 +152,8 @@ _AZURE = {
 HOSTS = (
     Host(
         name="openai", dialect=Dialect, base_url="https://api.openai.com/v1", segment="/v1", keys=("OPENAI_API_KEY",),
-        key_required=True, domains=("api.openai.com",), url_variables=("OPENAI_BASE_URL",), authorise=_organised,
+        key_required=True, domains=("api.openai.com",), url_variables=("OPENAI_BASE_URL",), read_url=str.strip,  # as it stands (1.1)
+        authorise=_organised,
         parameters={
             "organization": Parameter(("OPENAI_ORG_ID",), secret=True, help="organisation to bill, org-…"),
             "project": Parameter(("OPENAI_PROJECT_ID",), secret=True, help="project to bill, proj_…"),
