@@ -181,6 +181,10 @@ def _pooled(given: dict[str, Any]) -> Embedder:
     from ._pool import Pool
 
     places, keys = ([*given[name]] if _several(given[name]) else [given[name]] for name in ("base_url", "api_key"))
+    for name in ("base_url", "api_key"):
+        if _several(given[name]) and any(each is None for each in given[name]):
+            msg = f"{name} holds None beside others; each entry of a pool is given"
+            raise ConfigError(msg)
     if not places or not keys or (len(places) > 1 and len(keys) > 1 and len(places) != len(keys)):
         msg = f"base_url has {len(places)} and api_key {len(keys)} entries: pass equally many, or one for all"
         raise ConfigError(msg)

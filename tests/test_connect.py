@@ -354,6 +354,25 @@ def test_what_is_no_address_is_refused(base_url):
         embedkit.connect("openai:m", api_key=KEY, base_url=base_url)
 
 
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"base_url": []}, "base_url has 0 and api_key 1 entries"),
+        ({"base_url": ["http://a", None]}, "base_url holds None beside others"),
+        ({"api_key": [KEY, None]}, "api_key holds None beside others"),
+        ({"api_key": [KEY, ""]}, "api_key is empty"),
+        ({"base_url": ["http://a", "b"]}, "base_url='b': an http or https URL"),
+        ({"base_url": {"http://a"}}, "base_url={'http://a'}: an http or https URL"),
+        ({"base_url": ["http://a", "http://b"], "api_key": [KEY] * 3}, "base_url has 2 and api_key 3 entries"),
+    ],
+    ids=str,
+)
+def test_each_entry_of_a_pool_is_checked(keywords, message):
+    """A pool's addresses and keys are held to the rules of a single one; a missing one does not stand for the provider's own."""
+    with pytest.raises(ConfigError, match=message):
+        embedkit.connect(**{"model": OPENAI, "api_key": KEY, **keywords})
+
+
 @pytest.mark.parametrize("name", ["compatible", "azure", "hfendpoint"])
 def test_a_host_without_an_address_asks_for_one(name):
     """Where only the user can know the address, its absence is said at once."""
