@@ -133,6 +133,14 @@ async def test_query_and_document_are_embedded_alike(embedder):
     assert np.array_equal(plain[0], query)
 
 
+async def test_case_and_accents_do_not_matter(embedder):
+    """The model is uncased: it sees "cafe hello" in all three."""
+    plain, upper, accented = (await embedder.embed(["cafe hello", "CAFE Hello", "Café hello"])).vectors
+
+    assert np.array_equal(plain, upper)
+    assert np.array_equal(plain, accented)
+
+
 async def test_alone_or_in_a_batch_a_text_has_the_same_vector(embedder):
     """Padding and company do not show: texts of 3 to 256 tokens agree with themselves alone to 1e-6 per component."""
     texts = [f"{number} " * number for number in (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 120)]
@@ -435,6 +443,31 @@ def test_threads_may_share_it(embedder):
     assert np.concatenate([result.vectors for result in results]) == pytest.approx(expected, abs=CLOSE)
 
 
+async def test_threads_is_the_most_that_compute_at_once(monkeypatch):
+    """However many calls and texts there are, no more than `threads` runs are under way."""
+    lock, running, peak = threading.Lock(), [], []
+    real = _Engine.forward
+
+    def forward(engine, ids):
+        with lock:
+            running.append(ids)
+            peak.append(len(running))
+        try:
+            return real(engine, ids)
+        finally:
+            with lock:
+                running.pop()
+
+    monkeypatch.setattr(_Engine, "forward", forward)
+    mine = LocalEmbedder(threads=2)
+    async with anyio.create_task_group() as group:
+        for number in range(4):
+            group.start_soon(mine.embed, [f"text {number} {each}" for each in range(70)])
+
+    assert len(peak) == 12
+    assert max(peak) <= 2
+
+
 def test_two_loops_may_use_it(embedder):
     """One loop after the other, and two at once in two threads: one engine, the same vectors."""
     first, second = (asyncio.run(embedder.embed(["hello"])).vectors for _ in range(2))
@@ -474,19 +507,23 @@ def test_a_closed_embedder_opens_again(embedder):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_child_computes_too():
-    """A child forked after first use makes its own engine and gets the parent's vectors, through the sync wrapper as well."""
+    """A child makes its own engine, whatever the parent's was doing, and gets the parent's vectors, in both worlds."""
     said = run(
         """
-        import os, warnings
+        import asyncio, os, signal, warnings
         import embedkit
+        from embedkit.local import LocalEmbedder
         warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what is tried here
-        embedder = embedkit.connect_sync()
-        before = embedder.embed(["hello"]).vectors
-        child = os.fork()
-        if child == 0:
-            same = (embedder.embed(["hello"]).vectors == before).all()
-            os._exit(0 if same else 1)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), (embedder.embed(["hello"]).vectors == before).all())
+        sync, own = embedkit.connect_sync(), LocalEmbedder()
+        before = sync.embed(["hello"]).vectors
+        asyncio.run(own.embed(["hello"]))
+        with own._engine._lock:  # as it is while another thread loads the model
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)  # rather than hang
+                both = sync.embed(["hello"]).vectors, asyncio.run(own.embed(["hello"])).vectors
+                os._exit(0 if all((each == before).all() for each in both) else 1)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), (sync.embed(["hello"]).vectors == before).all())
         """
     )
 
