@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import click
@@ -24,14 +24,17 @@ from ._connect import connect, split
 from ._inputs import INPUTS, Rows, count, form_of, read
 from ._outputs import FORMS, OUTPUTS, Jsonl, Output
 from ._pipes import aside
-from ._progress import Progress
+from ._progress import Progress, in_line
 from ._retry import RetryPolicy
 from ._sift import empty
+from ._types import DType
 from .errors import ConfigError, EmbedkitError
 from .providers import find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
+    from numpy.typing import NDArray
 
     from ._embedder import Embedder
     from ._types import ModelFacts
@@ -71,7 +74,7 @@ def _say(text: str) -> None:
 def _line(error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, EmbedkitError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split())
+    return in_line(error)
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -80,7 +83,7 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return anyio.run(work, backend_options={"use_uvloop": find_spec("uvloop") is not None})
 
 
-@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="embedkit", message="%(prog)s %(version)s")
 def root() -> None:
     """Text in, vectors out: any embedding provider, from the command line.
@@ -109,11 +112,14 @@ def _asks(command: Callable[..., None]) -> Callable[..., None]:
             "--api-key-env", metavar="NAME", help="The environment variable that holds the key (its name, not the key)."
         ),
         click.option("--input-type", type=kinds, help="What the texts are for."),
-        click.option("--dimensions", type=click.IntRange(min=1), help="Components per vector."),
+        click.option("--dimensions", type=click.IntRange(min=1), metavar="N", help="Components per vector."),
+        click.option("--dtype", type=click.Choice(get_args(DType)), help="Their type; float32 unless given."),
         click.option(
-            "--truncate", type=click.Choice(["end", "error"]), help="Cut over-long texts, or insist on refusing them."
+            "--truncate", type=click.Choice(["end", "error"]), help="Cut over-long texts, or insist that they are refused."
         ),
-        click.option("--normalize/--no-normalize", default=None, help="Make every vector unit length."),
+        click.option(
+            "--normalize/--no-normalize", default=None, help="Make every vector unit length, or leave it as it comes."
+        ),
         click.option(
             "--param", "parameters", metavar="NAME=VALUE", multiple=True, help="What only this provider takes (api_version …)."
         ),
@@ -165,37 +171,42 @@ def _parameters(provider: str, pairs: tuple[str, ...]) -> dict[str, Any]:
 
 @root.command()
 @click.argument("source", metavar="INPUT")
-@click.option("-m", "--model", metavar="MODEL", help='"provider:model".')
+@click.option("-m", "--model", metavar="MODEL", help='"provider:model"; the embedded model unless given.')
 @click.option("-o", "--output", "out", metavar="OUT", required=True, help=".npy, .parquet, .jsonl, or - for JSONL on stdout.")
-@click.option("--input-format", type=click.Choice(["text", "jsonl", "csv", "parquet"]), help="Else by suffix; text for stdin.")
-@click.option("--output-format", type=click.Choice(["npy", "jsonl", "parquet"]), help="Else by suffix.")
-@click.option("--column", default="text", show_default=True, help="Where the text is in JSONL, CSV and Parquet.")
 @click.option(
-    "--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True, help="With a text that is refused."
+    "--input-format", type=click.Choice(["text", "jsonl", "csv", "parquet"]), help="What INPUT is, if its suffix does not tell."
 )
-@click.option("--max-concurrency", type=click.IntRange(min=1), help="Most requests in flight.")
+@click.option(
+    "--output-format", type=click.Choice(["npy", "jsonl", "parquet"]), help="What OUT is, if its suffix does not tell."
+)
+@click.option("--column", default="text", metavar="NAME", show_default=True, help="The text's column or field.")
+@click.option(
+    "--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True, help="What a refused text does."
+)
+@click.option("--max-concurrency", type=click.IntRange(min=1), metavar="N", help="Most requests in flight.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
 @_asks
 def embed(source: str, model: str | None, out: str, **options: Any) -> None:
-    r"""Embed the texts of INPUT (a file, or - for stdin) into OUT.
+    """Embed the texts of INPUT (a file, or - for stdin) into OUT.
 
     Text has one text per line, and a blank line is a row with an empty text. JSONL has an object or a string per line. Rows
     keep their order. OUT appears when everything is done, and not at all if something fails.
 
     \b
     OUT        rows
-    .npy       float32 matrix, row i for the i-th text
-    .parquet   the input's columns, and "embedding" (fixed-size list of float32)
+    .npy       one matrix, row i for the i-th text: float32, or what --dtype says
+    .parquet   the input's columns, and "embedding", a list of fixed size
     .jsonl     the input's record, and "embedding"
 
-    With --on-error skip a refused text costs its own row only: NaN there (null in JSONL), the row and its error on stderr,
-    exit code 3.
-    """
+    With --on-error skip a refused text costs its own row only: null there (in .npy NaN, or zeros where the type has no NaN),
+    the row and its error on stderr, exit code 3.
+    """  # noqa: D301 (click's mark for lines that stay as they are)
     form = form_of(source, options.pop("input_format"), INPUTS, "text", "--input-format")
     kind = form_of(out, options.pop("output_format"), OUTPUTS, "jsonl", "--output-format")
     target = _target(out, kind, force=options.pop("force"))
     column, skip, quiet = options.pop("column"), options.pop("on_error") == "skip", options.pop("quiet")
+    like = _like(options["dimensions"], options["dtype"] or "float32")
     progress = Progress(quiet=quiet, shares=target is None and sys.stdout.isatty())
     embedder = _connected(model, observe=progress.observe, **options)
     rows = Rows(read(source, form, column, whole=FORMS[kind].whole))
@@ -208,15 +219,20 @@ def embed(source: str, model: str | None, out: str, **options: Any) -> None:
     try:
         with progress:
             if target is None:
-                work(Jsonl(None, column, None))
+                work(Jsonl(None, column, like))
             else:
-                _land(target, lambda folder: FORMS[kind](folder, column, options["dimensions"]), work)
+                _land(target, lambda folder: FORMS[kind](folder, column, like), work)
     except KeyboardInterrupt:
         _say("interrupted; nothing was written" if target else f"interrupted after {progress.texts:,} texts")
         raise click.exceptions.Exit(INTERRUPTED) from None
     progress.summarise()
     if progress.failed:
         raise click.exceptions.Exit(PARTIAL)
+
+
+def _like(dimensions: int | None, dtype: DType) -> NDArray[Any]:
+    """No rows yet, of the type to come and, where it is known, the width."""
+    return empty(0, (dimensions or 0) // (8 if dtype in ("binary", "ubinary") else 1), dtype)
 
 
 def _target(out: str, kind: str, *, force: bool) -> Path | None:
@@ -252,12 +268,14 @@ async def _embed(embedder: Embedder, rows: Rows, output: Output, progress: Progr
         async for part in parts:
             pieces = rows.take(len(part))
             if output.path is None:
-                await aside(output.write, pieces, part.vectors)  # the reader of a pipe may be slow
+                await aside(output.write, pieces, part.vectors, part.failures)  # the reader of a pipe may be slow
             else:
-                output.write(pieces, part.vectors)  # here: nothing is left running in the folder when Ctrl-C removes it
+                output.write(
+                    pieces, part.vectors, part.failures
+                )  # here: nothing is left running in the folder when Ctrl-C removes it
             progress.add(part)
     if not progress.texts:
-        output.write(rows.take(0), empty(0, output.width, "float32"))
+        output.write(rows.take(0), output.like)
     elif progress.failed == progress.texts:
         msg = "every text failed; nothing was written"
         raise EmbedkitError(msg)
@@ -266,7 +284,7 @@ async def _embed(embedder: Embedder, rows: Rows, output: Output, progress: Progr
 # --- models ----------------------------------------------------------------------------------------------------------
 
 
-@root.command()
+@root.command(short_help="List the models whose width, limits and price are known.")
 @click.argument("words", metavar="[FILTER]...", nargs=-1)
 @click.option("--provider", metavar="NAME", help="Of this provider only.")
 @click.option("--json", "as_json", is_flag=True, help="As a list of JSON objects.")
@@ -351,12 +369,13 @@ async def _checked(embedder: Embedder) -> list[tuple[str, str]]:
             times.append(time.perf_counter())
     first, warm = (f"{(stop - start) * 1000:,.0f} ms" for start, stop in pairwise(times))
     tokens = result.usage.tokens
+    measured = result.vectors.dtype.kind == "f"
     return [
         ("provider", embedder.provider),
         ("address", _public(getattr(embedder, "base_url", ""))),
         ("model", embedder.model if result.model == embedder.model else f"{embedder.model} (it calls itself {result.model})"),
         ("dimensions", str(result.dimensions)),
-        ("norm", f"{float(np.linalg.norm(result.vectors[0])):.4f}"),
+        ("norm", f"{float(np.linalg.norm(result.vectors[0])):.4f}") if measured else ("type", result.dtype),
         ("latency", f"{first} the first time, {warm} the second"),
         ("tokens", "not reported" if tokens is None else f"{tokens} for one word"),
     ]

@@ -15,8 +15,10 @@ import msgspec
 
 from ._inputs import ADDED
 from ._pipes import own
+from ._sift import blank
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     import pyarrow as pa
@@ -29,29 +31,34 @@ GROUP_BYTES = 64 * 1024 * 1024  # vectors per Parquet row group
 
 
 class Output(ABC):
-    """Takes rows in order. Rows that failed are NaN; those before the first success wait until the width is known."""
+    """Takes rows in order. Those before the first success wait until the width is known.
+
+    Args:
+        like: no rows of the type to come, and of its width where that is known already (0: it is not).
+    """
 
     whole = True  # it keeps the input's columns
     path: Path | None = None  # of what has been written; None: stdout
 
-    def __init__(self, width: int | None = None) -> None:
-        self.width = width or 0
-        self._held: list[tuple[list[Records], NDArray[Any]]] = []
+    def __init__(self, like: NDArray[Any]) -> None:
+        self.like = like
+        self._held: list[tuple[list[Records], NDArray[Any], Collection[int]]] = []
 
-    def write(self, pieces: list[Records], vectors: NDArray[Any]) -> None:
-        """Add rows."""
+    def write(self, pieces: list[Records], vectors: NDArray[Any], failed: Collection[int] = ()) -> None:
+        """Add rows; `failed` are those among them without a vector."""
         import numpy as np
 
-        self.width = self.width or vectors.shape[1]
-        self._held.append((pieces, vectors))
-        if self.width or not len(vectors):
+        if not self.like.shape[1]:
+            self.like = vectors[:0]
+        self._held.append((pieces, vectors, failed))
+        if self.like.shape[1] or not len(vectors):
             held, self._held = self._held, []
-            for records, rows in held:
-                fits = rows.shape[1] == self.width
-                self._put(records, rows if fits else np.full((len(rows), self.width), np.nan, np.float32))
+            for records, rows, missing in held:
+                fits = rows.shape[1] == self.like.shape[1]
+                self._put(records, rows if fits else np.full((len(rows), self.like.shape[1]), blank(rows), rows.dtype), missing)
 
     @abstractmethod
-    def _put(self, pieces: list[Records], vectors: NDArray[Any]) -> None: ...
+    def _put(self, pieces: list[Records], vectors: NDArray[Any], failed: Collection[int]) -> None: ...
 
     @abstractmethod
     def finish(self) -> None:
@@ -63,26 +70,27 @@ class Output(ABC):
 
 
 class Npy(Output):
-    """One float32 matrix. Its header is always 128 bytes long (format 1.0, NEP 1) and gets its shape at the end."""
+    """One matrix. Its header is always 128 bytes long (format 1.0, NEP 1) and gets its shape at the end."""
 
     whole = False
 
-    def __init__(self, folder: Path, column: str, width: int | None) -> None:  # noqa: ARG002 (outputs are made alike)
-        super().__init__(width)
+    def __init__(self, folder: Path, column: str, like: NDArray[Any]) -> None:  # noqa: ARG002 (outputs are made alike)
+        super().__init__(like)
         self.path = folder / "vectors.npy"
         self._file = self.path.open("wb")
         self._count = 0
         self._header()
 
     def _header(self) -> None:
-        shape = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({self._count}, {self.width}), }}"
+        kind = self.like.dtype.newbyteorder("<").str
+        shape = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': ({self._count}, {self.like.shape[1]}), }}"
         self._file.seek(0)
         self._file.write(b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + shape.ljust(117).encode() + b"\n")
 
-    def _put(self, pieces: list[Records], vectors: NDArray[Any]) -> None:  # noqa: ARG002
+    def _put(self, pieces: list[Records], vectors: NDArray[Any], failed: Collection[int]) -> None:  # noqa: ARG002
         import numpy as np
 
-        self._file.write(np.ascontiguousarray(vectors, "<f4").data)
+        self._file.write(np.ascontiguousarray(vectors, vectors.dtype.newbyteorder("<")).data)
         self._count += len(vectors)
 
     def finish(self) -> None:
@@ -96,18 +104,18 @@ class Npy(Output):
 
 
 class Jsonl(Output):
-    """The input's record and its embedding, one JSON object per line. A row that failed has null: JSON has no NaN."""
+    """The input's record and its embedding, one JSON object per line; null in a row that failed."""
 
-    def __init__(self, folder: Path | None, column: str, width: int | None) -> None:  # noqa: ARG002
-        super().__init__(width)
+    def __init__(self, folder: Path | None, column: str, like: NDArray[Any]) -> None:  # noqa: ARG002
+        super().__init__(like)
         self.path = None if folder is None else folder / "rows.jsonl"
         self._file = own(sys.stdout, "wb") if self.path is None else self.path.open("wb")
 
-    def _put(self, pieces: list[Records], vectors: NDArray[Any]) -> None:
+    def _put(self, pieces: list[Records], vectors: NDArray[Any], failed: Collection[int]) -> None:
         records = (record for piece in pieces for record in (piece if isinstance(piece, list) else piece.to_pylist()))
         lines = bytearray()
-        for record, vector in zip(records, vectors, strict=True):
-            values = None if vector[0] != vector[0] else vector.tolist()  # NaN
+        for row, (record, vector) in enumerate(zip(records, vectors, strict=True)):
+            values = None if row in failed else vector.tolist()
             lines += msgspec.json.encode({**record, ADDED: values}, enc_hook=str) + b"\n"
         rest = memoryview(lines)
         while rest:  # an unbuffered handle may take less than it is given
@@ -125,25 +133,27 @@ class Jsonl(Output):
 
 
 class Parquet(Output):
-    """The input's columns and `embedding`, a list of float32 of fixed size.
+    """The input's columns and `embedding`, a list of fixed size; null in a row that failed.
 
     Columns of JSONL have the type of their values. Where a later row needs a wider one a new file is begun, and all are joined at
     the end. A column whose values have no type in common becomes text: strings as they are, the rest as JSON.
     """
 
-    def __init__(self, folder: Path, column: str, width: int | None) -> None:
-        super().__init__(width)
+    def __init__(self, folder: Path, column: str, like: NDArray[Any]) -> None:
+        super().__init__(like)
         self._folder = folder
         self._column = column
         self._pieces: list[Records] = []
         self._vectors: list[NDArray[Any]] = []
+        self._failed: list[bool] = []
         self._files: list[Path] = []
         self._schema: pa.Schema | None = None
         self._writer: Any = None
 
-    def _put(self, pieces: list[Records], vectors: NDArray[Any]) -> None:
+    def _put(self, pieces: list[Records], vectors: NDArray[Any], failed: Collection[int]) -> None:
         self._pieces += pieces
         self._vectors.append(vectors)
+        self._failed += [row in failed for row in range(len(vectors))]
         if sum(each.nbytes for each in self._vectors) >= GROUP_BYTES:
             self._flush()
 
@@ -151,23 +161,24 @@ class Parquet(Output):
         import numpy as np
         import pyarrow as pa
 
-        values = np.concatenate(self._vectors or [np.empty((0, self.width), np.float32)])
+        values = np.concatenate(self._vectors or [self.like])
         table = _table(self._pieces, self._column)
-        added = (
-            pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), self.width)
-            if self.width
-            else pa.array([], self._kind())
-        )
+        added: pa.Array = pa.array([], self._kind())
+        if len(values):
+            added = pa.FixedSizeListArray.from_arrays(
+                pa.array(values.reshape(-1)), type=self._kind(), mask=pa.array(self._failed)
+            )
         schema = table.schema if self._schema is None else _widened(self._schema, table.schema)
         if schema != self._schema:
             self._begin(schema)
         self._writer.write_table(_fitted(table, self._schema).append_column(ADDED, added))
-        self._pieces, self._vectors = [], []
+        self._pieces, self._vectors, self._failed = [], [], []
 
     def _kind(self) -> pa.DataType:
         import pyarrow as pa
 
-        return pa.list_(pa.float32(), self.width or -1)  # -1: of any size, for no rows of no known width
+        size = self.like.shape[1] or -1  # -1: of any size, for no rows of no known width
+        return pa.list_(pa.from_numpy_dtype(self.like.dtype), size)
 
     def _begin(self, schema: pa.Schema) -> None:
         import pyarrow as pa

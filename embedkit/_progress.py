@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
     from ._types import Embeddings
+
+
+KEYWORD = re.compile(
+    r"\b(api_key|base_url|dimensions|dtype|input_type|max_concurrency|model|normalize|on_error|truncate)="
+    r"(?:'([\w.:/-]*)'|(\d+)|True\b)?"
+)  # of `connect`, as its errors spell it
 
 
 class Progress:
@@ -73,7 +80,7 @@ class Progress:
         for row, error in part.failures.items():
             alone = copy.copy(error)
             alone.rows = ()  # they count within the part, and the line names the row itself
-            self._print(f"row {part.start + row}: {' '.join(str(alone).split())}")
+            self._print(f"row {part.start + row}: {in_line(alone)}")
         if self._bar is not None:
             self._bar.update(self._task, completed=self.texts, description=self._now())
 
@@ -88,9 +95,9 @@ class Progress:
         """All of it in one line."""
         seconds = time.monotonic() - self._started
         facts = [
-            f"{self.texts:,} texts x {self.dimensions} dimensions",
-            "tokens not reported" if self.tokens is None else f"{self.tokens:,} tokens",
-            f"{self.requests:,} requests",
+            f"{many(self.texts, 'text')} x {self.dimensions} dimensions",
+            "tokens not reported" if self.tokens is None else many(self.tokens, "token"),
+            many(self.requests, "request"),
             f"{seconds:.1f} s",
             f"{self._rate():,.0f} texts/s",
             "" if self.cost is None or not self.texts else money(self.cost),
@@ -117,6 +124,21 @@ class Progress:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             print(line, file=sys.stderr, flush=True)  # noqa: T201 (this is what a command line is for)
+
+
+def in_line(error: BaseException) -> str:
+    """An error in one line, its keywords of Python as options of the command line."""
+    return KEYWORD.sub(_option, " ".join(str(error).split()))
+
+
+def _option(keyword: re.Match[str]) -> str:
+    name = {"api_key": "api-key-env"}.get(keyword[1], keyword[1].replace("_", "-"))
+    return f"--{name} {keyword[2] or keyword[3] or ''}".rstrip()
+
+
+def many(count: int, what: str) -> str:
+    """So many of something: "1 text", "2,000 texts"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def money(dollars: float) -> str:

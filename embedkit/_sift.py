@@ -101,8 +101,9 @@ class Sift:
             self._places = np.fromiter((order.get(text, -1) for text in rows), np.intp, len(rows))
 
     def _refuse(self, empty: list[int], *, skip: bool) -> None:
-        msg = "the text is empty, and this provider embeds no empty text; leave it out or pass on_error='skip'"
+        msg = "the text is empty, and this provider embeds no empty text"
         if not skip:
+            msg += "; leave it out or pass on_error='skip'"
             raise InvalidInputError(msg, rows=empty)
         self.failures = {row: InvalidInputError(msg, rows=(row,)) for row in empty}
 

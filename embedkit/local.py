@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._embedder import Embedder
 from ._types import Embeddings, Limits, Options, Usage
-from .codec import normalise
+from .codec import normalise, quantised
 from .errors import ConfigError, TooLongError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ INSTALL = 'pip install "embedkit[local]"'
 
 
 class LocalEmbedder(Embedder):
-    """all-MiniLM-L6-v2 on onnxruntime: float32 vectors of shape (n, 384), unit length unless `normalize=False`.
+    """all-MiniLM-L6-v2 on onnxruntime: vectors of 384 components, float32 of unit length unless asked otherwise.
 
     Made for English sentences and short paragraphs, up to 256 tokens (about 1,000 characters). A longer text is refused; with
     `truncate="end"` it is cut. Its vectors may be compared with those of any server of the same model (cosine about 0.9995).
@@ -105,7 +105,8 @@ class LocalEmbedder(Embedder):
             raise several.exceptions[0] from None
         if options.normalize is not False:
             normalise(vectors)
-        return Embeddings(vectors, self.model, Usage(sum(map(len, ids)), 1))
+        made = vectors if options.dtype == "float32" else quantised(vectors, options.dtype)
+        return Embeddings(made, self.model, Usage(sum(map(len, ids)), 1), dtype=options.dtype)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text as the model counts them, its two special ones included."""
@@ -234,7 +235,6 @@ def _check(options: Options) -> None:
     accepted: dict[str, tuple[tuple[object, ...], str]] = {
         "input_type": ((None, "query", "document"), "'query' and 'document', and embeds them alike"),
         "dimensions": ((None, WIDTH), f"{WIDTH}: it was not trained to be cut"),
-        "dtype": (("float32",), "'float32'"),
         "extra": (({},), "nothing here: there is no request to add it to"),
     }
     for name, (values, words) in accepted.items():

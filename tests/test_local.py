@@ -240,7 +240,6 @@ async def test_bad_texts_are_refused_as_everywhere(embedder):
     ("options", "message"),
     [
         ({"dimensions": 128}, "dimensions=128: all-minilm-l6-v2 takes 384: it was not trained to be cut"),
-        ({"dtype": "int8"}, "dtype='int8': all-minilm-l6-v2 takes 'float32'"),
         ({"input_type": "classification"}, "takes 'query' and 'document', and embeds them alike"),
         ({"extra": {"user": "me"}}, "there is no request to add it to"),
     ],
@@ -250,6 +249,24 @@ async def test_options_it_lacks_are_refused(embedder, options, message):
     for attempt in (embedder.embed(["a"], **options), embedkit.connect("local:", **options).embed(["a"])):
         with pytest.raises(ConfigError, match=message):
             await attempt
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind", "width"),
+    [("int8", np.int8, 384), ("uint8", np.uint8, 384), ("binary", np.int8, 48), ("ubinary", np.uint8, 48)],
+)
+async def test_smaller_types_are_made_from_the_same_vector(embedder, dtype, kind, width):
+    """int8 and uint8 keep the direction, the packed types its signs, eight to a byte; `dimensions` stays 384."""
+    whole = (await embedder.embed(["hello world"])).vectors[0]
+    result = await embedder.embed(["hello world"], dtype=dtype)
+    row = result.vectors[0].astype(int)
+
+    assert (result.vectors.dtype, result.vectors.shape, result.dimensions) == (kind, (1, width), 384)
+    if width == 384:
+        assert row - (128 if dtype == "uint8" else 0) == pytest.approx(whole * 127, abs=0.51)
+    else:
+        packed = (row + (128 if dtype == "binary" else 0)).astype(np.uint8)
+        assert np.array_equal(np.unpackbits(packed), whole > 0)
 
 
 async def test_dimensions_of_its_own_width_are_fine(embedder):
@@ -264,7 +281,7 @@ async def test_dimensions_of_its_own_width_are_fine(embedder):
         ({"base_url": "http://h", "proxy": "http://p"}, ConfigError, "base_url and proxy mean nothing to it"),
         ({"threads": 0}, ConfigError, "threads=0: a whole number of at least 1"),
         ({"threads": True}, ConfigError, "threads=True: a whole number"),
-        ({"cores": 2}, TypeError, "cores"),
+        ({"cores": 2}, TypeError, r"unexpected keyword cores; parameters of local: path \(.*\), threads \("),
     ],
 )
 def test_connect_refuses_what_means_nothing_here(options, error, message):
