@@ -19,7 +19,7 @@ from ._pipes import aside, own
 from .errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 
     Record = dict[str, Any]
     Records = Any  # list[Record] | pyarrow.RecordBatch: both have a length and slices
@@ -85,8 +85,8 @@ def read(name: str, form: str, column: str, *, whole: bool) -> Iterator[Block]:
         return
     shown = "stdin" if name == "-" else name
     file = own(sys.stdin, "rb") if name == "-" else Path(name).open("rb")  # noqa: SIM115 (stdin is not ours to close)
+    rows = {"text": _text, "jsonl": _jsonl, "csv": _csv}[form](file, shown, column)
     try:
-        rows = {"text": _text, "jsonl": _jsonl, "csv": _csv}[form](file, shown, column)
         texts, records = [], []
         for row, (line, record) in enumerate(rows):
             texts.append(_string(record, column, f"{shown}, row {row} (line {line})", whole=whole))
@@ -96,6 +96,7 @@ def read(name: str, form: str, column: str, *, whole: bool) -> Iterator[Block]:
                 texts, records = [], []
         yield Block(texts, records)
     finally:
+        rows.close()
         if name != "-":
             file.close()
 
@@ -152,12 +153,12 @@ def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
         yield number, line[:-2] if line.endswith("\r\n") else line.removesuffix("\n")
 
 
-def _text(file: BinaryIO, name: str, column: str) -> Iterator[tuple[int, Record]]:
+def _text(file: BinaryIO, name: str, column: str) -> Generator[tuple[int, Record]]:
     for number, line in _lines(file, name):
         yield number, {column: line}
 
 
-def _jsonl(file: BinaryIO, name: str, column: str) -> Iterator[tuple[int, Record]]:
+def _jsonl(file: BinaryIO, name: str, column: str) -> Generator[tuple[int, Record]]:
     blank = 0
     for number, line in _lines(file, name):
         if not line.strip():
@@ -177,9 +178,10 @@ def _jsonl(file: BinaryIO, name: str, column: str) -> Iterator[tuple[int, Record
         yield number, record
 
 
-def _csv(file: BinaryIO, name: str, column: str) -> Iterator[tuple[int, Record]]:
+def _csv(file: BinaryIO, name: str, column: str) -> Generator[tuple[int, Record]]:
     csv.field_size_limit(2**31 - 1)  # its default, 131,072 characters, is shorter than many a document
-    rows = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
+    lines = io.TextIOWrapper(file, "utf-8-sig", newline="")
+    rows = csv.reader(lines, strict=True)
     blank = row = 0
     try:
         header = next(rows, [])
@@ -204,6 +206,8 @@ def _csv(file: BinaryIO, name: str, column: str) -> Iterator[tuple[int, Record]]
         what = f"not UTF-8 ({error.reason})" if isinstance(error, UnicodeDecodeError) else str(error)
         msg = f"{name}, row {row} (after line {rows.line_num}): {what}"
         raise ConfigError(msg) from None
+    finally:
+        lines.detach()  # the file is closed by whoever opened it
 
 
 def _unbroken(blank: int, name: str) -> None:
@@ -222,7 +226,9 @@ def _parquet(name: str, column: str, *, whole: bool) -> Iterator[Block]:
             schema = file.schema_arrow
             if column not in schema.names:
                 raise ConfigError(f"{name}: " + _missing(column, schema.names))
-            kind = getattr(schema.field(column).type, "value_type", schema.field(column).type)  # a category's own type
+            kind = schema.field(column).type
+            if pa.types.is_dictionary(kind):
+                kind = kind.value_type
             if str(kind) not in ("string", "large_string", "string_view"):
                 msg = f"{name}: {column!r} is {schema.field(column).type}, not string"
                 raise ConfigError(msg)

@@ -95,11 +95,11 @@ class Progress:
         """All of it in one line."""
         seconds = time.monotonic() - self._started
         facts = [
-            f"{many(self.texts, 'text')} x {self.dimensions} dimensions",
+            many(self.texts, "text") + (f" x {self.dimensions} dimensions" if self.dimensions else ""),
             "tokens not reported" if self.tokens is None else many(self.tokens, "token"),
             many(self.requests, "request"),
             f"{seconds:.1f} s",
-            f"{self._rate():,.0f} texts/s",
+            f"{self._rate()} texts/s",
             "" if self.cost is None or not self.texts else money(self.cost),
             f"{self.failed:,} failed (rows count from 0)" if self.failed else "",
         ]
@@ -110,14 +110,15 @@ class Progress:
         if not self._quiet:
             self._print(self.summary())
 
-    def _rate(self) -> float:
-        return self.texts / max(time.monotonic() - self._started, 1e-9)
+    def _rate(self) -> str:
+        rate = self.texts / max(time.monotonic() - self._started, 1e-9)
+        return f"{rate:,.{1 if rate < 10 else 0}f}"  # noqa: PLR2004 (two digits that mean something)
 
     def _now(self) -> str:
         tokens = f", {self.tokens:,} tokens" if self.tokens else ""
         total = self._bar.tasks[0].total if self._bar is not None else None
         of = f" of {total:,.0f}" if total is not None else ""
-        return f"{self.texts:,}{of} texts, {self._rate():,.0f} texts/s{tokens}"
+        return f"{self.texts:,}{of} texts, {self._rate()} texts/s{tokens}"
 
     def _print(self, line: str) -> None:
         if self._bar is not None:
