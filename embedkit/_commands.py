@@ -223,7 +223,7 @@ def embed(source: str, model: str | None, out: str, **options: Any) -> None:
             else:
                 _land(target, lambda folder: FORMS[kind](folder, column, like), work)
     except KeyboardInterrupt:
-        _say("interrupted; nothing was written" if target else f"interrupted after {progress.texts:,} texts")
+        _say("interrupted; nothing was written" if target else "interrupted; the output is not complete")
         raise click.exceptions.Exit(INTERRUPTED) from None
     progress.summarise()
     if progress.failed:

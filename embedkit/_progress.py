@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 KEYWORD = re.compile(
-    r"\b(api_key|base_url|dimensions|dtype|input_type|max_concurrency|model|normalize|on_error|truncate)="
-    r"(?:'([\w.:/-]*)'|(\d+)|True\b)?"
+    r"(?<![\w?&])(api_key|base_url|dimensions|dtype|input_type|max_concurrency|model|normalize|on_error|truncate)="
+    r"(?:'([\w.:/-]*)'|(\d+\b)|True\b|(?=[\s,;:.)]|$))"
 )  # of `connect`, as its errors spell it
 
 
@@ -115,14 +115,14 @@ class Progress:
         return f"{rate:,.{1 if rate < 10 else 0}f}"  # noqa: PLR2004 (two digits that mean something)
 
     def _now(self) -> str:
-        tokens = f", {self.tokens:,} tokens" if self.tokens else ""
+        tokens = f", {many(self.tokens, 'token')}" if self.tokens else ""
         total = self._bar.tasks[0].total if self._bar is not None else None
         of = f" of {total:,.0f}" if total is not None else ""
         return f"{self.texts:,}{of} texts, {self._rate()} texts/s{tokens}"
 
     def _print(self, line: str) -> None:
         if self._bar is not None:
-            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
         else:
             print(line, file=sys.stderr, flush=True)  # noqa: T201 (this is what a command line is for)
 

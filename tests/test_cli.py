@@ -1,0 +1,731 @@
+"""The command line as its user meets it: every format in and out, pipes, signals, exit codes, and what it says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+import embedkit
+from embedkit import catalog
+from embedkit._commands import root
+
+from .servers.api import Api, vector
+
+HERE = Path(__file__).parent.parent
+TEXTS = ["one", "two words", "", "Grüße 🙂", "one"]
+NOTES = [1, 2, 3, 4, 5]
+COMMAND = [sys.executable, "-m", "embedkit"]
+
+
+@pytest.fixture(scope="module")
+def shared_api():
+    with Api() as running:
+        yield running
+
+
+@pytest.fixture
+def api(shared_api):
+    """The one API of this module, with nothing remembered."""
+    shared_api.bodies.clear()
+    shared_api.keys.clear()
+    return shared_api
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    """Every test in a folder of its own, with a model that needs no key."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EMBEDKIT_MODEL", "compatible:m")
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+
+
+def embedkit_(*arguments, stdin=b""):
+    """The command in this process: exit code, stdout, stderr."""
+    found = CliRunner().invoke(root, list(map(str, arguments)), input=stdin)
+    if found.exception is not None and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    return found.exit_code, found.stdout, found.stderr
+
+
+def embed(api, *arguments, stdin=b""):
+    return embedkit_("embed", "--base-url", api.url, *arguments, stdin=stdin)
+
+
+def process(api, *arguments, **settings):
+    """The command in a process of its own."""
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(
+        [*COMMAND, "embed", "--base-url", api.url, *map(str, arguments)], text=True, **{**streams, **settings}
+    )
+
+
+def made(name, texts=TEXTS, notes=NOTES):
+    """A file of these texts in the format that its suffix names."""
+    rows = [{"note": note, "text": text} for note, text in zip(notes, texts, strict=True)]
+    if name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), name)
+    elif name.endswith(".jsonl"):
+        Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    elif name.endswith(".csv"):
+        out = io.StringIO(newline="")
+        writer = csv.DictWriter(out, ["note", "text"])
+        writer.writeheader()
+        writer.writerows(rows)
+        Path(name).write_text(out.getvalue(), "utf-8", newline="")
+    else:
+        Path(name).write_text("".join(text + "\n" for text in texts), "utf-8")
+    return name
+
+
+def left():
+    return sorted(path.name for path in Path().iterdir())
+
+
+def expected(texts=TEXTS):
+    return [vector(text) for text in texts]
+
+
+def parsed(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+# --- formats ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["in.txt", "in.jsonl", "in.csv", "in.parquet"])
+@pytest.mark.parametrize("target", ["out.npy", "out.jsonl", "out.parquet", "-"])
+def test_every_format_in_becomes_every_format_out(api, source, target):
+    """Row i of the output belongs to row i of the input, with all its columns where the output has columns."""
+    code, stdout, stderr = embed(api, made(source), "-o", target)
+    beside = [{}] * 5 if source == "in.txt" else [{"note": str(note) if source == "in.csv" else note} for note in NOTES]
+
+    assert code == 0
+    assert stderr.startswith("5 texts x 3 dimensions, 5 tokens, 1 request, ")
+    if target == "out.npy":
+        assert np.load(target).tolist() == expected()
+        return
+    rows = (
+        parsed(stdout if target == "-" else Path(target).read_text("utf-8"))
+        if "parquet" not in target
+        else pq.read_table(target).to_pylist()
+    )
+    assert rows == [{**more, "text": text, "embedding": vector(text)} for more, text in zip(beside, TEXTS, strict=True)]
+    assert left() == sorted({source, target} - {"-"})
+
+
+def test_stdin_to_stdout(api):
+    """`-` both ways: text in, JSON lines out, the summary on stderr."""
+    code, stdout, stderr = embed(api, "-", "-o", "-", stdin=b"one\r\ntwo\n")
+
+    assert (code, parsed(stdout)) == (0, [{"text": text, "embedding": vector(text)} for text in ("one", "two")])
+    assert stderr.startswith("2 texts")
+
+
+def test_formats_may_be_named(api):
+    """A suffix that says nothing, or something else, is overruled by the options."""
+    Path("data").write_text('{"body": "one"}\n"two"\n')
+    code, stdout, _ = embed(
+        api, "data", "-o", "out.txt", "--input-format", "jsonl", "--output-format", "jsonl", "--column", "body"
+    )
+
+    assert (code, stdout) == (0, "")
+    assert [row["body"] for row in parsed(Path("out.txt").read_text())] == ["one", "two"]
+
+
+@pytest.mark.parametrize("column", ["body", "a b", "größe"])
+def test_the_column_may_have_any_name(api, column):
+    """`--column` names the text, whatever it is called."""
+    pq.write_table(pa.table({column: ["one"], "text": [7]}), "in.parquet")
+    code, _, _ = embed(api, "in.parquet", "-o", "out.npy", "--column", column)
+
+    assert code == 0
+    assert api.bodies[0]["input"] == ["one"]
+
+
+@pytest.mark.parametrize("target", ["out.npy", "out.jsonl", "out.parquet", "-"])
+def test_no_rows_are_no_error(api, target):
+    """Nothing in, nothing asked, an empty output, exit code 0."""
+    Path("in.txt").touch()
+    code, stdout, stderr = embed(api, "in.txt", "-o", target)
+
+    assert (code, stdout, api.bodies) == (0, "", [])
+    assert stderr.startswith("0 texts, 0 tokens, 0 requests, ")
+    assert (target == "-") != Path(target).exists()
+
+
+def test_an_empty_matrix_is_as_wide_as_asked(api):
+    """`--dimensions` with no rows: a matrix that others can be stacked on."""
+    Path("in.txt").touch()
+    embed(api, "in.txt", "-o", "out.npy", "--dimensions", 256)
+    embed(api, "in.txt", "-o", "bits.npy", "--dimensions", 256, "--dtype", "ubinary")
+
+    assert (np.load("out.npy").shape, np.load("out.npy").dtype) == ((0, 256), np.float32)
+    assert (np.load("bits.npy").shape, np.load("bits.npy").dtype) == ((0, 32), np.uint8)
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("float32", np.float32), ("int8", np.int8), ("uint8", np.uint8)])
+def test_smaller_types_are_written(api, dtype, kind):
+    """`--dtype` is the type in the file: of the matrix, of the Parquet list, of the numbers in JSON."""
+    made("in.txt")
+    for target in ("out.npy", "out.parquet", "out.jsonl"):
+        assert embed(api, "in.txt", "-o", target, "--dtype", dtype)[0] == 0
+    matrix = np.load("out.npy")
+
+    assert (matrix.dtype, matrix.shape) == (kind, (5, 3))
+    assert pq.read_schema("out.parquet").field("embedding").type == pa.list_(pa.from_numpy_dtype(kind), 3)
+    assert pq.read_table("out.parquet")["embedding"].to_pylist() == matrix.tolist()
+    assert [row["embedding"] for row in parsed(Path("out.jsonl").read_text())] == matrix.tolist()
+
+
+def test_many_rows_stay_in_order(api):
+    """Thousands of rows over many requests in flight: each vector beside its own text."""
+    texts = [f"{'x' * (number % 50)} {number}" for number in range(3_000)]
+    made("in.jsonl", texts, range(3_000))
+    code, _, stderr = embed(api, "in.jsonl", "-o", "out.parquet")
+    table = pq.read_table("out.parquet")
+
+    assert code == 0
+    assert stderr.startswith("3,000 texts x 3 dimensions, ")
+    assert table["note"].to_pylist() == list(range(3_000))
+    assert table["embedding"].to_pylist() == expected(texts)
+    assert len(api.bodies) == 94
+
+
+def test_the_options_reach_the_request(api, monkeypatch):
+    """Width, key and concurrency go where they belong; the key comes from the variable that is named."""
+    monkeypatch.setenv("MY_KEY", "sk-mine")
+    made("in.txt")
+    code, _, _ = embed(
+        api,
+        "in.txt",
+        "-o",
+        "out.npy",
+        "-m",
+        "compatible:other",
+        "--api-key-env",
+        "MY_KEY",
+        "--dimensions",
+        3,
+        "--max-concurrency",
+        1,
+    )
+
+    assert code == 0
+    assert (api.bodies[0]["model"], api.bodies[0]["dimensions"]) == ("other", 3)
+    assert api.keys == ["Bearer sk-mine"]
+
+
+# --- what is refused before anything is sent -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.txt", "-o", "out.npy"], "none.txt: No such file or directory"),
+        ([".", "-o", "out.npy", "--input-format", "text"], ".: Is a directory"),
+        (["in.foo", "-o", "out.npy"], "in.foo: its suffix names no known format"),
+        (
+            ["in.txt", "-o", "out.foo"],
+            "out.foo: its suffix names no known format (.npy, .jsonl, .ndjson, .parquet, .pq); pass --output-format",
+        ),
+        (["in.txt", "-o", "no/where/out.npy"], "no/where/out.npy: there is no folder no/where"),
+        (["in.txt", "-o", "there.npy"], "there.npy exists already; --force replaces it"),
+        (["in.txt", "-o", "folder.npy", "--force"], "folder.npy is not a regular file (- is stdout)"),
+        (["in.txt", "-o", "/dev/null", "--output-format", "jsonl", "--force"], "/dev/null is not a regular file (- is stdout)"),
+        (
+            ["in.txt", "-o", "-", "--output-format", "npy"],
+            "npy does not go to stdout; name a file, or leave --output-format out",
+        ),
+        (["in.csv", "-o", "out.npy", "--column", "body"], "in.csv: no 'body'; there is 'note', 'text' (choose with --column)"),
+        (["-", "-o", "out.npy", "--input-format", "parquet"], "Parquet cannot be read from a pipe"),
+        (["in.txt", "-o", "out.npy", "-m", "m"], "--model m has no provider: the form is 'provider:model'"),
+        (["in.txt", "-o", "out.npy", "-m", "opnai:m"], "unknown provider 'opnai'; did you mean openai"),
+        (["in.txt", "-o", "out.npy", "--truncate", "end"], "compatible cannot do --truncate end"),
+        (["in.txt", "-o", "out.npy", "--dtype", "int8", "--normalize"], "--normalize"),
+        (["in.txt", "-o", "out.npy", "--param", "nonsense"], "--param takes NAME=VALUE"),
+        (["in.txt", "-o", "out.npy", "--param", "api_version=1"], "with a parameter of compatible's own (there is none)"),
+        (["in.txt", "-o", "out.npy", "-m", "local:", "--param", "threads=0"], "threads=0: a whole number of at least 1"),
+    ],
+)
+def test_what_cannot_work_is_one_line_and_exit_code_2(api, arguments, message):
+    """Nothing is asked of the provider, nothing is written, and the line says what to do."""
+    for name in ("in.txt", "in.csv", "there.npy.txt"):
+        made(name)
+    Path("there.npy").write_bytes(b"precious")
+    Path("folder.npy").mkdir()
+    before = left()
+    code, stdout, stderr = embed(api, *arguments) if "local:" not in arguments else embedkit_("embed", *arguments)
+
+    assert (code, stdout, api.bodies) == (2, "", [])
+    assert message in stderr
+    assert (stderr.startswith("embedkit: "), stderr.count("\n")) == (True, 1)
+    assert left() == before
+    assert Path("there.npy").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Missing argument 'INPUT'"),
+        (["in.txt"], "Missing option '-o'"),
+        (["in.txt", "-o", "out.npy", "--on-error", "ignore"], "'ignore' is not one of 'raise', 'skip'"),
+        (["in.txt", "-o", "out.npy", "--dimensions", "0"], "0 is not in the range x>=1"),
+        (["in.txt", "-o", "out.npy", "--dtype", "float16"], "'float16' is not one of 'float32'"),
+        (["in.txt", "more.txt", "-o", "out.npy"], "unexpected extra argument (more.txt)"),
+        (["in.txt", "-o", "out.npy", "--api-key", "sk-secret-key"], "No such option"),
+        (["in.txt", "-o", "out.npy", "--api-key=sk-secret-key"], "No such option"),
+    ],
+)
+def test_a_line_that_makes_no_sense_is_exit_code_2(api, arguments, message):
+    """Click says what is wrong; a key given by mistake is not repeated."""
+    code, stdout, stderr = embed(api, *arguments)
+
+    assert (code, stdout) == (2, "")
+    assert message in stderr
+    assert "sk-secret-key" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable"),
+    [
+        (["-m", "openai:m", "--api-key-env", "sk-secret-key"], None),
+        (["-m", "openai:m", "--param", "organization=sk-secret-key"], "OPENAI_ORG_ID"),
+        (["-m", "azure:m", "--param", "ad_token=sk-secret-key"], "AZURE_OPENAI_AD_TOKEN"),
+    ],
+)
+def test_a_key_on_the_command_line_is_refused_and_not_repeated(arguments, variable):
+    """Others can read a command line, and shells remember it: the variable to use instead is named."""
+    made("in.txt")
+    code, stdout, stderr = embedkit_("embed", "in.txt", "-o", "out.npy", "--base-url", "http://127.0.0.1:1", *arguments)
+
+    assert (code, stdout) == (2, "")
+    assert "sk-secret-key" not in stderr
+    assert variable is None or variable in stderr
+
+
+def test_a_missing_key_names_its_variable_and_the_option():
+    """In the words of the command line."""
+    made("in.txt")
+    code, _, stderr = embedkit_("embed", "in.txt", "-o", "out.npy", "-m", "openai:text-embedding-3-small")
+
+    assert code == 2
+    assert stderr == "embedkit: openai needs a key: set OPENAI_API_KEY, or pass --api-key-env\n"
+
+
+# --- what fails while it is done -------------------------------------------------------------------------------------
+
+
+def test_a_refused_text_fails_the_run_by_row(api):
+    """Exit code 1, the row and the provider's own words, and no output."""
+    made("in.txt", ["one", "BAD", "two"], [1, 2, 3])
+    code, stdout, stderr = embed(api, "in.txt", "-o", "out.npy")
+
+    assert (code, stdout) == (1, "")
+    assert stderr == (
+        "embedkit: compatible:m: the text is not to my liking (status 400, code invalid_input, row 1); rows count from 0\n"
+    )
+    assert left() == ["in.txt"]
+
+
+@pytest.mark.parametrize("target", ["out.npy", "out.jsonl", "out.parquet", "-"])
+def test_skip_costs_a_refused_text_its_own_row(api, target):
+    """Exit code 3; every other row is there; the refused one is NaN or null, and named on stderr."""
+    texts = [f"text {number}" for number in range(300)]
+    texts[7] = texts[299] = "BAD"
+    texts[8] = "BAD too"
+    made("in.txt", texts, texts)
+    code, stdout, stderr = embed(api, "in.txt", "-o", target, "--on-error", "skip")
+    said = stderr.splitlines()
+
+    assert code == 3
+    assert [line.partition(":")[0] for line in said[:-1]] == ["row 7", "row 8", "row 299"]
+    assert said[0] == "row 7: compatible:m: the text is not to my liking (status 400, code invalid_input)"
+    assert said[-1].startswith("300 texts x 3 dimensions, ")
+    assert said[-1].endswith(", 3 failed (rows count from 0)")
+    if target == "out.npy":
+        matrix = np.load(target)
+        assert np.isnan(matrix).all(axis=1).nonzero()[0].tolist() == [7, 8, 299]
+        found = [None if np.isnan(row[0]) else row.tolist() for row in matrix]
+    elif target == "out.parquet":
+        found = pq.read_table(target)["embedding"].to_pylist()
+    else:
+        found = [row["embedding"] for row in parsed(stdout or Path(target).read_text())]
+    assert found == [None if "BAD" in text else vector(text) for text in texts]
+
+
+def test_a_part_of_bad_rows_alone_is_a_part_too(api):
+    """Failed rows before the first success: they wait for its width, and stand before it."""
+    texts = ["BAD"] * 40 + ["good"] * 40
+    made("in.txt", texts, texts)
+    code, _, _ = embed(api, "in.txt", "-o", "out.npy", "--on-error", "skip", "--max-concurrency", 1)
+
+    assert code == 3
+    assert np.isnan(np.load("out.npy")).all(axis=1).tolist() == [True] * 40 + [False] * 40
+
+
+def test_when_every_text_fails_nothing_is_written(api):
+    """A file of NaN helps nobody: exit code 1."""
+    made("in.txt", ["BAD", "BAD too"], [1, 2])
+    code, _, stderr = embed(api, "in.txt", "-o", "out.npy", "--on-error", "skip")
+
+    assert code == 1
+    assert stderr.splitlines()[-1] == "embedkit: every text failed; nothing was written"
+    assert left() == ["in.txt"]
+
+
+def test_a_bad_line_deep_in_the_file_leaves_nothing(api):
+    """Read, embedded and half-written is not done: exit code 2, the place, and no output."""
+    Path("in.jsonl").write_text('{"text": "one"}\n' * 1_000 + "oops\n")
+    code, _, stderr = embed(api, "in.jsonl", "-o", "out.parquet")
+
+    assert code == 2
+    assert stderr.startswith("embedkit: in.jsonl, row 1000 (line 1001): not JSON")
+    assert left() == ["in.jsonl"]
+
+
+def test_on_stdout_the_rows_before_a_failure_are_there(api):
+    """A pipe cannot take back what it was given; the exit code says that there is more."""
+    Path("in.jsonl").write_text('{"text": "one"}\n' * 512 + "oops\n")
+    code, stdout, _ = embed(api, "in.jsonl", "-o", "-")
+
+    assert code == 2
+    assert parsed(stdout) == [{"text": "one", "embedding": vector("one")}] * len(stdout.splitlines())
+
+
+def test_nobody_listening_is_one_line(api):
+    """Exit code 1, the address, and no stack trace; with --traceback there is one."""
+    made("in.txt")
+    code, _, stderr = embedkit_("check", "--base-url", "http://127.0.0.1:1")
+    _, _, traced = embedkit_("check", "--base-url", "http://127.0.0.1:1", "--traceback")
+
+    assert code == 1
+    assert (stderr.startswith("embedkit: cannot connect to http://127.0.0.1:1: "), stderr.count("\n")) == (True, 1)
+    assert traced.startswith("Traceback (most recent call last):")
+    assert traced.endswith(stderr)
+
+
+def test_a_key_that_the_provider_quotes_is_not_shown(monkeypatch):
+    """OpenAI repeats a wrong key in its refusal; the line has stars there."""
+    monkeypatch.setenv("MY_KEY", "sk-secret-key-123")
+    refusal = {"error": {"message": "Incorrect API key provided: sk-secret-key-123.", "code": "invalid_api_key"}}
+    with Api((401, {}, refusal)) as api:
+        code, _, stderr = embedkit_("check", "--base-url", api.url, "--api-key-env", "MY_KEY")
+
+    assert code == 1
+    assert "Incorrect API key provided: ***." in stderr
+    assert "sk-secret" not in stderr
+
+
+# --- files that are there already ------------------------------------------------------------------------------------
+
+
+def test_force_replaces_a_file_only_when_all_went_well(api):
+    """A failed run leaves the old file as it was; a good one puts the new in its place."""
+    made("in.txt")
+    made("bad.txt", ["BAD"], [1])
+    Path("out.npy").write_bytes(b"old")
+    failed, _, _ = embed(api, "bad.txt", "-o", "out.npy", "--force")
+    kept = Path("out.npy").read_bytes()
+    code, _, _ = embed(api, "in.txt", "-o", "out.npy", "--force")
+
+    assert (failed, kept) == (1, b"old")
+    assert (code, np.load("out.npy").tolist()) == (0, expected())
+    assert left() == ["bad.txt", "in.txt", "out.npy"]
+
+
+def test_the_input_may_be_replaced_by_the_output(api):
+    """Reading is done before the name is taken."""
+    made("same.parquet")
+    code, _, _ = embed(api, "same.parquet", "-o", "same.parquet", "--force")
+
+    assert code == 0
+    assert pq.read_table("same.parquet").column_names == ["note", "text", "embedding"]
+
+
+def test_a_symbolic_link_stays_one(api):
+    """The file it points to is written, there or not there yet."""
+    made("in.txt")
+    Path("elsewhere").mkdir()
+    Path("out.npy").symlink_to("elsewhere/real.npy")
+    first, _, _ = embed(api, "in.txt", "-o", "out.npy")
+    refused, _, _ = embed(api, "in.txt", "-o", "out.npy")
+    forced, _, _ = embed(api, "in.txt", "-o", "out.npy", "--force")
+
+    assert (first, refused, forced) == (0, 2, 0)
+    assert Path("out.npy").is_symlink()
+    assert np.load("elsewhere/real.npy").tolist() == expected()
+
+
+# --- pipes and signals, in processes of their own --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_in_the_middle_leaves_nothing(name, code):
+    """Half the rows embedded and written: Ctrl-C, SIGTERM and SIGHUP end it at once, and no file is left."""
+    made("in.txt", [f"text {number}" for number in range(500)], range(500))
+    with Api(hold_after=3) as api:
+        running = process(api, "in.txt", "-o", "out.npy", "--max-concurrency", "1")
+        assert api.held.wait(60)
+        written = left()
+        running.send_signal(getattr(signal, name))
+        stdout, stderr = running.communicate(timeout=60)
+
+    assert len(written) == 2  # a folder of its own, under way
+    assert (running.returncode, stdout) == (code, "")
+    assert stderr == "embedkit: interrupted; nothing was written\n"
+    assert left() == ["in.txt"]
+
+
+def test_who_ignores_hangups_is_not_interrupted():
+    """Under nohup a closed terminal is no reason to stop."""
+    made("in.txt", [f"text {number}" for number in range(100)], range(100))
+    with Api(hold_after=1) as api:
+        running = process(
+            api,
+            "in.txt",
+            "-o",
+            "out.npy",
+            "--max-concurrency",
+            "1",
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        )
+        assert api.held.wait(60)
+        running.send_signal(signal.SIGHUP)
+        api.release.set()
+        running.communicate(timeout=60)
+
+    assert running.returncode == 0
+    assert np.load("out.npy").shape == (100, 3)
+
+
+def test_ctrl_c_in_the_middle_of_a_pipe():
+    """On stdout the rows already given stay, whole, and the line says that there should be more."""
+    made("in.txt", [f"text {number}" for number in range(100)], range(100))
+    with Api(hold_after=1) as api:
+        running = process(api, "in.txt", "-o", "-", "--max-concurrency", "1")
+        assert api.held.wait(60)
+        running.send_signal(signal.SIGINT)
+        stdout, stderr = running.communicate(timeout=60)
+
+    assert running.returncode == 130
+    assert stderr == "embedkit: interrupted; the output is not complete\n"
+    assert len(parsed(stdout)) in (0, 32)  # the first part may not have been written yet
+
+
+def test_ctrl_c_while_stdin_is_silent():
+    """A pipe that says nothing does not keep the process alive."""
+    with Api() as api:
+        running = process(api, "-", "-o", "-", stdin=subprocess.PIPE)
+        running.stdin.write("one\n" * 256)
+        running.stdin.flush()
+        first = running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        running.wait(60)
+        running.stdin.close()
+        running.stdout.close()
+        running.stderr.close()
+
+    assert json.loads(first) == {"text": "one", "embedding": vector("one")}
+    assert running.returncode == 130
+
+
+def test_slow_stdin_flows_through():
+    """Rows come out while more are still to be typed: what is read is embedded, block by block."""
+    with Api() as api:
+        running = process(api, "-", "-o", "-", stdin=subprocess.PIPE)
+        for word in ("one", "two"):
+            running.stdin.write(f"{word}\n" * 256)
+            running.stdin.flush()
+            for _ in range(256):
+                assert json.loads(running.stdout.readline())["text"] == word
+        running.stdin.write("last")
+        stdout, stderr = running.communicate(timeout=60)
+
+    assert running.returncode == 0
+    assert parsed(stdout) == [{"text": "last", "embedding": vector("last")}]
+    assert stderr.startswith("513 texts")
+
+
+@pytest.mark.parametrize("command", ['embed --base-url "$URL" in.txt -o - -q', "models"])
+def test_a_reader_that_has_seen_enough(command):
+    """`| head -1`: the line, exit code 141, and not a word about pipes."""
+    made("in.txt", ["text"] * 50_000, ["text"] * 50_000)
+    with Api() as api:
+        found = subprocess.run(
+            ["bash", "-c", f'"$PYTHON" -m embedkit {command} | (read -r line; echo "$line"); echo "${{PIPESTATUS[0]}}"'],
+            capture_output=True, text=True, check=True, timeout=120, env={**os.environ, "URL": api.url, "PYTHON": sys.executable},
+        )  # fmt: skip
+    line, code = found.stdout.splitlines()
+
+    assert line.startswith('{"text":"text"' if "embed " in command else "provider\tmodel")
+    assert found.stderr == ""
+    assert code in ({"141"} if "embed " in command else {"141", "0"})  # all models may be in the pipe before it is closed
+
+
+def test_a_reader_that_is_gone_before_the_first_row():
+    """A closed pipe ends it with 141, also where only the end of the output fails."""
+    made("in.txt", ["one"], [1])
+    with Api(hold_after=0) as api:
+        running = process(api, "in.txt", "-o", "-", "-q")
+        assert api.held.wait(60)
+        running.stdout.close()
+        api.release.set()
+        stderr = running.stderr.read()
+        running.stderr.close()
+
+    assert (running.wait(60), stderr) == (141, "")
+
+
+@pytest.mark.parametrize("missing", ["click", "rich", "pyarrow"])
+def test_without_its_extra_it_says_what_to_install(missing):
+    """Exit code 2 and the command that mends it, not an ImportError."""
+    script = f"import sys; sys.modules[{missing!r}] = None; from embedkit.cli import main; main(['models'])"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr == f'embedkit: the command line needs {missing}: pip install "embedkit[cli]"\n'
+
+
+def test_the_module_is_the_command():
+    """`python -m embedkit` and the installed script: one program, called embedkit."""
+    found = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, check=True)
+
+    assert found.stdout == f"embedkit {embedkit.__version__}\n"
+
+
+def test_the_embedded_model_is_the_default(monkeypatch):
+    """No model named anywhere: real vectors, no server, no key."""
+    monkeypatch.delenv("EMBEDKIT_MODEL")
+    made("in.txt", ["a cat on the sofa", "a kitten on the couch", "stock prices fell"], [1, 2, 3])
+    code, _, stderr = embedkit_("embed", "in.txt", "-o", "out.npy")
+    cat, kitten, stocks = np.load("out.npy")
+
+    assert code == 0
+    assert stderr.startswith("3 texts x 384 dimensions, 19 tokens, 1 request, ")
+    assert cat @ kitten > 0.5 > cat @ stocks
+
+
+# --- models, check, help ---------------------------------------------------------------------------------------------
+
+
+def test_models_lists_the_catalogue_in_columns():
+    """In a pipe: tab-separated, a line of names, one line per model, nothing else."""
+    code, stdout, stderr = embedkit_("models")
+    head, *rows = (line.split("\t") for line in stdout.splitlines())
+
+    assert (code, stderr) == (0, "")
+    assert head == ["provider", "model", "dimensions", "other widths", "max tokens", "$ per million tokens"]
+    assert {tuple(row[:2]) for row in rows} == {
+        (provider, facts.name) for provider, known in catalog.MODELS.items() for facts in known
+    }
+    assert ["openai", "text-embedding-3-small", "1536", "1-1536", "8192", "0.02"] in rows
+    assert {len(row) for row in rows} == {6}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["3-small"], ["text-embedding-3-small"]),
+        (["OpenAI:", "LARGE"], ["text-embedding-3-large"]),
+        (["--provider", "local"], ["all-minilm-l6-v2"]),
+        (["--provider", "openai", "ada"], ["text-embedding-ada-002"]),
+    ],
+)
+def test_models_are_filtered_by_every_word(arguments, names):
+    """Case does not matter, order neither; "provider:" is part of the name."""
+    _, stdout, _ = embedkit_("models", *arguments)
+
+    assert [line.split("\t")[1] for line in stdout.splitlines()[1:]] == names
+
+
+def test_models_as_json_say_where_each_fact_is_from():
+    """A list of objects with numbers as numbers, and the source of each row."""
+    _, stdout, _ = embedkit_("models", "--json", "text-embedding-3")
+    small, large = json.loads(stdout)
+
+    assert small == {
+        "provider": "openai", "model": "text-embedding-3-small", "dimensions": 1536, "widths": {"least": 1, "most": 1536},
+        "max_tokens": 8192, "price": 0.02, "source": small["source"],
+    }  # fmt: skip
+    assert large["price"] == 0.13
+    assert small["source"]
+
+
+def test_no_model_that_matches_is_said():
+    """On stderr, with the providers there are; JSON stays JSON."""
+    code, stdout, stderr = embedkit_("models", "nothing-like-it")
+
+    assert (code, stdout) == (0, "")
+    assert stderr.startswith("embedkit: no model matches (there are models of ")
+    assert json.loads(embedkit_("models", "nothing-like-it", "--json")[1]) == []
+
+
+def test_check_says_what_came_back(api):
+    """Where, what, how wide, how long, how fast, how it counts."""
+    code, stdout, stderr = embedkit_("check", "compatible:m", "--base-url", api.url.replace("http://", "http://user:secret@"))
+    said = dict(line.split(maxsplit=1) for line in stdout.splitlines())
+
+    assert (code, stderr) == (0, "")
+    assert said.pop("latency").split()[1:5] == ["ms", "the", "first", "time,"]
+    assert said == {
+        "provider": "compatible", "address": api.url, "model": "m", "dimensions": "3", "norm": f"{np.linalg.norm(vector('hello')):.4f}",
+        "tokens": "1 for one word",
+    }  # fmt: skip
+    assert len(api.bodies) == 2
+
+
+def test_check_of_a_server_that_says_less():
+    """A server with another name for its model and no usage: both are said. A smaller type has no norm."""
+    answer = {"data": [{"embedding": [0.6, 0.8] * 4}], "model": "its own name"}
+    with Api(*[(200, {}, answer)] * 4) as api:
+        _, stdout, _ = embedkit_("check", "--base-url", api.url)
+        _, packed, _ = embedkit_("check", "--base-url", api.url, "--dtype", "ubinary")
+
+    assert "model       m (it calls itself its own name)\n" in stdout
+    assert "tokens      not reported\n" in stdout
+    assert "dimensions  8\n" in packed
+    assert "type        ubinary\n" in packed
+    assert "norm" not in packed
+
+
+def test_check_gives_up_at_once():
+    """A check that retries for minutes is none: one attempt."""
+    with Api((503, {}, {"error": {"message": "warming up"}})) as api:
+        code, _, stderr = embedkit_("check", "--base-url", api.url)
+
+    assert (code, len(api.bodies)) == (1, 1)
+    assert "warming up (status 503)" in stderr
+
+
+@pytest.mark.parametrize("command", [[], ["embed"], ["models"], ["check"]], ids=str)
+def test_help_fits_the_screen_and_shows_no_markup(command):
+    """Both spellings; lines within 80 columns; tables stay tables."""
+    long, short = embedkit_(*command, "--help"), embedkit_(*command, "-h")
+
+    assert long == short
+    assert long[0] == 0
+    assert max(map(len, long[1].splitlines())) <= 80
+    assert "\b" not in long[1]
+    assert "\\b" not in long[1]
+    if command == ["embed"]:
+        assert '\n  .parquet   the input\'s columns, and "embedding", a list of fixed size\n' in long[1]
+
+
+def test_help_names_every_exit_code():
+    """What a script needs is in the first help a user sees."""
+    _, stdout, _ = embedkit_("--help")
+
+    for code in ("0 done", "1 the provider or the network failed", "2 usage,", "3 done but for some rows", "130"):
+        assert code in " ".join(stdout.split())
