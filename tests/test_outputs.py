@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import io
 import json
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedkit import _outputs
-from embedkit._outputs import FORMS, OUTPUTS, Npy
+from embedkit._outputs import FORMS, OUTPUTS, Jsonl, Npy
 from embedkit._sift import empty
 
 WIDTH = 3
@@ -177,6 +178,24 @@ def test_jsonl_spells_what_json_lacks(tmp_path):
     }  # fmt: skip
 
 
+def test_a_pipe_may_take_a_line_in_pieces(tmp_path):
+    """An unbuffered handle that takes seven bytes at a time gets all of them, once."""
+
+    class Narrow(io.RawIOBase):
+        taken = b""
+
+        def write(self, data):
+            self.taken += bytes(data[:7])
+            return min(len(data), 7)
+
+    output = Jsonl(tmp_path, "text", empty(0, 0, "float32"))
+    output.close()
+    output._file = Narrow()
+    output.write([dicts("a", "b")], vectors(2))
+
+    assert output._file.taken == b'{"text":"a","embedding":[0.0,1.0,2.0]}\n{"text":"b","embedding":[3.0,4.0,5.0]}\n'
+
+
 # --- Parquet ---------------------------------------------------------------------------------------------------------
 
 
@@ -186,6 +205,15 @@ def test_parquet_has_a_list_of_fixed_size(tmp_path):
 
     assert schema.names == ["text", "embedding"]
     assert schema.field("embedding").type == pa.list_(pa.float32(), WIDTH)
+
+
+def test_parquet_looks_for_repetition_in_the_texts_only(tmp_path):
+    """Vectors never repeat: a dictionary of them would cost time and space."""
+    path = written(tmp_path, "parquet", [(dicts("a", "a"), vectors(2))])
+    text, vector = (pq.read_metadata(path).row_group(0).column(number) for number in (0, 1))
+
+    assert "RLE_DICTIONARY" in text.encodings
+    assert "RLE_DICTIONARY" not in vector.encodings
 
 
 def test_parquet_keeps_the_input_s_columns_as_they_were(tmp_path):

@@ -60,6 +60,15 @@ def test_tokens_unknown_once_are_unknown():
     assert "$" not in progress.summary()
 
 
+def test_a_part_without_a_vector_has_no_say_in_the_width():
+    """Parts in which every text failed may be without width, at either end."""
+    progress = Progress()
+    for width in (0, 4, 0):
+        progress.add(Embeddings(np.zeros((2, width), np.float32), "m", Usage(1, 1)))
+
+    assert progress.summary().startswith("6 texts x 4 dimensions, ")
+
+
 def test_each_failed_row_is_named_as_the_input_counts_it(capsys):
     """Rows count from the start of the input, not of the part; the error's own row would only confuse."""
     progress = Progress(quiet=True)
@@ -204,14 +213,15 @@ def test_the_bar_says_why_nothing_moves():
 @pty_only
 @pytest.mark.usefixtures("lines")
 def test_failed_rows_stand_above_the_bar():
-    """A row that fails is a line of its own, whole, and the bar goes on below it."""
-    Path("in.txt").write_text("one\n" * 40 + "BAD\n" + "[red]two[/red]\n" * 40)
+    """A row that fails is a line of its own, in the provider's own words, whole and unadorned; the bar goes on below it."""
+    Path("in.txt").write_text("one\n" * 40 + "BAD\n" + "two\n" * 40)
     with Api() as api:
+        api.refusal = "[red]no[/red] :smile: " + "and again " * 12 + "no"
         terminal = Terminal("embed", "in.txt", "-o", "out.npy", "--base-url", api.url, "--on-error", "skip")
         code, _ = terminal.end()
 
     assert code == 3
-    assert "row 40: compatible:m: the text is not to my liking (status 400, code invalid_input)\r\n" in terminal.text
+    assert f"row 40: compatible:m: {api.refusal} (status 400, code invalid_input)\r\n" in terminal.text
 
 
 @pty_only

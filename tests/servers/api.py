@@ -21,6 +21,7 @@ class Api:
         hold_after: requests answered before replies are held back.
         held: set once a reply is held back.
         release: set it, and held replies go out.
+        refusal: what it says of a text it refuses.
         bodies, keys: of the requests so far.
     """
 
@@ -28,6 +29,7 @@ class Api:
         self.script = list(script)
         self.hold_after = hold_after
         self.held, self.release = threading.Event(), threading.Event()
+        self.refusal = "the text is not to my liking"
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self._lock = threading.Lock()
@@ -49,7 +51,7 @@ class Api:
             self.release.wait()
         texts = body["input"]
         if any("BAD" in text for text in texts):
-            return 400, {}, {"error": {"message": "the text is not to my liking", "code": "invalid_input"}}
+            return 400, {}, {"error": {"message": self.refusal, "code": "invalid_input"}}
         data = [{"index": row, "embedding": vector(text)} for row, text in enumerate(texts)]
         tokens = sum(len(text.split()) for text in texts)
         return 200, {}, {"data": data, "model": body["model"], "usage": {"prompt_tokens": tokens}}
