@@ -635,7 +635,7 @@ def test_models_lists_the_catalogue_in_columns():
     head, *rows = (line.split("\t") for line in stdout.splitlines())
 
     assert (code, stderr) == (0, "")
-    assert head == ["provider", "model", "dimensions", "other widths", "max tokens", "$ per million tokens"]
+    assert head == ["provider", "model", "width", "other widths", "tokens", "$/million"]
     assert {tuple(row[:2]) for row in rows} == {
         (provider, facts.name) for provider, known in catalog.MODELS.items() for facts in known
     }
@@ -646,8 +646,8 @@ def test_models_lists_the_catalogue_in_columns():
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
-        (["3-small"], ["text-embedding-3-small"]),
-        (["OpenAI:", "LARGE"], ["text-embedding-3-large"]),
+        (["openai:", "3-small"], ["text-embedding-3-small"]),
+        (["LARGE", "OpenAI:"], ["text-embedding-3-large"]),
         (["--provider", "local"], ["all-minilm-l6-v2"]),
         (["--provider", "openai", "ada"], ["text-embedding-ada-002"]),
     ],
@@ -661,7 +661,7 @@ def test_models_are_filtered_by_every_word(arguments, names):
 
 def test_models_as_json_say_where_each_fact_is_from():
     """A list of objects with numbers as numbers, and the source of each row."""
-    _, stdout, _ = embedkit_("models", "--json", "text-embedding-3")
+    _, stdout, _ = embedkit_("models", "--json", "openai:text-embedding-3")
     small, large = json.loads(stdout)
 
     assert small == {
