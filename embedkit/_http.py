@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 AGENT = "embedkit"
+HEAD_START = 0.005  # seconds after which the first request is usually on its way, and the processor has nothing to do
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (recognised, never bound)
 # Held, so that the garbage collector meets an embedder nobody closed before it meets its session, of which aiohttp would warn.
 _open: set[Any] = set()
@@ -99,9 +100,11 @@ class AiohttpExchange:
         if settings.session is not None:
             msg = "the session passed to connect() is closed"
             raise ConfigError(msg)
-        _warm_numpy()
+        import asyncio
+
         import aiohttp
 
+        asyncio.get_running_loop().call_later(HEAD_START, _warm_numpy)
         connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, ssl=_verification(settings.ssl))
         self._session = aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=_timeout(settings),
@@ -225,7 +228,7 @@ def _proxy(url: str, settings: HttpSettings) -> str | None:
 
 
 def _warm_numpy() -> None:
-    """Load numpy beside the first connection: the reply needs it, and its import takes as long as many a request."""
+    """Load numpy while the first reply is awaited, which needs it: its import takes as long as many a request."""
     if "numpy" not in sys.modules:
         threading.Thread(target=__import__, args=("numpy",), daemon=True).start()
 
