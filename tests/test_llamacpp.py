@@ -26,20 +26,20 @@ pytestmark = [
 HERE = Path(__file__).parent.parent
 KEY = "sk-llama-test"
 TEXTS = ["a cat sleeps on the sofa", "stock prices fell", "Grüße aus 世界 🙂", "x", "two\nlines", "hello world " * 40]
-LONG, HUGE = "word " * 600, "word " * 5_000  # beyond one sequence; beyond the whole batch, which llama.cpp calls a server error
+LONG, HUGE = "word " * 600, "word " * 10_000  # beyond one sequence; beyond the whole batch, which llama.cpp calls a server error
 
 
 @pytest.fixture(scope="session")
 def server():
     """One server without a key for the whole session."""
-    with start(threads=1, parallel=8) as running:
+    with start(threads=1, parallel=16) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def guarded():
     """One that asks for a key."""
-    with start(KEY, threads=1, parallel=8) as running:
+    with start(KEY, threads=1, parallel=16) as running:
         yield running
 
 
@@ -202,7 +202,7 @@ async def test_a_server_that_dies_half_way_leaves_what_it_gave():
                 server.process.wait()
 
     texts = [f"text {number}" for number in range(500)]
-    with start(threads=1, parallel=8) as server:
+    with start(threads=1, parallel=16) as server:
         settings = {"max_concurrency": 2, "retry": RetryPolicy(attempts=2, initial=0.01, maximum=0.01)}
         async with connected(server, observe=observe, **settings) as embedder:
             with pytest.raises(
