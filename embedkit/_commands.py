@@ -199,8 +199,8 @@ def embed(source: str, model: str | None, out: str, **options: Any) -> None:
     .parquet   the input's columns, and "embedding", a list of fixed size
     .jsonl     the input's record, and "embedding"
 
-    With --on-error skip a refused text costs its own row only: null there (in .npy NaN, or zeros where the type has no NaN),
-    the row and its error on stderr, exit code 3.
+    With --on-error skip a refused text costs its own row only: NaN there (zeros where the type has no NaN, null in JSONL), the
+    row and its error on stderr, exit code 3.
     """  # noqa: D301 (click's mark for lines that stay as they are)
     form = form_of(source, options.pop("input_format"), INPUTS, "text", "--input-format")
     kind = form_of(out, options.pop("output_format"), OUTPUTS, "jsonl", "--output-format")

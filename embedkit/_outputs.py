@@ -133,7 +133,8 @@ class Jsonl(Output):
 
 
 class Parquet(Output):
-    """The input's columns and `embedding`, a list of fixed size; null in a row that failed.
+    """The input's columns and `embedding`, a list of fixed size. A row that failed is NaN there, or zero in integers, as in a matrix: a
+    null among lists of fixed size makes a file that pyarrow cannot read (up to version 23, tried).
 
     Columns of JSONL have the type of their values. Where a later row needs a wider one a new file is begun, and all are joined at
     the end. A column whose values have no type in common becomes text: strings as they are, the rest as JSON.
@@ -145,15 +146,13 @@ class Parquet(Output):
         self._column = column
         self._pieces: list[Records] = []
         self._vectors: list[NDArray[Any]] = []
-        self._failed: list[bool] = []
         self._files: list[Path] = []
         self._schema: pa.Schema | None = None
         self._writer: Any = None
 
-    def _put(self, pieces: list[Records], vectors: NDArray[Any], failed: Collection[int]) -> None:
+    def _put(self, pieces: list[Records], vectors: NDArray[Any], failed: Collection[int]) -> None:  # noqa: ARG002
         self._pieces += pieces
         self._vectors.append(vectors)
-        self._failed += [row in failed for row in range(len(vectors))]
         if sum(each.nbytes for each in self._vectors) >= GROUP_BYTES:
             self._flush()
 
@@ -165,14 +164,12 @@ class Parquet(Output):
         table = _table(self._pieces, self._column)
         added: pa.Array = pa.array([], self._kind())
         if len(values):
-            added = pa.FixedSizeListArray.from_arrays(
-                pa.array(values.reshape(-1)), type=self._kind(), mask=pa.array(self._failed)
-            )
+            added = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=self._kind())
         schema = table.schema if self._schema is None else _widened(self._schema, table.schema)
         if schema != self._schema:
             self._begin(schema)
         self._writer.write_table(_fitted(table, self._schema).append_column(ADDED, added))
-        self._pieces, self._vectors, self._failed = [], [], []
+        self._pieces, self._vectors = [], []
 
     def _kind(self) -> pa.DataType:
         import pyarrow as pa

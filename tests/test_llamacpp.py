@@ -26,7 +26,8 @@ pytestmark = [
 HERE = Path(__file__).parent.parent
 KEY = "sk-llama-test"
 TEXTS = ["a cat sleeps on the sofa", "stock prices fell", "Grüße aus 世界 🙂", "x", "two\nlines", "hello world " * 40]
-LONG, HUGE = "word " * 600, "word " * 10_000  # beyond one sequence; beyond the whole batch, which llama.cpp calls a server error
+LONG = "word " * 600  # beyond one sequence
+HUGE = "word " * 10_000  # beyond the whole batch, which llama.cpp calls a server error
 
 
 @pytest.fixture(scope="session")
