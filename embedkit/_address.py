@@ -57,8 +57,12 @@ def parts(url: object) -> SplitResult | None:
 
 
 def shown(url: object) -> str:
-    """A URL for a message: a password in it does not show."""
-    return repr(f"***@{url.rpartition('@')[2]}" if isinstance(url, str) and "@" in url else url)
+    """A URL for a message: a password or a query in it, either of which may be a key, does not show."""
+    if not isinstance(url, str):
+        return type(url).__name__ if re.search("[@?]", repr(url)) else repr(url)
+    _, user, place = url.rpartition("@")
+    bare, *query = re.split(r"[?#&=]", place, maxsplit=1)
+    return repr(f"{'***@' if user else ''}{bare}{'?***' if query else ''}")
 
 
 def without_user(url: str) -> tuple[str, dict[str, str]]:

@@ -25,7 +25,8 @@ from ._pace import Rate, shared
 from ._refusal import judge
 from ._retry import RetryPolicy
 from ._transport import Tally, Transport
-from ._types import Embeddings, Limits, ModelFacts, Options, Reply, Request, Response, Usage
+from ._types import Embeddings, Limits, ModelFacts, Options, Reply, Request, Response, Usage, bare
+from ._veil import Veil, secrets_of
 from ._window import Window
 from .codec import Codec, Secrets, Target, normalise, quantised, sendable, widths, with_headers
 from .errors import ApiError, AuthError, ConfigError, DecodeError, EmbedkitError, ServerError
@@ -58,6 +59,9 @@ class Variable(str):
         self.name = name
         return self
 
+    def __repr__(self) -> str:
+        return f"Variable({self.name!r})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Variable, (self.name,)
 
@@ -78,12 +82,15 @@ class KeyFile(str):
         self.name = name
         return self
 
+    def __repr__(self) -> str:
+        return f"KeyFile({self.name!r})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return KeyFile, (self.name,)
 
 
 class Signer:
-    """Puts the credentials on a request, afresh on every attempt: tokens expire between tries."""
+    """Puts the credentials on a request, afresh on every attempt: tokens expire between tries. What it puts on is behind the veil."""
 
     def __init__(
         self,
@@ -94,6 +101,7 @@ class Signer:
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.veil = Veil()
         self._now = now
         self._clock = clock
         self._host = target.host
@@ -104,6 +112,7 @@ class Signer:
         self._fixed = all(isinstance(source, str) for source in sources.values())
         self._gone = [source.name for source in sources.values() if isinstance(source, (Variable, KeyFile)) and not source]
         self._secrets = Secrets({name: source for name, source in sources.items() if isinstance(source, str)})
+        self._signed: Request | None = None  # the last one whose secrets were read
 
     def on(self, exchange: Exchange) -> Callable[[Request], Awaitable[Request]]:
         """What authorises on one event loop: this, with a way to ask for a token where the host gives its key for one."""
@@ -119,21 +128,24 @@ class Signer:
             raise ConfigError(msg)
         if not self._fixed:
             self._secrets = Secrets({name: await _asked(name, source) for name, source in self._sources.items()})
-        known = {**self._public, **self._secrets}
+        known = Secrets({**self._public, **self._secrets})
         if self._wallet is not None and exchange is not None and turn is not None and "api_key" in known:
-            known = await self._wallet.pay(known, exchange, turn, self._clock)
+            self.veil.add(self._secrets.values())
+            known = Secrets(await self._wallet.pay(known, partial(self._ask, exchange), turn, self._clock))
         # The caller's own headers go under the signature, and win.
         request = with_headers(request, self._headers) if self._headers else request
-        signed = self._host.authorise(request, Secrets(known), self._now())
-        return with_headers(signed, self._headers) if self._headers else signed
+        signed = self._host.authorise(request, known, self._now())
+        signed = with_headers(signed, self._headers) if self._headers else signed
+        last = self._signed
+        if last is None or signed.headers != last.headers or signed.url != last.url:
+            self._signed = Request(signed.url, headers=signed.headers)
+            self.veil.add((*self._secrets.values(), known.get("api_key", "")))
+            self.veil.add(secrets_of(signed.headers, signed.url))
+        return signed
 
-    def hide(self, text: str) -> str:
-        """The text without any credential in it: providers quote keys back."""
-        token = self._wallet.token if self._wallet is not None else ""
-        for secret in (*self._secrets.values(), *self._headers.values(), token):
-            if len(secret) > 5:  # noqa: PLR2004 (shorter ones would blank out common words)
-                text = text.replace(secret, "***")
-        return text
+    async def _ask(self, exchange: Exchange, request: Request) -> Response:
+        response = await exchange(request)
+        return response if 200 <= response.status < 300 else self.veil.cleansed(response)  # noqa: PLR2004 (success, by RFC 9110)
 
     def renew(self) -> bool:
         """True where the token was refused for its age, and the next attempt comes with a new one."""
@@ -144,13 +156,14 @@ async def _asked(name: str, source: Source) -> str:
     value = source if isinstance(source, str) else source()
     if isawaitable(value):
         value = await value
-    if not isinstance(value, str) or not value.strip():
-        msg = f"the callable given as {name} returned {type(value).__name__}; it must return a non-empty string"
-        raise ConfigError(msg)
-    if name == "api_key" and not sendable(value.strip()):
-        msg = f"the callable given as {name} returned a string that no header can carry"
-        raise ConfigError(msg)
-    return value.strip()
+    text = value.strip() if isinstance(value, str) else ""
+    kind = type(value).__name__
+    if text and (name != "api_key" or sendable(text)):
+        return text
+    what = "a string that no header can carry" if text else f"{kind}; it must return a non-empty string"
+    del value, text  # it may be a key all the same, and a traceback can show what a frame holds
+    msg = f"the callable given as {name} returned {what}"
+    raise ConfigError(msg)
 
 
 class HttpEmbedder(Embedder):
@@ -188,8 +201,8 @@ class HttpEmbedder(Embedder):
         self._codec = codec
         self._target = target
         self._own_limits = limits
-        self._sources = dict(sources)
-        self._headers = dict(headers)
+        self._sources = Secrets(sources)
+        self._headers = Secrets(headers)
         self._http = http
         self._rate = rate
         self._retry = retry
@@ -200,6 +213,7 @@ class HttpEmbedder(Embedder):
 
     def _reset(self) -> None:
         self._signer = Signer(self._target, self._sources, self._headers)
+        self._signer.veil.add(self._http.secrets())
         self._pace = shared(self._account(), self.model, self._rate)
         self._lines: dict[object, Transport] = {}
         self._pid = os.getpid()
@@ -227,7 +241,7 @@ class HttpEmbedder(Embedder):
         return self._target.base_url
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.provider}:{self.model} at {_bare(self._target.base_url)}>"
+        return f"<{type(self).__name__} {self.provider}:{self.model} at {bare(self._target.base_url)}>"
 
     # --- one batch ---------------------------------------------------------------------------------------------------
 
@@ -251,15 +265,10 @@ class HttpEmbedder(Embedder):
             def receive(
                 response: Response, codec: Codec = codec, wire: Options = wire, refused: list[Response] = refused
             ) -> Reply:
-                try:
-                    if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
-                        refused.append(response)
-                        raise self._judged(codec, response)
-                    if wire is options and not options.normalize:
-                        return codec.decode(response, options, len(texts), out)
-                    return _shaped(codec, response, (wire, options), len(texts), out, self._target.facts)
-                except EmbedkitError as error:
-                    raise self._clean(error) from None  # before an event shows it
+                if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
+                    refused.append(self._signer.veil.cleansed(response))
+                    raise self._clean(self._judged(codec, refused[-1]))
+                return self._decoded(codec, response, (wire, options), len(texts), out)
 
             try:
                 reply = await line.send(request, receive, tally, texts=len(texts), tokens=tokens)
@@ -270,6 +279,20 @@ class HttpEmbedder(Embedder):
             if counted and reply.tokens is not None:
                 self._pace.correct(time.monotonic(), reply.tokens - tokens)
             return reply
+
+    def _decoded(self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: Out | None) -> Reply:
+        """The rows of a success. What is wrong with it is told of a copy that quotes no key: an excerpt of the original may cut one in half."""
+        try:
+            return _shaped(codec, response, asked, count, out, self._target.facts)
+        except EmbedkitError as error:
+            failure = error
+        veiled = self._signer.veil.cleansed(response)
+        if veiled is not response:
+            try:
+                _shaped(codec, veiled, asked, count, None, self._target.facts)
+            except EmbedkitError as error:
+                failure = error
+        raise self._clean(failure)  # before an event shows it
 
     def _native(self, options: Options) -> Options:
         """The options as the wire gets them: without the width and dtype that have to be made on the client."""
@@ -309,10 +332,10 @@ class HttpEmbedder(Embedder):
         if isinstance(error, ApiError):
             error.provider = error.provider or self.provider
             error.model = error.model or self.model
-            error.body = self._signer.hide(error.body)
-            error.code = self._signer.hide(error.code) if isinstance(error.code, str) else error.code
-            error.request_id = self._signer.hide(error.request_id) if error.request_id else error.request_id
-        error.message = self._signer.hide(error.message)
+            error.body = self._signer.veil.hide(error.body)
+            error.code = self._signer.veil.hide(error.code) if isinstance(error.code, str) else error.code
+            error.request_id = self._signer.veil.hide(error.request_id) if error.request_id else error.request_id
+        error.message = self._signer.veil.hide(error.message)
         error.args = (error.message,)
         return error
 
@@ -428,9 +451,11 @@ def _shaped(
     codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: Out | None, facts: ModelFacts | None
 ) -> Reply:
     """Decode, then do on the client what the wire could not: cut (re-normalised), unit length, a smaller dtype."""
+    wire, options = asked
+    if wire is options and not options.normalize:
+        return codec.decode(response, options, count, out)
     import numpy as np
 
-    wire, options = asked
     if wire is options or wire.dtype == options.dtype != "float32":  # the provider's own bytes, of the model's own width
         reply = codec.decode(response, options, count, out)
         if options.normalize:
@@ -476,8 +501,3 @@ def _abandon(line: Transport, *, forked: bool = False) -> None:
     exchange = getattr(line.exchange, "inner", line.exchange)  # a hedged one holds the real one
     if isinstance(exchange, AiohttpExchange):
         exchange.abandon(forked=forked)
-
-
-def _bare(url: str) -> str:
-    scheme, mark, rest = url.partition("://")
-    return scheme + mark + rest.rpartition("@")[2].partition("?")[0] if mark else url

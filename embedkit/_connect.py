@@ -20,8 +20,9 @@ import msgspec
 from . import catalog
 from ._address import address, parts, shown, without_user
 from ._client import HttpEmbedder, KeyFile, Variable
-from ._http import LOOPBACK, HttpSettings
+from ._http import HttpSettings
 from ._pace import Rate
+from ._proxies import LOOPBACK
 from ._retry import RetryPolicy
 from ._sift import checked
 from ._types import DType, InputType, Limits, Options, Truncate
@@ -110,7 +111,8 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         session: your own `aiohttp.ClientSession`, not closed here.
         proxy: URL; else HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Loopback is never proxied, netrc never read.
         ssl: an SSLContext, the path of a CA bundle, or False to verify nothing.
-        headers: sent with every request.
+        headers: sent with every request. Compressed answers are asked for except on loopback, where undoing it takes longer than it
+            saves; `{"accept-encoding": "identity"}` asks for none.
         count_tokens: tokens of a text, for planning (`embedkit.tokens` has ready ones); None: estimated from its length.
         long_text: "mean" cuts texts that are too long for the model into pieces, and averages their vectors by tokens, made unit length.
         coalesce: True lets concurrent small calls share requests: those that come while the connections are busy travel together.

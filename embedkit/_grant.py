@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._refusal import judge
-from .errors import ApiError, AuthError
+from .errors import ApiError, AuthError, DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -52,10 +52,17 @@ class Wallet:
                 response = await ask(request)
                 if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
                     raise self._refused(response, clock())
-                self.token, seconds = self._grant.read(response)
+                self.token, seconds = self._read(response)
                 self._since = clock()
                 self._until = self._since + seconds * SPENT
         return {**credentials, "api_key": self.token}
+
+    def _read(self, response: Response) -> tuple[str, float]:
+        try:
+            return self._grant.read(response)
+        except DecodeError:
+            msg = "the answer to the exchange of the key for a token cannot be read"  # nor quoted: it may hold the token
+        raise DecodeError(msg)
 
     def drop(self, now: float) -> bool:
         """Forget a token that was refused; True where a new one may do better."""

@@ -2,6 +2,9 @@
 
 A session belongs to one event loop in one process; whoever holds an `AiohttpExchange` makes a new one for another loop. Redirects
 are not followed, cookies not kept, netrc not read, and a response is cut off at `cap` bytes, counted after decompression.
+
+What goes wrong becomes one of our errors, in our own words: aiohttp's carry request headers, the proxy's password and what the server
+sent, so none of theirs is quoted, chained or left behind as a context.
 """
 
 from __future__ import annotations
@@ -11,22 +14,34 @@ import os
 import ssl as tls
 import sys
 import threading
+from time import monotonic
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import msgspec
 
-from ._types import Request, Response
+from ._proxies import is_loopback, proxy_for
+from ._types import Request, Response, bare
+from ._veil import secrets_of
 from .errors import ConfigError, DecodeError, EmbedkitError, TransportError, TransportTimeoutError
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncGenerator, Iterator
+    from typing import Self
+
     import aiohttp
 
 AGENT = "embedkit"
 HEAD_START = 0.005  # seconds after which the first request is usually on its way, and the processor has nothing to do
-LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (recognised, never bound)
+IDLE = 1.0  # seconds without a response after which the server may have hung up, and a busy loop not have noticed
+TURNS = 3  # of the loop until it has: one to see that the socket is at its end, one to say so, one more under TLS
+LARGE = 2**20  # bytes of a body beyond which aiohttp warns (payload.TOO_LARGE_BYTES_BODY)
+REFUSED = 400  # the statuses of refusals begin here
+LINE = 2**16  # most bytes of one header: aiohttp's 8190 are fewer than a long content-security-policy has
+PLAIN = "WRONG_VERSION_NUMBER"  # what OpenSSL makes of an answer that is no TLS
+UNTRUSTED = (18, 19, 20, 21)  # OpenSSL's X509_V_ERR_…: self-signed, or of an issuer that is not known here
 # Held, so that the garbage collector meets an embedder nobody closed before it meets its session, of which aiohttp would warn.
-_open: set[Any] = set()
+_sessions: set[Any] = set()
 _orphans: list[Any] = []  # sessions of a parent process: closing them would speak on the parent's sockets
 
 
@@ -53,6 +68,15 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     session: Any = None
     down: str = ""
 
+    def secrets(self) -> Iterator[str]:
+        """What is secret in the caller's own session, and in the proxies that may be asked."""
+        if self.session is not None:
+            yield from secrets_of(self.session.headers)
+        proxies = [value for name, value in os.environ.items() if name.lower().endswith("_proxy") and "@" in value]
+        for proxy in (self.proxy or "", *proxies):
+            with contextlib.suppress(ValueError):
+                yield from secrets_of({}, proxy if "://" in proxy else f"//{proxy}")
+
     def __repr__(self) -> str:
         return f"HttpSettings(timeout={self.timeout:g}, connect={self.connect:g}, proxy={'set' if self.proxy else None})"
 
@@ -63,8 +87,10 @@ class AiohttpExchange:
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
         self._session: aiohttp.ClientSession | None = settings.session
-        self._options: dict[str, Any] = {}
-        self._urls: dict[str, Any] = {}
+        self._routes: dict[str, tuple[Any, dict[str, Any]]] = {}
+        self._used: float | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._keeper: AsyncGenerator[None, None] | None = None
         self._pid = os.getpid()
 
     async def __call__(self, request: Request) -> Response:
@@ -72,28 +98,35 @@ class AiohttpExchange:
 
         Raises:
             TransportError: no complete response arrived; TransportTimeoutError when it took too long.
-            DecodeError: the response exceeds the cap.
-            ConfigError: the URL or the proxy is none.
+            DecodeError: the response exceeds the cap, or its compression cannot be undone.
+            ConfigError: the URL, a header or the proxy is none.
         """
+        try:
+            return await self._sent(request)
+        except EmbedkitError:
+            raise
+        except Exception as error:
+            if not isinstance(error, (OSError, ValueError)) and type(error).__module__.partition(".")[0] != "aiohttp":
+                raise
+            failure = _translated(error, request, self._settings)
+        raise failure  # out here, where aiohttp's error is no longer the context of ours
+
+    async def _sent(self, request: Request) -> Response:
         session = self._session
         if session is None or session.closed:
             session = self._open()
-        try:
-            url, proxy = self._urls.get(request.url) or self._address(request.url)
-            async with session.request(
-                request.method, url, data=request.body or None, headers=request.headers, proxy=proxy,
-                allow_redirects=False, **self._options,
-            ) as reply:  # fmt: skip
-                return Response(reply.status, reply.headers, await _read(reply, self._settings.cap))
-        except EmbedkitError:
-            raise
-        except (OSError, ValueError) as error:  # TimeoutError is an OSError, aiohttp's InvalidURL a ValueError
-            # The cause is named, not chained: aiohttp's errors carry the proxy's password.
-            raise _translated(error, request.url, self._settings) from None
-        except Exception as error:
-            if type(error).__module__.partition(".")[0] != "aiohttp":
-                raise
-            raise _translated(error, request.url, self._settings) from None
+        elif self._used is not None and monotonic() - self._used > IDLE:
+            await _turns()
+        url, options = self._routes.get(request.url) or self._route(request.url)
+        data: bytes | _Whole | None = request.body or None
+        if len(request.body) > LARGE:
+            length = {**request.headers, "content-length": str(len(request.body))}
+            request, data = Request(request.url, request.body, length, request.method), _Whole(request.body)
+            del length  # it holds the key, and a traceback can show what a frame holds
+        async with session.request(request.method, url, data=data, headers=request.headers, **options) as reply:
+            response = Response(reply.status, reply.headers, await _read(reply, self._settings.cap))
+        self._used = monotonic()
+        return response
 
     def _open(self) -> aiohttp.ClientSession:
         settings = self._settings
@@ -102,90 +135,154 @@ class AiohttpExchange:
             raise ConfigError(msg)
         import asyncio
 
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            msg = "requests go out over aiohttp, which needs asyncio; on another event loop pass exchange="
+            raise ConfigError(msg) from None
         import aiohttp
 
-        asyncio.get_running_loop().call_later(HEAD_START, _warm_numpy)
+        self._loop.call_later(HEAD_START, _warm_numpy)
         connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, ssl=_verification(settings.ssl))
-        self._session = aiohttp.ClientSession(
+        self._session = session = aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=_timeout(settings),
-            headers={"user-agent": AGENT},
+            headers={"user-agent": AGENT}, max_line_size=LINE, max_field_size=LINE,
         )  # fmt: skip
-        _open.add(self._session)
-        return self._session
+        _sessions.add(session)
+        self._keeper = _kept(session)
+        with contextlib.suppress(StopIteration):
+            self._keeper.asend(None).send(None)  # up to its yield: now the loop knows of it
+        return session
 
-    def _address(self, url: str) -> tuple[Any, str | None]:
-        """The parsed URL and the proxy for it, remembered: an embedder speaks to one or two URLs."""
+    def _route(self, url: str) -> tuple[Any, dict[str, Any]]:
+        """The parsed URL and what to send it with, remembered: an embedder speaks to one or two URLs."""
         from yarl import URL
 
         settings = self._settings
-        if settings.session is not None and not self._options:
-            self._options = {"raise_for_status": False, "timeout": _timeout(settings), "ssl": _verification(settings.ssl)}
-        found = (URL(url, encoded=True), _proxy(url, settings))
-        self._urls[url] = found
-        return found
+        proxy = proxy_for(url, settings.proxy, read_environment=settings.session is None)  # the caller's session has its own
+        options: dict[str, Any] = {"allow_redirects": False, "proxy": proxy}
+        if is_loopback(url):
+            options["skip_auto_headers"] = ("accept-encoding",)  # to undo compression takes longer than to copy what it saves
+        if settings.session is not None:
+            options |= {
+                "raise_for_status": False, "auto_decompress": True, "timeout": _timeout(settings),
+                "ssl": _verification(settings.ssl),
+            }  # fmt: skip
+        self._routes[url] = route = (URL(url, encoded=True), options)
+        return route
 
     async def aclose(self) -> None:
         """Close the session, unless it is the caller's."""
-        session, self._session = self._session, self._settings.session
-        _open.discard(session)
-        if session is not None and session is not self._settings.session:
-            await session.close()
+        keeper, self._keeper, self._session = self._keeper, None, self._settings.session
+        if keeper is not None:
+            await keeper.aclose()
 
     def abandon(self, *, forked: bool = False) -> None:
         """Let go of the session of a loop that is gone, without awaiting: no socket stays open, nothing warns.
 
         After a fork nothing is closed, since the sockets are the parent's too.
         """
-        session, self._session = self._session, None
-        _open.discard(session)
-        if session is None or session is self._settings.session:
-            return
-        connector = session.connector
-        session.detach()
-        if connector is None:
-            return
-        pooled = [handler.transport for handlers in connector._conns.values() for handler, *_ in handlers]  # noqa: SLF001 (no public way)
-        if forked:
-            connector._conns.clear()  # noqa: SLF001 (else it warns, when the child ends, of what is the parent's to close)
-            _orphans.extend((connector, pooled))
-            return
-        loop = connector._loop  # noqa: SLF001 (no public way)
-        if (
-            loop.is_running()
-        ):  # forgotten rather than closed, and maybe collected by another thread: the loop closes what is its own
-            loop.call_soon_threadsafe(_shut, connector)
-            return
-        _shut(connector)
-        for transport in pooled if loop.is_closed() else ():
-            sock = getattr(transport, "_sock", None)  # its loop is closed, so close() would only raise
-            if sock is not None:
-                sock.close()
-                transport._sock = None  # type: ignore[union-attr]  # noqa: SLF001
+        session, keeper = self._session, self._keeper
+        self._keeper, self._session = None, self._settings.session
+        if session is not None and keeper is not None:
+            _let_go(session, None if forked else self._loop)
+            with contextlib.suppress(StopIteration, StopAsyncIteration):
+                keeper.aclose().send(None)  # ends at once: nothing is left to close
 
     def __del__(self) -> None:
-        # A user who never closes gets no warning for it; at interpreter exit there may be nothing left to close with.
+        # A user who never closes gets no warning for it. A running loop closes what is its own once `_keeper` is collected; at
+        # interpreter exit there may be nothing left to close with.
         with contextlib.suppress(Exception):
-            self.abandon(forked=self._pid != os.getpid())
+            forked = self._pid != os.getpid()
+            if forked or self._loop is None or not self._loop.is_running():
+                self.abandon(forked=forked)
 
 
-def _shut(connector: aiohttp.BaseConnector) -> None:
-    closing = connector.close()  # a coroutine: one step closes everything, the rest would only wait for it
-    with contextlib.suppress(StopIteration, RuntimeError):
-        closing.send(None)  # type: ignore[attr-defined]  # TCPConnector.close is a coroutine function
-        closing.close()  # type: ignore[attr-defined]
+async def _kept(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+    """Closes the session when it is closed itself.
+
+    A loop does that to every generator begun on it: when `asyncio.run` ends, and when nobody refers to the generator any more.
+    """
+    pid = os.getpid()
+    try:
+        yield
+    finally:
+        _sessions.discard(session)
+        if pid == os.getpid():
+            await session.close()
+        else:
+            _let_go(session, None)
+
+
+def _let_go(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop | None) -> None:
+    """Take the pooled connections from a session that cannot be awaited any more, and cut them: those of this loop, or of no loop of ours."""
+    connector = session.connector
+    session.detach()
+    if connector is None:
+        return
+    pooled = [handler.transport for handlers in connector._conns.values() for handler, *_ in handlers]  # noqa: SLF001 (no public way)
+    connector._conns.clear()  # noqa: SLF001 (else it warns of what is left in it)
+    if loop is None:
+        _orphans.extend(pooled)
+        return
+    for transport in filter(None, pooled):
+        if loop.is_closed():
+            _cut(transport)
+        else:
+            transport.abort()
+
+
+def _cut(transport: Any) -> None:
+    """Close the socket of a transport whose loop is closed, where its own close() would only raise."""
+    layer = getattr(transport, "_ssl_protocol", None)
+    if layer is not None:
+        transport._closed = True  # noqa: SLF001 (else it warns)
+        transport = layer._transport  # noqa: SLF001
+    sock = getattr(transport, "_sock", None)
+    if sock is not None:
+        sock.close()
+        transport._sock = None  # noqa: SLF001 (else it warns)
+
+
+class _Whole:
+    """A large body as aiohttp takes it without a warning: an async iterable, of one piece.
+
+    Of several pieces a later one fails, once the server has hung up, before its answer is read: an early 401 would be lost.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._pieces = iter((body,))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
+
+
+async def _turns() -> None:
+    """Let a loop that was busy see which servers have hung up meanwhile, before it takes one of their connections."""
+    import asyncio
+
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
 
 
 async def _read(reply: aiohttp.ClientResponse, cap: int) -> bytes:
-    """The whole body, at most `cap` bytes of it. One join, and none for a body that arrives in one piece."""
-    if "content-encoding" not in reply.headers and reply.content_length is not None and reply.content_length <= cap:
-        return await reply.read()
+    """The whole body, at most `cap` bytes of it; of a refusal what arrives, since its status says what matters."""
     pieces, size = [], 0
-    async for piece in reply.content.iter_any():
-        size += len(piece)
-        if size > cap:
-            msg = f"the response exceeds {cap} bytes; raise max_response_bytes if that is expected"
-            raise DecodeError(msg)
-        pieces.append(piece)
+    try:
+        while size <= cap and (piece := await reply.content.readany()):
+            pieces.append(piece)
+            size += len(piece)
+    except Exception:
+        if reply.status < REFUSED:
+            raise
+    if size > cap:
+        msg = f"the response exceeds {cap} bytes; raise max_response_bytes if that is expected"
+        raise DecodeError(msg)
     return b"".join(pieces)
 
 
@@ -209,60 +306,101 @@ def _verification(ssl: Any) -> Any:
     return ssl
 
 
-def _proxy(url: str, settings: HttpSettings) -> str | None:
-    """The proxy for a URL: the setting, else the environment's as requests and httpx read it; never for loopback."""
-    parts = urlsplit(url)
-    if parts.hostname in LOOPBACK or (parts.hostname or "").startswith("127."):
-        return None
-    if settings.proxy is not None:
-        return settings.proxy
-    if settings.session is not None:
-        return None  # the caller's session has its own
-    from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # not in typeshed
-
-    found = getproxies_environment()
-    if proxy_bypass_environment(parts.netloc.rpartition("@")[2], found):
-        return None
-    proxy = found.get(parts.scheme) or found.get("all")
-    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
-
-
 def _warm_numpy() -> None:
     """Load numpy while the first reply is awaited, which needs it: its import takes as long as many a request."""
-    if "numpy" not in sys.modules:
-        threading.Thread(target=__import__, args=("numpy",), daemon=True).start()
+    if "numpy" in sys.modules:
+        return
+    warming = threading.Thread(
+        target=__import__, args=("numpy",)
+    )  # no daemon: one that dies amid an import can take the process along
+    with contextlib.suppress(RuntimeError):  # an interpreter that is ending starts no thread
+        warming.start()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=warming.join)  # a child would wait for ever for an import that its parent had begun
 
 
-def _translated(error: BaseException, url: str, settings: HttpSettings) -> EmbedkitError:  # noqa: PLR0911 (one line per failure)
-    """Our error for one of aiohttp's or the system's, with the address and the way out in it."""
+# --- what went wrong -------------------------------------------------------------------------------------------------
+
+
+def _translated(error: Exception, request: Request, settings: HttpSettings) -> EmbedkitError:  # noqa: C901, PLR0911 (one failure after the other)
+    """Our error for one of aiohttp's or the system's, with the address and the way out in it, and no word of theirs."""
     import aiohttp
 
-    parts = urlsplit(url)
-    port = parts.port or {"https": 443}.get(parts.scheme, 80)
-    where = f"{parts.scheme}://{parts.hostname}:{port}"
-    if isinstance(error, (aiohttp.InvalidURL, ValueError)):
-        return ConfigError(f"{where}: not a URL that can be called ({type(error).__name__}); check base_url and proxy")
+    where = _where(request.url)
     if isinstance(error, TimeoutError):
-        step = (
-            f"connect within {settings.connect:g}"
-            if isinstance(error, aiohttp.ConnectionTimeoutError)
-            else f"answer within {settings.timeout:g}"
-        )
-        return TransportTimeoutError(f"{where} did not {step} s; raise timeout= or send smaller batches")
+        late = TransportTimeoutError(f"{where} did not {_awaited(error, settings)}")
+        late.sent = not isinstance(error, aiohttp.ConnectionTimeoutError)
+        return late
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return TransportError(f"the proxy refused to reach {where}: status {error.status}", retryable=error.status >= 500)  # noqa: PLR2004
-    if isinstance(error, aiohttp.ClientProxyConnectionError):
-        return TransportError(f"the proxy for {where} cannot be reached: {error.os_error.strerror or 'no connection'}")
-    if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)):
-        why = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
-        return TransportError(f"TLS to {where} failed: {why}; for a private CA pass ssl='/path/to/ca.pem'", retryable=False)
+        hint = "; put user:password@ into the proxy's URL" if error.status == 407 else ""  # noqa: PLR2004 (Proxy Authentication Required)
+        return TransportError(f"the proxy refused to reach {where}: status {error.status}{hint}", retryable=error.status >= 500)  # noqa: PLR2004 (it may pass)
+    if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
+        return TransportError(f"TLS to {where} failed: {_distrust(error)}", retryable=False)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return TransportError(f"the host name {parts.hostname!r} cannot be resolved; check base_url and the network")
+        return TransportError(f"the host name {error.host!r} cannot be resolved; check base_url, the proxy and the network")
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return TransportError(f"the proxy {error.host}:{error.port} for {where} cannot be reached: {_reason(error.os_error)}")
     if isinstance(error, aiohttp.ClientConnectorError):
         down = f" ({settings.down})" if settings.down else ""
-        return TransportError(f"cannot connect to {where}: {error.os_error.strerror or error.os_error}{down}")
-    return TransportError(f"the connection to {where} broke: {type(error).__name__}: {_plain(error)}")
+        return TransportError(f"cannot connect to {where}: {_reason(error.os_error)}{down}")
+    if isinstance(error, ValueError):  # after TLS: a certificate that is refused is a ValueError too
+        return ConfigError(f"{where}: {_wrong(request)}")
+    if isinstance(error, (aiohttp.ClientResponseError, aiohttp.ClientPayloadError)) and "content-encoding" in str(error):
+        return DecodeError(
+            f"{where} compressed its answer in a way that cannot be undone; headers={{'accept-encoding': 'identity'}} asks for none"
+        )
+    if isinstance(error, aiohttp.ClientResponseError):
+        return TransportError(f"what answers at {where} does not speak HTTP; check base_url", retryable=False)
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return TransportError(f"the answer of {where} broke off")
+    if isinstance(error, OSError):
+        return TransportError(f"the connection to {where} broke: {_reason(error)}")
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return TransportError(f"{where} hung up before it had answered")
+    return TransportError(f"the connection to {where} broke: {type(error).__name__}")
 
 
-def _plain(error: BaseException) -> str:
-    return str(error).partition("url=")[0].strip(" ,(") or "no details"
+def _where(url: str) -> str:
+    """Scheme, host and port: what of a URL can be shown."""
+    return "/".join(bare(url).split("/")[:3])
+
+
+def _awaited(error: TimeoutError, settings: HttpSettings) -> str:
+    import aiohttp
+
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return f"connect within {min(settings.connect, settings.timeout):g} s; raise connect_timeout="
+    if isinstance(error, aiohttp.SocketTimeoutError) and settings.read is not None:
+        return f"send anything for {settings.read:g} s; raise read_timeout="
+    return f"answer within {settings.timeout:g} s; raise timeout= or send smaller batches"
+
+
+def _distrust(error: Exception) -> str:
+    """Why TLS failed, and the way out if there is one."""
+    cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
+    if message := getattr(cause, "verify_message", ""):
+        hint = "; for a private CA pass ssl='/path/to/ca.pem'" if getattr(cause, "verify_code", 0) in UNTRUSTED else ""
+        return f"the certificate is refused: {message}{hint}"
+    reason = getattr(cause, "reason", None)
+    return (
+        "the server does not speak TLS; should the URL begin with http://?"
+        if reason == PLAIN
+        else str(reason or type(error).__name__)
+    )
+
+
+def _reason(error: OSError) -> str:
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    tried = str(error.args[0]) if error.args else ""
+    return tried if tried.startswith("Multiple exceptions") else "the other side hung up"  # of several addresses, each failed
+
+
+def _wrong(request: Request) -> str:
+    """What of a request cannot be sent."""
+    for name, value in request.headers.items():
+        if not value.isprintable():
+            return f"the header {name} holds a line break or another character that cannot be sent"
+    if "@" in request.url.partition("://")[2].partition("/")[0]:
+        return "base_url holds a user, and an Authorization header goes out too: leave one out"
+    return "not a URL that can be called; check base_url"

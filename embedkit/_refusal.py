@@ -242,8 +242,7 @@ def _impossible(says: str) -> bool:
 
 
 def _worded(message: str, response: Response) -> str:
-    if 300 <= response.status < 400:
-        where = response.headers.get("location", "another place")
+    if 300 <= response.status < 400 and (where := response.headers.get("location")):
         return f"the server redirects to {where}; redirects of a POST are not followed: set base_url to the final address"
     if message:
         return message[:EXCERPT]

@@ -32,7 +32,7 @@ class Request(msgspec.Struct, frozen=True):
     method: str = "POST"
 
     def __repr__(self) -> str:
-        return f"Request({self.method} {self.url.partition('?')[0]}, {len(self.body)} bytes)"
+        return f"Request({self.method} {bare(self.url)}, {len(self.body)} bytes)"
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -194,6 +194,13 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     prefixes: Mapping[str, str] = {}
     prefix_field: str = ""
     source: str = ""
+
+
+def bare(url: str) -> str:
+    """A URL as it may be shown: without a user, and without its query, either of which may hold a key."""
+    scheme, mark, rest = url.partition("://")
+    place, slash, path = rest.partition("?")[0].partition("/")
+    return scheme + mark + place.rpartition("@")[2] + slash + path
 
 
 def array_of(dtype: DType) -> type[np.generic]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 import msgspec
 
 from ._refusal import inside, read
-from ._types import DType, Limits, ModelFacts, Options, Reply, Request, Response, array_of
+from ._types import DType, Limits, ModelFacts, Options, Reply, Request, Response, array_of, bare
 from .errors import ConfigError, DecodeError
 
 if TYPE_CHECKING:
@@ -61,13 +61,13 @@ class Codec(Protocol):
 # --- hosts -----------------------------------------------------------------------------------------------------------
 
 
-class Secrets(Mapping[str, str]):
-    """Credentials by name. They never show: not in a repr, not in a traceback's argument list."""
+class Secrets(Mapping[str, Any]):
+    """Credentials (or what gives them) by name. They never show: not in a repr, not in a traceback's argument list."""
 
-    def __init__(self, values: Mapping[str, str]) -> None:
+    def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = dict(values)
 
-    def __getitem__(self, name: str) -> str:
+    def __getitem__(self, name: str) -> Any:
         return self._values[name]
 
     def __iter__(self) -> Any:
@@ -125,6 +125,9 @@ class Target(msgspec.Struct, frozen=True):
     base_url: str
     facts: ModelFacts | None = None
     parameters: Mapping[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"Target({self.host.name}:{self.model} at {bare(self.base_url)})"
 
     @property
     def limits(self) -> Limits:

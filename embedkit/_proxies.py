@@ -1,0 +1,63 @@
+"""Which proxy a request takes, if any: the one given, else the environment's, as requests and httpx read it; never one to loopback."""
+
+from __future__ import annotations
+
+import contextlib
+from ipaddress import ip_address, ip_network
+from urllib.parse import urlsplit
+
+from .errors import ConfigError
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (recognised, never bound)
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL stays on this machine."""
+    host = urlsplit(url).hostname or ""
+    if host in LOOPBACK or host.endswith(".localhost"):
+        return True
+    with contextlib.suppress(ValueError):
+        return ip_address(host).is_loopback
+    return False
+
+
+def proxy_for(url: str, given: str | None, *, read_environment: bool = True) -> str | None:
+    """The proxy for a URL.
+
+    Raises:
+        ConfigError: it is one that aiohttp cannot speak to. Its URL may hold a password, and is not quoted.
+    """
+    if is_loopback(url):
+        return None
+    proxy = _from_environment(url) if given is None and read_environment else given
+    if not proxy:
+        return None
+    parts = urlsplit(proxy)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        msg = (
+            "the proxy, from proxy= or the environment, is no http or https URL with a host, like http://proxy.example:3128; "
+            "for another kind (SOCKS) pass session= with a connector that speaks it"
+        )
+        raise ConfigError(msg)
+    return proxy
+
+
+def _from_environment(url: str) -> str | None:
+    from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # not in typeshed
+
+    parts, found = urlsplit(url), getproxies_environment()
+    if proxy_bypass_environment(parts.netloc.rpartition("@")[2], found) or _within(parts.hostname or "", found.get("no", "")):
+        return None
+    proxy: str = found.get(parts.scheme) or found.get("all") or ""
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
+
+
+def _within(host: str, networks: str) -> bool:
+    """Whether an address lies in a network that NO_PROXY names, like 10.0.0.0/8: requests reads those, urllib does not."""
+    with contextlib.suppress(ValueError):
+        address = ip_address(host)
+        for each in networks.split(","):
+            with contextlib.suppress(ValueError):
+                if address in ip_network(each.strip(), strict=False):
+                    return True
+    return False
