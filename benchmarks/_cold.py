@@ -48,8 +48,8 @@ def rounds(scripts: Mapping[str, str], count: int) -> dict[str, list[tuple[float
                 sys.exit(f"{name} failed; it ran: {script}")
             if number:
                 found[name].append((1000 * wall, 1000 * (used.ru_utime + used.ru_stime)))
-        print(f"\r{number} of {count} rounds", end="", file=sys.stderr, flush=True)
-    print("\r" + " " * 30 + "\r", end="", file=sys.stderr)
+        if sys.stderr.isatty():
+            print(f"\r{number} of {count} rounds\r", end="", file=sys.stderr, flush=True)
     return found
 
 

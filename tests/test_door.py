@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 import embedkit
+from embedkit import _http
+
+from .servers.api import Api, vector
 
 HERE = Path(__file__).parent
 
@@ -55,6 +60,23 @@ def test_connecting_opens_nothing():
     )  # fmt: skip
 
     assert not {"aiohttp", "anyio", "asyncio", "numpy", "tenacity"} & set(found.stdout.split())
+
+
+def test_numpy_is_loaded_while_the_first_reply_is_awaited(monkeypatch):
+    """The first request does not wait for it: its import, a matter of a thread, fills the wait for the reply."""
+    tasks = []
+    with Api(hold_after=0) as api:
+
+        def warm():
+            tasks.append(asyncio.current_task())
+            threading.Thread(target=lambda: api.held.wait(30) and api.release.set()).start()
+
+        monkeypatch.setattr(_http, "_warm_numpy", warm)
+        with embedkit.connect_sync("compatible:m", base_url=api.url, timeout=30) as embedder:
+            vectors = embedder.embed("hello").vectors
+
+    assert vectors.tolist() == [vector("hello")]
+    assert tasks == [None]  # called by the loop itself, not on the way of the request
 
 
 def test_the_names_are_sorted_and_once():
