@@ -1,0 +1,262 @@
+"""From the bytes of a reply straight into rows, with no Python object per number.
+
+A JSON parser pays for a list of numbers by the number, even for one it skips. So the long lists are *lifted* out first: found by
+their brackets, replaced by a short name, and read later as one block of doubles each, by a SIMD parser. What is left of the body is
+small and goes to msgspec. Should a lifted list stand inside a string, the quotes of its name break the JSON there; then, and whenever
+the rest is not what was expected, the body is parsed as it came, so lifting can cost time but never change a result.
+
+Base64 stays a string until its row is known, and is decoded by a SIMD decoder.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import msgspec
+
+from ._types import DType, Options, array_of
+from .errors import ConfigError, DecodeError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Out = Callable[[int], Any]  # width → the (count, width) rows to fill
+T = TypeVar("T")
+LONG = 64  # bytes of a list worth lifting: shorter ones are a shape or a few indices as often as a vector
+_NUMERIC = frozenset(b"-0123456789 \t\r\n")  # what may follow the bracket
+
+
+class Vector:
+    """One embedding in a reply struct: base64 or numbers, whatever was asked. Still as it came, until `matrix` reads it."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str | memoryview | list[float]) -> None:
+        self.text = text  # base64, a lifted JSON list, or a short list
+
+
+Given: TypeAlias = (
+    "Vector | bytes | Sequence[float] | NDArray[Any]"  # what `matrix` takes for one row: of a reply, or components made here
+)
+
+
+def parse(body: bytes | bytearray | memoryview, kind: type[T]) -> T:
+    """The JSON body as this type, each `Vector` in it still unread. Raises what msgspec raises."""
+    body = bytes(body) if isinstance(body, memoryview) else body
+    short, lifted = _lift(body)
+
+    def vector(kind: type, value: Any) -> Vector:
+        if kind is not Vector or not isinstance(value, (str, list)):
+            msg = f"Expected an embedding, got `{type(value).__name__}`"
+            raise TypeError(msg)
+        if isinstance(value, str):
+            return Vector(lifted.get(value, value))
+        for each in value:
+            if type(each) not in (float, int):
+                msg = f"Expected a list of numbers, got `{type(each).__name__}` in it"
+                raise TypeError(msg)
+        return Vector(value)
+
+    if lifted:
+        try:
+            return msgspec.json.decode(short, type=kind, dec_hook=vector)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass  # a list inside a string, a field that is no vector after all, or junk: the whole body tells which
+    return msgspec.json.decode(body, type=kind, dec_hook=vector)
+
+
+def _lift(body: bytes | bytearray) -> tuple[bytes | bytearray, dict[str, memoryview]]:
+    """(the body with a name in place of each long list of numbers, the lists by name). Looks at each byte at most twice."""
+    pieces: list[bytes | bytearray] = []
+    lifted: dict[str, memoryview] = {}
+    view = memoryview(body)
+    kept = seen = 0
+    while stop := body.find(b"]", seen) + 1:
+        start = body.rfind(b"[", seen, stop)
+        if stop - start >= LONG and start >= 0 and body[start + 1] in _NUMERIC:
+            name = f"#{len(lifted)}"  # no base64
+            lifted[name] = view[start:stop]
+            pieces += (body[kept:start], b'"%b"' % name.encode())
+            kept = stop
+        seen = stop
+    return (b"".join((*pieces, body[kept:])), lifted) if lifted else (body, lifted)
+
+
+class Reader:
+    """Reads one vector after the other; holds the SIMD parser, which serves one thread at a time."""
+
+    def __init__(self) -> None:
+        self._parser: Any = None
+
+    def __call__(self, given: Given, *rows: int) -> bytes | NDArray[Any]:
+        """The bytes inside base64, or the numbers as float64; for `rows`, which an error then names.
+
+        Raises:
+            DecodeError: it is neither.
+        """
+        import numpy as np
+
+        try:
+            if not isinstance(given, Vector):
+                return given if isinstance(given, bytes) else np.asarray(given, np.float64)
+            if isinstance(given.text, str):
+                from pybase64 import b64decode
+
+                return b64decode(given.text, validate=True)
+            if isinstance(given.text, memoryview):
+                return np.frombuffer(self._doubles(given.text), np.float64)
+            return np.array(given.text, np.float64)
+        except (ValueError, TypeError, OverflowError, msgspec.DecodeError) as error:
+            msg = f"neither numbers nor base64: {error}"
+            raise DecodeError(msg, rows=rows) from None
+
+    def _doubles(self, text: memoryview) -> Any:
+        if self._parser is None:
+            from simdjson import Parser
+
+            self._parser = Parser()
+        try:
+            return self._parser.parse(text).as_buffer(of_type="d")
+        except (ValueError, TypeError, RuntimeError):  # junk, or an integer beyond 64 bits: read again by what can say where
+            import numpy as np
+
+            return np.array(msgspec.json.decode(text, type=list[float]), np.float64)
+
+
+def matrix(vectors: Sequence[Given], options: Options, count: int, out: Out | None = None) -> NDArray[Any]:
+    """Vectors as checked rows, written into `out(width)`.
+
+    Each is the `Vector` of a reply, or components made from one: bytes of the dtype asked for, or numbers.
+
+    Raises:
+        DecodeError: wrong count, ragged or wrong width, bytes that are no whole number of items, junk, non-finite or
+            out-of-range values. `rows` names the row where it is one.
+    """
+    import numpy as np
+
+    if len(vectors) != count:
+        msg = f"{count} texts were sent, but {len(vectors)} embeddings came back"
+        raise DecodeError(msg)
+    kind = np.dtype(array_of(options.dtype))
+    read = Reader()
+    with np.errstate(all="ignore"):  # a number beyond float32 is found below
+        first = read(vectors[0], 0)
+        source = _source(first, kind, options)
+        width = _width(first, source, options)
+        rows: NDArray[Any] = out(width) if out is not None else np.empty((count, width), kind)
+        put = _putter(rows, source)
+        put(0, first)
+        for place in range(1, count):
+            put(place, read(vectors[place], place))
+    if kind.kind == "f":
+        finite(rows)
+    return rows
+
+
+def _width(first: bytes | NDArray[Any], source: np.dtype[Any], options: Options) -> int:
+    width, rest = divmod(len(first), source.itemsize if isinstance(first, bytes) else 1)
+    if rest or not width:
+        msg = f"an embedding of {len(first)} bytes is not a whole number of {source.name} values"
+        raise DecodeError(msg)
+    got = width * 8 if options.dtype in ("binary", "ubinary") else width
+    if options.dimensions not in (None, got):
+        msg = f"dimensions={options.dimensions} was asked for, but the provider answered {got}"
+        raise DecodeError(msg)
+    return width
+
+
+def _source(first: bytes | NDArray[Any], kind: np.dtype[Any], options: Options) -> np.dtype[Any]:
+    """The type inside base64: the one asked for, or float64 from a server that sends doubles (seen from vLLM).
+
+    Told by length where the width is known. Else doubles made from floats betray themselves: the low 29 bits of every second
+    word are zero, and the vector has unit length as doubles only.
+    """
+    import numpy as np
+
+    if kind != np.float32 or not isinstance(first, bytes) or len(first) % 8 or len(first) < 64:  # noqa: PLR2004 (too short to tell)
+        return kind
+    double = np.dtype("<f8")
+    if options.dimensions is not None:
+        return double if len(first) == 8 * options.dimensions else kind
+    if (np.frombuffer(first, "<u4")[::2] & 0x1FFFFFFF).any():
+        return kind
+    single, wide = (np.linalg.norm(np.frombuffer(first, code).astype(np.float64)) for code in ("<f4", "<f8"))
+    return double if abs(wide - 1) < 0.01 < abs(single - 1) else kind  # noqa: PLR2004 (unit length to rounding)
+
+
+def _putter(rows: NDArray[Any], source: np.dtype[Any]) -> Callable[[int, bytes | NDArray[Any]], None]:
+    """What puts one vector into its row: bytes that already are the row's are copied, all else is converted and checked."""
+    import numpy as np
+
+    width, whole = rows.shape[1], rows.dtype.kind in "iu"
+    same = source == rows.dtype and rows.flags.c_contiguous and sys.byteorder == "little"
+    view: Any = memoryview(rows.data).cast("B") if same else None
+    step = width * rows.itemsize
+    code = source.newbyteorder("<")
+
+    def put(place: int, vector: bytes | NDArray[Any]) -> None:
+        if same and type(vector) is bytes and len(vector) == step:
+            view[place * step : (place + 1) * step] = vector
+            return
+        size = len(vector) / code.itemsize if isinstance(vector, bytes) else vector.size
+        if size != width:
+            msg = f"embeddings of unequal width: one has {size:g} values, the first has {width}"
+            raise DecodeError(msg, rows=[place])
+        values = np.frombuffer(vector, code) if isinstance(vector, bytes) else vector
+        rows[place] = values
+        if whole and (rows[place] != values).any():
+            msg = f"{values[rows[place] != values][0]:g} is not a value of {rows.dtype.name}"
+            raise DecodeError(msg, rows=[place])
+
+    return put
+
+
+def finite(rows: NDArray[Any]) -> None:
+    """Raise DecodeError where a value is NaN or infinite. One sum sees either; the search happens only then."""
+    import numpy as np
+
+    with np.errstate(all="ignore"):
+        if np.isfinite(rows.sum(dtype=np.float32)):
+            return
+    bad = ~np.isfinite(rows).all(axis=1)
+    if bad.any():
+        places = [int(place) for place in np.flatnonzero(bad)]
+        msg = f"the provider answered NaN or infinite values for {len(places)} of {len(rows)} texts"
+        raise DecodeError(msg, rows=places)
+
+
+def normalise(rows: NDArray[Any]) -> None:
+    """Make every row unit length, in place. A zero vector stays zero."""
+    import numpy as np
+
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    lengths[lengths == 0] = 1.0
+    np.divide(rows, lengths[:, None], out=rows, casting="same_kind")  # by doubles: a length may be beyond float32 either way
+
+
+def quantised(rows: NDArray[Any], dtype: DType) -> NDArray[Any]:
+    """Float rows in a smaller dtype, made on the client for providers that cannot.
+
+    int8 is each component of the vector at unit length, times 127, rounded; uint8 is that plus 128. ubinary is one bit per component, 1 where it is positive, most
+    significant bit first; binary is that minus 128, as Cohere and Voyage pack them (wire reference 2.3; part 2, 2.1).
+    """
+    import numpy as np
+
+    if dtype == "float32":
+        return rows
+    if dtype in ("binary", "ubinary"):
+        if rows.shape[1] % 8:
+            msg = f"dtype={dtype!r} packs eight components into a byte, and this model has {rows.shape[1]}"
+            raise ConfigError(msg)
+        bits: NDArray[Any] = np.packbits(rows > 0, axis=1)
+        return bits if dtype == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
+    unit = rows.copy()
+    normalise(unit)
+    whole: NDArray[Any] = np.rint(unit * 127)
+    return whole.astype(np.int8) if dtype == "int8" else (whole + 128).astype(np.uint8)
+
+
+__all__ = ["Given", "Out", "Reader", "Vector", "finite", "matrix", "normalise", "parse", "quantised"]
