@@ -1,17 +1,17 @@
 """From the bytes of a reply straight into rows, with no Python object per number.
 
-A JSON parser pays for a list of numbers by the number, even for one it skips. So the long lists are *lifted* out first: found by
-their brackets, replaced by a short name, and read later as one block of doubles each, by a SIMD parser. What is left of the body is
-small and goes to msgspec. Should a lifted list stand inside a string, the quotes of its name break the JSON there; then, and whenever
-the rest is not what was expected, the body is parsed as it came, so lifting can cost time but never change a result.
+A JSON parser pays for a list of numbers by the number, even for one it skips, and for a string by the byte. So what is long is
+*lifted* out first: found by its brackets or quotes, replaced by a short name, and read later, numbers as one block of doubles by a
+SIMD parser, base64 by a SIMD decoder. What is left of the body is small and goes to msgspec.
 
-Base64 stays a string until its row is known, and is decoded by a SIMD decoder.
+Lifting guesses, and a wrong guess only costs time. Should a lifted list stand inside a string, or a lifted string begin where one
+ends, the quotes of the name break the JSON there; should it be no embedding, its name is left over. Then the body is parsed as it came.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 Out = Callable[[int], Any]  # width → the (count, width) rows to fill
 T = TypeVar("T")
 LONG = 64  # bytes of a list worth lifting: shorter ones are a shape or a few indices as often as a vector
-_NUMERIC = frozenset(b"-0123456789 \t\r\n")  # what may follow the bracket
+STRIDE = 256  # bytes skipped in search of a long string: more than stands between two embeddings, less than half of one
+_NUMERIC = b"-0123456789"  # what a list of numbers begins with
+_QUOTE = ord('"')
+_BEFORE, _BEHIND = frozenset(b":,[ \t\r\n"), frozenset(b",]} \t\r\n")  # what may stand around a string
 
 
 class Vector:
@@ -35,7 +38,7 @@ class Vector:
     __slots__ = ("text",)
 
     def __init__(self, text: str | memoryview | list[float]) -> None:
-        self.text = text  # base64, a lifted JSON list, or a short list
+        self.text = text  # base64, a string or list as it stands in the JSON, or a short list
 
 
 Given: TypeAlias = (
@@ -53,7 +56,7 @@ def parse(body: bytes | bytearray | memoryview, kind: type[T]) -> T:
             msg = f"Expected an embedding, got `{type(value).__name__}`"
             raise TypeError(msg)
         if isinstance(value, str):
-            return Vector(lifted.get(value, value))
+            return Vector(lifted.pop(value, value) if len(value) < LONG else value)  # nothing long is hashed
         for each in value:
             if type(each) not in (float, int):
                 msg = f"Expected a list of numbers, got `{type(each).__name__}` in it"
@@ -62,33 +65,60 @@ def parse(body: bytes | bytearray | memoryview, kind: type[T]) -> T:
 
     if lifted:
         try:
-            return msgspec.json.decode(short, type=kind, dec_hook=vector)
+            found = msgspec.json.decode(short, type=kind, dec_hook=vector)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            pass  # a list inside a string, a field that is no vector after all, or junk: the whole body tells which
+            lifted.clear()  # a wrong guess, or junk: the whole body tells which
+        else:
+            if not lifted:
+                return found
+            lifted.clear()
     return msgspec.json.decode(body, type=kind, dec_hook=vector)
 
 
 def _lift(body: bytes | bytearray) -> tuple[bytes | bytearray, dict[str, memoryview]]:
-    """(the body with a name in place of each long list of numbers, the lists by name). Looks at each byte at most twice."""
+    """(the body with names in place of what is long, what they stand for)."""
     pieces: list[bytes | bytearray] = []
     lifted: dict[str, memoryview] = {}
     view = memoryview(body)
-    kept = seen = 0
-    while stop := body.find(b"]", seen) + 1:
-        start = body.rfind(b"[", seen, stop)
-        if stop - start >= LONG and start >= 0 and body[start + 1] in _NUMERIC:
-            name = f"#{len(lifted)}"  # no base64
-            lifted[name] = view[start:stop]
-            pieces += (body[kept:start], b'"%b"' % name.encode())
-            kept = stop
-        seen = stop
+    kept = 0
+    for start, stop in (*_lists(body),) or _strings(body):
+        name = f"#{len(lifted)}"  # no base64
+        lifted[name] = view[start:stop]
+        pieces += (body[kept:start], b'"%b"' % name.encode())
+        kept = stop
     return (b"".join((*pieces, body[kept:])), lifted) if lifted else (body, lifted)
+
+
+def _lists(body: bytes | bytearray) -> Iterator[tuple[int, int]]:
+    """Where long lists of numbers seem to be. Looks at each byte at most twice."""
+    stop = 0
+    while stop := body.find(b"]", seen := stop) + 1:
+        start = body.rfind(b"[", seen, stop)
+        if start >= 0 and stop - start >= LONG and body[start + 1 : start + LONG].lstrip()[:1] in _NUMERIC:
+            yield start, stop
+
+
+def _strings(body: bytes | bytearray) -> Iterator[tuple[int, int]]:
+    """Where long strings seem to be, quotes included. None where something is escaped, since that may be a quote."""
+    if b"\\" in body:
+        return
+    stop = 0
+    while stop := body.find(b'"', (seen := stop) + STRIDE) + 1:
+        start = body.rfind(b'"', seen, seen + STRIDE)
+        around = start > 0 and body[start - 1] in _BEFORE and stop < len(body) and body[stop] in _BEHIND
+        if around and stop - start >= 2 * STRIDE:
+            yield start, stop
 
 
 class Reader:
     """Reads one vector after the other; holds the SIMD parser, which serves one thread at a time."""
 
     def __init__(self) -> None:
+        import numpy as np
+        from pybase64 import b64decode
+
+        self._numpy = np
+        self._decode = b64decode
         self._parser: Any = None
 
     def __call__(self, given: Given, *rows: int) -> bytes | NDArray[Any]:
@@ -97,18 +127,16 @@ class Reader:
         Raises:
             DecodeError: it is neither.
         """
-        import numpy as np
-
         try:
             if not isinstance(given, Vector):
-                return given if isinstance(given, bytes) else np.asarray(given, np.float64)
+                return given if isinstance(given, bytes) else self._numpy.asarray(given, "f8")
             if isinstance(given.text, str):
-                from pybase64 import b64decode
-
-                return b64decode(given.text, validate=True)
-            if isinstance(given.text, memoryview):
-                return np.frombuffer(self._doubles(given.text), np.float64)
-            return np.array(given.text, np.float64)
+                return self._decode(given.text, validate=True)
+            if isinstance(given.text, list):
+                return self._numpy.array(given.text, "f8")
+            if given.text[0] == _QUOTE:
+                return self._decode(given.text[1:-1], validate=True)
+            return self._numpy.frombuffer(self._doubles(given.text), "f8")
         except (ValueError, TypeError, OverflowError, msgspec.DecodeError) as error:
             msg = f"neither numbers nor base64: {error}"
             raise DecodeError(msg, rows=rows) from None
@@ -121,9 +149,7 @@ class Reader:
         try:
             return self._parser.parse(text).as_buffer(of_type="d")
         except (ValueError, TypeError, RuntimeError):  # junk, or an integer beyond 64 bits: read again by what can say where
-            import numpy as np
-
-            return np.array(msgspec.json.decode(text, type=list[float]), np.float64)
+            return self._numpy.array(msgspec.json.decode(text, type=list[float]), "f8")
 
 
 def matrix(vectors: Sequence[Given], options: Options, count: int, out: Out | None = None) -> NDArray[Any]:

@@ -44,12 +44,14 @@ def plain(body: bytes, kind: Any) -> Any:
     return parse_with(10**9, body, kind)
 
 
-def parse_with(long: int, body: bytes, kind: Any) -> Any:
-    before, _rows.LONG = _rows.LONG, long
+def parse_with(size: int, body: bytes, kind: Any) -> Any:
+    """`parse`, lifting whatever has this many bytes."""
+    before = _rows.LONG, _rows.STRIDE
+    _rows.LONG, _rows.STRIDE = size, size
     try:
         return parse(body, kind)
     finally:
-        _rows.LONG = before
+        _rows.LONG, _rows.STRIDE = before
 
 
 doubles = st.floats(allow_nan=False, allow_infinity=False)
@@ -207,45 +209,58 @@ def test_a_list_that_is_no_embedding_changes_nothing(body):
     )  # fmt: skip
 
 
-pieces = st.sampled_from(
+BASE64 = base64.b64encode(np.linspace(-1, 1, 256, dtype="<f4").tobytes()).decode()
+
+
+@pytest.mark.parametrize(
+    "body",
     [
-        "[0.5, 1, 2, 3, 4, 5]",
-        "[",
-        "]",
-        '"',
-        "\\",
-        ",",
-        ":",
-        "{",
-        "}",
-        "1",
-        "#0",
-        '"#0"',
-        '{"data":[',
-        '{"embedding":',
-        "]}",
-        " ",
-        "null",
-    ]
+        '{"data":[{"embedding":"%s","index":0}],"message":"%s"}',  # a long string where no vector belongs
+        '{"data":[{"embedding":"%s","note":"%s"}]}',
+        '{"message":"\\"","data":[{"embedding":"%s","note":"%s"}]}',
+        '{"message":"[,","shape":[1],"other":"%s","data":[{"embedding":"%s"}]}',
+        '{"data":[{"embedding":"%s"},{"embedding":"%s"}],"message":" , "}',
+        '[{"embedding":"%s"},{"embedding":"%s"}]',
+    ],
 )
+def test_a_string_that_is_no_embedding_changes_nothing(body):
+    """Long strings where no vector belongs, escaped quotes and quotes that only look like a beginning are read as they stand."""
+    body = (body % (BASE64, BASE64)).encode()
+    kind = list[Item] if body.startswith(b"[") else Doc
+    lifted, whole = parse(body, kind), plain(body, kind)
+    items = [(found if kind is not Doc else found.data) for found in (lifted, whole)]
+
+    assert [unpacked(item.embedding) for item in items[0]] == [base64.b64decode(item.embedding.text) for item in items[1]]
+    if kind is Doc:
+        assert (lifted.message, lifted.data[0].note) == (whole.message, whole.data[0].note)
+
+
+pieces = st.sampled_from(
+    ["[0.5, 1, 2, 3, 4, 5]", '"AACAPwAAgD8AAIA/AACAPw=="', "[", "]", '"', "\\", ",", ":", "{", "}", "1", "#0", '"#0"', '{"data":[',
+     '{"embedding":', ',"note":', ',"message":', "]}", " ", "null"]
+)  # fmt: skip
 
 
 @given(st.lists(pieces, max_size=14).map("".join))
 def test_lifting_never_changes_what_is_read(text):
     """Over any jumble of JSON's pieces: with lifting the outcome is the one without it, value or refusal."""
-    outcomes = []
-    for long in (8, 10**9):
+    outcomes: list[list[object]] = [[], []]
+    for outcome, size in zip(outcomes, (8, 10**9), strict=True):
         for kind in (Doc, list[Vector], Vector):
             try:
-                found = parse_with(long, text.encode(), kind)
+                found = parse_with(size, text.encode(), kind)
             except (msgspec.DecodeError, UnicodeDecodeError):
-                outcomes.append("refused")
+                outcome.append("refused")
             else:
-                given = [found] if kind is Vector else found if kind is not Doc else [item.embedding for item in found.data]
-                outcomes.append([_seen(vector) for vector in given])
-    half = len(outcomes) // 2
+                outcome.append(_told(found))
 
-    assert outcomes[:half] == outcomes[half:]
+    assert outcomes[0] == outcomes[1]
+
+
+def _told(found: Any) -> object:
+    if isinstance(found, Doc):
+        return [found.message, found.shape, *((item.note, item.index, _seen(item.embedding)) for item in found.data)]
+    return [_seen(vector) for vector in (found if isinstance(found, list) else [found])]
 
 
 def _seen(vector: Vector) -> object:
@@ -256,14 +271,26 @@ def _seen(vector: Vector) -> object:
     return made if isinstance(made, bytes) else made.tolist()
 
 
-def test_long_lists_are_lifted():
-    """A long list, pretty-printed or not, never becomes Python numbers: it is still text when the reply is parsed."""
-    for indent in (None, 2):
-        body = json.dumps({"data": [{"embedding": [0.125] * 100, "index": 0}]}, indent=indent).encode()
-        assert isinstance(parse(body, Doc).data[0].embedding.text, memoryview)
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("embedding", [[0.125] * 100, BASE64])
+def test_what_is_long_is_lifted(embedding, indent):
+    """A long list or string, pretty-printed or not, is still the reply's own bytes after parsing: nothing was made of it."""
+    body = json.dumps({"data": [{"embedding": embedding, "index": place} for place in range(3)]}, indent=indent).encode()
+
+    assert all(isinstance(item.embedding.text, memoryview) for item in parse(body, Doc).data)
 
 
-@pytest.mark.parametrize("body", [b"[" * 3_000_000 + b"]", b"[1" * 2_000_000 + b"]", b"]" * 3_000_000, b"[ ] " * 1_000_000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 3_000_000 + b"]",
+        b"[1" * 2_000_000 + b"]",
+        b"]" * 3_000_000,
+        b"[ ] " * 1_000_000,
+        b'"' * 2_000_001,
+        b'" ' * 1_000_000,
+    ],
+)
 def test_brackets_without_end_are_refused_in_linear_time(body):
     """A body of nothing but brackets is refused; searching each one's partner anew would take hours."""
     with pytest.raises((msgspec.DecodeError, RecursionError)):
