@@ -41,9 +41,8 @@ class Vector:
         self.text = text  # base64, a string or list as it stands in the JSON, or a short list
 
 
-Given: TypeAlias = (
-    "Vector | bytes | Sequence[float] | NDArray[Any]"  # what `matrix` takes for one row: of a reply, or components made here
-)
+# What `matrix` takes for one row: a reply's own, or components made from it.
+Given: TypeAlias = "Vector | bytes | Sequence[float] | NDArray[Any]"
 
 
 def parse(body: bytes | bytearray | memoryview, kind: type[T]) -> T:
@@ -66,12 +65,11 @@ def parse(body: bytes | bytearray | memoryview, kind: type[T]) -> T:
     if lifted:
         try:
             found = msgspec.json.decode(short, type=kind, dec_hook=vector)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            lifted.clear()  # a wrong guess, or junk: the whole body tells which
-        else:
             if not lifted:
                 return found
-            lifted.clear()
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass  # junk, or a wrong guess: the whole body tells which
+        lifted.clear()
     return msgspec.json.decode(body, type=kind, dec_hook=vector)
 
 
