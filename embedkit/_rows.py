@@ -10,6 +10,7 @@ ends, the quotes of the name break the JSON there; should it be no embedding, it
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -167,16 +168,23 @@ def matrix(vectors: Sequence[Given], options: Options, count: int, out: Out | No
     kind = np.dtype(array_of(options.dtype))
     read = Reader()
     with np.errstate(all="ignore"):  # a number beyond float32 is found below
-        first = read(vectors[0], 0)
-        source = _source(first, kind, options)
-        width = _width(first, source, options)
+        made = read(vectors[0], 0)
+        source = _source(made, kind, options)
+        width = _width(made, source, options)
         rows: NDArray[Any] = out(width) if out is not None else np.empty((count, width), kind)
-        put = _putter(rows, source)
-        put(0, first)
-        for place in range(1, count):
-            put(place, read(vectors[place], place))
-    if kind.kind == "f":
-        finite(rows)
+        # Bytes that already are the row's need no look at their values.
+        plain = source == rows.dtype and rows.flags.c_contiguous and sys.byteorder == "little"
+        view: Any = memoryview(rows.data).cast("B") if plain else None
+        step = width * rows.itemsize
+        for place in range(count):
+            if place:
+                made = read(vectors[place], place)
+            if plain and type(made) is bytes and len(made) == step:
+                view[place * step : (place + 1) * step] = made
+            else:
+                _convert(rows, place, made, source)
+        if kind.kind == "f" and not math.isfinite(np.add.reduce(rows, axis=None)):  # one sum sees NaN and infinity
+            finite(rows)
     return rows
 
 
@@ -202,49 +210,33 @@ def _source(first: bytes | NDArray[Any], kind: np.dtype[Any], options: Options) 
 
     if kind != np.float32 or not isinstance(first, bytes) or len(first) % 8 or len(first) < 64:  # noqa: PLR2004 (too short to tell)
         return kind
-    double = np.dtype("<f8")
     if options.dimensions is not None:
-        return double if len(first) == 8 * options.dimensions else kind
-    if (np.frombuffer(first, "<u4")[::2] & 0x1FFFFFFF).any():
+        return np.dtype("<f8") if len(first) == 8 * options.dimensions else kind
+    if int.from_bytes(first[:4], "little") & 0x1FFFFFFF or (np.frombuffer(first, "<u4")[::2] & 0x1FFFFFFF).any():
         return kind
     single, wide = (np.linalg.norm(np.frombuffer(first, code).astype(np.float64)) for code in ("<f4", "<f8"))
-    return double if abs(wide - 1) < 0.01 < abs(single - 1) else kind  # noqa: PLR2004 (unit length to rounding)
+    return np.dtype("<f8") if abs(wide - 1) < 0.01 < abs(single - 1) else kind  # noqa: PLR2004 (unit length to rounding)
 
 
-def _putter(rows: NDArray[Any], source: np.dtype[Any]) -> Callable[[int, bytes | NDArray[Any]], None]:
-    """What puts one vector into its row: bytes that already are the row's are copied, all else is converted and checked."""
+def _convert(rows: NDArray[Any], place: int, vector: bytes | NDArray[Any], source: np.dtype[Any]) -> None:
     import numpy as np
 
-    width, whole = rows.shape[1], rows.dtype.kind in "iu"
-    same = source == rows.dtype and rows.flags.c_contiguous and sys.byteorder == "little"
-    view: Any = memoryview(rows.data).cast("B") if same else None
-    step = width * rows.itemsize
-    code = source.newbyteorder("<")
-
-    def put(place: int, vector: bytes | NDArray[Any]) -> None:
-        if same and type(vector) is bytes and len(vector) == step:
-            view[place * step : (place + 1) * step] = vector
-            return
-        size = len(vector) / code.itemsize if isinstance(vector, bytes) else vector.size
-        if size != width:
-            msg = f"embeddings of unequal width: one has {size:g} values, the first has {width}"
-            raise DecodeError(msg, rows=[place])
-        values = np.frombuffer(vector, code) if isinstance(vector, bytes) else vector
-        rows[place] = values
-        if whole and (rows[place] != values).any():
-            msg = f"{values[rows[place] != values][0]:g} is not a value of {rows.dtype.name}"
-            raise DecodeError(msg, rows=[place])
-
-    return put
+    width = rows.shape[1]
+    size = len(vector) / source.itemsize if isinstance(vector, bytes) else vector.size
+    if size != width:
+        msg = f"embeddings of unequal width: one has {size:g} values, the first has {width}"
+        raise DecodeError(msg, rows=[place])
+    values = np.frombuffer(vector, source.newbyteorder("<")) if isinstance(vector, bytes) else vector
+    rows[place] = values
+    if rows.dtype.kind in "iu" and (wrong := rows[place] != values).any():
+        msg = f"{values[wrong][0]:g} is not a value of {rows.dtype.name}"
+        raise DecodeError(msg, rows=[place])
 
 
 def finite(rows: NDArray[Any]) -> None:
-    """Raise DecodeError where a value is NaN or infinite. One sum sees either; the search happens only then."""
+    """Raise DecodeError where a value is NaN or infinite."""
     import numpy as np
 
-    with np.errstate(all="ignore"):
-        if np.isfinite(rows.sum(dtype=np.float32)):
-            return
     bad = ~np.isfinite(rows).all(axis=1)
     if bad.any():
         places = [int(place) for place in np.flatnonzero(bad)]
