@@ -80,11 +80,15 @@ class AiohttpExchange:
             session = self._open()
         try:
             url, proxy = self._urls.get(request.url) or self._address(request.url)
-            async with session.request(
+            reply = await session.request(
                 request.method, url, data=request.body or None, headers=request.headers, proxy=proxy,
                 allow_redirects=False, **self._options,
-            ) as reply:  # fmt: skip
+            )  # fmt: skip
+            try:
                 return Response(reply.status, reply.headers, await _read(reply, self._settings.cap))
+            except BaseException:
+                reply.close()  # a body half read; one read to its end has given its connection back already
+                raise
         except EmbedkitError:
             raise
         except (OSError, ValueError) as error:  # TimeoutError is an OSError, aiohttp's InvalidURL a ValueError
