@@ -67,6 +67,10 @@ class Secrets(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return self._values[name]
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """The credential, without the exception that `Mapping` would make of one that is not there: every request asks."""
+        return self._values.get(name, default)
+
     def __iter__(self) -> Any:
         return iter(self._values)
 
