@@ -49,7 +49,9 @@ def run(scenario: Scenario, peer: str, at: wire.Server) -> dict[str, Any]:
         environment["SSL_CERT_FILE"] = ca
     command = [str(sys.executable if how.ours else peers_python()), "-m", "benchmarks.worker", json.dumps(asked)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, check=False, cwd=wire.HERE.parent)
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=900, check=False, cwd=wire.HERE.parent
+        )
     except subprocess.TimeoutExpired:
         return {"error": "not done after 15 minutes"}
     if done.returncode:
@@ -74,7 +76,11 @@ def measure(name: str, peers: list[str], rounds: int) -> dict[str, Any]:
                     errors[peer] = outcome["error"]
                 else:
                     found[peer].append(outcome)
-                print(f"  {number + 1}/{rounds} {peer:22} {errors.get(peer) or report.brief(outcome)}", file=sys.stderr, flush=True)
+                print(
+                    f"  {number + 1}/{rounds} {peer:22} {errors.get(peer) or report.brief(outcome)}",
+                    file=sys.stderr,
+                    flush=True,
+                )
     encoding = "float" if name.startswith("bulk-") and name != "bulk-base64" else "base64"
     floor = {}
     if not scenario.tls and not scenario.latency:

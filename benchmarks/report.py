@@ -54,7 +54,12 @@ def _goals(scenario: Scenario, peers: dict[str, Any]) -> Iterator[str]:
             continue
         value, fine = _judged(goal, scenario, peers[goal.ours], [peers[peer] for peer in against])
         best = f" x the best of {', '.join(against)}" if len(against) > 1 else f" x {against[0]}" if against else ""
-        what = {"cpu": "CPU at most", "rate": "texts/s at least", "ideal": "of the ideal wall at least", "memory": "memory at most"}
+        what = {
+            "cpu": "CPU at most",
+            "rate": "texts/s at least",
+            "ideal": "of the ideal wall at least",
+            "memory": "memory at most",
+        }
         unit = " x output + 60 MB" if goal.metric == "memory" else best
         yield f"{'✓' if fine else '✗'} {goal.ours}: {value:.3g} (goal: {what[goal.metric]} {goal.limit:g}{unit})"
 
@@ -91,7 +96,9 @@ def write(results: Path) -> None:
         from benchmarks import scaling
 
         scaling.plot(found["scaling"], PLOTS / "scaling.svg")
-        parts.append("### scaling\n\n![CPU per text as everything grows](plots/scaling.svg)\n\n" + scaling.table(found["scaling"]))
+        parts.append(
+            "### scaling\n\n![CPU per text as everything grows](plots/scaling.svg)\n\n" + scaling.table(found["scaling"])
+        )
     before, _, rest = README.read_text("utf-8").partition(BEGIN)
     README.write_text(f"{before}{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}{rest.partition(END)[2]}", "utf-8")
 
@@ -103,7 +110,12 @@ def machine() -> str:
     names = ("aiohttp", "msgspec", "numpy", "pysimdjson", "pybase64", "uvloop")
     ours = ", ".join(f"{name} {version(name)}" for name in names)
     model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ""
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "",
     )
     return f"Python {platform.python_version()} on Linux {platform.release()}, {os.cpu_count()} x {model}; {ours}; {peers()}"
 
@@ -112,7 +124,17 @@ def peers() -> str:
     """Versions of the peers, read from their own environment."""
     from benchmarks.__main__ import VENV
 
-    shown = ("baseten_performance_client", "openai", "litellm", "langchain_openai", "pydantic_ai_slim", "catsu", "huggingface_hub", "ollama", "httpx")
+    shown = (
+        "baseten_performance_client",
+        "openai",
+        "litellm",
+        "langchain_openai",
+        "pydantic_ai_slim",
+        "catsu",
+        "huggingface_hub",
+        "ollama",
+        "httpx",
+    )
     folders = {path.name.partition("-")[0]: path.name.split("-")[1] for path in VENV.glob("lib/*/site-packages/*.dist-info")}
     return ", ".join(f"{name.replace('_', '-')} {folders[name].removesuffix('.dist')}" for name in shown if name in folders)
 

@@ -52,11 +52,11 @@ def parse(body: bytes | bytearray | memoryview, kind: type[T]) -> T:
     short, lifted = _lift(body)
 
     def vector(kind: type, value: Any) -> Vector:
-        if kind is not Vector or not isinstance(value, (str, list)):
+        if kind is Vector and type(value) is str:
+            return Vector(lifted.pop(value, value) if len(value) < LONG else value)  # nothing long is hashed
+        if kind is not Vector or type(value) is not list:
             msg = f"Expected an embedding, got `{type(value).__name__}`"
             raise TypeError(msg)
-        if isinstance(value, str):
-            return Vector(lifted.pop(value, value) if len(value) < LONG else value)  # nothing long is hashed
         for each in value:
             if type(each) not in (float, int):
                 msg = f"Expected a list of numbers, got `{type(each).__name__}` in it"
