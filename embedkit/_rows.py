@@ -10,7 +10,6 @@ ends, the quotes of the name break the JSON there; should it be no embedding, it
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -27,10 +26,10 @@ if TYPE_CHECKING:
 Out = Callable[[int], Any]  # width → the (count, width) rows to fill
 T = TypeVar("T")
 LONG = 64  # bytes of a list worth lifting: shorter ones are a shape or a few indices as often as a vector
+SMALL = 16_384  # bytes of a body whose strings are copied sooner than searched for
 STRIDE = 256  # bytes skipped in search of a long string: more than stands between two embeddings, less than half of one
 _NUMERIC = b"-0123456789"  # what a list of numbers begins with
 _QUOTE = ord('"')
-_BEFORE, _BEHIND = frozenset(b":,[ \t\r\n"), frozenset(b",]} \t\r\n")  # what may stand around a string
 
 
 class Vector:
@@ -98,14 +97,13 @@ def _lists(body: bytes | bytearray) -> Iterator[tuple[int, int]]:
 
 
 def _strings(body: bytes | bytearray) -> Iterator[tuple[int, int]]:
-    """Where long strings seem to be, quotes included. None where something is escaped, since that may be a quote."""
-    if b"\\" in body:
+    """Where long strings seem to be, quotes included. None where something is escaped: it may be a quote."""
+    if len(body) < SMALL or b"\\" in body:
         return
     stop = 0
     while stop := body.find(b'"', (seen := stop) + STRIDE) + 1:
         start = body.rfind(b'"', seen, seen + STRIDE)
-        around = start > 0 and body[start - 1] in _BEFORE and stop < len(body) and body[stop] in _BEHIND
-        if around and stop - start >= 2 * STRIDE:
+        if start >= 0 and stop - start >= 2 * STRIDE:
             yield start, stop
 
 
@@ -167,25 +165,34 @@ def matrix(vectors: Sequence[Given], options: Options, count: int, out: Out | No
         raise DecodeError(msg)
     kind = np.dtype(array_of(options.dtype))
     read = Reader()
-    with np.errstate(all="ignore"):  # a number beyond float32 is found below
-        made = read(vectors[0], 0)
-        source = _source(made, kind, options)
-        width = _width(made, source, options)
-        rows: NDArray[Any] = out(width) if out is not None else np.empty((count, width), kind)
-        # Bytes that already are the row's need no look at their values.
-        plain = source == rows.dtype and rows.flags.c_contiguous and sys.byteorder == "little"
-        view: Any = memoryview(rows.data).cast("B") if plain else None
-        step = width * rows.itemsize
-        for place in range(count):
-            if place:
-                made = read(vectors[place], place)
-            if plain and type(made) is bytes and len(made) == step:
-                view[place * step : (place + 1) * step] = made
-            else:
-                _convert(rows, place, made, source)
-        if kind.kind == "f" and not math.isfinite(np.add.reduce(rows, axis=None)):  # one sum sees NaN and infinity
-            finite(rows)
+    first = read(vectors[0], 0)
+    source = _source(first, kind, options)
+    width = _width(first, source, options)
+    rows: NDArray[Any] = out(width) if out is not None else np.empty((count, width), kind)
+    done = 0
+    if type(first) is bytes and source == rows.dtype and rows.flags.c_contiguous and sys.byteorder == "little":
+        done = _copy(rows, vectors, first, read)
+    if done < count:
+        with np.errstate(all="ignore"):  # a number beyond float32 is found below
+            for place in range(done, count):
+                _convert(rows, place, read(vectors[place], place) if place else first, source)
+    if kind.kind == "f" and not np.isfinite(rows).all():
+        finite(rows)
     return rows
+
+
+def _copy(rows: NDArray[Any], vectors: Sequence[Given], first: bytes, read: Reader) -> int:
+    """Copy bytes that already are their row's, and say how many came before the first that are not."""
+    view: Any = memoryview(rows.data).cast("B")
+    step = len(first)
+    made: bytes | NDArray[Any] = first
+    for place in range(len(vectors)):
+        if place:
+            made = read(vectors[place], place)
+        if type(made) is not bytes or len(made) != step:
+            return place
+        view[place * step : (place + 1) * step] = made
+    return len(vectors)
 
 
 def _width(first: bytes | NDArray[Any], source: np.dtype[Any], options: Options) -> int:
@@ -204,7 +211,7 @@ def _source(first: bytes | NDArray[Any], kind: np.dtype[Any], options: Options) 
     """The type inside base64: the one asked for, or float64 from a server that sends doubles (seen from vLLM).
 
     Told by length where the width is known. Else doubles made from floats betray themselves: the low 29 bits of every second
-    word are zero, and the vector has unit length as doubles only.
+    word are zero, and as doubles the vector has unit length (as floats it would then be longer).
     """
     import numpy as np
 
@@ -214,8 +221,7 @@ def _source(first: bytes | NDArray[Any], kind: np.dtype[Any], options: Options) 
         return np.dtype("<f8") if len(first) == 8 * options.dimensions else kind
     if int.from_bytes(first[:4], "little") & 0x1FFFFFFF or (np.frombuffer(first, "<u4")[::2] & 0x1FFFFFFF).any():
         return kind
-    single, wide = (np.linalg.norm(np.frombuffer(first, code).astype(np.float64)) for code in ("<f4", "<f8"))
-    return np.dtype("<f8") if abs(wide - 1) < 0.01 < abs(single - 1) else kind  # noqa: PLR2004 (unit length to rounding)
+    return np.dtype("<f8") if abs(np.linalg.norm(np.frombuffer(first, "<f8")) - 1) < 0.01 else kind  # noqa: PLR2004 (rounding)
 
 
 def _convert(rows: NDArray[Any], place: int, vector: bytes | NDArray[Any], source: np.dtype[Any]) -> None:

@@ -46,12 +46,12 @@ def plain(body: bytes, kind: Any) -> Any:
 
 def parse_with(size: int, body: bytes, kind: Any) -> Any:
     """`parse`, lifting whatever has this many bytes."""
-    before = _rows.LONG, _rows.STRIDE
-    _rows.LONG, _rows.STRIDE = size, size
+    before = _rows.LONG, _rows.STRIDE, _rows.SMALL
+    _rows.LONG = _rows.STRIDE = _rows.SMALL = size
     try:
         return parse(body, kind)
     finally:
-        _rows.LONG, _rows.STRIDE = before
+        _rows.LONG, _rows.STRIDE, _rows.SMALL = before
 
 
 doubles = st.floats(allow_nan=False, allow_infinity=False)
@@ -141,7 +141,8 @@ JUNK = {
 def test_a_list_with_junk_in_it_is_refused(junk, filler, place):
     """A value that is no finite float32 number is a DecodeError, in the middle of a long list as in a short one."""
     row = {"first": f"[{junk}, {filler}]", "middle": f"[{filler}, {junk}, {filler}]", "last": f"[{filler}, {junk}]"}[place]
-    body = f'{{"data": [{{"embedding": [{filler}]}}, {{"embedding": {row}}}]}}'
+    good = row.replace(junk, "0.5") if junk else "[0.5]"
+    body = f'{{"data": [{{"embedding": {good}}}, {{"embedding": {row}}}]}}'
 
     with pytest.raises((DecodeError, msgspec.DecodeError)):
         rows_of_doc(body)
@@ -160,6 +161,68 @@ def test_a_string_that_is_no_base64_of_whole_values_is_refused(encoded):
     with pytest.raises(DecodeError) as caught:
         rows_of(json.dumps(["AACAPwAAgD8=", encoded]))
     assert caught.value.rows == (1,)
+
+
+@pytest.mark.parametrize("value", ["5", "null", "true", '{"values": [1]}'])
+def test_what_is_no_embedding_at_all_is_named(value):
+    """A number, null or an object in an embedding's place is refused, with the place."""
+    with pytest.raises(msgspec.ValidationError, match=r"Expected an embedding, got `.*` - at `\$\[1\]`"):
+        parse(f"[[0.5], {value}]".encode(), list[Vector])
+
+
+def test_escaped_base64_is_read_wherever_it_is_long():
+    """A slash that was escaped, as PHP does, is unescaped in a string of any length."""
+    values = np.full(512, -1.9999, np.float32)
+    encoded = json.dumps(base64.b64encode(values.tobytes()).decode()).replace("/", "\\/")
+
+    for size in (256, 10**9):
+        (vector,) = parse_with(size, f"[{encoded}]".encode(), list[Vector])
+        assert (matrix([vector], Options(), 1) == values).all()
+
+
+def encoded(values: np.ndarray, code: str) -> str:
+    return json.dumps([base64.b64encode(row.astype(code).tobytes()).decode() for row in values])
+
+
+def test_doubles_in_base64_are_told_from_floats():
+    """A server that packs doubles is understood: by the width asked for, or by what doubles made from floats look like."""
+    values = np.random.default_rng(5).standard_normal((3, 48)).astype(np.float32)
+    unit = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+    quiet = np.zeros((1, 48), np.float32)
+
+    assert (rows_of(encoded(values, "<f8"), Options(dimensions=48)) == values).all()
+    assert (rows_of(encoded(unit, "<f8")) == unit).all()
+    assert (rows_of(encoded(unit, "<f4")) == unit).all()
+    assert rows_of(encoded(values, "<f8")).shape == (3, 96)  # neither told nor of unit length: what was asked for
+    assert rows_of(encoded(quiet, "<f4")).shape == (1, 48)
+    assert rows_of(encoded(unit, "<f4"), Options(dimensions=48)).shape == (3, 48)
+
+
+def test_floats_that_look_like_doubles_stay_floats():
+    """Floats whose every second word ends in zeros are doubles only if they are of unit length as such."""
+    values = np.tile(np.array([0.0, 1.5], np.float32), 32)[None]
+
+    assert (rows_of(encoded(values, "<f4")) == values).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "binary"])
+def test_another_width_than_the_one_asked_for_is_refused(dtype):
+    """A reply of another width is refused, bits counted as components, and no row is blamed for it."""
+    body = encoded(np.ones((2, 16)), "<f4" if dtype == "float32" else "i1")
+    with pytest.raises(DecodeError, match="dimensions=64 was asked for") as caught:
+        rows_of(body, Options(dimensions=64, dtype=dtype))
+
+    assert caught.value.rows == ()
+
+
+def test_numbers_after_base64_are_measured_in_values():
+    """A list is not as wide as the base64 before it because it has as many values as that has bytes."""
+    good = base64.b64encode(np.ones(16, "<f4").tobytes()).decode()
+    for wide in (15, 17, 64):
+        with pytest.raises(DecodeError, match="width") as caught:
+            rows_of(json.dumps([good, [0.5] * wide]))
+        assert caught.value.rows == (1,)
+    assert (rows_of(json.dumps([good, [0.5] * 16, good])).sum(axis=1) == [16, 8, 16]).all()
 
 
 @pytest.mark.parametrize("long", [False, True])
@@ -227,7 +290,7 @@ def test_a_string_that_is_no_embedding_changes_nothing(body):
     """Long strings where no vector belongs, escaped quotes and quotes that only look like a beginning are read as they stand."""
     body = (body % (BASE64, BASE64)).encode()
     kind = list[Item] if body.startswith(b"[") else Doc
-    lifted, whole = parse(body, kind), plain(body, kind)
+    lifted, whole = parse_with(256, body, kind), plain(body, kind)
     items = [(found if kind is not Doc else found.data) for found in (lifted, whole)]
 
     assert [unpacked(item.embedding) for item in items[0]] == [base64.b64decode(item.embedding.text) for item in items[1]]
@@ -275,7 +338,7 @@ def _seen(vector: Vector) -> object:
 @pytest.mark.parametrize("embedding", [[0.125] * 100, BASE64])
 def test_what_is_long_is_lifted(embedding, indent):
     """A long list or string, pretty-printed or not, is still the reply's own bytes after parsing: nothing was made of it."""
-    body = json.dumps({"data": [{"embedding": embedding, "index": place} for place in range(3)]}, indent=indent).encode()
+    body = json.dumps({"data": [{"embedding": embedding, "index": place} for place in range(20)]}, indent=indent).encode()
 
     assert all(isinstance(item.embedding.text, memoryview) for item in parse(body, Doc).data)
 
