@@ -221,7 +221,9 @@ def _source(first: bytes | NDArray[Any], kind: np.dtype[Any], options: Options) 
         return np.dtype("<f8") if len(first) == 8 * options.dimensions else kind
     if int.from_bytes(first[:4], "little") & 0x1FFFFFFF or (np.frombuffer(first, "<u4")[::2] & 0x1FFFFFFF).any():
         return kind
-    return np.dtype("<f8") if abs(np.linalg.norm(np.frombuffer(first, "<f8")) - 1) < 0.01 else kind  # noqa: PLR2004 (rounding)
+    with np.errstate(over="ignore"):  # floats read as doubles may be anything
+        length = np.linalg.norm(np.frombuffer(first, "<f8"))
+    return np.dtype("<f8") if abs(length - 1) < 0.01 else kind  # noqa: PLR2004 (unit length to rounding)
 
 
 def _convert(rows: NDArray[Any], place: int, vector: bytes | NDArray[Any], source: np.dtype[Any]) -> None:

@@ -198,9 +198,10 @@ def test_doubles_in_base64_are_told_from_floats():
     assert rows_of(encoded(unit, "<f4"), Options(dimensions=48)).shape == (3, 48)
 
 
-def test_floats_that_look_like_doubles_stay_floats():
+@pytest.mark.parametrize("value", [1.5, 1e38])
+def test_floats_that_look_like_doubles_stay_floats(value):
     """Floats whose every second word ends in zeros are doubles only if they are of unit length as such."""
-    values = np.tile(np.array([0.0, 1.5], np.float32), 32)[None]
+    values = np.tile(np.array([0.0, value], np.float32), 32)[None]
 
     assert (rows_of(encoded(values, "<f4")) == values).all()
 
