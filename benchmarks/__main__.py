@@ -116,7 +116,7 @@ def main() -> None:
         elif name == "scaling":
             from benchmarks import scaling
 
-            scaling.run(RESULTS)
+            scaling.run(RESULTS, options.rounds)
         else:
             peers = [peer for peer in (options.peers.split(",") if options.peers else SCENARIOS[name].peers) if peer]
             print(f"{name}: {SCENARIOS[name].title}", file=sys.stderr)

@@ -49,7 +49,9 @@ class Peer:
 def spread(job: Job, send: Send) -> Send:
     """All texts, in batches, over as many workers as requests may be in flight."""
 
-    async def embed(texts: Sequence[str]) -> list[Any]:
+    async def embed(texts: Sequence[str]) -> Any:
+        if len(texts) <= job.batch:
+            return await send(texts)
         rows: list[Any] = [None] * len(texts)
         starts = iter(range(0, len(texts), job.batch))
 
@@ -66,12 +68,12 @@ def spread(job: Job, send: Send) -> Send:
 # --- embedkit --------------------------------------------------------------------------------------------------------
 
 
-def embedkit(job: Job, model: str = "openai:text-embedding-3-small", path: str = "/v1", **more: Any) -> Send:
+def embedkit(job: Job, model: str = "openai:text-embedding-3-small", path: str = "/v1", most: int = 0, **more: Any) -> Send:
     import embedkit
 
     embedder = embedkit.connect(
         model, base_url=job.url + path, api_key=KEY, max_concurrency=job.inflight,
-        limits=embedkit.Limits(max_texts=job.batch, max_tokens=250_000), ssl=job.ca, **more,
+        limits=embedkit.Limits(max_texts=most or job.batch, max_tokens=250_000), ssl=job.ca, **more,
     )  # fmt: skip
 
     async def embed(texts: Sequence[str]) -> Any:
@@ -85,7 +87,7 @@ def embedkit_float(job: Job) -> Send:
 
 
 def embedkit_coalescing(job: Job) -> Send:
-    return embedkit(job, coalesce=True)
+    return embedkit(job, most=128, coalesce=True)
 
 
 def embedkit_tei(job: Job) -> Send:
@@ -140,7 +142,7 @@ def aiohttp_tuned(job: Job) -> Send:
     from yarl import URL
 
     item = msgspec.defstruct("Item", [("embedding", bytes), ("index", int)], gc=False)
-    whole = msgspec.defstruct("Reply", [("data", list[item])])  # type: ignore[valid-type]  # a type made here
+    whole: Any = msgspec.defstruct("Reply", [("data", list[item])])  # type: ignore[valid-type]  # a type made here
     decode, encode = msgspec.json.Decoder(whole).decode, msgspec.json.Encoder().encode
     url = URL(f"{job.url}/v1/embeddings")
     headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
@@ -246,10 +248,14 @@ def baseten_simd(job: Job) -> Send:
 
 
 def catsu(job: Job) -> Send:
-    """Rust; its address is fixed, so it is sent here by a proxy's CONNECT, and always over TLS. Its client is not closed."""
+    """Rust; its address is fixed, so a proxy's CONNECT sends it here, and always over TLS."""
+    from pathlib import Path
+
     from catsu import Client
 
-    client = Client(api_keys={"openai": KEY}, proxy=job.url.replace("https://", "http://"), ca_cert=job.ca, timeout=120)
+    assert job.ca, "catsu speaks TLS only"
+    proxy = job.url.replace("https://", "http://")
+    client = Client(api_keys={"openai": KEY}, proxy=proxy, ca_cert=Path(job.ca).read_text(), timeout=120)
 
     async def send(texts: Sequence[str]) -> Any:
         return (await client.aembed("openai:text-embedding-3-small", list(texts))).to_numpy()

@@ -47,9 +47,9 @@ def prefix(width: int, style: str = "short") -> Path:
         made = rows(width)
         Path(f"{path}.base64").write_bytes(b"".join(b'"%b"\n' % base64.b64encode(row.astype("<f4").tobytes()) for row in made))
         between = {"short": ",", "double": ",", "pretty": ",\r        "}[style]  # the server's rows end at a line feed
-        spell = (lambda row: map(repr, row.tolist())) if style == "double" else (lambda row: map(str, row))
+        pick = np.ndarray.tolist if style == "double" else list
         with Path(f"{path}.text.new").open("w") as file:
-            file.writelines(f"[{between.join(spell(row))}]\n" for row in made)
+            file.writelines(f"[{between.join(map(str, pick(row)))}]\n" for row in made)
         Path(f"{path}.text.new").rename(f"{path}.text")
     return path
 

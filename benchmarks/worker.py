@@ -67,13 +67,45 @@ def callers(send: Send, inflight: int) -> Send:
     return embed
 
 
+async def streamed(count: int, job: Job) -> dict[str, Any]:
+    """The same by stream: texts made as they are asked for, parts dropped as they come, each first row checked."""
+    import numpy as np
+
+    import embedkit
+    from benchmarks.wire import rows
+
+    table = rows(job.width)
+    limits = embedkit.Limits(max_texts=job.batch)
+    seen = 0
+    gc.collect()
+    before = memory("VmRSS")
+    forget()
+    spent, started = cpu(), time.perf_counter()
+    async with embedkit.connect(
+        "compatible:bench", base_url=f"{job.url}/v1", max_concurrency=job.inflight, limits=limits
+    ) as embedder:
+        async for part in embedder.stream(f"@{number} how long is the coast of Britain?" for number in range(count)):
+            assert np.array_equal(part.vectors[0], table[part.start % len(table)])
+            assert part.start == seen
+            seen += len(part)
+    seconds = time.perf_counter() - started
+    used = sum(after - before for after, before in zip(cpu(), spent, strict=True))
+    assert seen == count, f"{count} texts, {seen} vectors"
+    return {
+        "cpu": used / count * 1000, "rate": count / seconds, "seconds": seconds, "extra": memory("VmHWM") - before,
+        "output": count * job.width * 4, "texts": count,
+    }  # fmt: skip
+
+
 async def measure(asked: dict[str, Any]) -> dict[str, Any]:
     from benchmarks.wire import texts
 
     job = Job(**asked["job"])
-    made = texts(asked["texts"])
+    made = [] if asked.get("stream") else texts(asked["texts"])
     send = PEERS[asked["peer"]].open(job)
     check(await send(texts(2 * job.batch)), job.width, 0)  # imports, first connections
+    if asked.get("stream"):
+        return await streamed(asked["texts"], job)
     if asked["callers"]:
         send = callers(send, job.inflight)
     gc.collect()
