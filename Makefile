@@ -11,7 +11,7 @@ RUN := $(VENV)/bin/python
 help:
 	@echo "make demo   embed a real text with the embedded model, then ask it a question"
 	@echo "make test   tests, types, lint, import contracts"
-	@echo "make bench  the benchmarks, beside their peers"
+	@echo "make bench  every benchmark beside its peers, into benchmarks/README.md (an hour; wants cc and a quiet machine)"
 
 demo: $(VENV)/.installed-demo
 	@$(RUN) -m benchmarks.demo
@@ -25,9 +25,8 @@ check: $(VENV)/.installed-dev
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports --no-cache
 
-bench: $(VENV)/.installed-dev
-	$(RUN) -m benchmarks.import_time
-	$(RUN) -m benchmarks.first_vector
+bench: $(VENV)/.installed-bench
+	$(RUN) -m benchmarks all --write
 
 $(VENV)/.installed-demo: pyproject.toml
 	@$(MAKE) --no-print-directory $(RUN)
@@ -39,6 +38,11 @@ $(VENV)/.installed-dev: pyproject.toml
 	@$(MAKE) --no-print-directory $(RUN)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.installed-demo
+
+$(VENV)/.installed-bench: pyproject.toml
+	@$(MAKE) --no-print-directory $(RUN)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
 
 $(RUN):
 	@test -n "$(PYTHON)" || { echo "embedkit needs Python 3.11 or newer on the PATH" >&2; exit 1; }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 HOLD, SHRINK = 1.5, 2.5  # how many times the best latency a round may take before the window stops growing, gets smaller
+GRAIN = 0.05  # seconds that answers may take without telling anything: a busy loop of our own is as slow with many in flight
 PATIENCE = 300  # answers at a wall before it is tried again: one refusal in 300 is what looking costs
 ERA = 30.0  # seconds, and at least so many rounds, after which the best latency is measured anew
 ROUNDS = 50
@@ -88,9 +89,10 @@ class Window:
             self._era, self._rounds = now, 0
             self._kept, self.size = self.size, max(1, self.size // 2)
             return
-        if mean > SHRINK * self._best:
+        best = max(self._best, GRAIN)
+        if mean > SHRINK * best:
             self._to(now, 0.8 * self.size)
-        elif mean > HOLD * self._best:
+        elif mean > HOLD * best:
             self._quick = False
         elif full:
             self._grow(answers)

@@ -8,22 +8,19 @@ matrix: no reply is ever copied twice, and none is visible before it is checked.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from ._refusal import inside, read
-from ._types import DType, Limits, ModelFacts, Options, Reply, Request, Response, array_of, bare
+from ._rows import Given, Out, Reader, Vector, finite, matrix, normalise, parse, quantised
+from ._types import Limits, ModelFacts, Options, Reply, Request, Response, bare
 from .errors import ConfigError, DecodeError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-Out = Callable[[int], Any]  # width → the (count, width) rows to fill
-Vector = bytes | list[float]  # one embedding in a reply struct: base64 (a JSON string) or numbers, whatever was asked
 JSON = {"content-type": "application/json", "accept": "application/json"}
 to_json = msgspec.json.Encoder().encode
 T = TypeVar("T")
@@ -69,6 +66,10 @@ class Secrets(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The credential, without the exception that `Mapping` would make of one that is not there: every request asks."""
+        return self._values.get(name, default)
 
     def __iter__(self) -> Any:
         return iter(self._values)
@@ -311,7 +312,7 @@ def meanings(facts: ModelFacts | None, *extra: str) -> set[str]:
 def parsed(decoder: msgspec.json.Decoder[T], response: Response) -> T:
     """The body as the decoder's type. A body that is an error raises that error; anything else unreadable, DecodeError."""
     try:
-        return decoder.decode(response.body)
+        return parse(response.body, decoder.type)
     except UNREADABLE as error:
         if (hidden := inside(response)) is not None:
             raise hidden from None
@@ -386,118 +387,18 @@ def _brief(values: Sequence[object], most: int = 8) -> str:
     return ", ".join(map(str, values[:most])) + (", …" if len(values) > most else "")
 
 
-def matrix(vectors: Sequence[bytes | Sequence[float]], options: Options, count: int, out: Out | None = None) -> NDArray[Any]:
-    """Vectors (base64-decoded bytes or lists of numbers, whatever was asked) as checked rows, written into `out(width)`.
-
-    Raises:
-        DecodeError: wrong count, ragged or wrong width, bytes that are no whole number of items, non-finite or
-            out-of-range values.
-    """
-    import numpy as np
-
-    if len(vectors) != count:
-        msg = f"{count} texts were sent, but {len(vectors)} embeddings came back"
-        raise DecodeError(msg)
-    kind = np.dtype(array_of(options.dtype))
-    source = _source(vectors[0], kind, options)
-    width, rest = divmod(len(vectors[0]), source.itemsize if isinstance(vectors[0], bytes) else 1)
-    if rest or not width:
-        msg = f"an embedding of {len(vectors[0])} bytes is not a whole number of {source.name} values"
-        raise DecodeError(msg)
-    _expect(width, options)
-    rows: NDArray[Any] = out(width) if out is not None else np.empty((count, width), kind)
-    try:
-        with np.errstate(all="ignore"):  # a number beyond float32 is found below
-            _fill(rows, vectors, source)
-    except (ValueError, TypeError, OverflowError) as error:
-        shapes = _brief(sorted({len(vector) for vector in vectors}))
-        msg = f"embeddings of unequal width or values that do not fit {kind.name} (lengths {shapes}): {error}"
-        raise DecodeError(msg) from None
-    if kind.kind == "f":
-        finite(rows)
-    return rows
-
-
-def _source(first: bytes | Sequence[float], kind: np.dtype[Any], options: Options) -> np.dtype[Any]:
-    """The type inside base64: the one asked for, or float64 from a server that sends doubles (seen from vLLM).
-
-    Told by length where the width is known. Else doubles made from floats betray themselves: the low 29 bits of every second
-    word are zero, and the vector has unit length as doubles only.
-    """
-    import numpy as np
-
-    if kind != np.float32 or not isinstance(first, bytes) or len(first) % 8 or len(first) < 64:  # noqa: PLR2004 (too short to tell)
-        return kind
-    double = np.dtype("<f8")
-    if options.dimensions is not None:
-        return double if len(first) == 8 * options.dimensions else kind
-    if (np.frombuffer(first, "<u4")[::2] & 0x1FFFFFFF).any():
-        return kind
-    with np.errstate(all="ignore"):
-        single, wide = (np.linalg.norm(np.frombuffer(first, code).astype(np.float64)) for code in ("<f4", "<f8"))
-    return double if abs(wide - 1) < 0.01 < abs(single - 1) else kind  # noqa: PLR2004 (unit length to rounding)
-
-
-def _expect(width: int, options: Options) -> None:
-    asked = options.dimensions
-    if asked is None:
-        return
-    got = width * 8 if options.dtype in ("binary", "ubinary") else width
-    if got != asked:
-        msg = f"dimensions={asked} was asked for, but the provider answered {got}"
-        raise DecodeError(msg)
-
-
-def _fill(rows: NDArray[Any], vectors: Sequence[bytes | Sequence[float]], source: np.dtype[Any]) -> None:
-    import numpy as np
-
-    if all(type(vector) is bytes for vector in vectors) and source == rows.dtype and rows.flags.c_contiguous:
-        view = memoryview(cast("Any", rows)).cast("B")
-        step = rows.shape[1] * rows.itemsize
-        for place, vector in enumerate(vectors):
-            view[place * step : (place + 1) * step] = cast("bytes", vector)  # a wrong length raises here
-        if sys.byteorder == "big" and rows.itemsize > 1:
-            rows.byteswap(inplace=True)
-        return
-    for place, vector in enumerate(vectors):
-        values = (
-            np.frombuffer(vector, source.newbyteorder("<")) if isinstance(vector, bytes) else np.asarray(vector, np.float64)
-        )
-        if values.shape != rows.shape[1:]:
-            msg = f"row {place} has {values.size} values, row 0 has {rows.shape[1]}"
-            raise ValueError(msg)
-        rows[place] = _exact(values, rows.dtype) if rows.dtype.kind in "iu" else values
-
-
-def _exact(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    whole = values.astype(dtype)
-    if (whole != values).any():
-        msg = f"{values[whole != values][0]} is not a value of {dtype.name}"
-        raise ValueError(msg)
-    return whole
-
-
-def finite(rows: NDArray[Any]) -> None:
-    """Raise DecodeError where a value is NaN or infinite. One sum sees either; the search happens only then."""
-    import numpy as np
-
-    with np.errstate(all="ignore"):
-        if np.isfinite(rows.sum(dtype=np.float32)):
-            return
-    bad = ~np.isfinite(rows).all(axis=1)
-    if bad.any():
-        places = [int(place) for place in np.flatnonzero(bad)]
-        msg = f"the provider answered NaN or infinite values for {len(places)} of {len(rows)} texts"
-        raise DecodeError(msg, rows=places)
-
-
 def counted(response: Response, header: str) -> int | None:
     """The number in a header; None where it holds none."""
     text = response.headers.get(header, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None  # noqa: PLR2004 (digits of 64 bits)
 
 
-def pooled(tokens: Sequence[Sequence[float]], how: str) -> Sequence[float]:
+def unpacked(vector: Given) -> bytes | NDArray[Any]:
+    """What one vector holds, for a dialect that has to look: the bytes inside base64, or the numbers as float64."""
+    return Reader()(vector)
+
+
+def pooled(tokens: Sequence[Given], how: str) -> NDArray[Any]:
     """One vector for a text out of those of its tokens, given without padding: their mean, the first ("cls") or the last.
 
     Raises:
@@ -505,23 +406,15 @@ def pooled(tokens: Sequence[Sequence[float]], how: str) -> Sequence[float]:
     """
     import numpy as np
 
-    if not tokens or len(set(map(len, tokens))) > 1:
-        msg = f"a text came back as {len(tokens)} token vectors{' of unequal width' if tokens else ''}"
+    rows = [np.asarray(unpacked(token)) for token in tokens]
+    if not rows or len(set(map(len, rows))) > 1:
+        msg = f"a text came back as {len(rows)} token vectors{' of unequal width' if rows else ''}"
         raise DecodeError(msg)
     if how != "mean":
-        return tokens[{"cls": 0, "last": -1}[how]]
+        return rows[{"cls": 0, "last": -1}[how]]
     with np.errstate(all="ignore"):  # an infinity is found where every value is looked at
-        mean: list[float] = np.asarray(tokens, np.float64).mean(axis=0).tolist()
+        mean: NDArray[Any] = np.mean(rows, axis=0)
     return mean
-
-
-def normalise(rows: NDArray[Any]) -> None:
-    """Make every row unit length, in place. A zero vector stays zero."""
-    import numpy as np
-
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    lengths[lengths == 0] = 1.0
-    np.divide(rows, lengths[:, None], out=rows, casting="same_kind")  # by doubles: a length may be beyond float32 either way
 
 
 def levelled(rows: NDArray[Any], options: Options, facts: ModelFacts | None) -> None:
@@ -530,32 +423,11 @@ def levelled(rows: NDArray[Any], options: Options, facts: ModelFacts | None) -> 
         normalise(rows)
 
 
-def quantised(rows: NDArray[Any], dtype: DType) -> NDArray[Any]:
-    """Float rows in a smaller dtype, made on the client for providers that cannot.
-
-    int8 is each component of the vector at unit length, times 127, rounded; uint8 is that plus 128. ubinary is one bit per component, 1 where it is positive, most
-    significant bit first; binary is that minus 128, as Cohere and Voyage pack them (wire reference 2.3; part 2, 2.1).
-    """
-    import numpy as np
-
-    if dtype == "float32":
-        return rows
-    if dtype in ("binary", "ubinary"):
-        if rows.shape[1] % 8:
-            msg = f"dtype={dtype!r} packs eight components into a byte, and this model has {rows.shape[1]}"
-            raise ConfigError(msg)
-        bits: NDArray[Any] = np.packbits(rows > 0, axis=1)
-        return bits if dtype == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
-    unit = rows.copy()
-    normalise(unit)
-    whole: NDArray[Any] = np.rint(unit * 127)
-    return whole.astype(np.int8) if dtype == "int8" else (whole + 128).astype(np.uint8)
-
-
 __all__ = [
     "JSON",
     "UNREADABLE",
     "Codec",
+    "Given",
     "Grant",
     "Host",
     "Limits",
@@ -585,6 +457,7 @@ __all__ = [
     "meanings",
     "normalise",
     "only",
+    "parse",
     "parsed",
     "parted",
     "pooled",
@@ -594,6 +467,7 @@ __all__ = [
     "read",
     "sendable",
     "to_json",
+    "unpacked",
     "widths",
     "with_headers",
 ]

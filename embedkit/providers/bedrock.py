@@ -50,7 +50,7 @@ class _TitanReply(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _CohereReply(msgspec.Struct, frozen=True):
-    embeddings: dict[str, list[Vector]] | list[list[float]]  # by type; or, of one type that was not named, the plain list
+    embeddings: dict[str, list[Vector]] | list[Vector]  # by type; or, of one type that was not named, the plain list
 
 
 class _NovaItem(msgspec.Struct, frozen=True, gc=False):
@@ -122,7 +122,7 @@ class Cohere(msgspec.Struct, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         given = parsed(_cohere, response).embeddings
         kind = "float" if options.dtype == "float32" else options.dtype
-        vectors: Sequence[bytes | Sequence[float]] | None = given.get(kind) if isinstance(given, dict) else given
+        vectors: list[Vector] | None = given.get(kind) if isinstance(given, dict) else given
         if vectors is None:
             msg = f"the reply has no {kind} embeddings, only {', '.join(given) or 'none'}"  # type: ignore[arg-type]  # a dict here
             raise DecodeError(msg)

@@ -36,7 +36,7 @@ class _Meta(msgspec.Struct, frozen=True, gc=False):
 
 class _Reply(msgspec.Struct, frozen=True):
     # By type; or, from version 1 when no type was named, the plain list (wire reference 2.4).
-    embeddings: dict[str, list[Vector] | None] | list[list[float]] | None = None
+    embeddings: dict[str, list[Vector] | None] | list[Vector] | None = None
     meta: _Meta | None = None
 
 
@@ -75,7 +75,7 @@ class Dialect(msgspec.Struct, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = parsed(_decoder, response)
         kind, given = _KINDS[options.dtype], reply.embeddings
-        kinds: Mapping[str, Sequence[bytes | Sequence[float]] | None] = given if isinstance(given, dict) else {kind: given}
+        kinds: Mapping[str, list[Vector] | None] = given if isinstance(given, dict) else {kind: given}
         vectors = kinds.get(kind) or (kinds.get("base64") if kind == "float" else None)
         if vectors is None:
             msg = f"the reply has no {kind} embeddings" + (

@@ -20,15 +20,18 @@ from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
     UNREADABLE,
+    Given,
     Host,
     Out,
     Parameter,
     Target,
+    Vector,
     compact,
     counted,
     matrix,
     meanings,
     only,
+    parse,
     parsed,
     pooled,
     prefixed,
@@ -42,13 +45,13 @@ class _Toolkit(msgspec.Struct, frozen=True):
     embeddings: msgspec.Raw
 
 
-_pooled = msgspec.json.Decoder(list[list[float]])
+_pooled = msgspec.json.Decoder(list[Vector])
 _toolkit = msgspec.json.Decoder(_Toolkit)
 _SHAPES: dict[int, msgspec.json.Decoder[Any]] = {  # by number of axes, the commonest first
     2: _pooled,
-    1: msgspec.json.Decoder(list[float]),
-    3: msgspec.json.Decoder(list[list[list[float]]]),
-    4: msgspec.json.Decoder(list[tuple[list[list[float]]]]),  # a pipeline's batch axis of one, left in
+    1: msgspec.json.Decoder(Vector),
+    3: msgspec.json.Decoder(list[list[Vector]]),
+    4: msgspec.json.Decoder(list[tuple[list[Vector]]]),  # a pipeline's batch axis of one, left in
 }
 
 
@@ -89,7 +92,7 @@ class Dialect(msgspec.Struct, frozen=True):
         more = refusal.body.get("warnings") if isinstance(refusal.body, dict) else None  # the toolkit's reasons
         return "; ".join([refusal.message, *map(str, more)]) if isinstance(more, list) else refusal.message
 
-    def _vectors(self, response: Response) -> Sequence[Sequence[float]]:
+    def _vectors(self, response: Response) -> Sequence[Given]:
         axes, found = _shaped(response)
         if axes in (1, 2):
             return [found] if axes == 1 else found
@@ -106,7 +109,7 @@ def _shaped(response: Response) -> tuple[int, Any]:
         response = msgspec.structs.replace(response, body=bytes(_toolkit.decode(response.body).embeddings))
     for axes, decoder in _SHAPES.items():
         with suppress(*UNREADABLE):
-            return axes, decoder.decode(response.body)
+            return axes, parse(response.body, decoder.type)
     return 2, parsed(_pooled, response)  # raises what is wrong with it
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Target, Vector, compact, listing, matrix, meanings, only, read, to_json
+from ..codec import JSON, Given, Host, Out, Target, Vector, compact, listing, matrix, meanings, only, read, to_json, unpacked
 
 _KINDS = {"float32": "base64_int8", "int8": "base64_int8", "binary": "base64_binary", "ubinary": "base64_binary"}
 _OFFSET = bytes(byte ^ 0x80 for byte in range(256))  # a byte → the same less 128, as int8: what "binary" is in this house
@@ -53,11 +53,12 @@ class Dialect(msgspec.Struct, frozen=True):
         return read(response).message
 
 
-def _read(vector: Vector, options: Options) -> Sequence[float] | bytes:
+def _read(vector: Vector, options: Options) -> Given:
     """The bytes of a vector as what was asked for; numbers, should they ever come, as they are."""
-    if isinstance(vector, bytes) and options.dtype == "float32":
-        return memoryview(vector).cast("b")
-    return vector.translate(_OFFSET) if isinstance(vector, bytes) and options.dtype == "binary" else vector
+    made = unpacked(vector)
+    if isinstance(made, bytes) and options.dtype == "float32":
+        return memoryview(made).cast("b")
+    return made.translate(_OFFSET) if isinstance(made, bytes) and options.dtype == "binary" else made
 
 
 def address(value: str) -> str:

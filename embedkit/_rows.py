@@ -1,0 +1,286 @@
+"""From the bytes of a reply straight into rows, with no Python object per number.
+
+A JSON parser pays for a list of numbers by the number, even for one it skips, and for a string by the byte. So what is long is
+*lifted* out first: found by its brackets or quotes, replaced by a short name, and read later, numbers as one block of doubles by a
+SIMD parser, base64 by a SIMD decoder. What is left of the body is small and goes to msgspec.
+
+Lifting guesses, and a wrong guess only costs time. Should a lifted list stand inside a string, or a lifted string begin where one
+ends, the quotes of the name break the JSON there; should it be no embedding, its name is left over. Then the body is parsed as it came.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import msgspec
+
+from ._types import DType, Options, array_of
+from .errors import ConfigError, DecodeError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Out = Callable[[int], Any]  # width → the (count, width) rows to fill
+T = TypeVar("T")
+LONG = 64  # bytes of a list worth lifting: shorter ones are a shape or a few indices as often as a vector
+SMALL = 16_384  # bytes of a body whose strings are copied sooner than searched for
+STRIDE = 256  # bytes skipped in search of a long string: more than stands between two embeddings, less than half of one
+_NUMERIC = b"-0123456789"  # what a list of numbers begins with
+_QUOTE = ord('"')
+
+
+class Vector:
+    """One embedding in a reply struct: base64 or numbers, whatever was asked. Still as it came, until `matrix` reads it."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str | memoryview | list[float]) -> None:
+        self.text = text  # base64, a string or list as it stands in the JSON, or a short list
+
+
+# What `matrix` takes for one row: a reply's own, or components made from it.
+Given: TypeAlias = "Vector | bytes | Sequence[float] | NDArray[Any]"
+
+
+def parse(body: bytes | bytearray | memoryview, kind: type[T]) -> T:
+    """The JSON body as this type, each `Vector` in it still unread. Raises what msgspec raises."""
+    body = bytes(body) if isinstance(body, memoryview) else body
+    short, lifted = _lift(body)
+
+    def vector(kind: type, value: Any) -> Vector:
+        if kind is Vector and type(value) is str:
+            return Vector(lifted.pop(value, value) if len(value) < LONG else value)  # nothing long is hashed
+        if kind is not Vector or type(value) is not list:
+            msg = f"Expected an embedding, got `{type(value).__name__}`"
+            raise TypeError(msg)
+        for each in value:
+            if type(each) not in (float, int):
+                msg = f"Expected a list of numbers, got `{type(each).__name__}` in it"
+                raise TypeError(msg)
+        return Vector(value)
+
+    if lifted:
+        try:
+            found = msgspec.json.decode(short, type=kind, dec_hook=vector)
+            if not lifted:
+                return found
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass  # junk, or a wrong guess: the whole body tells which
+        lifted.clear()
+    return msgspec.json.decode(body, type=kind, dec_hook=vector)
+
+
+def _lift(body: bytes | bytearray) -> tuple[bytes | bytearray, dict[str, memoryview]]:
+    """(the body with names in place of what is long, what they stand for)."""
+    pieces: list[bytes | bytearray] = []
+    lifted: dict[str, memoryview] = {}
+    view = memoryview(body)
+    kept = 0
+    for start, stop in (*_lists(body),) or _strings(body):
+        name = f"#{len(lifted)}"  # no base64
+        lifted[name] = view[start:stop]
+        pieces += (body[kept:start], b'"%b"' % name.encode())
+        kept = stop
+    return (b"".join((*pieces, body[kept:])), lifted) if lifted else (body, lifted)
+
+
+def _lists(body: bytes | bytearray) -> Iterator[tuple[int, int]]:
+    """Where long lists of numbers seem to be. Looks at each byte at most twice."""
+    stop = 0
+    while stop := body.find(b"]", seen := stop) + 1:
+        start = body.rfind(b"[", seen, stop)
+        if start >= 0 and stop - start >= LONG and body[start + 1 : start + LONG].lstrip()[:1] in _NUMERIC:
+            yield start, stop
+
+
+def _strings(body: bytes | bytearray) -> Iterator[tuple[int, int]]:
+    """Where long strings seem to be, quotes included. None where something is escaped: it may be a quote."""
+    if len(body) < SMALL or b"\\" in body:
+        return
+    stop = 0
+    while stop := body.find(b'"', (seen := stop) + STRIDE) + 1:
+        start = body.rfind(b'"', seen, seen + STRIDE)
+        if start >= 0 and stop - start >= 2 * STRIDE:
+            yield start, stop
+
+
+class Reader:
+    """Reads one vector after the other; holds the SIMD parser, which serves one thread at a time."""
+
+    def __init__(self) -> None:
+        import numpy as np
+        from pybase64 import b64decode
+
+        self._numpy = np
+        self._decode = b64decode
+        self._parser: Any = None
+
+    def __call__(self, given: Given, *rows: int) -> bytes | NDArray[Any]:
+        """The bytes inside base64, or the numbers as float64; for `rows`, which an error then names.
+
+        Raises:
+            DecodeError: it is neither.
+        """
+        try:
+            if not isinstance(given, Vector):
+                return given if isinstance(given, bytes) else self._numpy.asarray(given, "f8")
+            if isinstance(given.text, str):
+                return self._decode(given.text, validate=True)
+            if isinstance(given.text, list):
+                return self._numpy.array(given.text, "f8")
+            if given.text[0] == _QUOTE:
+                return self._decode(given.text[1:-1], validate=True)
+            return self._numpy.frombuffer(self._doubles(given.text), "f8")
+        except (ValueError, TypeError, OverflowError, msgspec.DecodeError) as error:
+            msg = f"neither numbers nor base64: {error}"
+            raise DecodeError(msg, rows=rows) from None
+
+    def _doubles(self, text: memoryview) -> Any:
+        if self._parser is None:
+            from simdjson import Parser
+
+            self._parser = Parser()
+        try:
+            return self._parser.parse(text).as_buffer(of_type="d")
+        except (ValueError, TypeError, RuntimeError):  # junk, or an integer beyond 64 bits: read again by what can say where
+            return self._numpy.array(msgspec.json.decode(text, type=list[float]), "f8")
+
+
+def matrix(vectors: Sequence[Given], options: Options, count: int, out: Out | None = None) -> NDArray[Any]:
+    """Vectors as checked rows, written into `out(width)`.
+
+    Each is the `Vector` of a reply, or components made from one: bytes of the dtype asked for, or numbers.
+
+    Raises:
+        DecodeError: wrong count, ragged or wrong width, bytes that are no whole number of items, junk, non-finite or
+            out-of-range values. `rows` names the row where it is one.
+    """
+    import numpy as np
+
+    if len(vectors) != count:
+        msg = f"{count} texts were sent, but {len(vectors)} embeddings came back"
+        raise DecodeError(msg)
+    kind = np.dtype(array_of(options.dtype))
+    read = Reader()
+    first = read(vectors[0], 0)
+    source = _source(first, kind, options)
+    width = _width(first, source, options)
+    rows: NDArray[Any] = out(width) if out is not None else np.empty((count, width), kind)
+    done = 0
+    if type(first) is bytes and source == rows.dtype and rows.flags.c_contiguous and sys.byteorder == "little":
+        done = _copy(rows, vectors, first, read)
+    if done < count:
+        with np.errstate(all="ignore"):  # a number beyond float32 is found below
+            for place in range(done, count):
+                _convert(rows, place, read(vectors[place], place) if place else first, source)
+    if kind.kind == "f" and not np.isfinite(rows).all():
+        finite(rows)
+    return rows
+
+
+def _copy(rows: NDArray[Any], vectors: Sequence[Given], first: bytes, read: Reader) -> int:
+    """Copy bytes that already are their row's, and say how many came before the first that are not."""
+    view: Any = memoryview(rows.data).cast("B")
+    step = len(first)
+    made: bytes | NDArray[Any] = first
+    for place in range(len(vectors)):
+        if place:
+            made = read(vectors[place], place)
+        if type(made) is not bytes or len(made) != step:
+            return place
+        view[place * step : (place + 1) * step] = made
+    return len(vectors)
+
+
+def _width(first: bytes | NDArray[Any], source: np.dtype[Any], options: Options) -> int:
+    width, rest = divmod(len(first), source.itemsize if isinstance(first, bytes) else 1)
+    if rest or not width:
+        msg = f"an embedding of {len(first)} bytes is not a whole number of {source.name} values"
+        raise DecodeError(msg)
+    got = width * 8 if options.dtype in ("binary", "ubinary") else width
+    if options.dimensions not in (None, got):
+        msg = f"dimensions={options.dimensions} was asked for, but the provider answered {got}"
+        raise DecodeError(msg)
+    return width
+
+
+def _source(first: bytes | NDArray[Any], kind: np.dtype[Any], options: Options) -> np.dtype[Any]:
+    """The type inside base64: the one asked for, or float64 from a server that sends doubles (seen from vLLM).
+
+    Told by length where the width is known. Else doubles made from floats betray themselves: the low 29 bits of every second
+    word are zero, and as doubles the vector has unit length (as floats it would then be longer).
+    """
+    import numpy as np
+
+    if kind != np.float32 or not isinstance(first, bytes) or len(first) % 8 or len(first) < 64:  # noqa: PLR2004 (too short to tell)
+        return kind
+    if options.dimensions is not None:
+        return np.dtype("<f8") if len(first) == 8 * options.dimensions else kind
+    if int.from_bytes(first[:4], "little") & 0x1FFFFFFF or (np.frombuffer(first, "<u4")[::2] & 0x1FFFFFFF).any():
+        return kind
+    with np.errstate(over="ignore"):  # floats read as doubles may be anything
+        length = np.linalg.norm(np.frombuffer(first, "<f8"))
+    return np.dtype("<f8") if abs(length - 1) < 0.01 else kind  # noqa: PLR2004 (unit length to rounding)
+
+
+def _convert(rows: NDArray[Any], place: int, vector: bytes | NDArray[Any], source: np.dtype[Any]) -> None:
+    import numpy as np
+
+    width = rows.shape[1]
+    size = len(vector) / source.itemsize if isinstance(vector, bytes) else vector.size
+    if size != width:
+        msg = f"embeddings of unequal width: one has {size:g} values, the first has {width}"
+        raise DecodeError(msg, rows=[place])
+    values = np.frombuffer(vector, source.newbyteorder("<")) if isinstance(vector, bytes) else vector
+    rows[place] = values
+    if rows.dtype.kind in "iu" and (wrong := rows[place] != values).any():
+        msg = f"{values[wrong][0]:g} is not a value of {rows.dtype.name}"
+        raise DecodeError(msg, rows=[place])
+
+
+def finite(rows: NDArray[Any]) -> None:
+    """Raise DecodeError where a value is NaN or infinite."""
+    import numpy as np
+
+    bad = ~np.isfinite(rows).all(axis=1)
+    if bad.any():
+        places = [int(place) for place in np.flatnonzero(bad)]
+        msg = f"the provider answered NaN or infinite values for {len(places)} of {len(rows)} texts"
+        raise DecodeError(msg, rows=places)
+
+
+def normalise(rows: NDArray[Any]) -> None:
+    """Make every row unit length, in place. A zero vector stays zero."""
+    import numpy as np
+
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    lengths[lengths == 0] = 1.0
+    np.divide(rows, lengths[:, None], out=rows, casting="same_kind")  # by doubles: a length may be beyond float32 either way
+
+
+def quantised(rows: NDArray[Any], dtype: DType) -> NDArray[Any]:
+    """Float rows in a smaller dtype, made on the client for providers that cannot.
+
+    int8 is each component of the vector at unit length, times 127, rounded; uint8 is that plus 128. ubinary is one bit per component, 1 where it is positive, most
+    significant bit first; binary is that minus 128, as Cohere and Voyage pack them (wire reference 2.3; part 2, 2.1).
+    """
+    import numpy as np
+
+    if dtype == "float32":
+        return rows
+    if dtype in ("binary", "ubinary"):
+        if rows.shape[1] % 8:
+            msg = f"dtype={dtype!r} packs eight components into a byte, and this model has {rows.shape[1]}"
+            raise ConfigError(msg)
+        bits: NDArray[Any] = np.packbits(rows > 0, axis=1)
+        return bits if dtype == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
+    unit = rows.copy()
+    normalise(unit)
+    whole: NDArray[Any] = np.rint(unit * 127)
+    return whole.astype(np.int8) if dtype == "int8" else (whole + 128).astype(np.uint8)
+
+
+__all__ = ["Given", "Out", "Reader", "Vector", "finite", "matrix", "normalise", "parse", "quantised"]
