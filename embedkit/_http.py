@@ -310,9 +310,7 @@ def _warm_numpy() -> None:
     """Load numpy while the first reply is awaited, which needs it: its import takes as long as many a request."""
     if "numpy" in sys.modules:
         return
-    warming = threading.Thread(
-        target=__import__, args=("numpy",)
-    )  # no daemon: one that dies amid an import can take the process along
+    warming = threading.Thread(target=__import__, args=("numpy",), daemon=True)  # whoever leaves meanwhile does not wait for it
     with contextlib.suppress(RuntimeError):  # an interpreter that is ending starts no thread
         warming.start()
         if hasattr(os, "register_at_fork"):

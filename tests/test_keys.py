@@ -199,7 +199,7 @@ def as_vectors(text):
 
 
 SHAPES = {"json": as_json, "list": as_list, "html": as_html, "text": str, "vectors": as_vectors}
-STATUSES = [200, 301, 401, 413, 422, 429, 503]
+STATUSES = [200, 301, 401, 422, 503]
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -227,7 +227,7 @@ async def test_a_server_that_quotes_the_request(place, shape):
 async def test_a_key_that_an_excerpt_would_cut_in_half(before, status):
     """An error keeps the start of a message and of a body: no part of a key is at its end."""
     for limit in (200, 2000, 8000):
-        for part in range(0, len(KEY) + 9, 4):
+        for part in range(0, len(KEY) + 9, 8):
             padding = "x" * (limit - len(before) - part)
             exchange = FakeExchange([response(f"{before}{padding}{KEY}{'y' * 99}", status)])
             await drive(embedkit.connect("openai:m", api_key=KEY, exchange=exchange, retry=RetryPolicy(attempts=1)))
