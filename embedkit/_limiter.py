@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ._window import Window
 
 
+SPARE = 1.05
+
+
 class Limiter:
     """`await acquire(tokens)` before an exchange, what came of it to `answered`, `refused`, `crowded` or `late`, then `release()`."""
 
@@ -29,7 +32,7 @@ class Limiter:
         self._clock = clock
         self._sleep = sleep
         self._busy = 0  # places taken, by requests in flight and by those that still wait for the pace
-        self._flying = 0
+        self.flying = 0  # requests on their way
         self._queue: deque[anyio.Event] = deque()
 
     async def acquire(self, tokens: int = 0) -> float:
@@ -49,7 +52,8 @@ class Limiter:
             self.pace.refund(self._clock(), tokens)
             self._leave()
             raise
-        self._flying += 1
+        self.pace.sent(tokens)
+        self.flying += 1
         return slept
 
     def _once_more(self, tokens: int) -> float:
@@ -60,32 +64,37 @@ class Limiter:
         self.pace.refund(now, tokens)
         return self.pace.reserve(now, tokens)
 
-    def answered(self, sent: float, seconds: float) -> None:
-        """A good answer, after so many seconds."""
-        self.pace.admitted()
-        self.window.answered(sent + seconds, seconds, self._flying)
+    def answered(self, sent: float, seconds: float, busy: int, tokens: int) -> None:
+        """A good answer to a request of so many tokens that made `busy` in flight, after so many seconds."""
+        self.window.answered(sent + seconds, seconds, busy)
 
-    def refused(self, sent: float, *, timed: bool) -> bool:
-        """A 429; `timed`: it says when to come back. True where everyone should wait.
+    def refused(self, sent: float, busy: int, tokens: int, *, hint: float | None, about: str | None) -> bool:
+        """A 429; `hint`: when to come back, `about`: of what there was too much. True where everyone should wait.
 
-        It is about too many a minute where requests wait for the pace, or where it is timed. Else it is about too many at once, unless
-        nothing is known yet: then it may be either, and both are made smaller.
+        Too many a minute, or too many at once? Where one fewer in flight would carry what is granted, and nobody waits for the pace, it
+        is about those in flight. The first may be either, and both are made smaller.
         """
         now = self._clock()
-        paced = timed or self.pace.bound or not self.pace.found
-        if not self.pace.bound:
-            self.window.refused(now, sent, self._flying)
-        if paced:
-            self.pace.refused(now, sent)
-        return paced
+        first = not self.pace.found
+        if about == "concurrency":
+            self.window.refused(now, sent, busy)
+            return busy <= 1
+        spare = about is None and busy > 1 and (busy - 1) * SPARE >= self.pace.granted(now) * self.window.seconds
+        timed = hint is not None
+        self.pace.refused(now, sent, tokens, of_tokens=about == "tokens", cut=first or not spare or timed)
+        if first:
+            self.window.late(now, sent)
+        elif spare:
+            self.window.refused(now, sent, busy)
+        return hint is not None or first
 
-    def crowded(self, sent: float) -> None:
+    def crowded(self, sent: float, busy: int) -> None:
         """The endpoint says that it has too much to do: fewer at once."""
-        self.window.refused(self._clock(), sent, self._flying)
+        self.window.refused(self._clock(), sent, busy)
 
     def late(self, sent: float) -> None:
         """No answer in time: far fewer at once."""
-        self.window.late(self._clock(), sent, self._flying)
+        self.window.late(self._clock(), sent)
 
     def pause(self, seconds: float) -> None:
         """Nobody on this pace sends for so many seconds."""
@@ -97,7 +106,7 @@ class Limiter:
 
     def release(self) -> None:
         """Give the place back."""
-        self._flying -= 1
+        self.flying -= 1
         self._leave()
 
     def _leave(self) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-REMAINING = tuple((what, f"x-ratelimit-remaining-{what}") for what in ("requests", "tokens"))
+WHAT = ("requests", "tokens")
+REMAINING = tuple((what, f"x-ratelimit-remaining-{what}") for what in WHAT)
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,68 +68,96 @@ class Bucket:
         """Take over what the server says of its own bucket: it holds `limit`, has `remaining`, and is full in so many seconds."""
         self.reserve(now, 0.0)
         self.capacity = limit
-        if full_in > 0 and remaining < limit:
-            self.per_second = (limit - remaining) / full_in
         self.level = min(self.level, remaining)  # what is on its way is counted here already, and there not yet
+        if self.level < limit:
+            self.per_second = (limit - max(0.0, self.level)) / full_in
 
 
 class Probe:
-    """The rate a server grants, found from its 429s alone.
+    """The rate a server grants, found from its 429s alone. Made at the first of them.
 
     What it admitted between two of them is its rate, since its own bucket was empty at both. From a little below that the pace rises
     again: almost flat where the limit was found, ever faster once it is passed (a cubic, as in TCP: RFC 9438), so that a limit costs
-    few refusals and a limit that is gone is soon forgotten. The longer the rate held, the longer until it is tried again.
+    few refusals and a limit that is gone is soon forgotten. The longer the rate held, the longer until it is tried again. The clock
+    stands still while nobody sends.
     """
 
-    __slots__ = ("_admitted", "_bucket", "_plateau", "_since", "_wall", "bound")
-    CUT = 0.03  # share given up
-    PLATEAU, REQUESTS = 30.0, 200.0  # seconds, and requests, until the old rate is reached again, at most
+    __slots__ = ("_amount", "_before", "_last", "_mark", "_plateau", "_requests", "_since", "_slot", "paused", "wall")
+    CUT = 0.1  # share given up
+    PLATEAU, REQUESTS = 10.0, 100.0  # seconds, and requests, until the old rate is reached again, at most
+    SETTLED = 1.0  # seconds after a cut in which a refusal says nothing new
+    IDLE = 10.0  # seconds without a request that count as work
+    SLACK = 0.05  # seconds' worth that may be caught up with
 
-    def __init__(self) -> None:
-        self.bound = False  # whether requests are waiting for this
-        self._bucket: Bucket | None = None
-        self._wall = 0.0
+    def __init__(self, now: float) -> None:
+        self.wall = 0.0  # per second; 0 while nothing is known
         self._plateau = 0.5
-        self._since = -math.inf
-        self._admitted = 0
+        self._slot = -math.inf  # when the last of those who wait may go
+        self._last = now
+        self._restart(now)
 
-    @property
-    def found(self) -> bool:
-        """Whether there is a rate yet."""
-        return self._bucket is not None
+    def _restart(self, now: float) -> None:
+        self._since = now  # the last refusal
+        self.paused = 0.0  # seconds of cool-down since
+        self._requests, self._amount = 0, 0.0  # admitted since
+        self._before = self._mark = (now, 0, 0.0)  # (when, amount) one to two seconds ago, and up to one
 
-    def admitted(self) -> None:
-        """A request got through."""
-        self._admitted += 1
+    def sent(self, amount: float) -> None:
+        """A request leaves."""
+        self._requests += 1
+        self._amount += amount
 
-    def refused(self, now: float, sent: float, idle: float) -> None:
-        """A 429 to a request sent at `sent`, after a pause of `idle` seconds. One sent before the last cut says nothing new."""
+    def refused(self, now: float, sent: float, amount: float, *, cut: bool = True) -> None:
+        """A 429 to a request of this amount, sent at `sent`. One sent before the last cut says nothing new."""
         if sent < self._since:
             return
+        self._requests -= 1
+        self._amount -= amount
         seconds = now - self._since
-        if math.isfinite(seconds) and seconds > 0:
-            self._wall = self._admitted / seconds if self._admitted else self._wall / 2
-            longest = max(self.PLATEAU, self.REQUESTS / self._wall) if self._wall else self.PLATEAU
-            self._plateau = min(max(seconds - idle, 0.5), longest)
-            if self._wall > 0 and self._bucket is None:
-                self._bucket = Bucket(60.0 * self._wall)
-        self._since = now
-        self._admitted = 0
+        if seconds < self.SETTLED or not cut:
+            return
+        granted = self.granted(now)
+        if granted <= 0:
+            self.wall = min(self.wall or math.inf, amount / seconds) / 2
+        elif self.wall:
+            self.wall += (granted - self.wall) * min(1.0, self._requests / 10)
+        else:
+            self.wall = granted
+        longest = max(self.PLATEAU, self.REQUESTS * seconds / max(self._requests, 1))
+        self._plateau = min(max(seconds, self._plateau / 2), longest)
+        self._restart(now)
 
-    def rate(self, seconds: float) -> float:
-        """Requests per second allowed so long after the last refusal."""
-        return self._wall * (1 + self.CUT * (seconds / self._plateau - 1) ** 3)
+    def granted(self, now: float) -> float:
+        """What was admitted per second since the last cut; lately, where far less had been asked for before."""
+        seconds = now - self._since
+        if seconds < self.SETTLED:
+            return self.wall
+        then, requests, amount = self._before
+        lately = (self._amount - amount) / max(now - then, 1.0) if self._requests - requests >= 10 else 0.0
+        if lately > 2 * self._amount / max(seconds - self.paused, 1.0):
+            return 0.9 * lately
+        return max(self._amount / seconds, 0.9 * min(lately, self.rate(now)))
 
-    def reserve(self, now: float, amount: float = 1.0) -> float:
-        """Seconds before one more request may go."""
-        bucket = self._bucket
-        if bucket is None:
+    def rate(self, now: float) -> float:
+        """What is allowed per second."""
+        return self.wall * (1 + self.CUT * (max(0.0, now - self._since) / self._plateau - 1) ** 3)
+
+    def tick(self, now: float) -> None:
+        """Somebody wants to send."""
+        if now - self._last > self.IDLE:
+            self._since += now - self._last - self.IDLE
+        self._last = max(now, self._last)
+        if now - self._mark[0] > 1.0:
+            self._before, self._mark = self._mark, (now, self._requests, self._amount)
+
+    def reserve(self, now: float, amount: float) -> float:
+        """Seconds before a request of this amount may go. Negative amounts are given back."""
+        if not self.wall:
             return 0.0
-        bucket.per_second = self.rate(now - self._since)
-        bucket.capacity = max(1.0, bucket.per_second / 4)
-        wait = bucket.reserve(now, amount)
-        self.bound = wait > 0
-        return wait
+        cost = amount / self.rate(now)
+        self._slot = max(self._slot, now - max(cost, self.SLACK)) + cost
+        self._last = max(self._last, now, self._slot)
+        return max(0.0, self._slot - now)
 
 
 class Cooldown:
@@ -142,40 +171,42 @@ class Cooldown:
 
 
 class Pace:
-    """What all callers of one quota share: a cool-down, the buckets of a `Rate`, those the server reports, and the rate found."""
+    """What all callers of one quota share: a cool-down, and quotas of requests and of tokens: told, reported by the server, found."""
 
     def __init__(self, rate: Rate | None = None, cooldown: Cooldown | None = None) -> None:
         self._cooldown = cooldown or Cooldown()
         self._lock = self._cooldown.lock
-        self._requests = Bucket(rate.requests_per_minute) if rate and rate.requests_per_minute else None
-        self._tokens = Bucket(rate.tokens_per_minute) if rate and rate.tokens_per_minute else None
+        told = (rate.requests_per_minute, rate.tokens_per_minute) if rate is not None else (None, None)
+        self._told = {what: Bucket(each) for what, each in zip(WHAT, told, strict=True) if each}
         self._reported: dict[str, Bucket] = {}
-        self._probe = Probe()
-        self._idle = 0.0  # seconds of cool-down since the last refusal
+        self._found: dict[str, Probe] = {}
+        self._index()
+        self.bound = False  # whether requests wait for a quota
+
+    def _index(self) -> None:
+        kinds = (self._told, self._reported, self._found)
+        self._quotas = [(quota, what == "tokens") for kind in kinds for what, quota in kind.items()]
+        self.counts_tokens = any(tokens for _, tokens in self._quotas)  # whether anyone has to count the tokens of a request
 
     def reserve(self, now: float, tokens: int) -> float:
         """Seconds before a request of so many tokens may go; it is counted at once, from the end of a cool-down if there is one."""
+        if not self._quotas and now >= self._cooldown.until:
+            return 0.0
         with self._lock:
             start = max(now, self._cooldown.until)
-            wait = self._probe.reserve(start)
-            if self._requests is not None:
-                wait = max(wait, self._requests.reserve(start, 1))
-            if self._tokens is not None:
-                wait = max(wait, self._tokens.reserve(start, tokens))
-            for what, bucket in self._reported.items():
-                wait = max(wait, bucket.reserve(start, 1 if what == "requests" else tokens))
+            for probe in self._found.values():
+                probe.tick(now)
+            wait = self._count(start, 1, tokens)
+            self.bound = wait > 0
             return start - now + wait
 
     def refund(self, now: float, tokens: int) -> None:
         """A reserved request was never sent. Without this, callers who lose patience would pile up debt that nobody used."""
         with self._lock:
-            self._probe.reserve(now, -1.0)
-            for bucket in (self._requests, self._reported.get("requests")):
-                if bucket is not None:
-                    bucket.reserve(now, -1)
-            for bucket in (self._tokens, self._reported.get("tokens")):
-                if bucket is not None:
-                    bucket.reserve(now, -tokens)
+            self._count(now, -1, -tokens)
+
+    def _count(self, now: float, requests: int, tokens: int) -> float:
+        return max([quota.reserve(now, tokens if of_tokens else requests) for quota, of_tokens in self._quotas], default=0.0)
 
     def blocked(self, now: float) -> float:
         """Seconds until the cool-down ends; nothing is counted."""
@@ -184,40 +215,40 @@ class Pace:
     def pause(self, now: float, seconds: float) -> None:
         """Nobody sends for so many seconds from now. A shorter pause never ends a longer one."""
         with self._lock:
-            self._idle += max(0.0, now + seconds - max(now, self._cooldown.until))
+            for probe in self._found.values():
+                probe.paused += max(0.0, now + seconds - max(now, self._cooldown.until))
             self._cooldown.until = max(self._cooldown.until, now + seconds)
 
     def correct(self, now: float, tokens: int) -> None:
         """The provider counted so many tokens more (or, negative, fewer) than were reserved."""
-        for bucket in (self._tokens, self._reported.get("tokens")):
+        for bucket in (self._told.get("tokens"), self._reported.get("tokens")):
             if bucket is not None:
                 with self._lock:
                     bucket.reserve(now, tokens)
 
-    def admitted(self) -> None:
-        """A request got through. Without the lock: one count lost in a million changes no rate."""
-        self._probe.admitted()
+    def sent(self, tokens: int) -> None:
+        """A request leaves. Without the lock: one count lost in a million changes no rate."""
+        for what, probe in self._found.items():
+            probe.sent(tokens if what == "tokens" else 1)
 
-    def refused(self, now: float, sent: float) -> None:
-        """A 429 to a request sent at `sent`."""
+    def refused(self, now: float, sent: float, tokens: int, *, of_tokens: bool, cut: bool) -> None:
+        """A 429 to a request of so many tokens sent at `sent`; `cut`: the rate is to blame."""
+        what = WHAT[of_tokens]
         with self._lock:
-            self._probe.refused(now, sent, self._idle)
-            self._idle = 0.0
+            if what not in self._found:
+                self._found[what] = Probe(now)
+                self._index()
+            self._found[what].refused(now, sent, tokens if of_tokens else 1, cut=cut)
 
-    @property
-    def counts_tokens(self) -> bool:
-        """Whether anyone has to count the tokens of a request."""
-        return self._tokens is not None or "tokens" in self._reported
+    def granted(self, now: float) -> float:
+        """Requests admitted per second, since 429s are counted."""
+        probe = self._found.get("requests")
+        return probe.granted(now) if probe is not None else 0.0
 
     @property
     def found(self) -> bool:
         """True once 429s have shown a rate."""
-        return self._probe.found
-
-    @property
-    def bound(self) -> bool:
-        """True while requests wait for the rate found; then a 429 is about that."""
-        return self._probe.bound
+        return any(probe.wall for probe in self._found.values())
 
     def heed(self, now: float, headers: Mapping[str, str]) -> None:
         """Learn from a response what the server says is left (wire reference 1.6); then a quota is met before it refuses."""
@@ -231,8 +262,10 @@ class Pace:
         full_in = duration(headers.get(f"x-ratelimit-reset-{what}", ""))
         if limit and remaining is not None and full_in:  # Azure names no reset: nothing can be paced by that
             with self._lock:
-                bucket = self._reported.setdefault(what, Bucket(60.0 * limit))
-                bucket.copy(now, limit=limit, remaining=remaining, full_in=full_in)
+                if what not in self._reported:
+                    self._reported[what] = Bucket(60.0 * limit)
+                    self._index()
+                self._reported[what].copy(now, limit=limit, remaining=remaining, full_in=full_in)
 
 
 def _number(text: str) -> float | None:
