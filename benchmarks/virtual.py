@@ -241,7 +241,7 @@ class Unpaced(Pace):
     def pause(self, now: float, seconds: float) -> None:
         """Nobody else waits."""
 
-    def refused(self, now: float, sent: float, tokens: int, *, of_tokens: bool, cut: bool) -> None:
+    def refused(self, now: float, sent: float, tokens: int, *, what: str = "requests", cut: bool = True) -> None:
         """As before."""
 
     def heed(self, now: float, headers: Mapping[str, str]) -> None:

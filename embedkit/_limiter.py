@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from ._pace import REQUESTS, TOKENS
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from ._window import Window
 
 
-SPARE = 1.05
+SPARE = 1.05  # how far Little's law may be off
 
 
 class Limiter:
@@ -64,29 +66,32 @@ class Limiter:
         self.pace.refund(now, tokens)
         return self.pace.reserve(now, tokens)
 
-    def answered(self, sent: float, seconds: float, busy: int, tokens: int) -> None:
-        """A good answer to a request of so many tokens that made `busy` in flight, after so many seconds."""
+    def answered(self, sent: float, seconds: float, busy: int) -> None:
+        """A good answer after so many seconds, to a request that made `busy` in flight."""
         self.window.answered(sent + seconds, seconds, busy)
 
     def refused(self, sent: float, busy: int, tokens: int, *, hint: float | None, about: str | None) -> bool:
-        """A 429; `hint`: when to come back, `about`: of what there was too much. True where everyone should wait.
+        """A 429 to a request of so many tokens that made `busy` in flight. `hint`: seconds to stay away; `about`: too much of what.
 
-        Too many a minute, or too many at once? Where one fewer in flight would carry what is granted, and nobody waits for the pace, it
-        is about those in flight. The first may be either, and both are made smaller.
+        Too many a minute, or too many at once? Where nothing tells, the first is taken for both. Then Little's law: if one fewer in
+        flight would carry what is granted, there were too many; else they came too fast.
+
+        Returns:
+            whether everyone should wait.
         """
         now = self._clock()
-        first = not self.pace.found
         if about == "concurrency":
             self.window.refused(now, sent, busy)
-            return busy <= 1
+            return hint is not None or busy <= 1  # there is nothing left to make smaller
+        first = not self.pace.found
         spare = about is None and busy > 1 and (busy - 1) * SPARE >= self.pace.granted(now) * self.window.seconds
-        timed = hint is not None
-        self.pace.refused(now, sent, tokens, of_tokens=about == "tokens", cut=first or not spare or timed)
+        cut = first or hint is not None or not spare
+        self.pace.refused(now, sent, tokens, what=TOKENS if about == TOKENS else REQUESTS, cut=cut)
         if first:
             self.window.late(now, sent)
         elif spare:
             self.window.refused(now, sent, busy)
-        return hint is not None or first
+        return first or hint is not None
 
     def crowded(self, sent: float, busy: int) -> None:
         """The endpoint says that it has too much to do: fewer at once."""

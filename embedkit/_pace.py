@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-WHAT = ("requests", "tokens")
-REMAINING = tuple((what, f"x-ratelimit-remaining-{what}") for what in WHAT)
+REQUESTS, TOKENS = "requests", "tokens"  # what a quota may count, as the x-ratelimit headers name it
+REMAINING = tuple((what, f"x-ratelimit-remaining-{what}") for what in (REQUESTS, TOKENS))
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,63 +78,70 @@ class Probe:
 
     What it admitted between two of them is its rate, since its own bucket was empty at both. From a little below that the pace rises
     again: almost flat where the limit was found, ever faster once it is passed (a cubic, as in TCP: RFC 9438), so that a limit costs
-    few refusals and a limit that is gone is soon forgotten. The longer the rate held, the longer until it is tried again. The clock
-    stands still while nobody sends.
+    few refusals and a limit that is gone is soon forgotten. The longer the rate held, the longer until it is tried again. While nobody
+    sends, the clock stands still.
+
+    Attributes:
+        wall: the rate found, in requests or tokens per second; 0 while nothing is known.
     """
 
-    __slots__ = ("_amount", "_before", "_last", "_mark", "_plateau", "_requests", "_since", "_slot", "paused", "wall")
+    __slots__ = ("_amount", "_before", "_last", "_mark", "_paused", "_plateau", "_requests", "_since", "_slot", "wall")
     CUT = 0.1  # share given up
-    PLATEAU, REQUESTS = 10.0, 100.0  # seconds, and requests, until the old rate is reached again, at most
+    PLATEAU, LONGEST = 10.0, 100.0  # seconds, or requests if that takes longer, until the old rate is reached again, at most
     SETTLED = 1.0  # seconds after a cut in which a refusal says nothing new
-    IDLE = 10.0  # seconds without a request that count as work
+    IDLE = 10.0  # seconds without a request that still count as work
+    ENOUGH = 10  # requests that make a rate
     SLACK = 0.05  # seconds' worth that may be caught up with
 
     def __init__(self, now: float) -> None:
-        self.wall = 0.0  # per second; 0 while nothing is known
+        self.wall = 0.0
         self._plateau = 0.5
         self._slot = -math.inf  # when the last of those who wait may go
-        self._last = now
+        self._last = now  # when somebody wanted to send, or may
         self._restart(now)
 
     def _restart(self, now: float) -> None:
-        self._since = now  # the last refusal
-        self.paused = 0.0  # seconds of cool-down since
+        self._since = now  # the last cut
+        self._paused = 0.0  # seconds of cool-down since
         self._requests, self._amount = 0, 0.0  # admitted since
-        self._before = self._mark = (now, 0, 0.0)  # (when, amount) one to two seconds ago, and up to one
+        self._before = self._mark = (now, 0, 0.0)  # the same one to two seconds ago, and up to one
 
     def sent(self, amount: float) -> None:
-        """A request leaves."""
+        """A request of this amount leaves."""
         self._requests += 1
         self._amount += amount
 
-    def refused(self, now: float, sent: float, amount: float, *, cut: bool = True) -> None:
+    def paused(self, seconds: float) -> None:
+        """Nobody sends for so many seconds."""
+        self._paused += seconds
+
+    def refused(self, now: float, sent: float, amount: float, *, cut: bool) -> None:
         """A 429 to a request of this amount, sent at `sent`. One sent before the last cut says nothing new."""
         if sent < self._since:
             return
         self._requests -= 1
         self._amount -= amount
         seconds = now - self._since
-        if seconds < self.SETTLED or not cut:
+        if not cut or seconds < self.SETTLED:
             return
         granted = self.granted(now)
         if granted <= 0:
             self.wall = min(self.wall or math.inf, amount / seconds) / 2
-        elif self.wall:
-            self.wall += (granted - self.wall) * min(1.0, self._requests / 10)
-        else:
-            self.wall = granted
-        longest = max(self.PLATEAU, self.REQUESTS * seconds / max(self._requests, 1))
+        else:  # the fewer requests, the less they say
+            self.wall += (granted - self.wall) * (min(1.0, self._requests / self.ENOUGH) if self.wall else 1.0)
+        longest = max(self.PLATEAU, self.LONGEST * seconds / max(self._requests, 1))
         self._plateau = min(max(seconds, self._plateau / 2), longest)
         self._restart(now)
 
     def granted(self, now: float) -> float:
-        """What was admitted per second since the last cut; lately, where far less had been asked for before."""
+        """What was admitted per second since the last cut; or lately, where little was asked for before."""
         seconds = now - self._since
         if seconds < self.SETTLED:
             return self.wall
         then, requests, amount = self._before
-        lately = (self._amount - amount) / max(now - then, 1.0) if self._requests - requests >= 10 else 0.0
-        if lately > 2 * self._amount / max(seconds - self.paused, 1.0):
+        enough = self._requests - requests >= self.ENOUGH
+        lately = (self._amount - amount) / max(now - then, 1.0) if enough else 0.0
+        if lately > 2 * self._amount / max(seconds - self._paused, 1.0):
             return 0.9 * lately
         return max(self._amount / seconds, 0.9 * min(lately, self.rate(now)))
 
@@ -156,7 +163,7 @@ class Probe:
             return 0.0
         cost = amount / self.rate(now)
         self._slot = max(self._slot, now - max(cost, self.SLACK)) + cost
-        self._last = max(self._last, now, self._slot)
+        self._last = max(self._last, self._slot)
         return max(0.0, self._slot - now)
 
 
@@ -176,29 +183,29 @@ class Pace:
     def __init__(self, rate: Rate | None = None, cooldown: Cooldown | None = None) -> None:
         self._cooldown = cooldown or Cooldown()
         self._lock = self._cooldown.lock
-        told = (rate.requests_per_minute, rate.tokens_per_minute) if rate is not None else (None, None)
-        self._told = {what: Bucket(each) for what, each in zip(WHAT, told, strict=True) if each}
+        self._told: dict[str, Bucket] = {}
         self._reported: dict[str, Bucket] = {}
         self._found: dict[str, Probe] = {}
-        self._index()
-        self.bound = False  # whether requests wait for a quota
+        if rate is not None and rate.requests_per_minute is not None:
+            self._told[REQUESTS] = Bucket(rate.requests_per_minute)
+        if rate is not None and rate.tokens_per_minute is not None:
+            self._told[TOKENS] = Bucket(rate.tokens_per_minute)
+        self._list()
 
-    def _index(self) -> None:
+    def _list(self) -> None:
         kinds = (self._told, self._reported, self._found)
-        self._quotas = [(quota, what == "tokens") for kind in kinds for what, quota in kind.items()]
-        self.counts_tokens = any(tokens for _, tokens in self._quotas)  # whether anyone has to count the tokens of a request
+        self._quotas = [(quota, what == TOKENS) for kind in kinds for what, quota in kind.items()]
+        self.counts_tokens = any(of_tokens for _, of_tokens in self._quotas)  # whether anyone has to count those of a request
 
     def reserve(self, now: float, tokens: int) -> float:
         """Seconds before a request of so many tokens may go; it is counted at once, from the end of a cool-down if there is one."""
         if not self._quotas and now >= self._cooldown.until:
             return 0.0
         with self._lock:
-            start = max(now, self._cooldown.until)
             for probe in self._found.values():
                 probe.tick(now)
-            wait = self._count(start, 1, tokens)
-            self.bound = wait > 0
-            return start - now + wait
+            start = max(now, self._cooldown.until)
+            return start - now + self._count(start, 1, tokens)
 
     def refund(self, now: float, tokens: int) -> None:
         """A reserved request was never sent. Without this, callers who lose patience would pile up debt that nobody used."""
@@ -215,13 +222,14 @@ class Pace:
     def pause(self, now: float, seconds: float) -> None:
         """Nobody sends for so many seconds from now. A shorter pause never ends a longer one."""
         with self._lock:
+            until = max(self._cooldown.until, now + seconds)
             for probe in self._found.values():
-                probe.paused += max(0.0, now + seconds - max(now, self._cooldown.until))
-            self._cooldown.until = max(self._cooldown.until, now + seconds)
+                probe.paused(until - max(now, self._cooldown.until))
+            self._cooldown.until = until
 
     def correct(self, now: float, tokens: int) -> None:
         """The provider counted so many tokens more (or, negative, fewer) than were reserved."""
-        for bucket in (self._told.get("tokens"), self._reported.get("tokens")):
+        for bucket in (self._told.get(TOKENS), self._reported.get(TOKENS)):
             if bucket is not None:
                 with self._lock:
                     bucket.reserve(now, tokens)
@@ -229,31 +237,31 @@ class Pace:
     def sent(self, tokens: int) -> None:
         """A request leaves. Without the lock: one count lost in a million changes no rate."""
         for what, probe in self._found.items():
-            probe.sent(tokens if what == "tokens" else 1)
+            probe.sent(tokens if what == TOKENS else 1)
 
-    def refused(self, now: float, sent: float, tokens: int, *, of_tokens: bool, cut: bool) -> None:
-        """A 429 to a request of so many tokens sent at `sent`; `cut`: the rate is to blame."""
-        what = WHAT[of_tokens]
+    def refused(self, now: float, sent: float, tokens: int, *, what: str = REQUESTS, cut: bool = True) -> None:
+        """A 429 to a request of so many tokens, sent at `sent`; `cut`: the rate of what is to blame."""
         with self._lock:
-            if what not in self._found:
+            if what in self._found:
+                self._found[what].refused(now, sent, tokens if what == TOKENS else 1, cut=cut)
+            else:
                 self._found[what] = Probe(now)
-                self._index()
-            self._found[what].refused(now, sent, tokens if of_tokens else 1, cut=cut)
-
-    def granted(self, now: float) -> float:
-        """Requests admitted per second, since 429s are counted."""
-        probe = self._found.get("requests")
-        return probe.granted(now) if probe is not None else 0.0
+                self._list()
 
     @property
     def found(self) -> bool:
         """True once 429s have shown a rate."""
         return any(probe.wall for probe in self._found.values())
 
+    def granted(self, now: float) -> float:
+        """Requests admitted per second, as far as 429s have had them counted."""
+        probe = self._found.get(REQUESTS)
+        return probe.granted(now) if probe is not None else 0.0
+
     def heed(self, now: float, headers: Mapping[str, str]) -> None:
         """Learn from a response what the server says is left (wire reference 1.6); then a quota is met before it refuses."""
-        for what, remaining_name in REMAINING:
-            told = headers.get(remaining_name)
+        for what, name in REMAINING:
+            told = headers.get(name)
             if told is not None:
                 self._copy(now, what, told, headers)
 
@@ -264,7 +272,7 @@ class Pace:
             with self._lock:
                 if what not in self._reported:
                     self._reported[what] = Bucket(60.0 * limit)
-                    self._index()
+                    self._list()
                 self._reported[what].copy(now, limit=limit, remaining=remaining, full_in=full_in)
 
 
@@ -276,17 +284,21 @@ def _number(text: str) -> float | None:
 
 _cooldowns: WeakValueDictionary[bytes, Cooldown] = WeakValueDictionary()
 _paces: WeakValueDictionary[tuple[bytes, str, Rate | None], Pace] = WeakValueDictionary()
+_lock = threading.Lock()
 
 
 def shared(account: str, model: str, rate: Rate | None) -> Pace:
     """The pace of a quota: of one model for one account (provider, address and key, kept as a hash only)."""
     digest = hashlib.sha256(account.encode("utf-8", "surrogatepass")).digest()
-    cooldown = _cooldowns.setdefault(digest, Cooldown())
-    return _paces.setdefault((digest, model, rate), Pace(rate, cooldown))
+    with _lock:
+        cooldown = _cooldowns.setdefault(digest, Cooldown())
+        return _paces.setdefault((digest, model, rate), Pace(rate, cooldown))
 
 
 def _forget() -> None:
     """A forked child starts over: another thread of its parent may have held a lock."""
+    global _lock  # noqa: PLW0603 (as the line above says)
+    _lock = threading.Lock()
     _cooldowns.clear()
     _paces.clear()
 

@@ -132,7 +132,7 @@ class Transport:
             finally:
                 seconds = self._clock() - sent
                 job.spent += seconds
-            self.limiter.answered(sent, seconds, busy, job.tokens)
+            self.limiter.answered(sent, seconds, busy)
             return result
         finally:
             self.limiter.release()
