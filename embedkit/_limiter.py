@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from ._pace import REQUESTS, TOKENS
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
     from ._pace import Pace
     from ._window import Window
+
+
+SPARE = 1.05  # how far Little's law may be off
 
 
 class Limiter:
@@ -29,7 +34,7 @@ class Limiter:
         self._clock = clock
         self._sleep = sleep
         self._busy = 0  # places taken, by requests in flight and by those that still wait for the pace
-        self._flying = 0
+        self.flying = 0  # requests on their way
         self._queue: deque[anyio.Event] = deque()
 
     async def acquire(self, tokens: int = 0) -> float:
@@ -49,7 +54,8 @@ class Limiter:
             self.pace.refund(self._clock(), tokens)
             self._leave()
             raise
-        self._flying += 1
+        self.pace.sent(tokens)
+        self.flying += 1
         return slept
 
     def _once_more(self, tokens: int) -> float:
@@ -60,32 +66,40 @@ class Limiter:
         self.pace.refund(now, tokens)
         return self.pace.reserve(now, tokens)
 
-    def answered(self, sent: float, seconds: float) -> None:
-        """A good answer, after so many seconds."""
-        self.pace.admitted()
-        self.window.answered(sent + seconds, seconds, self._flying)
+    def answered(self, sent: float, seconds: float, busy: int) -> None:
+        """A good answer after so many seconds, to a request that made `busy` in flight."""
+        self.window.answered(sent + seconds, seconds, busy)
 
-    def refused(self, sent: float, *, timed: bool) -> bool:
-        """A 429; `timed`: it says when to come back. True where everyone should wait.
+    def refused(self, sent: float, busy: int, tokens: int, *, hint: float | None, about: str | None) -> bool:
+        """A 429 to a request of so many tokens that made `busy` in flight. `hint`: seconds to stay away; `about`: too much of what.
 
-        It is about too many a minute where requests wait for the pace, or where it is timed. Else it is about too many at once, unless
-        nothing is known yet: then it may be either, and both are made smaller.
+        Too many a minute, or too many at once? Where nothing tells, the first is taken for both. Then Little's law: if one fewer in
+        flight would carry what is granted, there were too many; else they came too fast.
+
+        Returns:
+            whether everyone should wait.
         """
         now = self._clock()
-        paced = timed or self.pace.bound or not self.pace.found
-        if not self.pace.bound:
-            self.window.refused(now, sent, self._flying)
-        if paced:
-            self.pace.refused(now, sent)
-        return paced
+        if about == "concurrency":
+            self.window.refused(now, sent, busy)
+            return hint is not None or busy <= 1  # there is nothing left to make smaller
+        first = not self.pace.found
+        spare = about is None and busy > 1 and (busy - 1) * SPARE >= self.pace.granted(now) * self.window.seconds
+        cut = first or hint is not None or not spare
+        self.pace.refused(now, sent, tokens, what=TOKENS if about == TOKENS else REQUESTS, cut=cut)
+        if first:
+            self.window.late(now, sent)
+        elif spare:
+            self.window.refused(now, sent, busy)
+        return first or hint is not None
 
-    def crowded(self, sent: float) -> None:
+    def crowded(self, sent: float, busy: int) -> None:
         """The endpoint says that it has too much to do: fewer at once."""
-        self.window.refused(self._clock(), sent, self._flying)
+        self.window.refused(self._clock(), sent, busy)
 
     def late(self, sent: float) -> None:
         """No answer in time: far fewer at once."""
-        self.window.late(self._clock(), sent, self._flying)
+        self.window.late(self._clock(), sent)
 
     def pause(self, seconds: float) -> None:
         """Nobody on this pace sends for so many seconds."""
@@ -97,7 +111,7 @@ class Limiter:
 
     def release(self) -> None:
         """Give the place back."""
-        self._flying -= 1
+        self.flying -= 1
         self._leave()
 
     def _leave(self) -> None:

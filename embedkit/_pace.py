@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-REMAINING = tuple((what, f"x-ratelimit-remaining-{what}") for what in ("requests", "tokens"))
+REQUESTS, TOKENS = "requests", "tokens"  # what a quota may count, as the x-ratelimit headers name it
+REMAINING = tuple((what, f"x-ratelimit-remaining-{what}") for what in (REQUESTS, TOKENS))
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,68 +68,103 @@ class Bucket:
         """Take over what the server says of its own bucket: it holds `limit`, has `remaining`, and is full in so many seconds."""
         self.reserve(now, 0.0)
         self.capacity = limit
-        if full_in > 0 and remaining < limit:
-            self.per_second = (limit - remaining) / full_in
         self.level = min(self.level, remaining)  # what is on its way is counted here already, and there not yet
+        if self.level < limit:
+            self.per_second = (limit - max(0.0, self.level)) / full_in
 
 
 class Probe:
-    """The rate a server grants, found from its 429s alone.
+    """The rate a server grants, found from its 429s alone. Made at the first of them.
 
     What it admitted between two of them is its rate, since its own bucket was empty at both. From a little below that the pace rises
     again: almost flat where the limit was found, ever faster once it is passed (a cubic, as in TCP: RFC 9438), so that a limit costs
-    few refusals and a limit that is gone is soon forgotten. The longer the rate held, the longer until it is tried again.
+    few refusals and a limit that is gone is soon forgotten. The longer the rate held, the longer until it is tried again. While nobody
+    sends, the clock stands still.
+
+    Attributes:
+        wall: the rate found, in requests or tokens per second; 0 while nothing is known.
     """
 
-    __slots__ = ("_admitted", "_bucket", "_plateau", "_since", "_wall", "bound")
-    CUT = 0.03  # share given up
-    PLATEAU, REQUESTS = 30.0, 200.0  # seconds, and requests, until the old rate is reached again, at most
+    __slots__ = ("_amount", "_before", "_last", "_mark", "_paused", "_plateau", "_requests", "_since", "_slot", "wall")
+    CUT = 0.1  # share given up
+    PLATEAU, LONGEST = 10.0, 100.0  # seconds, or requests if that takes longer, until the old rate is reached again, at most
+    SETTLED = 1.0  # seconds after a cut in which a refusal says nothing new
+    IDLE = 10.0  # seconds without a request that still count as work
+    ENOUGH = 10  # requests that make a rate
+    SLACK = 0.05  # seconds' worth that may be caught up with
 
-    def __init__(self) -> None:
-        self.bound = False  # whether requests are waiting for this
-        self._bucket: Bucket | None = None
-        self._wall = 0.0
+    def __init__(self, now: float) -> None:
+        self.wall = 0.0
         self._plateau = 0.5
-        self._since = -math.inf
-        self._admitted = 0
+        self._slot = -math.inf  # when the last of those who wait may go
+        self._last = now  # when somebody wanted to send, or may
+        self._restart(now)
 
-    @property
-    def found(self) -> bool:
-        """Whether there is a rate yet."""
-        return self._bucket is not None
+    def _restart(self, now: float) -> None:
+        self._since = now  # the last cut
+        self._paused = 0.0  # seconds of cool-down since
+        self._requests, self._amount = 0, 0.0  # admitted since
+        self._before = self._mark = (now, 0, 0.0)  # the same one to two seconds ago, and up to one
 
-    def admitted(self) -> None:
-        """A request got through."""
-        self._admitted += 1
+    def sent(self, amount: float) -> None:
+        """A request of this amount leaves."""
+        self._requests += 1
+        self._amount += amount
 
-    def refused(self, now: float, sent: float, idle: float) -> None:
-        """A 429 to a request sent at `sent`, after a pause of `idle` seconds. One sent before the last cut says nothing new."""
+    def paused(self, seconds: float) -> None:
+        """Nobody sends for so many seconds."""
+        self._paused += seconds
+
+    def refused(self, now: float, sent: float, amount: float, *, cut: bool) -> None:
+        """A 429 to a request of this amount, sent at `sent`. One sent before the last cut says nothing new."""
         if sent < self._since:
             return
+        self._requests -= 1
+        self._amount -= amount
         seconds = now - self._since
-        if math.isfinite(seconds) and seconds > 0:
-            self._wall = self._admitted / seconds if self._admitted else self._wall / 2
-            longest = max(self.PLATEAU, self.REQUESTS / self._wall) if self._wall else self.PLATEAU
-            self._plateau = min(max(seconds - idle, 0.5), longest)
-            if self._wall > 0 and self._bucket is None:
-                self._bucket = Bucket(60.0 * self._wall)
-        self._since = now
-        self._admitted = 0
+        if not cut or seconds < self.SETTLED:
+            return
+        granted = self.granted(now)
+        if granted <= 0:
+            self.wall = min(self.wall or math.inf, amount / seconds) / 2
+        else:  # the fewer requests, the less they say
+            self.wall += (granted - self.wall) * (min(1.0, self._requests / self.ENOUGH) if self.wall else 1.0)
+        longest = max(self.PLATEAU, self.LONGEST * seconds / max(self._requests, 1))
+        self._plateau = min(max(seconds, self._plateau / 2), longest)
+        self._restart(now)
 
-    def rate(self, seconds: float) -> float:
-        """Requests per second allowed so long after the last refusal."""
-        return self._wall * (1 + self.CUT * (seconds / self._plateau - 1) ** 3)
+    def granted(self, now: float) -> float:
+        """What was admitted per second since the last cut; or lately, where little was asked for before."""
+        seconds = now - self._since
+        if seconds < self.SETTLED:
+            return self.wall
+        then, requests, amount = self._before
+        enough = self._requests - requests >= self.ENOUGH
+        lately = (self._amount - amount) / max(now - then, 1.0) if enough else 0.0
+        if lately > 2 * self._amount / max(seconds - self._paused, 1.0):
+            return 0.9 * lately
+        return max(self._amount / seconds, 0.9 * min(lately, self.rate(now)))
 
-    def reserve(self, now: float, amount: float = 1.0) -> float:
-        """Seconds before one more request may go."""
-        bucket = self._bucket
-        if bucket is None:
+    def rate(self, now: float) -> float:
+        """What is allowed per second."""
+        return self.wall * (1 + self.CUT * (max(0.0, now - self._since) / self._plateau - 1) ** 3)
+
+    def tick(self, now: float) -> None:
+        """Somebody wants to send."""
+        if now - self._last > self.IDLE:
+            self._since += now - self._last - self.IDLE
+        self._last = max(now, self._last)
+        if now - self._mark[0] > 1.0:
+            self._before, self._mark = self._mark, (now, self._requests, self._amount)
+
+    def reserve(self, now: float, amount: float) -> float:
+        """Seconds before a request of this amount may go. Negative amounts are given back."""
+        if not self.wall:
             return 0.0
-        bucket.per_second = self.rate(now - self._since)
-        bucket.capacity = max(1.0, bucket.per_second / 4)
-        wait = bucket.reserve(now, amount)
-        self.bound = wait > 0
-        return wait
+        cost = amount / self.rate(now)
+        self._slot = max(self._slot, now - max(cost, self.SLACK)) + cost
+        self._last = max(self._last, self._slot)
+        return max(0.0, self._slot - now)
 
 
 class Cooldown:
@@ -142,40 +178,42 @@ class Cooldown:
 
 
 class Pace:
-    """What all callers of one quota share: a cool-down, the buckets of a `Rate`, those the server reports, and the rate found."""
+    """What all callers of one quota share: a cool-down, and quotas of requests and of tokens: told, reported by the server, found."""
 
     def __init__(self, rate: Rate | None = None, cooldown: Cooldown | None = None) -> None:
         self._cooldown = cooldown or Cooldown()
         self._lock = self._cooldown.lock
-        self._requests = Bucket(rate.requests_per_minute) if rate and rate.requests_per_minute else None
-        self._tokens = Bucket(rate.tokens_per_minute) if rate and rate.tokens_per_minute else None
+        self._told: dict[str, Bucket] = {}
         self._reported: dict[str, Bucket] = {}
-        self._probe = Probe()
-        self._idle = 0.0  # seconds of cool-down since the last refusal
+        self._found: dict[str, Probe] = {}
+        if rate is not None and rate.requests_per_minute is not None:
+            self._told[REQUESTS] = Bucket(rate.requests_per_minute)
+        if rate is not None and rate.tokens_per_minute is not None:
+            self._told[TOKENS] = Bucket(rate.tokens_per_minute)
+        self._list()
+
+    def _list(self) -> None:
+        kinds = (self._told, self._reported, self._found)
+        self._quotas = [(quota, what == TOKENS) for kind in kinds for what, quota in kind.items()]
+        self.counts_tokens = any(of_tokens for _, of_tokens in self._quotas)  # whether anyone has to count those of a request
 
     def reserve(self, now: float, tokens: int) -> float:
         """Seconds before a request of so many tokens may go; it is counted at once, from the end of a cool-down if there is one."""
+        if not self._quotas and now >= self._cooldown.until:
+            return 0.0
         with self._lock:
+            for probe in self._found.values():
+                probe.tick(now)
             start = max(now, self._cooldown.until)
-            wait = self._probe.reserve(start)
-            if self._requests is not None:
-                wait = max(wait, self._requests.reserve(start, 1))
-            if self._tokens is not None:
-                wait = max(wait, self._tokens.reserve(start, tokens))
-            for what, bucket in self._reported.items():
-                wait = max(wait, bucket.reserve(start, 1 if what == "requests" else tokens))
-            return start - now + wait
+            return start - now + self._count(start, 1, tokens)
 
     def refund(self, now: float, tokens: int) -> None:
         """A reserved request was never sent. Without this, callers who lose patience would pile up debt that nobody used."""
         with self._lock:
-            self._probe.reserve(now, -1.0)
-            for bucket in (self._requests, self._reported.get("requests")):
-                if bucket is not None:
-                    bucket.reserve(now, -1)
-            for bucket in (self._tokens, self._reported.get("tokens")):
-                if bucket is not None:
-                    bucket.reserve(now, -tokens)
+            self._count(now, -1, -tokens)
+
+    def _count(self, now: float, requests: int, tokens: int) -> float:
+        return max([quota.reserve(now, tokens if of_tokens else requests) for quota, of_tokens in self._quotas], default=0.0)
 
     def blocked(self, now: float) -> float:
         """Seconds until the cool-down ends; nothing is counted."""
@@ -184,45 +222,46 @@ class Pace:
     def pause(self, now: float, seconds: float) -> None:
         """Nobody sends for so many seconds from now. A shorter pause never ends a longer one."""
         with self._lock:
-            self._idle += max(0.0, now + seconds - max(now, self._cooldown.until))
-            self._cooldown.until = max(self._cooldown.until, now + seconds)
+            until = max(self._cooldown.until, now + seconds)
+            for probe in self._found.values():
+                probe.paused(until - max(now, self._cooldown.until))
+            self._cooldown.until = until
 
     def correct(self, now: float, tokens: int) -> None:
         """The provider counted so many tokens more (or, negative, fewer) than were reserved."""
-        for bucket in (self._tokens, self._reported.get("tokens")):
+        for bucket in (self._told.get(TOKENS), self._reported.get(TOKENS)):
             if bucket is not None:
                 with self._lock:
                     bucket.reserve(now, tokens)
 
-    def admitted(self) -> None:
-        """A request got through. Without the lock: one count lost in a million changes no rate."""
-        self._probe.admitted()
+    def sent(self, tokens: int) -> None:
+        """A request leaves. Without the lock: one count lost in a million changes no rate."""
+        for what, probe in self._found.items():
+            probe.sent(tokens if what == TOKENS else 1)
 
-    def refused(self, now: float, sent: float) -> None:
-        """A 429 to a request sent at `sent`."""
+    def refused(self, now: float, sent: float, tokens: int, *, what: str = REQUESTS, cut: bool = True) -> None:
+        """A 429 to a request of so many tokens, sent at `sent`; `cut`: the rate of what is to blame."""
         with self._lock:
-            self._probe.refused(now, sent, self._idle)
-            self._idle = 0.0
-
-    @property
-    def counts_tokens(self) -> bool:
-        """Whether anyone has to count the tokens of a request."""
-        return self._tokens is not None or "tokens" in self._reported
+            if what in self._found:
+                self._found[what].refused(now, sent, tokens if what == TOKENS else 1, cut=cut)
+            else:
+                self._found[what] = Probe(now)
+                self._list()
 
     @property
     def found(self) -> bool:
         """True once 429s have shown a rate."""
-        return self._probe.found
+        return any(probe.wall for probe in self._found.values())
 
-    @property
-    def bound(self) -> bool:
-        """True while requests wait for the rate found; then a 429 is about that."""
-        return self._probe.bound
+    def granted(self, now: float) -> float:
+        """Requests admitted per second, as far as 429s have had them counted."""
+        probe = self._found.get(REQUESTS)
+        return probe.granted(now) if probe is not None else 0.0
 
     def heed(self, now: float, headers: Mapping[str, str]) -> None:
         """Learn from a response what the server says is left (wire reference 1.6); then a quota is met before it refuses."""
-        for what, remaining_name in REMAINING:
-            told = headers.get(remaining_name)
+        for what, name in REMAINING:
+            told = headers.get(name)
             if told is not None:
                 self._copy(now, what, told, headers)
 
@@ -231,8 +270,10 @@ class Pace:
         full_in = duration(headers.get(f"x-ratelimit-reset-{what}", ""))
         if limit and remaining is not None and full_in:  # Azure names no reset: nothing can be paced by that
             with self._lock:
-                bucket = self._reported.setdefault(what, Bucket(60.0 * limit))
-                bucket.copy(now, limit=limit, remaining=remaining, full_in=full_in)
+                if what not in self._reported:
+                    self._reported[what] = Bucket(60.0 * limit)
+                    self._list()
+                self._reported[what].copy(now, limit=limit, remaining=remaining, full_in=full_in)
 
 
 def _number(text: str) -> float | None:
@@ -243,17 +284,21 @@ def _number(text: str) -> float | None:
 
 _cooldowns: WeakValueDictionary[bytes, Cooldown] = WeakValueDictionary()
 _paces: WeakValueDictionary[tuple[bytes, str, Rate | None], Pace] = WeakValueDictionary()
+_lock = threading.Lock()
 
 
 def shared(account: str, model: str, rate: Rate | None) -> Pace:
     """The pace of a quota: of one model for one account (provider, address and key, kept as a hash only)."""
     digest = hashlib.sha256(account.encode("utf-8", "surrogatepass")).digest()
-    cooldown = _cooldowns.setdefault(digest, Cooldown())
-    return _paces.setdefault((digest, model, rate), Pace(rate, cooldown))
+    with _lock:
+        cooldown = _cooldowns.setdefault(digest, Cooldown())
+        return _paces.setdefault((digest, model, rate), Pace(rate, cooldown))
 
 
 def _forget() -> None:
     """A forked child starts over: another thread of its parent may have held a lock."""
+    global _lock  # noqa: PLW0603 (as the line above says)
+    _lock = threading.Lock()
     _cooldowns.clear()
     _paces.clear()
 

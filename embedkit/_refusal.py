@@ -117,6 +117,11 @@ _MOST_TOKENS = (
     rf"max(?:imum)? {_N} tokens per request|max allowed tokens per submitted batch is {_N}|Limit:? {_N}.*?Requested"
     rf"|tokens in batch\. Max is {_N}"
 )
+# Of what there was too much (wire reference 1.6, 2.5, 3B; part 2, 1.1, 3), in the order asked.
+_ABOUT = {
+    "concurrency": r"overloaded|concurren",
+    "tokens": r"tokens? per min|\bTPM\b|token rate limit|RATE_TOKEN|\btokens\b",
+}
 # One text that is too long (1.5, 3B, 4.1, 5B to 5E); a 5xx that says so is no outage (table 7.1).
 _TOO_LONG = (
     r"maximum context length|maximum input length|exceeds? (the |maximum |available )*context|exceed_context_size"
@@ -176,6 +181,8 @@ def judge(response: Response, *, provider: str, model: str, message: str, now: f
         rows=named if len(named) == 1 and issubclass(kind, InvalidInputError) else (),  # of several, who is to blame is open
         body=bytes(response.body[: EXCERPT * 4]).decode("utf-8", "replace")[:EXCERPT],
     )
+    if isinstance(error, RateLimitError):
+        error.about = next((what for what, words in _ABOUT.items() if re.search(words, says, re.IGNORECASE)), None)
     if isinstance(error, TooLargeError):
         error.max_texts, error.max_tokens = _figure(_MOST_TEXTS, says), _figure(_MOST_TOKENS, says)
     return error

@@ -120,19 +120,19 @@ class Transport:
                 self._tell(self._observe, waited, job)
             signed = await self._authorise(job.request)
             job.tally.requests += 1
-            sent = self._clock()
+            sent, busy = self._clock(), self.limiter.flying
             try:
                 response = await (self.exchange(signed) if job.number == 1 else self._within(job.spent, signed))
                 job.tally.requests += response.requests - 1
                 self.limiter.heed(response.headers)
                 result = job.receive(response)
             except EmbedkitError as error:
-                job.alone = not self._feel(error, sent)
+                job.alone = not self._feel(error, sent, busy, job.tokens)
                 raise
             finally:
                 seconds = self._clock() - sent
                 job.spent += seconds
-            self.limiter.answered(sent, seconds)
+            self.limiter.answered(sent, seconds, busy)
             return result
         finally:
             self.limiter.release()
@@ -166,14 +166,14 @@ class Transport:
         msg = f"no response within the deadline of {self.policy.deadline:g} s for one request with its retries"
         raise TransportTimeoutError(msg, retryable=False)
 
-    def _feel(self, error: EmbedkitError, sent: float) -> bool:
+    def _feel(self, error: EmbedkitError, sent: float, busy: int, tokens: int) -> bool:
         """What a failure says of the endpoint's load. True where everyone should wait."""
         if isinstance(error, RateLimitError):
-            return self.limiter.refused(sent, timed=error.retry_after is not None)
+            return self.limiter.refused(sent, busy, tokens, hint=error.retry_after, about=error.about)
         if isinstance(error, TransportTimeoutError):
             self.limiter.late(sent)
         elif isinstance(error, ServerError) and error.status in OVERLOADED:
-            self.limiter.crowded(sent)
+            self.limiter.crowded(sent, busy)
         return False
 
     def _tell(self, observe: Callable[[Event], object], waited: float, job: _Job[T]) -> None:

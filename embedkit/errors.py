@@ -170,7 +170,13 @@ class NotFoundError(ApiError):
 
 
 class RateLimitError(ApiError):
-    """Too many requests or tokens in too short a time."""
+    """Too many requests or tokens in too short a time, or too many at once.
+
+    Attributes:
+        about: "tokens", "requests" or "concurrency" where the provider says what there was too much of; None elsewhere.
+    """
+
+    about: str | None = None
 
 
 class TooLargeError(ApiError):
