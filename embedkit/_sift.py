@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from contextlib import suppress
 from operator import index
@@ -117,7 +116,7 @@ class Sift:
         """The caller's row → its own error, those found before sending included, in order."""
         if self._places is None or not (failures or self.failures):
             return dict(sorted(failures.items()))
-        found = {row: _of(failures[place], row) for row, place in enumerate(self._places.tolist()) if place in failures}
+        found = {row: failures[place].at(row) for row, place in enumerate(self._places.tolist()) if place in failures}
         return dict(sorted({**self.failures, **found}.items()))
 
     def expand(self, matrix: NDArray[Any]) -> NDArray[Any]:
@@ -132,12 +131,6 @@ class Sift:
                 matrix[part] = matrix[places]
                 matrix[part][places < 0] = blank(matrix)
         return matrix
-
-
-def _of(error: EmbedkitError, row: int) -> EmbedkitError:
-    mine = copy.copy(error)
-    mine.rows = (row,)
-    return mine
 
 
 def blank(rows: NDArray[Any]) -> float:
