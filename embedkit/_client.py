@@ -19,6 +19,7 @@ import msgspec
 
 from ._embedder import Embedder
 from ._grant import Wallet
+from ._hedge import Hedge
 from ._http import AiohttpExchange, HttpSettings
 from ._limiter import Limiter
 from ._pace import Rate, shared
@@ -174,6 +175,7 @@ class HttpEmbedder(Embedder):
         exchange: Exchange | None,
         unsent: str = "",
         hedge: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.provider = target.host.name
         self.model = target.model
@@ -196,6 +198,7 @@ class HttpEmbedder(Embedder):
         self._exchange = exchange
         self._unsent = unsent
         self._hedge = hedge
+        self._clock = clock
         self._reset()
 
     def _reset(self) -> None:
@@ -268,7 +271,7 @@ class HttpEmbedder(Embedder):
                     continue
                 raise self._clean(error) from None
             if counted and reply.tokens is not None:
-                self._pace.correct(time.monotonic(), reply.tokens - tokens)
+                self._pace.correct(self._clock(), reply.tokens - tokens)
             return reply
 
     def _native(self, options: Options) -> Options:
@@ -365,16 +368,12 @@ class HttpEmbedder(Embedder):
             if owner is not loop:
                 msg = "the session passed to connect() belongs to another event loop; give each loop its own, or let embedkit open one"
                 raise ConfigError(msg)
-        limiter = Limiter(Window(self._start, self.max_concurrency), self._pace, clock=time.monotonic, sleep=_pause)
+        limiter = Limiter(Window(self._start, self.max_concurrency), self._pace, clock=self._clock, sleep=_pause)
         exchange = AiohttpExchange(self._http) if self._exchange is None else self._exchange
-        authorise = self._signer.on(exchange)
-        if self._hedge:
-            from ._hedge import Hedged
-
-            exchange = Hedged(exchange, self._hedge, clock=time.monotonic)
         self._lines[loop] = line = Transport(
-            exchange, authorise, limiter, self._retry,
+            exchange, self._signer.on(exchange), limiter, self._retry,
             name=(self.provider, self.model), observe=self.observe,
+            hedge=Hedge(self._hedge, clock=self._clock) if self._hedge else None, clock=self._clock,
         )  # fmt: skip
         return line
 
@@ -473,9 +472,8 @@ async def _pause(seconds: float) -> None:
 
 
 def _abandon(line: Transport, *, forked: bool = False) -> None:
-    exchange = getattr(line.exchange, "inner", line.exchange)  # a hedged one holds the real one
-    if isinstance(exchange, AiohttpExchange):
-        exchange.abandon(forked=forked)
+    if isinstance(line.exchange, AiohttpExchange):
+        line.exchange.abandon(forked=forked)
 
 
 def _bare(url: str) -> str:

@@ -115,8 +115,8 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         long_text: "mean" cuts texts that are too long for the model into pieces, and averages their vectors by tokens, made unit length.
         coalesce: True lets concurrent small calls share requests: those that come while the connections are busy travel together.
             A number: also wait up to so many seconds for company.
-        hedge: True sends a request that is late beyond 95 % of the others a second time, for at most 5 % of them, and takes the
-            first answer. A number: that share instead of 0.05.
+        hedge: True sends a request that is late beyond nearly all others a second time, for at most 5 % of them, and takes the
+            first good answer. A number: that share instead of 0.05.
         observe: called with each frozen event.
         exchange: what carries requests instead of aiohttp (`embedkit.testing.FakeExchange`).
         **parameters: what only this host takes (`api_version` for Azure …); an unknown one is a TypeError that lists them.
