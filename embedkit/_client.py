@@ -224,6 +224,13 @@ class HttpEmbedder(Embedder):
         """How many requests may be in flight on this event loop by now."""
         return self._line().limiter.window.size
 
+    def forget_load(self) -> None:
+        """Find anew how many requests may be in flight on this event loop."""
+        self._line().limiter.window = self._window()
+
+    def _window(self) -> Window:
+        return Window(self._start, self.max_concurrency)
+
     @property
     def base_url(self) -> str:
         """Where requests go."""
@@ -355,7 +362,7 @@ class HttpEmbedder(Embedder):
             for stale in self._lines.values():
                 _abandon(stale, forked=True)
             self._reset()
-        loop = _loop()
+        loop = this_loop()
         line = self._lines.get(loop)
         return line if line is not None else self._opened(loop)
 
@@ -368,7 +375,7 @@ class HttpEmbedder(Embedder):
             if owner is not loop:
                 msg = "the session passed to connect() belongs to another event loop; give each loop its own, or let embedkit open one"
                 raise ConfigError(msg)
-        limiter = Limiter(Window(self._start, self.max_concurrency), self._pace, clock=self._clock, sleep=_pause)
+        limiter = Limiter(self._window(), self._pace, clock=self._clock, sleep=_pause)
         exchange = AiohttpExchange(self._http) if self._exchange is None else self._exchange
         self._lines[loop] = line = Transport(
             exchange, self._signer.on(exchange), limiter, self._retry,
@@ -379,7 +386,7 @@ class HttpEmbedder(Embedder):
 
     async def aclose(self) -> None:
         """Close the sockets of this event loop. Called twice it does nothing; used again the embedder opens anew."""
-        line = self._lines.pop(_loop(), None)
+        line = self._lines.pop(this_loop(), None)
         if line is not None:
             await line.exchange.aclose()
 
@@ -452,7 +459,7 @@ def _shaped(
     return msgspec.structs.replace(whole, vectors=rows)
 
 
-def _loop() -> object:
+def this_loop() -> object:
     """What identifies the running event loop, asyncio or trio."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None:
