@@ -330,7 +330,7 @@ class HttpEmbedder(Embedder):
         """Ask once what the server knows of itself (TEI's /info); a server that does not answer it is used as it is."""
         if self._probed:
             return
-        loop = _loop()
+        loop = this_loop()
         if loop in self._probing:
             await self._probing[loop].wait()  # a neighbour asks already; should it fail, every call finds out for itself
             return

@@ -173,7 +173,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
 
 
 def _several(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
 
 
 def _pooled(given: dict[str, Any]) -> Embedder:

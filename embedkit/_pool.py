@@ -58,8 +58,10 @@ class Health:
         """
         if self.failing:
             return math.inf
-        faded = 0.5 ** min((now - self._seen) / FADES, 64.0)
-        return 0.0 if self._seconds is None else self._seconds * (1 + fill) * faded
+        return 0.0 if self._seconds is None else self._seconds * (1 + fill) * self._faded(now)
+
+    def _faded(self, now: float) -> float:
+        return 0.5 ** min((now - self._seen) / FADES, 64.0)
 
     @property
     def failing(self) -> bool:
@@ -75,7 +77,8 @@ class Health:
         self._failures = 0
         self.error = None
         each = seconds / max(texts, 1)
-        self._seconds = each if self._seconds is None else self._seconds + WEIGHT * (each - self._seconds)
+        kept = (1 - WEIGHT) * self._faded(now)
+        self._seconds = each if self._seconds is None else kept * self._seconds + (1 - kept) * each
         self._seen = now
 
     def failed(self, now: float, sent: float, error: EmbedkitError) -> None:
@@ -85,8 +88,8 @@ class Health:
             self._failures += 1
         hint = error.retry_after
         wait = hint if hint is not None else min(LONGEST, FIRST * 2.0 ** min(self._failures - 1, 16)) if fresh else 0.0
-        if now + wait >= self.out_until:
-            self.out_until, self.error = now + wait, error.at()
+        if self.error is None or now + wait >= self.out_until:
+            self.out_until, self.error = max(self.out_until, now + wait), error.at()
 
 
 class Member:
@@ -255,10 +258,14 @@ class Pool(Embedder):
             member = await desk.turn(until)
             if member is None:
                 raise self._hopeless()
-            sent, verified = self._clock(), member.verified
+            sent, proven = self._clock(), False
             if not failures:
                 until = sent + (self._retry.deadline or math.inf)
             try:
+                if not member.verified:
+                    await self._verify(member, tally)
+                    desk.serve()  # its window is open now
+                proven = True
                 return await self._asked(member, texts, options, out, tally)
             except (ConfigError, InvalidInputError, TooLargeError):
                 raise  # about the texts or the request: another endpoint would say the same
@@ -269,9 +276,8 @@ class Pool(Embedder):
                     member.verified = self._one_place  # what comes back may be another model
                 if not error.retryable:
                     refusing.add(member)
-                late = (
-                    verified and isinstance(error, TransportTimeoutError) and error.sent and len(texts) > 1
-                )  # comes back smaller
+                # A batch that is late comes back smaller; a question that is late says nothing of the batch.
+                late = proven and isinstance(error, TransportTimeoutError) and error.sent and len(texts) > 1
                 most = max(self._retry.attempts, len(self._members))
                 if late or failures >= most or len(refusing) == len(self._members) or self._clock() >= until:
                     raise
@@ -280,9 +286,6 @@ class Pool(Embedder):
                 desk.leave(member)
 
     async def _asked(self, member: Member, texts: Sequence[str], options: Options, out: Out | None, tally: Tally) -> Reply:
-        if not member.verified:
-            await self._verify(member, tally)
-            self._desk().serve()  # its window is open now
         sent = self._clock()
         reply = await member.embedder._fill(texts, options, out, tally)  # noqa: SLF001
         now = self._clock()
