@@ -61,7 +61,7 @@ class Health:
         return 0.0 if self._seconds is None else self._seconds * (1 + fill) * self._faded(now)
 
     def _faded(self, now: float) -> float:
-        return 0.5 ** min((now - self._seen) / FADES, 64.0)
+        return math.pow(0.5, (now - self._seen) / FADES)
 
     @property
     def failing(self) -> bool:
