@@ -438,7 +438,7 @@ async def test_a_late_batch_comes_back_smaller_and_elsewhere():
     result = await connected(endpoints, size=8).embed(texts)
 
     assert same(rows(texts), result.vectors)
-    assert [len(each) for name, each in endpoints.asked if name == "b" and each != [HELLO]][0] == 8
+    assert max(len(each) for name, each in endpoints.asked if name == "b") == 8
     assert len([each for _, each in endpoints.asked if len(each) == 4]) >= 2
 
 
