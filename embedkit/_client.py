@@ -239,6 +239,16 @@ class HttpEmbedder(Embedder):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.provider}:{self.model} at {_bare(self._target.base_url)}>"
 
+    def _cuts(self) -> bool:
+        return getattr(self._codec, "cuts", True)
+
+    def _most_tokens(self, options: Options) -> int | None:
+        """As the limits say, else the catalogue; less what goes before every text."""
+        facts = self._target.facts
+        most = super()._most_tokens(options) or (facts.tokens if facts is not None else None)
+        prefix = facts.prefixes.get(options.input_type or "", "") if facts is not None else ""
+        return max(1, most - self.count_tokens(prefix)) if most is not None and prefix else most
+
     # --- one batch ---------------------------------------------------------------------------------------------------
 
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:

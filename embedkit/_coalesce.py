@@ -15,8 +15,9 @@ import msgspec
 
 from ._embedder import option_key
 from ._plan import Tray, measure, tightened
+from ._sift import raised
 from ._types import Embeddings, Limits, Options, Usage
-from ._wrap import Wrapped, raised
+from ._wrap import Wrapped
 from .errors import DecodeError, EmbedkitError
 
 if TYPE_CHECKING:

@@ -113,6 +113,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         headers: sent with every request.
         count_tokens: tokens of a text, for planning (`embedkit.tokens` has ready ones); None: estimated from its length.
         long_text: "mean" cuts texts that are too long for the model into pieces, and averages their vectors by tokens, made unit length.
+            A call that says `truncate` means that instead.
         coalesce: True lets concurrent small calls share requests: those that come while the connections are busy travel together.
             A number: also wait up to so many seconds for company.
         hedge: True sends a request that is late beyond nearly all others a second time, for at most 5 % of them, and takes the
@@ -198,14 +199,14 @@ def _pooled(given: dict[str, Any]) -> Embedder:
     return Pool(cast("list[HttpEmbedder]", members), retry=retry)
 
 
-def _wrapped(embedder: Embedder, long_text: str | None, coalesce: bool | float) -> Embedder:
-    if long_text is not None:
-        if long_text != "mean":
-            msg = f"long_text={long_text!r}: it is 'mean' or None; to cut long texts off pass truncate='end'"
-            raise ConfigError(msg)
-        from ._long import LongTexts
-
-        embedder = LongTexts(embedder)
+def _wrapped(embedder: Embedder, long_text: Literal["mean"] | None, coalesce: bool | float) -> Embedder:
+    if long_text not in (None, "mean"):
+        msg = f"long_text={long_text!r}: it is 'mean' or None; to cut long texts off pass truncate='end'"
+        raise ConfigError(msg)
+    if long_text is not None and embedder.options.truncate is not None:
+        msg = f"long_text='mean' and truncate={embedder.options.truncate!r} contradict each other: pass one of them"
+        raise ConfigError(msg)
+    embedder.long_text = long_text
     if coalesce is not False:
         if not isinstance(coalesce, (bool, int, float)) or not 0 <= coalesce < math.inf:
             msg = f"coalesce={coalesce!r}: True, False, or the longest wait in seconds"

@@ -240,6 +240,12 @@ class Pool(Embedder):
         """Where requests go: every address, once."""
         return ", ".join(dict.fromkeys(each.base_url for each in self._embedders))
 
+    def _cuts(self) -> bool:
+        return self._embedders[0]._cuts()  # noqa: SLF001
+
+    def _most_tokens(self, options: Options) -> int | None:
+        return self._embedders[0]._most_tokens(options)  # noqa: SLF001
+
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
         """One request, without planning: `embed` is what you want."""
         tally = Tally()
@@ -318,7 +324,7 @@ class Pool(Embedder):
     async def _verify(self, member: Member, tally: Tally) -> None:
         import numpy as np
 
-        options = msgspec.structs.replace(self.options, dtype="float32", dimensions=None, normalize=True)
+        options = msgspec.structs.replace(self.options, dtype="float32", dimensions=None, normalize=True, truncate=None)
         reply = await member.embedder._fill([GOOD], options, None, tally)  # noqa: SLF001
         found = reply.vectors[0]
         if self._known is None:

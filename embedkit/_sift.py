@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ._plan import plain, shown
-from ._types import DType, Options, array_of
+from ._types import DType, Embeddings, Options, array_of
 from .errors import ConfigError, EmbedkitError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -131,6 +131,16 @@ class Sift:
                 matrix[part] = matrix[places]
                 matrix[part][places < 0] = blank(matrix)
         return matrix
+
+
+def raised(result: Embeddings) -> EmbedkitError:
+    """What `on_error="raise"` raises for a result with failures: the first, about all the rows that share its reason."""
+    first = next(iter(result.failures.values()))
+    alike = (row for row, each in result.failures.items() if (type(each), each.message) == (type(first), first.message))
+    error = first.at(*alike)
+    if len(result.failures) < len(result):
+        error.partial = msgspec.structs.replace(result, failures={})
+    return error
 
 
 def blank(rows: NDArray[Any]) -> float:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from ._embedder import Embedder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ._types import Embeddings, Limits, Options
-    from .errors import EmbedkitError
 
 SHOWN = (
     "accepts_empty", "base_url", "borrowed", "count_tokens", "limits", "max_concurrency", "model", "observe", "options", "price",
@@ -53,13 +50,3 @@ def _shown(name: str) -> property:
 
 for _name in SHOWN:
     setattr(Wrapped, _name, _shown(_name))
-
-
-def raised(result: Embeddings) -> EmbedkitError:
-    """What `on_error="raise"` raises for a result with failures: the first, about all the rows that share its reason."""
-    first = next(iter(result.failures.values()))
-    alike = (row for row, each in result.failures.items() if (type(each), each.message) == (type(first), first.message))
-    error = first.at(*alike)
-    if len(result.failures) < len(result):
-        error.partial = msgspec.structs.replace(result, failures={})
-    return error
