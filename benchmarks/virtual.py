@@ -64,7 +64,9 @@ class Server:
         later: what changes, and when: {300.0: {"rate": 25.0}}.
     """
 
-    def __init__(self, seed: int, *, latency: float = 0.25, spread: float = 0.15, later: Mapping[float, Mapping[str, Any]] = {}) -> None:
+    def __init__(
+        self, seed: int, *, latency: float = 0.25, spread: float = 0.15, later: Mapping[float, Mapping[str, Any]] = {}
+    ) -> None:
         self.random = random.Random(f"server {seed}")
         self.latency, self.spread = latency, spread
         self.later = dict(later)
@@ -121,7 +123,9 @@ class Bucket(Server):
     `hints`: whether there is a Retry-After. `what`: there was too much of, in words. `tells`: "requests" or "tokens" reports the bucket in x-ratelimit headers.
     """
 
-    def __init__(self, seed: int, rate: float, burst: float, *, hints: bool = True, what: str = "", tells: str = "", **more: Any) -> None:
+    def __init__(
+        self, seed: int, rate: float, burst: float, *, hints: bool = True, what: str = "", tells: str = "", **more: Any
+    ) -> None:
         super().__init__(seed, **more)
         self.rate, self.burst, self.hints, self.what, self.tells = rate, burst, hints, what, tells
         self.level, self.stamp = burst, 0.0

@@ -19,6 +19,7 @@ import msgspec
 
 from ._embedder import Embedder
 from ._grant import Wallet
+from ._hedge import Hedge
 from ._http import AiohttpExchange, HttpSettings
 from ._limiter import Limiter
 from ._pace import Rate, shared
@@ -187,6 +188,7 @@ class HttpEmbedder(Embedder):
         exchange: Exchange | None,
         unsent: str = "",
         hedge: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.provider = target.host.name
         self.model = target.model
@@ -209,6 +211,7 @@ class HttpEmbedder(Embedder):
         self._exchange = exchange
         self._unsent = unsent
         self._hedge = hedge
+        self._clock = clock
         self._reset()
 
     def _reset(self) -> None:
@@ -235,6 +238,13 @@ class HttpEmbedder(Embedder):
         """How many requests may be in flight on this event loop by now."""
         return self._line().limiter.window.size
 
+    def forget_load(self) -> None:
+        """Find anew how many requests may be in flight on this event loop."""
+        self._line().limiter.window = self._window()
+
+    def _window(self) -> Window:
+        return Window(self._start, self.max_concurrency)
+
     @property
     def base_url(self) -> str:
         """Where requests go."""
@@ -242,6 +252,16 @@ class HttpEmbedder(Embedder):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.provider}:{self.model} at {bare(self._target.base_url)}>"
+
+    def _cuts(self) -> bool:
+        return getattr(self._codec, "cuts", True)
+
+    def _most_tokens(self, options: Options) -> int | None:
+        """As the limits say, else the catalogue; less what goes before every text."""
+        facts = self._target.facts
+        most = super()._most_tokens(options) or (facts.tokens if facts is not None else None)
+        prefix = facts.prefixes.get(options.input_type or "", "") if facts is not None else ""
+        return max(1, most - self.count_tokens(prefix)) if most is not None and prefix else most
 
     # --- one batch ---------------------------------------------------------------------------------------------------
 
@@ -277,7 +297,7 @@ class HttpEmbedder(Embedder):
                     continue
                 raise self._clean(error) from None
             if counted and reply.tokens is not None:
-                self._pace.correct(time.monotonic(), reply.tokens - tokens)
+                self._pace.correct(self._clock(), reply.tokens - tokens)
             return reply
 
     def _decoded(self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: Out | None) -> Reply:
@@ -343,7 +363,7 @@ class HttpEmbedder(Embedder):
         """Ask once what the server knows of itself (TEI's /info); a server that does not answer it is used as it is."""
         if self._probed:
             return
-        loop = _loop()
+        loop = this_loop()
         if loop in self._probing:
             await self._probing[loop].wait()  # a neighbour asks already; should it fail, every call finds out for itself
             return
@@ -375,7 +395,7 @@ class HttpEmbedder(Embedder):
             for stale in self._lines.values():
                 _abandon(stale, forked=True)
             self._reset()
-        loop = _loop()
+        loop = this_loop()
         line = self._lines.get(loop)
         return line if line is not None else self._opened(loop)
 
@@ -388,22 +408,18 @@ class HttpEmbedder(Embedder):
             if owner is not loop:
                 msg = "the session passed to connect() belongs to another event loop; give each loop its own, or let embedkit open one"
                 raise ConfigError(msg)
-        limiter = Limiter(Window(self._start, self.max_concurrency), self._pace, clock=time.monotonic, sleep=_pause)
+        limiter = Limiter(self._window(), self._pace, clock=self._clock, sleep=_pause)
         exchange = AiohttpExchange(self._http) if self._exchange is None else self._exchange
-        authorise = self._signer.on(exchange)
-        if self._hedge:
-            from ._hedge import Hedged
-
-            exchange = Hedged(exchange, self._hedge, clock=time.monotonic)
         self._lines[loop] = line = Transport(
-            exchange, authorise, limiter, self._retry,
+            exchange, self._signer.on(exchange), limiter, self._retry,
             name=(self.provider, self.model), observe=self.observe,
+            hedge=Hedge(self._hedge, clock=self._clock) if self._hedge else None, clock=self._clock,
         )  # fmt: skip
         return line
 
     async def aclose(self) -> None:
         """Close the sockets of this event loop. Called twice it does nothing; used again the embedder opens anew."""
-        line = self._lines.pop(_loop(), None)
+        line = self._lines.pop(this_loop(), None)
         if line is not None:
             await line.exchange.aclose()
 
@@ -478,7 +494,7 @@ def _shaped(
     return msgspec.structs.replace(whole, vectors=rows)
 
 
-def _loop() -> object:
+def this_loop() -> object:
     """What identifies the running event loop, asyncio or trio."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None:
@@ -498,6 +514,5 @@ async def _pause(seconds: float) -> None:
 
 
 def _abandon(line: Transport, *, forked: bool = False) -> None:
-    exchange = getattr(line.exchange, "inner", line.exchange)  # a hedged one holds the real one
-    if isinstance(exchange, AiohttpExchange):
-        exchange.abandon(forked=forked)
+    if isinstance(line.exchange, AiohttpExchange):
+        line.exchange.abandon(forked=forked)

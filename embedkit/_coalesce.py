@@ -1,40 +1,45 @@
 """Many small calls, few requests: calls that arrive while the connections are busy travel together in the next request.
 
-The first calls leave at once, one to a sender; what comes meanwhile lines up, by options, and whoever is free next takes all of it that
-fits. So an idle embedder adds no delay, and a busy one batches by itself; a longest wait is an offer on top. Every caller gets its own
-rows or its own error, and one that gives up harms nobody.
+The first calls leave at once; what comes meanwhile lines up, by options, and the next request takes all of it that fits. So an idle
+embedder adds no delay, and a busy one batches by itself; a longest wait is an offer on top. Every caller gets its own rows or its own
+error, one that gives up harms nobody, and a request for which nobody waits any more is cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ._embedder import option_key
-from ._types import Embeddings, Options, Usage
+from ._plan import Tray, measure, tightened
+from ._sift import raised
+from ._types import Embeddings, Limits, Options, Usage
 from ._wrap import Wrapped
-from .errors import EmbedkitError
+from .errors import DecodeError, EmbedkitError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._embedder import Embedder
 
 SMALL = 16  # most texts of a call that shares
-SENDERS = 8  # requests in flight for one set of options; more would leave nothing to share (measured: performance, 4.4)
-SHARED = 256  # most texts of a shared request where no limit is known
+TRIPS = 8  # requests in flight for one set of options; more would leave nothing to share (measured: performance, 4.4)
+SHARED = Limits(max_texts=256)  # of a shared request, where the embedder's own limits are wider
+CLOSED = "the embedder was closed before this call was answered"
 
 
 class Coalesced(Wrapped):
     """Lets concurrent small calls of `embed` and `embed_query` share requests. Large calls and streams go straight through.
 
-    A call that shared a request has `usage.tokens` None: nobody says whose they were.
+    A call that shared a request has `usage.tokens` None, since nobody says whose they were, and counts every request it had a part in.
+    A shared request runs in the context (contextvars) of one of its callers.
 
     Args:
         inner: the embedder that sends.
-        wait: longest time, in seconds, that a call waits for company; 0: none waits for it.
+        wait: longest time, in seconds, that a call waits for company; 0: none waits for it. A full request leaves at once.
     """
 
     def __init__(self, inner: Embedder, wait: float = 0.0) -> None:
@@ -43,28 +48,41 @@ class Coalesced(Wrapped):
         self._lines: dict[tuple[asyncio.AbstractEventLoop, bytes], _Line] = {}
 
     async def _embed(self, rows: list[str], options: Options, *, skip: bool, workers: int) -> Embeddings:
-        if not 0 < len(rows) <= min(SMALL, self.limits.max_texts or SMALL):
+        loop = _running() if self._shares(rows) else None
+        if loop is None:
             return await self.inner._embed(rows, options, skip=skip, workers=workers)  # noqa: SLF001 (the same house)
+        limits, count = self._known_limits(), self.count_tokens
+        tokens, size = map(sum, zip(*(measure(row, limits, count) for row in rows), strict=True))
+        call = _Call(rows, (tokens, size, len(rows)), loop.create_future(), skip=skip)
+        self._line(loop, options).join(call)
         try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # another kind of loop: each call goes alone
-            return await self.inner._embed(rows, options, skip=skip, workers=workers)  # noqa: SLF001
-        key = (loop, option_key(options))
-        line = self._lines.get(key)
-        if line is None:
-            self._lines = {each: line for each, line in self._lines.items() if line.senders and not each[0].is_closed()}
-            line = self._lines[key] = _Line(self.inner, options, self._wait)
-        call = _Call(rows, loop.create_future(), skip=skip)
-        line.join(call)
-        return await call.found
+            return await call.found
+        except asyncio.CancelledError:
+            await call.leave()
+            raise
+        finally:
+            del call  # else an error and the frame it came through would keep each other
 
     async def _embed_part(self, rows: list[str], options: Options, *, skip: bool) -> Embeddings:
         return await self.inner._embed_part(rows, options, skip=skip)  # noqa: SLF001
 
+    def _shares(self, rows: list[str]) -> bool:
+        return 0 < len(rows) <= min(SMALL, self.limits.max_texts or SMALL) and (self.accepts_empty or "" not in rows)
+
+    def _line(self, loop: asyncio.AbstractEventLoop, options: Options) -> _Line:
+        key = (loop, option_key(options))
+        line = self._lines.get(key)
+        if line is None:
+            for dead in [each for each in list(self._lines) if each[0].is_closed()]:
+                self._lines.pop(dead, None)
+            forget = self._lines.pop
+            line = self._lines[key] = _Line(self.inner, options, self._wait, loop, lambda: forget(key, None))
+        return line
+
     async def aclose(self) -> None:
-        """Give up what has not been sent, and close the inner embedder."""
-        loop = asyncio.get_running_loop()
-        for line in [line for (owner, _), line in self._lines.items() if owner is loop]:
+        """Give up what has not been answered, and close the inner embedder."""
+        loop = _running()
+        for line in [line for (owner, _), line in list(self._lines.items()) if owner is loop]:
             await line.aclose()
         await super().aclose()
 
@@ -72,125 +90,187 @@ class Coalesced(Wrapped):
         return {**self.__dict__, "_lines": {}}
 
 
+def _running() -> asyncio.AbstractEventLoop | None:
+    """The running loop of asyncio; None on another kind of loop, where each call goes alone."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 class _Call:
     """One caller's texts, and where it waits for what becomes of them."""
 
-    __slots__ = ("found", "rows", "skip")
+    __slots__ = ("alone", "found", "rows", "size", "skip", "trip")
 
-    def __init__(self, rows: list[str], found: asyncio.Future[Embeddings], *, skip: bool) -> None:
+    def __init__(self, rows: list[str], size: tuple[int, int, int], found: asyncio.Future[Embeddings], *, skip: bool) -> None:
         self.rows = rows
+        self.size = size  # tokens, bytes, texts
         self.found = found
         self.skip = skip
+        self.alone = False  # the request that it shared failed, maybe for another's text
+        self.trip: _Trip | None = None
+
+    def settle(self, found: Embeddings | BaseException) -> None:
+        if self.found.done():
+            return
+        if isinstance(found, BaseException):
+            self.found.set_exception(found)
+            self.found.exception()  # seen: a caller that is cancelled just now will not ask
+        else:
+            self.found.set_result(found)
+
+    async def leave(self) -> None:
+        """The caller gave up. Where nobody else waits for the request, it ends."""
+        if self.trip is not None:
+            self.trip.waiting -= 1
+            if not self.trip.waiting:
+                await _ended({self.trip.task})
+
+
+class _Trip:
+    """A request on its way, and how many callers wait for it."""
+
+    __slots__ = ("task", "waiting")
+
+    def __init__(self, task: asyncio.Task[Any], calls: list[_Call]) -> None:
+        self.task = task
+        self.waiting = len(calls)
+        for call in calls:
+            call.trip = self
 
 
 class _Line:
-    """The calls that wait on one event loop under the same options, and the tasks that send them."""
+    """The calls that wait on one event loop under the same options, and the requests on their way."""
 
-    def __init__(self, inner: Embedder, options: Options, wait: float) -> None:
-        self.senders: set[asyncio.Task[None]] = set()
+    def __init__(
+        self, inner: Embedder, options: Options, wait: float, loop: asyncio.AbstractEventLoop, forget: Callable[[], object]
+    ) -> None:
         self._inner = inner
         self._options = options
         self._wait = wait
+        self._loop = loop
+        self._forget = forget
         self._calls: deque[_Call] = deque()
+        self._texts = 0  # of the calls that wait
+        self._timer: asyncio.TimerHandle | None = None  # there while those who wait may wait on
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def join(self, call: _Call) -> None:
         self._calls.append(call)
-        if len(self.senders) < min(SENDERS, self._inner.max_concurrency):
-            task = asyncio.get_running_loop().create_task(self._send())
-            self.senders.add(task)
-            task.add_done_callback(self.senders.discard)
+        self._texts += len(call.rows)
+        if not self._wait or self._texts >= (self._limits().max_texts or 0):
+            self._depart()
+        elif len(self._calls) == 1:
+            self._timer = self._loop.call_later(self._wait, self._depart)
 
     async def aclose(self) -> None:
-        senders = list(self.senders)
-        for task in senders:
-            task.cancel()
-        await asyncio.gather(*senders, return_exceptions=True)
+        while self._calls:
+            self._calls.popleft().settle(RuntimeError(CLOSED))
+        self._ripe()
+        await _ended(set(self._tasks))
+        self._forget()
 
-    async def _send(self) -> None:
-        taken: list[_Call] = []
+    def _limits(self) -> Limits:
+        return tightened(self._inner._known_limits(), SHARED)  # noqa: SLF001 (the same house)
+
+    def _ripe(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _depart(self) -> None:
+        """One more request may leave, if it is not one too many. What it takes is settled when it runs: until then more may join."""
+        self._ripe()
+        if len(self._tasks) < min(TRIPS, self._inner.max_concurrency):
+            task = self._loop.create_task(self._travel())
+            self._tasks.add(task)
+            task.add_done_callback(self._back)
+
+    def _back(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._calls and self._timer is None:
+            self._depart()
+        elif not self._calls and not self._tasks:
+            self._forget()
+
+    async def _travel(self) -> None:
+        calls = self._take()
+        task = asyncio.current_task()
+        if not calls or task is None:
+            return
+        _Trip(task, calls)
+        if self._calls:
+            self._depart()  # what did not fit
         try:
-            if self._wait:
-                await asyncio.sleep(self._wait)
-            while taken := self._take():
-                try:
-                    result = await self._inner._embed(  # noqa: SLF001 (the same house)
-                        [row for call in taken for row in call.rows],
-                        self._options,
-                        skip=True,
-                        workers=self._inner.max_concurrency,
-                    )
-                except Exception as error:  # noqa: BLE001 (it is raised in every caller)
-                    _share_failure(taken, error)
-                else:
-                    _share(taken, result)
+            texts = [row for call in calls for row in call.rows]
+            result = await self._inner._embed(texts, self._options, skip=True, workers=self._inner.max_concurrency)  # noqa: SLF001
         except asyncio.CancelledError:
-            for call in (*taken, *self._calls):
-                _settle(call, RuntimeError("the embedder was closed before this call was sent or answered"))
-            self._calls.clear()
+            for call in calls:
+                call.settle(RuntimeError(CLOSED))
             raise
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (it is raised in the callers)
+            if len(calls) > 1 and _may_be_anothers(error):
+                self._part(calls)
+            else:
+                _share_failure(calls, error)
+        else:
+            _share(calls, result)
 
     def _take(self) -> list[_Call]:
-        """The calls of the next request, first come first; those given up meanwhile are left out."""
-        most = self._inner.limits.max_texts or SHARED
+        """The calls of the next request, first come first, as many as fit; those given up meanwhile are left out."""
+        tray = Tray(self._limits())
         taken: list[_Call] = []
-        while self._calls and (self._calls[0].found.done() or most >= len(self._calls[0].rows)):
+        while self._calls and tray.takes(*self._calls[0].size) and not (taken and (taken[0].alone or self._calls[0].alone)):
             call = self._calls.popleft()
+            self._texts -= len(call.rows)
             if not call.found.done():
-                most -= len(call.rows)
+                tray.add(*call.size)
                 taken.append(call)
         return taken
+
+    def _part(self, calls: list[_Call]) -> None:
+        """Each of these again, in a request of its own."""
+        for call in reversed(calls):
+            call.alone, call.trip = True, None
+            self._calls.appendleft(call)
+            self._texts += len(call.rows)
+
+
+async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
+    import anyio
+
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait(tasks)
+
+
+def _may_be_anothers(error: BaseException) -> bool:
+    """Whether it may be about one text that it does not name: a reply that breaks the contract, an exception that is not ours."""
+    return isinstance(error, DecodeError) or (isinstance(error, Exception) and not isinstance(error, EmbedkitError))
 
 
 def _share(calls: list[_Call], result: Embeddings) -> None:
     """To every caller its own rows, and the errors of its own rows."""
-    usage = result.usage if len(calls) == 1 else Usage(None, result.usage.requests)
     start = 0
     for call in calls:
         stop = start + len(call.rows)
-        own = (
-            result
-            if len(calls) == 1
-            else msgspec.structs.replace(result, vectors=result.vectors[start:stop].copy(), usage=usage, failures={})
-        )
-        if result.failures:
-            failures = {row - start: _of(error, row - start) for row, error in result.failures.items() if start <= row < stop}
-            own = msgspec.structs.replace(own, failures=failures)
-            if failures and not call.skip:
-                _settle(call, _raised(own))
-        _settle(call, own)
+        own = result if len(calls) == 1 else _cut(result, start, stop)
+        call.settle(raised(own) if own.failures and not call.skip else own)
         start = stop
 
 
-def _share_failure(calls: list[_Call], error: Exception) -> None:
-    for call in calls:
-        mine = error
-        if isinstance(error, EmbedkitError) and len(calls) > 1:
-            mine = _of(error)
-            mine.partial = None
-        _settle(call, mine)
-
-
-def _raised(own: Embeddings) -> EmbedkitError:
-    """What `on_error="raise"` raises for these failures: the first, with all the rows that share its reason."""
-    first = next(iter(own.failures.values()))
-    error = _of(
-        first, *(row for row, other in own.failures.items() if type(other) is type(first) and other.message == first.message)
+def _cut(result: Embeddings, start: int, stop: int) -> Embeddings:
+    return msgspec.structs.replace(
+        result,
+        vectors=result.vectors[start:stop].copy(),  # a view would keep everyone's rows
+        usage=Usage(None, result.usage.requests),
+        failures={row - start: error.at(row - start) for row, error in result.failures.items() if start <= row < stop},
     )
-    if len(own.failures) < len(own):
-        error.partial = msgspec.structs.replace(own, failures={})
-    return error
 
 
-def _of(error: EmbedkitError, *rows: int) -> EmbedkitError:
-    mine = copy.copy(error).with_traceback(None)
-    mine.rows = rows
-    return mine
-
-
-def _settle(call: _Call, found: Embeddings | BaseException) -> None:
-    if call.found.done():
-        return
-    if isinstance(found, BaseException):
-        call.found.set_exception(found)
-    else:
-        call.found.set_result(found)
+def _share_failure(calls: list[_Call], error: BaseException) -> None:
+    for call in calls:
+        call.settle(error.at() if len(calls) > 1 and isinstance(error, EmbedkitError) else error)

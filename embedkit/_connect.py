@@ -115,10 +115,11 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
             saves; `{"accept-encoding": "identity"}` asks for none.
         count_tokens: tokens of a text, for planning (`embedkit.tokens` has ready ones); None: estimated from its length.
         long_text: "mean" cuts texts that are too long for the model into pieces, and averages their vectors by tokens, made unit length.
+            A call that says `truncate` means that instead.
         coalesce: True lets concurrent small calls share requests: those that come while the connections are busy travel together.
             A number: also wait up to so many seconds for company.
-        hedge: True sends a request that is late beyond 95 % of the others a second time, for at most 5 % of them, and takes the
-            first answer. A number: that share instead of 0.05.
+        hedge: True sends a request that is late beyond nearly all others a second time, for at most 5 % of them, and takes the
+            first good answer. A number: that share instead of 0.05.
         observe: called with each frozen event.
         exchange: what carries requests instead of aiohttp (`embedkit.testing.FakeExchange`).
         **parameters: what only this host takes (`api_version` for Azure …); an unknown one is a TypeError that lists them.
@@ -175,7 +176,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
 
 
 def _several(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
 
 
 def _pooled(given: dict[str, Any]) -> Embedder:
@@ -200,14 +201,14 @@ def _pooled(given: dict[str, Any]) -> Embedder:
     return Pool(cast("list[HttpEmbedder]", members), retry=retry)
 
 
-def _wrapped(embedder: Embedder, long_text: str | None, coalesce: bool | float) -> Embedder:
-    if long_text is not None:
-        if long_text != "mean":
-            msg = f"long_text={long_text!r}: it is 'mean' or None; to cut long texts off pass truncate='end'"
-            raise ConfigError(msg)
-        from ._long import LongTexts
-
-        embedder = LongTexts(embedder)
+def _wrapped(embedder: Embedder, long_text: Literal["mean"] | None, coalesce: bool | float) -> Embedder:
+    if long_text not in (None, "mean"):
+        msg = f"long_text={long_text!r}: it is 'mean' or None; to cut long texts off pass truncate='end'"
+        raise ConfigError(msg)
+    if long_text is not None and embedder.options.truncate is not None:
+        msg = f"long_text='mean' and truncate={embedder.options.truncate!r} contradict each other: pass one of them"
+        raise ConfigError(msg)
+    embedder.long_text = long_text
     if coalesce is not False:
         if not isinstance(coalesce, (bool, int, float)) or not 0 <= coalesce < math.inf:
             msg = f"coalesce={coalesce!r}: True, False, or the longest wait in seconds"

@@ -108,6 +108,12 @@ class Board:
             self._settle(reply)
             self.done[part] = b"\1" * (part.stop - part.start)
             return
+        try:
+            await self._refused(part, refused, late)
+        finally:
+            del refused  # it knows this frame, and so would keep the matrix alive
+
+    async def _refused(self, part: slice, refused: EmbedkitError, late: int) -> None:
         if isinstance(refused, TooLargeError):
             await self._shrink(part, refused)
         elif isinstance(refused, InvalidInputError):
@@ -203,8 +209,7 @@ class Board:
             error.rows = tuple(rows)
             self._stop(len(rows), error)
         for row in rows:
-            self.failures[row] = mine = copy.copy(error)
-            mine.rows = (row,)
+            self.failures[row] = mine = error.at(row)
             self._on_failure(1, mine)
 
     def _stop(self, texts: int, error: EmbedkitError) -> NoReturn:

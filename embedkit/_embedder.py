@@ -8,14 +8,15 @@ needs no `super().__init__()`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from ._dispatch import Board
 from ._events import BatchDone, BatchFailed, BatchSplit, Event, notify
+from ._long import Knife, fitted
 from ._plan import estimate, plan, tightened
-from ._sift import OPTIONS, Sift, blank, checked, empty, listed
+from ._sift import OPTIONS, Sift, blank, checked, empty, listed, raised
 from ._stream import Stream
 from ._transport import Tally
 from ._types import DType, Embeddings, InputType, Limits, OnError, Options, Reply, Truncate, Usage
@@ -46,6 +47,7 @@ class Embedder(ABC):
         count_tokens: tokens of a text, for planning; an estimate unless replaced.
         observe: called with each frozen event; what it raises is logged.
         price: US dollars per million tokens, for `usage.cost`.
+        long_text: "mean" cuts texts that are too long into pieces and averages their vectors, where a call says nothing of `truncate`.
     """
 
     provider: str = ""
@@ -57,6 +59,7 @@ class Embedder(ABC):
     count_tokens: Callable[[str], int] = staticmethod(estimate)
     observe: Callable[[Event], object] | None = None
     price: float | None = None
+    long_text: Literal["mean"] | None = None
     _start: int | None = None  # requests in flight before the first good answer; None: as many as later
 
     @abstractmethod
@@ -166,10 +169,35 @@ class Embedder(ABC):
         if not rows:
             return Embeddings(empty(0, 0, options.dtype), self.model, Usage(0, 0), dtype=options.dtype)
         try:
-            return await self._settled(rows, options, skip=skip, workers=workers)
+            how = self._shortens(options)
+            if how is None:
+                return await self._settled(rows, options, skip=skip, workers=workers)
+            options = msgspec.structs.replace(options, truncate=None)
+            knife = Knife(how, self._most_tokens(options), self.count_tokens)
+            made = await fitted(rows, lambda pieces: self._settled(pieces, options, skip=True, workers=workers), knife)
+            if made.failures and not skip:
+                raise raised(made)
         except EmbedkitError as error:
             self._sign(error)
             raise
+        return made
+
+    def _shortens(self, options: Options) -> Literal["mean", "end"] | None:
+        """What is done on the client about texts that are too long; what a call says of `truncate` wins."""
+        if options.truncate is not None:
+            return "end" if options.truncate == "end" and not self._cuts() else None
+        if self.long_text is not None and options.dtype != "float32":
+            msg = f"long_text={self.long_text!r} averages float32 vectors; dtype={options.dtype!r} has no mean"
+            raise ConfigError(msg)
+        return self.long_text
+
+    def _cuts(self) -> bool:
+        """Whether `embed_batch` itself can do `truncate="end"`."""
+        return True
+
+    def _most_tokens(self, options: Options) -> int | None:  # noqa: ARG002 (what goes before a text depends on them)
+        """Tokens that one text may have."""
+        return self._known_limits().max_text_tokens
 
     async def _embed_part(self, rows: list[str], options: Options, *, skip: bool) -> Embeddings:
         """One part of a stream, which has the workers."""

@@ -23,7 +23,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestSent(Event, frozen=True, kw_only=True):
-    """An attempt leaves; the first has number 1."""
+    """An attempt leaves; the first has number 1. One that is late and sent twice (`hedge`) leaves twice under its number."""
 
     texts: int
     attempt: int

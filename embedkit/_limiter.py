@@ -58,6 +58,14 @@ class Limiter:
         self.flying += 1
         return slept
 
+    def spare(self, tokens: int = 0) -> bool:
+        """Whether one more request may go at once, beside the window but within the pace; then it is counted."""
+        now = self._clock()
+        if self.pace.reserve(now, tokens) <= 0:
+            return True
+        self.pace.refund(now, tokens)
+        return False
+
     def _once_more(self, tokens: int) -> float:
         """Nothing more to wait for, unless a pause came meanwhile: then everyone gets in line again for its end."""
         now = self._clock()

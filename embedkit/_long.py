@@ -1,29 +1,31 @@
-"""Texts longer than the model takes: cut into pieces, embedded piece by piece, and their vectors averaged.
+"""Texts longer than the model takes: cut into pieces whose vectors are averaged ("mean"), or cut off ("end") where the provider cannot.
 
-The mean is weighted by the tokens of the pieces and made unit length again. Pieces end between words where there are words. Token
-counts may be estimates: a piece that the provider still finds too long is cut once more.
+The mean is weighted by the tokens of the pieces and made unit length. Pieces end between words where there are words. Token counts may
+be estimates: what the provider still finds too long is cut again, and "end" leaves whole whatever the provider takes.
 """
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
-from ._sift import blank
-from ._types import Embeddings, Options, Usage
-from ._wrap import Wrapped
+from ._sift import blank, empty
+from ._types import Embeddings, Usage
 from .codec import normalise
-from .errors import ConfigError, EmbedkitError, TooLongError
+from .errors import EmbedkitError, TooLargeError, TooLongError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-TRIES = 4  # how often a piece is cut again because the provider finds it too long: a sixteenth of what was planned
+    Count = Callable[[str], int]
+
+N = TypeVar("N", int, float)
+TRIES = 6  # how often pieces are halved because the provider finds them too long
+SURE = 2  # times the limit, by its count: such a text is too long, however rough the count
 
 
-def pieces(text: str, most: int, count_tokens: Callable[[str], int]) -> list[str]:
+def pieces(text: str, most: int, count_tokens: Count) -> list[str]:
     """The text in pieces of at most `most` tokens each, which together are the text. Each ends after white space if it can."""
     found: list[str] = []
     start = 0
@@ -34,7 +36,12 @@ def pieces(text: str, most: int, count_tokens: Callable[[str], int]) -> list[str
     return found
 
 
-def _end(text: str, start: int, most: int, count_tokens: Callable[[str], int]) -> int:
+def head(text: str, most: int, count_tokens: Count) -> str:
+    """The first of these pieces."""
+    return text[: _end(text, 0, most, count_tokens)]
+
+
+def _end(text: str, start: int, most: int, count_tokens: Count) -> int:
     """Where the longest piece from `start` ends that keeps within `most`; never before one character."""
     good, step = start + 1, max(1, most)
     while good < len(text):  # gallop, then halve: a long text is not counted whole for every piece
@@ -51,95 +58,113 @@ def _end(text: str, start: int, most: int, count_tokens: Callable[[str], int]) -
     return space if space > start + (good - start) // 2 else good
 
 
-class LongTexts(Wrapped):
-    """Embeds texts of any length (`long_text="mean"`)."""
+class Knife(msgspec.Struct, frozen=True):
+    """How texts are cut.
 
-    async def _embed(self, rows: list[str], options: Options, *, skip: bool, workers: int) -> Embeddings:
-        if options.dtype != "float32":
-            msg = f"long_text='mean' averages float32 vectors; dtype={options.dtype!r} has no mean"
-            raise ConfigError(msg)
-        most, count = self.limits.max_text_tokens, self.count_tokens
-        parts = [[text] if most is None or _short(text, most, count) else pieces(text, most, count) for text in rows]
-        result = await self._averaged(parts, options, workers, TRIES)
-        return result if skip or not result.failures else _raise(result)
+    Attributes:
+        how: "mean" keeps all the pieces of a text, "end" the first.
+        most: tokens that a text may have, as `count_tokens` counts; None: only the provider knows.
+        count_tokens: tokens of a text.
+    """
 
-    async def _averaged(self, parts: list[list[str]], options: Options, workers: int, tries: int) -> Embeddings:
-        """Row i is the mean of the vectors of parts[i]."""
-        flat = (
-            [piece for each in parts for piece in each]
-            if any(len(each) != 1 for each in parts)
-            else [each[0] for each in parts]
-        )
-        made = await self.inner._embed(flat, options, skip=True, workers=workers)  # noqa: SLF001 (the same house)
-        result = self._joined(parts, made)
-        again = [row for row, error in result.failures.items() if isinstance(error, TooLongError)] if tries else []
-        if not again:
-            return result
-        finer = [[half for piece in parts[row] for half in _cut(piece)] for row in again]
-        return _mended(result, again, await self._averaged(finer, options, workers, tries - 1))
+    how: Literal["mean", "end"]
+    most: int | None
+    count_tokens: Count
 
-    def _joined(self, parts: list[list[str]], made: Embeddings) -> Embeddings:
-        import numpy as np
+    def first(self, text: str) -> list[str]:
+        """What to try first. A text that may not be too long is left whole where cutting it would lose something."""
+        if self.most is None or self._fits(text):
+            return [text]
+        if self.how == "mean":
+            return pieces(text, self.most, self.count_tokens)
+        return [head(text, SURE * self.most, self.count_tokens)]
 
-        if len(parts) == len(made):
-            return made  # every text in one piece
-        starts = np.concatenate(([0], np.cumsum([len(each) for each in parts])))
-        vectors = made.vectors[starts[:-1]]  # the first piece of each: all there is of most
-        failures: dict[int, EmbedkitError] = {}
-        for place, error in made.failures.items():
-            row = int(np.searchsorted(starts, place, "right")) - 1
-            failures.setdefault(row, _of(error, row))
-        several = [row for row, each in enumerate(parts) if len(each) > 1]
+    def finer(self, piece: str) -> list[str]:
+        """What to try when the provider finds a piece too long: what ought to fit, else halves."""
+        if self.most is not None and not self._fits(piece):  # only "end" has left such a text whole
+            return [head(piece, self.most, self.count_tokens)]
+        middle = len(piece) // 2
+        return [piece[:middle] or piece, piece[middle:]][: 2 if self.how == "mean" and middle else 1]
+
+    def _fits(self, text: str) -> bool:
+        # No character has more than four tokens, nor a text eight of its own.
+        return self.most is None or 4 * len(text) + 8 <= self.most or self.count_tokens(text) <= self.most
+
+
+async def fitted(texts: Sequence[str], embed: Callable[[list[str]], Awaitable[Embeddings]], knife: Knife) -> Embeddings:
+    """The embeddings of texts of any length: row i belongs to texts[i].
+
+    `embed` gives those of pieces, all of them at once, and marks what it cannot embed in `failures`, as the result does.
+    """
+    todo = list(range(len(texts)))
+    parts = [knife.first(text) for text in texts]
+    known: Embeddings | None = None
+    tries = 0
+    while True:
+        now = [parts[row] for row in todo]
+        try:
+            made = await embed([piece for each in now for piece in each])
+        except EmbedkitError as error:
+            error.rows = tuple(sorted({todo[place] for place in _places(now, error.rows)}))
+            if error.partial is not None:
+                known = _mended(known, todo, _joined(now, error.partial, knife.count_tokens))
+            error.partial = known
+            raise
+        known = _mended(known, todo, _joined(now, made, knife.count_tokens))
+        todo = [row for row in todo if isinstance(known.failures.get(row), (TooLongError, TooLargeError))]
+        if not todo or tries == TRIES:
+            return known
+        tries += 1
+        for row in todo:
+            parts[row] = [half for piece in parts[row] for half in knife.finer(piece)]
+
+
+def _places(parts: list[list[str]], numbers: Iterable[int]) -> list[int]:
+    """Which text each of the pieces with these numbers belongs to."""
+    owners = [place for place, each in enumerate(parts) for _ in each]
+    return [owners[number] for number in numbers]
+
+
+def _joined(parts: list[list[str]], made: Embeddings, count_tokens: Count) -> Embeddings:
+    """Row i is the mean of the vectors of parts[i]."""
+    if len(parts) == len(made):
+        return made  # every text in one piece
+    import numpy as np
+
+    starts = np.concatenate(([0], np.cumsum([len(each) for each in parts])))
+    vectors = made.vectors[starts[:-1]]  # the first piece of each: all there is of most
+    several = [row for row, each in enumerate(parts) if len(each) > 1]
+    with np.errstate(all="ignore"):  # a piece without a vector is NaN, and so is what it is part of
         for row in several:
-            weights = np.array([max(1, self.count_tokens(piece)) for piece in parts[row]], np.float32)
+            weights = np.array([max(1, count_tokens(piece)) for piece in parts[row]], np.float32)
             vectors[row] = weights @ made.vectors[starts[row] : starts[row + 1]]
         means = vectors[several]
         normalise(means)
-        vectors[several] = means
-        vectors[list(failures)] = blank(vectors)
-        return msgspec.structs.replace(made, vectors=vectors, failures=failures)
+    vectors[several] = means
+    failures: dict[int, EmbedkitError] = {}
+    for row, error in zip(_places(parts, made.failures), made.failures.values(), strict=True):
+        failures.setdefault(row, error.at(row))
+    vectors[list(failures)] = blank(vectors)
+    return msgspec.structs.replace(made, vectors=vectors, failures=failures)
 
 
-def _mended(result: Embeddings, rows: list[int], better: Embeddings) -> Embeddings:
-    """The result, with these rows made anew."""
-    vectors = result.vectors
-    if better.vectors.shape[1] == vectors.shape[1]:
-        vectors[rows] = better.vectors
-    elif len(rows) == len(vectors):
-        vectors = better.vectors  # nothing was embedded before, so the width was not known
-    failures = {row: error for row, error in result.failures.items() if row not in rows}
-    failures |= {rows[place]: _of(error, rows[place]) for place, error in better.failures.items()}
-    old, new = result.usage, better.usage
-    usage = Usage(
-        None if old.tokens is None or new.tokens is None else old.tokens + new.tokens,
-        old.requests + new.requests,
-        None if old.cost is None or new.cost is None else old.cost + new.cost,
-    )
-    return msgspec.structs.replace(
-        result, vectors=vectors, failures=dict(sorted(failures.items())), usage=usage, model=better.model or result.model
-    )
+def _mended(known: Embeddings | None, rows: list[int], found: Embeddings) -> Embeddings:
+    """What is known, with these rows made anew."""
+    if known is None:
+        return found
+    vectors = known.vectors
+    if not vectors.shape[1]:  # nothing had been embedded, so the width was not known
+        vectors = empty(len(known), found.vectors.shape[1], known.dtype)
+    if found.vectors.shape[1]:
+        vectors[rows] = found.vectors
+    again = set(rows)
+    failures = {row: error for row, error in known.failures.items() if row not in again}
+    failures |= {rows[place]: error.at(rows[place]) for place, error in found.failures.items()}
+    old, new = known.usage, found.usage
+    usage = Usage(_sum(old.tokens, new.tokens), old.requests + new.requests, _sum(old.cost, new.cost))
+    model = found.model or known.model
+    return msgspec.structs.replace(known, vectors=vectors, failures=dict(sorted(failures.items())), usage=usage, model=model)
 
 
-def _raise(result: Embeddings) -> Embeddings:
-    first = next(iter(result.failures.values()))
-    error = _of(first, *(row for row, each in result.failures.items() if type(each) is type(first)))
-    if len(result.failures) < len(result):
-        error.partial = msgspec.structs.replace(result, failures={})
-    raise error
-
-
-def _of(error: EmbedkitError, *rows: int) -> EmbedkitError:
-    mine = copy.copy(error)
-    mine.rows = rows
-    return mine
-
-
-def _short(text: str, most: int, count_tokens: Callable[[str], int]) -> bool:
-    return (
-        4 * len(text) + 8 <= most or count_tokens(text) <= most
-    )  # no character has more than four tokens, nor a text eight of its own
-
-
-def _cut(text: str) -> list[str]:
-    middle = len(text) // 2
-    return [text[:middle], text[middle:]] if middle else [text]
+def _sum(one: N | None, other: N | None) -> N | None:
+    return None if one is None or other is None else one + other

@@ -61,18 +61,18 @@ class Tray:
         self.limits = limits
         self.count = self.tokens = self.size = 0
 
-    def takes(self, tokens: int, size: int) -> bool:
-        """True while the next text fits; always true for the first."""
+    def takes(self, tokens: int, size: int, texts: int = 1) -> bool:
+        """True while the next text (or texts) fits; always true for the first."""
         limits = self.limits
         return self.count == 0 or (
-            (limits.max_texts is None or self.count < limits.max_texts)
+            (limits.max_texts is None or self.count + texts <= limits.max_texts)
             and (limits.max_tokens is None or self.tokens + tokens <= limits.max_tokens)
             and (limits.max_bytes is None or self.size + size <= limits.max_bytes)
         )
 
-    def add(self, tokens: int, size: int) -> None:
-        """Put one text in."""
-        self.count += 1
+    def add(self, tokens: int, size: int, texts: int = 1) -> None:
+        """Put one text (or several) in."""
+        self.count += texts
         self.tokens += tokens
         self.size += size
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from contextlib import suppress
 from operator import index
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ._plan import plain, shown
-from ._types import DType, Options, array_of
+from ._types import DType, Embeddings, Options, array_of
 from .errors import ConfigError, EmbedkitError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ class Sift:
         """The caller's row → its own error, those found before sending included, in order."""
         if self._places is None or not (failures or self.failures):
             return dict(sorted(failures.items()))
-        found = {row: _of(failures[place], row) for row, place in enumerate(self._places.tolist()) if place in failures}
+        found = {row: failures[place].at(row) for row, place in enumerate(self._places.tolist()) if place in failures}
         return dict(sorted({**self.failures, **found}.items()))
 
     def expand(self, matrix: NDArray[Any]) -> NDArray[Any]:
@@ -135,10 +134,14 @@ class Sift:
         return matrix
 
 
-def _of(error: EmbedkitError, row: int) -> EmbedkitError:
-    mine = copy.copy(error)
-    mine.rows = (row,)
-    return mine
+def raised(result: Embeddings) -> EmbedkitError:
+    """What `on_error="raise"` raises for a result with failures: the first, about all the rows that share its reason."""
+    first = next(iter(result.failures.values()))
+    alike = (row for row, each in result.failures.items() if (type(each), each.message) == (type(first), first.message))
+    error = first.at(*alike)
+    if len(result.failures) < len(result):
+        error.partial = msgspec.structs.replace(result, failures={})
+    return error
 
 
 def blank(rows: NDArray[Any]) -> float:

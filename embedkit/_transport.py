@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ._events import Event
+    from ._hedge import Hedge
     from ._limiter import Limiter
     from ._types import Request, Response
 
@@ -80,6 +81,7 @@ class Transport:
         *,
         name: tuple[str, str] = ("", ""),
         observe: Callable[[Event], object] | None = None,
+        hedge: Hedge | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = _sleep,
         jitter: Callable[[], float] = random.random,
@@ -90,6 +92,7 @@ class Transport:
         self._authorise = authorise
         self._provider, self._model = name
         self._observe = observe
+        self._hedge = hedge
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
@@ -122,8 +125,7 @@ class Transport:
             job.tally.requests += 1
             sent, busy = self._clock(), self.limiter.flying
             try:
-                response = await (self.exchange(signed) if job.number == 1 else self._within(job.spent, signed))
-                job.tally.requests += response.requests - 1
+                response = await (self._exchanged(signed, job) if job.number == 1 else self._within(signed, job))
                 self.limiter.heed(response.headers)
                 result = job.receive(response)
             except EmbedkitError as error:
@@ -155,14 +157,28 @@ class Transport:
         job.number = made + 1
         return wait
 
-    async def _within(self, spent: float, request: Request) -> Response:
+    async def _exchanged(self, signed: Request, job: _Job[T]) -> Response:
+        if self._hedge is None:
+            return await self.exchange(signed)
+        return await self._hedge(lambda: self.exchange(signed), len(signed.body), lambda: self._again(job))
+
+    def _again(self, job: _Job[T]) -> bool:
+        """Whether a late request may be sent a second time beside the first; then it counts as sent."""
+        if not self.limiter.spare(job.tokens):
+            return False
+        job.tally.requests += 1
+        if self._observe is not None:
+            self._tell(self._observe, 0.0, job)
+        return True
+
+    async def _within(self, signed: Request, job: _Job[T]) -> Response:
         """A later attempt, cut off at the deadline."""
         import anyio
 
         if self.policy.deadline is None:
-            return await self.exchange(request)
-        with anyio.move_on_after(max(0.0, self.policy.deadline - spent)):
-            return await self.exchange(request)
+            return await self._exchanged(signed, job)
+        with anyio.move_on_after(max(0.0, self.policy.deadline - job.spent)):
+            return await self._exchanged(signed, job)
         msg = f"no response within the deadline of {self.policy.deadline:g} s for one request with its retries"
         raise TransportTimeoutError(msg, retryable=False)
 

@@ -36,15 +36,11 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Response(msgspec.Struct, frozen=True):
-    """What came back. Look headers up by their lower-case name; `body` is any bytes-like buffer.
-
-    `requests` is how many requests it took: two where a late one was sent again.
-    """
+    """What came back. Look headers up by their lower-case name; `body` is any bytes-like buffer."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes | bytearray | memoryview
-    requests: int = 1
 
     def __repr__(self) -> str:
         return f"Response({self.status}, {len(self.body)} bytes)"

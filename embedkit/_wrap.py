@@ -9,7 +9,7 @@ from ._embedder import Embedder
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._types import Embeddings, Options
+    from ._types import Embeddings, Limits, Options
 
 SHOWN = (
     "accepts_empty", "base_url", "borrowed", "count_tokens", "limits", "max_concurrency", "model", "observe", "options", "price",
@@ -30,6 +30,9 @@ class Wrapped(Embedder):
     async def aclose(self) -> None:
         """Close the inner embedder."""
         await self.inner.aclose()
+
+    def _known_limits(self) -> Limits:
+        return self.inner._known_limits()  # noqa: SLF001 (the same house)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.inner!r}>"

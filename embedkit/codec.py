@@ -30,8 +30,9 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what a
 class Codec(Protocol):
     """What the engine needs of a dialect. Pure: no clock, no socket, no state that changes.
 
-    Two facts may stand beside them: `sends_dimensions` (True where left out) and `sends_dtypes` (only float32 where left out) say
-    what the API honours itself. What it does not, the engine does on the client, and the codec's options come without it.
+    Three facts may stand beside them: `sends_dimensions` (True where left out), `sends_dtypes` (only float32 where left out) and
+    `cuts` (`truncate="end"`; True where left out) say what the API honours itself. What it does not, the engine does on the client,
+    and the codec's options come without it.
 
     Two more functions may be there. `probe() -> Request | None`: something to ask once before the first batch. `learn(response) -> Codec`:
     a codec that knows more after this response (a refused encoding, a cap); the engine then uses that one.

@@ -16,15 +16,17 @@ EmbedkitError                 the root: `except EmbedkitError` catches everythin
     └── ServerError           the provider failed
 
 Only primitives live here; reading a reply is the business of `codec`. No error ever holds a key, and all of them pickle
-(`partial` stays behind: it can be gigabytes).
+(`partial` stays behind: it can be gigabytes), and copies, without their traceback.
 """
 
 from __future__ import annotations
 
+import copy
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
+    from typing import Any, Self
 
 __all__ = [
     "ApiError",
@@ -65,6 +67,12 @@ class EmbedkitError(Exception):
 
     def __str__(self) -> str:
         return self.message + (f" ({_rows(self.rows)})" if self.rows else "")
+
+    def at(self, *rows: int) -> Self:
+        """A copy that is about these rows: what one failure says may have to be raised in several places."""
+        mine = copy.copy(self)
+        mine.rows = rows
+        return mine
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _revive, (type(self), self.args, {**self.__dict__, "partial": None})

@@ -45,7 +45,7 @@ class TokenCounter:
         return {"_source": self._source, "_loaded": None}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._source!r})"
+        return f"{type(self).__name__.strip('_').lower()}({self._source!r})"
 
 
 class _Tiktoken(TokenCounter):
@@ -98,7 +98,10 @@ class _Tokenizer(TokenCounter):
 
     @staticmethod
     def _count(loaded: Any, text: str) -> int:
-        return len(loaded.encode(text).ids)
+        try:
+            return len(loaded.encode(text).ids)
+        except TypeError:  # a lone surrogate, which is no character: what refuses the text by its row comes later
+            return len(loaded.encode(text.encode("utf-8", "replace").decode()).ids)
 
 
 def tiktoken(name: str = "cl100k_base") -> TokenCounter:

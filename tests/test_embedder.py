@@ -32,6 +32,7 @@ from embedkit import (
     TooLongError,
     Usage,
 )
+from embedkit._dispatch import Board
 from embedkit._events import BatchDone, BatchFailed, BatchSplit
 from embedkit.testing import FakeEmbedder, FakeExchange, response
 
@@ -1303,6 +1304,26 @@ async def test_failures_hold_on_to_nothing():
     result = await Own(2, bad={"b", "d"}).embed(list("abcde"), on_error="skip")
 
     assert [error.__traceback__ for error in result.failures.values()] == [None, None]
+
+
+def alive(kind, *, collect=True):
+    """The ids of all objects of a kind."""
+    if collect:
+        gc.collect()
+    return {id(each) for each in gc.get_objects() if isinstance(each, kind)}
+
+
+async def test_a_text_set_aside_leaves_no_cycle():
+    """A call that skips a bad text needs no garbage collector: its matrix goes with the last reference to it."""
+    before = alive(Board)
+    gc.disable()
+    try:
+        await Own(2, bad={"b"}).embed(list("abcde"), on_error="skip")
+        left = alive(Board, collect=False) - before
+    finally:
+        gc.enable()
+
+    assert left == set()
 
 
 async def test_the_fake_embedder_is_an_embedder():

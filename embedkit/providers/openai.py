@@ -81,6 +81,11 @@ class Dialect(msgspec.Struct, frozen=True):
         facts = self.target.facts
         return ("float32", *(facts.dtypes if facts is not None else QUANTISED)) if self.dtype_field else ("float32",)
 
+    @property
+    def cuts(self) -> bool:
+        """False where the client has to cut an over-long text: this host refuses it, and cannot be asked to cut."""
+        return bool(self.cut) or not self.refuses
+
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts = self.target, self.target.facts
         cuts = (*(("end",) if self.cut else ()), *(("error",) if self.refuses else ()))
