@@ -679,6 +679,7 @@ def test_ctrl_c_ends_the_program():
     process = subprocess.Popen(
         [sys.executable, *STRICT, "-c", PRELUDE + textwrap.dedent(
             """
+            import numpy  # loaded beside the request it would exec() in another thread, and CPython then forgets the interrupt's exit code
             silent = Server(answers=False)
             embedder = embedkit.connect_sync("compatible:m", base_url=silent.url)
             threading.Thread(target=lambda: (silent.asked.wait(), print("asked", flush=True)), daemon=True).start()
