@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import PEERS
-from benchmarks.scenarios import SCENARIOS, Goal, Scenario
+from benchmarks.scenarios import MODULES, SCENARIOS, Goal, Scenario
 
 README = Path(__file__).parent / "README.md"
 PLOTS = Path(__file__).parent / "plots"
@@ -92,6 +92,8 @@ def write(results: Path) -> None:
     for name in scenes:
         rounds = found[name]["rounds"]
         parts.append(f"### {name}\n\n{SCENARIOS[name].title}. Medians of {rounds} rounds.\n\n{table(found[name])}")
+    parts += [f"### {name}\n\n{_opening(module)}\n\n{(results / name).with_suffix('.md').read_text().strip()}"
+              for name, module in MODULES.items() if (results / name).with_suffix(".md").exists()]  # fmt: skip
     if "scaling" in found:
         from benchmarks import scaling
 
@@ -101,6 +103,12 @@ def write(results: Path) -> None:
         )
     before, _, rest = README.read_text("utf-8").partition(BEGIN)
     README.write_text(f"{before}{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}{rest.partition(END)[2]}", "utf-8")
+
+
+def _opening(module: str) -> str:
+    """What a module of its own says that it measures."""
+    text = (Path(__file__).parent / f"{module.rpartition('.')[2]}.py").read_text("utf-8")
+    return text.split('"""')[1].partition(" `python")[0]
 
 
 def machine() -> str:
@@ -151,17 +159,24 @@ def plot(found: dict[str, Any], names: list[str]) -> None:
     tall = -(-len(names) // wide)
     figure, axes = plt.subplots(tall, wide, figsize=(13, 2.6 * tall), squeeze=False)
     for axis, name in zip(axes.flat, names, strict=False):
-        bars = sorted(found[name]["peers"].items(), key=lambda item: -item[1]["cpu"])
+        lean = name == "memory"
+        values = {peer: made["extra"] / made["output"] if lean else made["cpu"] for peer, made in found[name]["peers"].items()}
+        bars = sorted(values.items(), key=lambda item: -item[1])
         colours = ["#d95f02" if PEERS[peer].ours else "#7f8c9b" for peer, _ in bars]
-        shown = axis.barh([peer for peer, _ in bars], [made["cpu"] for _, made in bars], color=colours)
-        axis.bar_label(shown, fmt="%.3g", padding=2, fontsize=7)
-        axis.set_xscale("log")
-        axis.set_xlim(right=axis.get_xlim()[1] * 2.5)
+        shown = axis.barh([peer for peer, _ in bars], [value for _, value in bars], color=colours)
+        axis.bar_label(
+            shown, labels=[f"{value:.2f} x output" if lean else f"{value:,.1f}" for _, value in bars], padding=2, fontsize=7
+        )
+        if not lean:
+            axis.set_xscale("log")
+            axis.set_xlim(1, max(values.values()) * 4)
+        axis.tick_params(axis="x", which="both", bottom=False, labelbottom=False)
+        axis.margins(x=0.35)
         axis.set_title(name, fontsize=9)
-        axis.spines[["top", "right"]].set_visible(False)
+        axis.spines[["top", "right", "bottom"]].set_visible(False)
     for axis in axes.flat[len(names) :]:
         axis.axis("off")
-    figure.suptitle("CPU of the client process, ms per 1,000 texts (less is better; logarithmic)", fontsize=10)
+    figure.suptitle("CPU of the client process, ms per 1,000 texts (less is better; logarithmic)", fontsize=10, y=1.0)
     figure.tight_layout()
     PLOTS.mkdir(exist_ok=True)
     figure.savefig(PLOTS / "cpu.svg", metadata={"Date": None})

@@ -76,6 +76,16 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _short(value: int) -> str:
+    return (
+        f"{value // 1_000_000}M"
+        if value >= 1_000_000
+        else f"{value // 1000}k"
+        if value >= 1000 and value % 1000 == 0
+        else str(value)
+    )
+
+
 def plot(found: dict[str, Any], path: Path) -> None:
     """One panel per axis: CPU per text, and for the stream the memory too."""
     import matplotlib as mpl
@@ -89,16 +99,17 @@ def plot(found: dict[str, Any], path: Path) -> None:
         values = [each["value"] for each in points]
         axis.plot(values, [each["cpu"] for each in points], "o-", color="#d95f02", label="CPU, us per text")
         axis.set_xscale("log")
+        axis.set_xticks(values, [_short(value) for value in values])
+        axis.minorticks_off()
         axis.set_ylim(bottom=0)
         axis.set_title(TITLES[name], fontsize=9)
         axis.spines[["top"]].set_visible(False)
         if name == "texts":
             memory = axis.twinx()
             memory.plot(values, [each["extra"] / 1e6 for each in points], "s--", color="#7f8c9b", label="memory, MB")
-            memory.set_ylim(bottom=0)
+            memory.set_ylim(0, max(50.0, *(each["extra"] / 1e6 for each in points)))
             memory.spines[["top"]].set_visible(False)
-            axis.legend(loc="lower left", frameon=False)
-            memory.legend(loc="upper right", frameon=False)
+            memory.legend(handles=[*axis.lines, *memory.lines], loc="upper right", frameon=False)
     axes[0].set_ylabel("CPU, us per text")
     figure.tight_layout()
     path.parent.mkdir(exist_ok=True)
