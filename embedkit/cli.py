@@ -44,6 +44,8 @@ def _end_like_ctrl_c(ended: list[int]) -> None:
 
     def end(number: int, frame: object) -> None:  # noqa: ARG001 (the signature of a handler)
         ended.append(number)
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a job in the background: no Ctrl-C there, but a way to end it
+            raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
 
     for name in ("SIGTERM", "SIGHUP"):

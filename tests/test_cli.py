@@ -65,12 +65,19 @@ def embed(api, *arguments, stdin=b""):
     return embedkit_("embed", "--base-url", api.url, *arguments, stdin=stdin)
 
 
-def process(api, *arguments, **settings):
-    """The command in a process of its own."""
+SIGNALS = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN if number.name in sys.argv[1] else signal.SIG_DFL)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def process(api, *arguments, ignored="", **settings):
+    """The command in a process of its own, its signals as a shell gives them, whatever those of this process are."""
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(
-        [*COMMAND, "embed", "--base-url", api.url, *map(str, arguments)], text=True, **{**streams, **settings}
-    )
+    command = [*COMMAND, "embed", "--base-url", api.url, *map(str, arguments)]
+    return subprocess.Popen([sys.executable, "-c", SIGNALS, ignored, *command], text=True, **{**streams, **settings})
 
 
 def made(name, texts=TEXTS, notes=NOTES):
@@ -473,12 +480,15 @@ def test_a_symbolic_link_stays_one(api):
 # --- pipes and signals, in processes of their own --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
-def test_a_signal_in_the_middle_leaves_nothing(name, code):
-    """Half the rows embedded and written: Ctrl-C, SIGTERM and SIGHUP end it at once, and no file is left."""
+@pytest.mark.parametrize(
+    ("name", "code", "ignored"),
+    [("SIGINT", 130, ""), ("SIGTERM", 143, ""), ("SIGHUP", 129, ""), ("SIGTERM", 143, "SIGINT"), ("SIGHUP", 129, "SIGINT")],
+)
+def test_a_signal_in_the_middle_leaves_nothing(name, code, ignored):
+    """Half the rows written: Ctrl-C, SIGTERM and SIGHUP end it at once and leave no file, in the background (no Ctrl-C there) as well."""
     made("in.txt", [f"text {number}" for number in range(500)], range(500))
     with Api(hold_after=3) as api:
-        running = process(api, "in.txt", "-o", "out.npy", "--max-concurrency", "1")
+        running = process(api, "in.txt", "-o", "out.npy", "--max-concurrency", "1", ignored=ignored)
         assert api.held.wait(60)
         written = left()
         running.send_signal(getattr(signal, name))
@@ -494,15 +504,7 @@ def test_who_ignores_hangups_is_not_interrupted():
     """Under nohup a closed terminal is no reason to stop."""
     made("in.txt", [f"text {number}" for number in range(100)], range(100))
     with Api(hold_after=1) as api:
-        running = process(
-            api,
-            "in.txt",
-            "-o",
-            "out.npy",
-            "--max-concurrency",
-            "1",
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
-        )
+        running = process(api, "in.txt", "-o", "out.npy", "--max-concurrency", "1", ignored="SIGHUP")
         assert api.held.wait(60)
         running.send_signal(signal.SIGHUP)
         api.release.set()
