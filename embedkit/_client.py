@@ -113,6 +113,7 @@ class Signer:
         self._fixed = all(isinstance(source, str) for source in sources.values())
         self._gone = [source.name for source in sources.values() if isinstance(source, (Variable, KeyFile)) and not source]
         self._secrets = Secrets({name: source for name, source in sources.items() if isinstance(source, str)})
+        self._known = Secrets({**self._public, **self._secrets})
         self._signed: Request | None = None  # the last one whose secrets were read
 
     def on(self, exchange: Exchange) -> Callable[[Request], Awaitable[Request]]:
@@ -129,7 +130,8 @@ class Signer:
             raise ConfigError(msg)
         if not self._fixed:
             self._secrets = Secrets({name: await _asked(name, source) for name, source in self._sources.items()})
-        known = Secrets({**self._public, **self._secrets})
+            self._known = Secrets({**self._public, **self._secrets})
+        known = self._known
         if self._wallet is not None and exchange is not None and turn is not None and "api_key" in known:
             self.veil.add(self._secrets.values())
             known = Secrets(await self._wallet.pay(known, partial(self._ask, exchange), turn, self._clock))

@@ -16,7 +16,7 @@ import math
 HOLD = 1.5  # how many times the best latency a round may take before the window stops growing
 LEAST = 16  # answers in a round, at least: a mean over fewer says little
 ROUNDS = 50  # between two looks with a quarter in flight
-GRAIN = 0.05  # seconds that answers may take without telling anything: a busy loop of our own is as slow with many in flight
+GRAIN = 0.1  # seconds that answers may take without telling anything: a busy loop of our own is as slow with many in flight
 PATIENCE = 300  # answers at a wall before it is tried again: one refusal in 300 is what looking costs
 
 
