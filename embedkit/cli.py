@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
 
 NEEDED = ("click", "rich", "pyarrow")
 INTERRUPTED = 130
@@ -41,12 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _end_like_ctrl_c(ended: list[int]) -> None:
     """Let SIGTERM and SIGHUP, where nobody ignores them, take the way of Ctrl-C: it leaves nothing half-written."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and hasattr(signal, "pthread_sigmask"):
+        # A job in the background: Ctrl-C is for others and does not come in, but its way out stands open to the other two.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def end(number: int, frame: object) -> None:  # noqa: ARG001 (the signature of a handler)
+    def end(number: int, frame: FrameType | None) -> None:
         ended.append(number)
-        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a job in the background: no Ctrl-C there, but a way to end it
+        handler = signal.getsignal(signal.SIGINT)  # asyncio's own, while a loop runs
+        if not callable(handler):
             raise KeyboardInterrupt
-        signal.raise_signal(signal.SIGINT)
+        handler(signal.SIGINT, frame)
 
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)

@@ -500,13 +500,14 @@ def test_a_signal_in_the_middle_leaves_nothing(name, code, ignored):
     assert left() == ["in.txt"]
 
 
-def test_who_ignores_hangups_is_not_interrupted():
-    """Under nohup a closed terminal is no reason to stop."""
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
+def test_what_is_ignored_does_not_interrupt(name):
+    """Under nohup a closed terminal is no reason to stop; in the background Ctrl-C is for others."""
     made("in.txt", [f"text {number}" for number in range(100)], range(100))
     with Api(hold_after=1) as api:
-        running = process(api, "in.txt", "-o", "out.npy", "--max-concurrency", "1", ignored="SIGHUP")
+        running = process(api, "in.txt", "-o", "out.npy", "--max-concurrency", "1", ignored=name)
         assert api.held.wait(60)
-        running.send_signal(signal.SIGHUP)
+        running.send_signal(getattr(signal, name))
         api.release.set()
         running.communicate(timeout=60)
 
