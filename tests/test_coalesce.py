@@ -431,6 +431,20 @@ async def test_usage_says_what_is_known():
     assert [each.usage for each in shared] == [Usage(None, 1), Usage(None, 1)]
 
 
+async def test_integers_stay_integers():
+    """Callers of a smaller dtype get their rows in it; a bad text's row is zero."""
+    inner = Gated(bad={"bad"})
+    good, bad = await waiting(
+        inner,
+        lambda embedder: embedder.embed(["a", "b"], dtype="uint8"),
+        lambda embedder: embedder.embed(["bad", "c"], dtype="uint8", on_error="skip"),
+    )
+
+    assert (good.vectors.dtype, good.dtype) == (np.uint8, "uint8")
+    assert same(rows("ab"), good.vectors)
+    assert same([[0] * 4, *rows("c")], bad.vectors)
+
+
 async def test_nobody_holds_on_to_the_rows_of_others():
     """Each caller's rows are its own memory, and its to change."""
     first, second = await waiting(
