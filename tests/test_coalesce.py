@@ -8,6 +8,7 @@ import functools
 import gc
 import pickle
 import random
+import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -29,7 +30,7 @@ from embedkit import (
     TooLargeError,
     Usage,
 )
-from embedkit._coalesce import SMALL, TRIPS, Coalesced
+from embedkit._coalesce import SMALL, TRIPS, Coalesced, _Call
 from embedkit.testing import FakeEmbedder, FakeExchange
 from tests.test_embedder import Own, alive, rows, same
 
@@ -281,6 +282,28 @@ async def test_who_has_waited_long_enough_leaves_with_the_next_free_connection()
 
     assert inner.calls == [["0.0"], ["1.5", "3.5", "3.9"]]
     assert inner.left == [1.0, 4.0]
+
+
+@virtually
+async def test_what_does_not_fit_leaves_at_once_where_it_may():
+    """Two calls of two texts, where three fit: the second has a request of its own, and need not wait for the first to be back."""
+    inner = Timed(3, workers=4, takes=5.0)
+    embedder = Coalesced(inner, 1.0)
+    await asyncio.gather(embedder.embed(["a", "b"]), embedder.embed(["c", "d"]))
+
+    assert inner.calls == [["a", "b"], ["c", "d"]]
+    assert inner.left == [0.0, 0.0]
+
+
+@virtually
+async def test_a_request_that_is_back_does_not_cut_short_the_wait():
+    """Who came while another request was away still waits for company as long as it may."""
+    inner = Timed(workers=4, takes=0.5)
+    embedder = Coalesced(inner, 1.0)
+    await asyncio.gather(*(at(moment, embedder.embed_query(str(moment))) for moment in (0.0, 1.2, 2.0)))
+
+    assert inner.calls == [["0.0"], ["1.2", "2.0"]]
+    assert inner.left == [1.0, 2.2]
 
 
 @virtually
@@ -555,6 +578,29 @@ async def test_closing_answers_everyone():
     embedder._wait = 0.0
 
     assert same(rows("f")[0], await embedder.embed_query("f"))
+
+
+async def test_closing_holds_on_to_nothing():
+    """A wait that a close cuts short leaves no timer that would keep the embedder alive."""
+    embedder = Coalesced(Gated(), 60.0)
+    (task,) = await started(embedder, embedder.embed_query("a"))
+    (line,) = map(weakref.ref, embedder._lines.values())
+    await embedder.aclose()
+    await asyncio.wait([task])
+    gc.collect()
+
+    assert isinstance(task.exception(), RuntimeError)
+    assert line() is None
+
+
+async def test_an_error_nobody_asks_for_any_more_is_quiet(caplog):
+    """A caller that is cancelled in the very moment its error comes does not leave it behind in the log."""
+    call = _Call(["a"], (0, 0, 1), asyncio.get_running_loop().create_future(), skip=False)
+    call.settle(ValueError("unseen"))
+    del call
+    gc.collect()
+
+    assert caplog.records == []
 
 
 async def test_a_loop_that_ends_under_its_calls_is_quiet(caplog):

@@ -204,6 +204,25 @@ async def test_the_first_error_comes_out_bare_and_stops_everyone(error, workers)
     assert len(work.done) <= 5 + workers
 
 
+async def test_what_fails_on_the_way_out_does_not_hide_the_first_error():
+    """A worker that breaks while it is being stopped changes nothing about why."""
+
+    class Breaking(Work):
+        async def act(self, part, late):
+            if part.start == 0:
+                await checkpoint()
+                raise ValueError("first")
+            try:
+                await anyio.sleep_forever()
+            finally:
+                raise RuntimeError("later")
+
+    crew = Crew(slices(4))
+    crew.proven = True
+    with pytest.raises(ValueError, match="first"):
+        await crew.run(Breaking(), 4)
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 async def test_a_plan_that_fails_fails_the_work(workers):
     """What the iterator of slices raises comes out as it is."""

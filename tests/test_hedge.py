@@ -18,7 +18,10 @@ from benchmarks.simulation import VirtualLoop
 from embedkit import ConfigError, Rate, RateLimitError, RetryPolicy, ServerError, TransportError
 from embedkit._events import RequestSent
 from embedkit._hedge import BURST, LATE, LEAST, MOST, Budget, Hedge, Lateness
+from embedkit._limiter import Limiter
+from embedkit._pace import Pace
 from embedkit._types import Response
+from embedkit._window import Window
 from embedkit.testing import FakeExchange, response
 
 pytestmark = pytest.mark.anyio
@@ -245,7 +248,10 @@ async def test_refusals_teach_nothing():
     for _ in range(MOST):
         await Wire((0.01, 429)).through(hedge)
 
-    assert await Wire((1.0, 200)).through(hedge) == (b"0", 1.0)
+    wire = Wire((0.9, 200))
+
+    assert await wire.through(hedge) == (b"0", 0.9)
+    assert wire.left == [0.0]
 
 
 async def test_large_requests_are_judged_apart():
@@ -372,6 +378,25 @@ async def test_the_rate_asked_for_holds_for_second_requests_too():
     result = await embedder.embed("text late")
 
     assert result.usage.requests == 1
+
+
+async def test_asking_for_a_second_place_takes_none():
+    """A pace without room for a second request is not charged for the question."""
+    now = 0.0
+
+    async def sleep(seconds):
+        nonlocal now
+        now += seconds
+
+    limiter = Limiter(Window(8, 8), Pace(Rate(requests_per_minute=60)), clock=lambda: now, sleep=sleep)
+    await limiter.acquire()
+
+    assert [limiter.spare() for _ in range(10)] == [False] * 10
+    assert await limiter.acquire() == pytest.approx(1.0)
+
+    now += 1.0
+
+    assert [limiter.spare(), limiter.spare()] == [True, False]
 
 
 async def test_events_tell_of_both():

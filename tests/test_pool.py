@@ -404,6 +404,38 @@ async def test_the_deadline_holds_through_an_outage():
     assert anyio.current_time() - started <= 30
 
 
+async def test_slow_failures_end_at_the_deadline_too():
+    """Once it has passed no further endpoint is tried, however many are left."""
+    endpoints = Endpoints(**{name: always(failing(503)) for name in "abcd"})
+    endpoints.takes = dict.fromkeys("abcd", 20.0)
+    with pytest.raises(ServerError):
+        await connected(endpoints, "abcd", retry=RetryPolicy(deadline=30.0)).embed("a text")
+
+    assert len(endpoints.asked) == 2
+
+
+async def test_who_becomes_first_in_line_minds_when_an_endpoint_is_back():
+    """Two calls wait for two endpoints that rest for different times; the second does not wait for the first to be done."""
+    endpoints = Endpoints(
+        k1=lambda texts, number: failing(429, retry_after="5") if number == 1 else None,
+        k2=lambda texts, number: failing(429, retry_after="8") if number == 1 else None,
+    )
+    embedder = keyed(endpoints, ("k1", "k2"), max_concurrency=1)
+    started, done = anyio.current_time(), []
+
+    async def call(text):
+        await embedder.embed(text)
+        done.append(round(anyio.current_time() - started))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call, "one")
+        group.start_soon(call, "two")
+        await anyio.sleep(1.0)
+        endpoints.takes = {"k1": 100.0, "k2": 1.0}
+
+    assert sorted(done) == [9, 105]
+
+
 async def test_waiting_for_a_turn_is_not_counted():
     """A call that queues longer than the deadline for busy endpoints is served all the same."""
     endpoints = Endpoints()
