@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import math
 import threading
-import time
 
 import anyio
 import numpy as np
@@ -19,15 +18,6 @@ from tests.servers.chaos import BROKEN, CURED, Chaos, serving, vector
 pytestmark = pytest.mark.anyio
 PATIENT = RetryPolicy(attempts=40, deadline=None, initial=0.001, maximum=0.01)
 SECONDS = 2.0  # until a stalled request is given up; the rest goes on meanwhile
-HASTE = 100.0  # times faster goes the clock by which clients pace themselves: what a storm teaches them is soon forgotten
-
-
-@pytest.fixture(autouse=True)
-def _haste(monkeypatch):
-    async def pause(seconds):
-        await anyio.sleep(seconds / HASTE)
-
-    monkeypatch.setattr("embedkit._client._pause", pause)
 
 
 def texts_of(count, *, bad=0):
@@ -43,11 +33,7 @@ def expected(texts):
 def connected(*places, **keywords):
     settings = {"limits": Limits(max_texts=64), "retry": PATIENT, "timeout": SECONDS, **keywords}
     url = places[0].url if len(places) == 1 else [each.url for each in places]
-    embedder = embedkit.connect("compatible:m", base_url=url, **settings)
-    inner = getattr(embedder, "inner", embedder)
-    for each in getattr(inner, "_embedders", [inner]):
-        each._clock = lambda: HASTE * time.monotonic()
-    return embedder
+    return embedkit.connect("compatible:m", base_url=url, **settings)
 
 
 @contextlib.asynccontextmanager

@@ -49,9 +49,8 @@ class Chaos:
         self.done: Counter[str] = Counter()
         self.asked: Counter[str] = Counter()  # texts
         self.requests = 0
-        self.open = 0  # connections of clients
         self.url = ""
-        self.relays: set[asyncio.Task[None]] = set()
+        self.relays: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._storm, self._until = "", 0.0
 
     def draw(self, *kinds: str) -> str:
@@ -119,13 +118,14 @@ class Chaos:
 
     # --- the proxy -------------------------------------------------------------------------------------------------------
 
+    def accept(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A client has connected."""
+        relay = asyncio.get_running_loop().create_task(self.relay(port, reader, writer))
+        self.relays[relay] = writer
+        relay.add_done_callback(self.relays.pop)
+
     async def relay(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection: request after request to the server at `port`, and the responses back, as they fare."""
-        self.open += 1
-        relay = asyncio.current_task()
-        assert relay is not None
-        self.relays.add(relay)
-        relay.add_done_callback(self.relays.discard)
         ends = [writer]
         try:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -134,7 +134,6 @@ class Chaos:
                 while await self.exchange(reader, writer, up, down):
                     pass
         finally:
-            self.open -= 1
             for each in ends:
                 each.transport.abort()
 
@@ -196,20 +195,21 @@ async def serving(chaos: Chaos) -> AsyncIterator[Chaos]:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    proxy = await asyncio.start_server(lambda reader, writer: chaos.relay(port, reader, writer), "127.0.0.1", 0, limit=2**26)
+    proxy = await asyncio.start_server(lambda reader, writer: chaos.accept(port, reader, writer), "127.0.0.1", 0, limit=2**26)
     chaos.url = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}/v1"
     try:
         yield chaos
         for _ in range(1000):  # what the clients have closed is seen a little later
-            if not chaos.open:
+            if not chaos.relays:
                 break
             await asyncio.sleep(0.005)
-        assert chaos.open == 0, f"{chaos.open} connections were left open"
+        assert not chaos.relays, f"{len(chaos.relays)} connections were left open"
     finally:
         proxy.close()
-        for relay in chaos.relays:
+        await asyncio.sleep(0.01)  # for those who were about to connect
+        for relay, writer in list(chaos.relays.items()):
             relay.cancel()
-        await asyncio.gather(*chaos.relays, return_exceptions=True)
-        await asyncio.sleep(0)  # in which their sockets are closed
+            writer.transport.abort()
+        await asyncio.sleep(0.01)
         await proxy.wait_closed()
         await runner.cleanup()
