@@ -1,25 +1,23 @@
 """Several endpoints, or several keys, serving one model behind one embedder.
 
-Each request goes where it will be answered soonest, by the speed seen so far, among the endpoints whose window has room. An endpoint
-that fails is left out for a while, longer each time, and let in again with a single request; what it failed goes to another. Vectors of
-different models do not mix, so every endpoint first embeds one known text, again after every outage, and must agree with the others.
+A request goes where a desk sends it, and what one endpoint fails goes to another, until `retry` gives up. Vectors of different models
+do not mix, so every endpoint first embeds one known text, again after every outage, and must agree with the others.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ._client import this_loop
+from ._client import HttpEmbedder, this_loop
+from ._desk import Desk, Member
 from ._dispatch import GOOD
 from ._embedder import Embedder
 from ._events import RetryScheduled, notify
 from ._plan import tightened
-from ._retry import CAP
 from ._transport import Tally
 from ._types import Embeddings, Limits, Options, Reply, Usage
 from .errors import ConfigError, EmbedkitError, InvalidInputError, RateLimitError, TooLargeError, TransportTimeoutError
@@ -27,169 +25,12 @@ from .errors import ConfigError, EmbedkitError, InvalidInputError, RateLimitErro
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import anyio
     from numpy.typing import NDArray
 
-    from ._client import HttpEmbedder
     from ._retry import RetryPolicy
     from .codec import Out
 
 AGREE = 0.98  # least cosine between two endpoints' vectors of one text: above what quantised weights cost, below any two models
-FIRST, LONGEST = 1.0, 15.0  # seconds out after a failure: the first time, and at most
-WEIGHT = 0.2  # of the newest answer in the mean speed
-FADES = 30.0  # seconds until what was seen of a speed counts half
-
-
-class Health:
-    """One endpoint as seen from here: how fast it is, and until when it is left out. Arithmetic only."""
-
-    def __init__(self) -> None:
-        self.out_until = -math.inf
-        self.error: EmbedkitError | None = None  # why it is out
-        self._failures = 0
-        self._seconds: float | None = None  # an answer takes, per text
-        self._seen = -math.inf
-
-    def cost(self, now: float, fill: float) -> float:
-        """How long the next answer will take, per text: longer the fuller its window.
-
-        Zero while nothing is known, so that all are tried; less the longer ago it was seen, so that none is forgotten. After a failure
-        for ever: it is tried again when the others have no room, so that no call waits for a dead endpoint without need.
-        """
-        if self.failing:
-            return math.inf
-        return 0.0 if self._seconds is None else self._seconds * (1 + fill) * self._faded(now)
-
-    def _faded(self, now: float) -> float:
-        return math.pow(0.5, (now - self._seen) / FADES)
-
-    @property
-    def failing(self) -> bool:
-        """No good answer since the last failure."""
-        return self._failures > 0
-
-    def room(self, now: float, window: int) -> int:
-        """How many requests it may be given at once: none while it is left out, then one until it answers again."""
-        return 0 if now < self.out_until else 1 if self.failing else window
-
-    def answered(self, now: float, seconds: float, texts: int) -> None:
-        """A good answer."""
-        self._failures = 0
-        self.error = None
-        each = seconds / max(texts, 1)
-        kept = (1 - WEIGHT) * self._faded(now)
-        self._seconds = each if self._seconds is None else kept * self._seconds + (1 - kept) * each
-        self._seen = now
-
-    def failed(self, now: float, sent: float, error: EmbedkitError) -> None:
-        """No good answer to a request sent at `sent`. One that was under way when it was left out says nothing new, but for its hint."""
-        fresh = sent >= self.out_until or not self.failing
-        if fresh:
-            self._failures += 1
-        hint = error.retry_after
-        wait = hint if hint is not None else min(LONGEST, FIRST * 2.0 ** min(self._failures - 1, 16)) if fresh else 0.0
-        if self.error is None or now + wait >= self.out_until:
-            self.out_until, self.error = max(self.out_until, now + wait), error.at()
-
-
-class Member:
-    """An endpoint of a pool: its embedder and its health. `verified`: it is known to serve the same model as the others."""
-
-    __slots__ = ("embedder", "health", "verified")
-
-    def __init__(self, embedder: HttpEmbedder, *, verified: bool) -> None:
-        self.embedder = embedder
-        self.health = Health()
-        self.verified = verified
-
-
-class _Turn:
-    """Someone in line: the bell rings when there is a member, or reason to look again."""
-
-    __slots__ = ("bell", "member")
-
-    def __init__(self, bell: anyio.Event) -> None:
-        self.bell = bell
-        self.member: Member | None = None
-
-
-class Desk:
-    """Who is served where, on one event loop: who has waited longest goes where the answer will come soonest."""
-
-    def __init__(self, members: Sequence[Member], clock: Callable[[], float]) -> None:
-        self._members = members
-        self._clock = clock
-        self._busy = dict.fromkeys(members, 0)
-        self._queue: deque[_Turn] = deque()
-
-    async def turn(self, until: float) -> Member | None:
-        """A place at a member, to be given back with `leave`; None where there will be none in time."""
-        if not self._queue and (member := self._best()) is not None:
-            self._busy[member] += 1
-            return member
-        import anyio
-
-        turn = _Turn(anyio.Event())
-        self._queue.append(turn)
-        try:
-            while turn.member is None and self._promising(until):
-                with anyio.move_on_after(self._patience(turn, until)):
-                    await turn.bell.wait()
-                if turn.member is None:
-                    turn.bell = anyio.Event()
-                    self._give()
-        except BaseException:
-            if turn.member is not None:
-                self.leave(turn.member)
-            raise
-        finally:
-            if turn.member is None:
-                self._queue.remove(turn)
-                self.serve()
-        return turn.member
-
-    def leave(self, member: Member) -> None:
-        """Give the place back."""
-        self._busy[member] -= 1
-        self.serve()
-
-    def serve(self) -> None:
-        """Something has changed: give out what is free, and let who is first look again when more will be."""
-        self._give()
-        if self._queue:
-            self._queue[0].bell.set()
-
-    def _give(self) -> None:
-        while self._queue and (member := self._best()) is not None:
-            self._busy[member] += 1
-            turn = self._queue.popleft()
-            turn.member = member
-            turn.bell.set()
-            if self._queue:
-                self._queue[0].bell.set()
-
-    def _best(self) -> Member | None:
-        now = self._clock()
-        best, least = None, math.inf
-        for each in self._members:
-            window, busy = each.embedder.window, self._busy[each]
-            if busy < each.health.room(now, window if each.verified else 1):
-                cost = each.health.cost(now, busy / window)
-                if best is None or cost < least:
-                    best, least = each, cost
-        return best
-
-    def _promising(self, until: float) -> bool:
-        """Whether waiting can help: not beyond `until`, nor where all are left out for longer than anyone waits."""
-        now = self._clock()
-        return now < until and min(each.health.out_until for each in self._members) - now <= CAP
-
-    def _patience(self, turn: _Turn, until: float) -> float | None:
-        """Seconds until there is reason to look again without the bell: who is first minds when a member is let in again."""
-        now = self._clock()
-        moments = [each.health.out_until for each in self._members] if self._queue[0] is turn else []
-        later = [moment - now for moment in (*moments, until) if now < moment < math.inf]
-        return min(later, default=None)
 
 
 class Pool(Embedder):
@@ -220,7 +61,7 @@ class Pool(Embedder):
         self._one_place = len({each.base_url for each in self._embedders}) == 1  # several keys: one model beyond doubt
         self._members = [Member(each, verified=self._one_place) for each in self._embedders]
         self._known: tuple[str, NDArray[Any]] | None = None  # where the first answer to GOOD came from, and what it was
-        self._desks: dict[object, Desk] = {}
+        self._desks: dict[object, Desk[HttpEmbedder]] = {}
 
     @property
     def limits(self) -> Limits:  # type: ignore[override]  # the strictest of all, as they are known by now
@@ -259,7 +100,7 @@ class Pool(Embedder):
 
     async def _fill(self, texts: Sequence[str], options: Options, out: Out | None, tally: Tally) -> Reply:
         desk = self._desk()
-        failures, refusing, until = 0, set[Member](), math.inf
+        failures, refusing, until = 0, set[Member[HttpEmbedder]](), math.inf
         while True:
             member = await desk.turn(until)
             if member is None:
@@ -291,7 +132,9 @@ class Pool(Embedder):
             finally:
                 desk.leave(member)
 
-    async def _asked(self, member: Member, texts: Sequence[str], options: Options, out: Out | None, tally: Tally) -> Reply:
+    async def _asked(
+        self, member: Member[HttpEmbedder], texts: Sequence[str], options: Options, out: Out | None, tally: Tally
+    ) -> Reply:
         sent = self._clock()
         reply = await member.embedder._fill(texts, options, out, tally)  # noqa: SLF001
         now = self._clock()
@@ -312,7 +155,7 @@ class Pool(Embedder):
         )
         return error
 
-    def _desk(self) -> Desk:
+    def _desk(self) -> Desk[HttpEmbedder]:
         loop = this_loop()
         desk = self._desks.get(loop)
         if desk is None:
@@ -321,7 +164,7 @@ class Pool(Embedder):
             desk = self._desks[loop] = Desk(self._members, self._clock)
         return desk
 
-    async def _verify(self, member: Member, tally: Tally) -> None:
+    async def _verify(self, member: Member[HttpEmbedder], tally: Tally) -> None:
         import numpy as np
 
         options = msgspec.structs.replace(self.options, dtype="float32", dimensions=None, normalize=True, truncate=None)

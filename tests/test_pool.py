@@ -38,8 +38,9 @@ from embedkit import (
     TooLargeError,
     TransportError,
 )
+from embedkit._desk import FADES, FIRST, LONGEST, Health
 from embedkit._events import BatchDone, RequestSent, RetryScheduled
-from embedkit._pool import AGREE, FADES, FIRST, LONGEST, Health, Pool
+from embedkit._pool import AGREE, Pool
 from embedkit.errors import TransportTimeoutError
 from embedkit.testing import FakeExchange, response
 from tests.test_embedder import rows, same

@@ -1,0 +1,189 @@
+"""Which endpoint of a pool serves whom: arithmetic on how each of them fares, and the line where callers wait for one.
+
+Who has waited longest goes where the answer will come soonest, by the speed seen so far, among the endpoints whose window has room. One
+that fails is left out for a while, longer each time, and is let in again with a single request, once the others are full. Health is
+shared by all event loops; a desk, where places are taken and callers wait, belongs to one of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from ._retry import CAP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import anyio
+
+    from .errors import EmbedkitError
+
+FIRST, LONGEST = 1.0, 15.0  # seconds out after a failure: the first time, and at most
+WEIGHT = 0.2  # of the newest answer in the mean speed
+FADES = 30.0  # seconds until what was seen of a speed counts half
+
+
+class Windowed(Protocol):
+    """What is asked: it says how many requests it may have in flight on this event loop."""
+
+    @property
+    def window(self) -> int:
+        """Requests that may be in flight."""
+        ...
+
+
+E = TypeVar("E", bound=Windowed)
+
+
+class Health:
+    """One endpoint as seen from here: how fast it is, and until when it is left out. Arithmetic only."""
+
+    def __init__(self) -> None:
+        self.out_until = -math.inf
+        self.error: EmbedkitError | None = None  # why it is out
+        self._failures = 0
+        self._seconds: float | None = None  # an answer takes, per text
+        self._seen = -math.inf
+
+    def cost(self, now: float, fill: float) -> float:
+        """How long the next answer will take, per text: longer the fuller its window.
+
+        Zero while nothing is known, so that all are tried; less the longer ago it was seen, so that none is forgotten. After a failure
+        for ever: it is tried again when the others have no room, so that no call waits for a dead endpoint without need.
+        """
+        if self.failing:
+            return math.inf
+        return 0.0 if self._seconds is None else self._seconds * (1 + fill) * self._faded(now)
+
+    def _faded(self, now: float) -> float:
+        return math.pow(0.5, (now - self._seen) / FADES)
+
+    @property
+    def failing(self) -> bool:
+        """No good answer since the last failure."""
+        return self._failures > 0
+
+    def room(self, now: float, window: int) -> int:
+        """How many requests it may be given at once: none while it is left out, then one until it answers again."""
+        return 0 if now < self.out_until else 1 if self.failing else window
+
+    def answered(self, now: float, seconds: float, texts: int) -> None:
+        """A good answer."""
+        self._failures = 0
+        self.error = None
+        each = seconds / max(texts, 1)
+        kept = (1 - WEIGHT) * self._faded(now)
+        self._seconds = each if self._seconds is None else kept * self._seconds + (1 - kept) * each
+        self._seen = now
+
+    def failed(self, now: float, sent: float, error: EmbedkitError) -> None:
+        """No good answer to a request sent at `sent`. One that was under way when it was left out says nothing new, but for its hint."""
+        fresh = sent >= self.out_until or not self.failing
+        if fresh:
+            self._failures += 1
+        hint = error.retry_after
+        wait = hint if hint is not None else min(LONGEST, FIRST * 2.0 ** min(self._failures - 1, 16)) if fresh else 0.0
+        if self.error is None or now + wait >= self.out_until:
+            self.out_until, self.error = max(self.out_until, now + wait), error.at()
+
+
+class Member(Generic[E]):
+    """An endpoint of a pool: its embedder and its health. `verified`: it is known to serve the same model as the others."""
+
+    __slots__ = ("embedder", "health", "verified")
+
+    def __init__(self, embedder: E, *, verified: bool) -> None:
+        self.embedder = embedder
+        self.health = Health()
+        self.verified = verified
+
+
+class _Turn(Generic[E]):
+    """Someone in line: the bell rings when there is a member, or reason to look again."""
+
+    __slots__ = ("bell", "member")
+
+    def __init__(self, bell: anyio.Event) -> None:
+        self.bell = bell
+        self.member: Member[E] | None = None
+
+
+class Desk(Generic[E]):
+    """Who is served where, on one event loop: who has waited longest goes where the answer will come soonest."""
+
+    def __init__(self, members: Sequence[Member[E]], clock: Callable[[], float]) -> None:
+        self._members = members
+        self._clock = clock
+        self._busy = dict.fromkeys(members, 0)
+        self._queue: deque[_Turn[E]] = deque()
+
+    async def turn(self, until: float) -> Member[E] | None:
+        """A place at a member, to be given back with `leave`; None where there will be none in time."""
+        if not self._queue and (member := self._best()) is not None:
+            self._busy[member] += 1
+            return member
+        import anyio
+
+        turn: _Turn[E] = _Turn(anyio.Event())
+        self._queue.append(turn)
+        try:
+            while turn.member is None and self._promising(until):
+                with anyio.move_on_after(self._patience(turn, until)):
+                    await turn.bell.wait()
+                if turn.member is None:
+                    turn.bell = anyio.Event()
+                    self._give()
+        except BaseException:
+            if turn.member is not None:
+                self.leave(turn.member)
+            raise
+        finally:
+            if turn.member is None:
+                self._queue.remove(turn)
+                self.serve()
+        return turn.member
+
+    def leave(self, member: Member[E]) -> None:
+        """Give the place back."""
+        self._busy[member] -= 1
+        self.serve()
+
+    def serve(self) -> None:
+        """Something has changed: give out what is free, and let who is first look again when more will be."""
+        self._give()
+        if self._queue:
+            self._queue[0].bell.set()
+
+    def _give(self) -> None:
+        while self._queue and (member := self._best()) is not None:
+            self._busy[member] += 1
+            turn = self._queue.popleft()
+            turn.member = member
+            turn.bell.set()
+            if self._queue:
+                self._queue[0].bell.set()
+
+    def _best(self) -> Member[E] | None:
+        now = self._clock()
+        best, least = None, math.inf
+        for each in self._members:
+            window, busy = each.embedder.window, self._busy[each]
+            if busy < each.health.room(now, window if each.verified else 1):
+                cost = each.health.cost(now, busy / window)
+                if best is None or cost < least:
+                    best, least = each, cost
+        return best
+
+    def _promising(self, until: float) -> bool:
+        """Whether waiting can help: not beyond `until`, nor where all are left out for longer than anyone waits."""
+        now = self._clock()
+        return now < until and min(each.health.out_until for each in self._members) - now <= CAP
+
+    def _patience(self, turn: _Turn[E], until: float) -> float | None:
+        """Seconds until there is reason to look again without the bell: who is first minds when a member is let in again."""
+        now = self._clock()
+        moments = [each.health.out_until for each in self._members] if self._queue[0] is turn else []
+        later = [moment - now for moment in (*moments, until) if now < moment < math.inf]
+        return min(later, default=None)
