@@ -62,6 +62,7 @@ class Limiter:
         """Whether one more request may go at once, beside the window but within the pace; then it is counted."""
         now = self._clock()
         if self.pace.reserve(now, tokens) <= 0:
+            self.pace.sent(tokens)
             return True
         self.pace.refund(now, tokens)
         return False
