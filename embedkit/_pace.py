@@ -154,7 +154,7 @@ class Probe:
 
     def rate(self, now: float) -> float:
         """What is allowed per second."""
-        return self.wall * (1 + self.CUT * (max(0.0, now - self._since) / self._plateau - 1) ** 3)
+        return self.wall * (1 + self.CUT * (max(0.0, now - self._since - self._paused) / self._plateau - 1) ** 3)
 
     def tick(self, now: float) -> None:
         """Somebody wants to send."""
