@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 import embedkit
-from benchmarks.simulation import VirtualLoop
+from benchmarks.virtual import VirtualLoop
 from embedkit import Embedder
 from embedkit._types import Request, Response
 

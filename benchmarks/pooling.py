@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 import embedkit
-from benchmarks.simulation import VirtualLoop
+from benchmarks.virtual import VirtualLoop
 from embedkit import RetryPolicy, TransportError, TransportTimeoutError
 from embedkit._types import Request, Response
 

@@ -1,240 +1,264 @@
-"""The pacing of embedkit against servers that throttle, in virtual time: the same transport, limiter and retry policy, no sleeping.
+"""Pacing against servers that throttle and do not say how, in virtual time: how much of their quota is used, how much is refused.
 
-Three servers, none of which says what it grants: a token bucket, a cap on requests in flight, and a latency knee. Then four separate
-callers on one quota, and a server that reports its bucket in headers. Everything follows from the seed.
+For every server: the window found and what is granted per second in the steady state; the share of the quota used, or where there is
+none of what the best fixed number of requests in flight is granted (a sweep, without any pacing); the share of requests refused, in the
+steady state and in the first minute; and the requests given up. The worst of several seeds each. Then four independent processes on one
+quota, which know nothing of each other, and the least that one of them got beside the most.
 
     python -m benchmarks.simulation            the table
-    python -m benchmarks.simulation --plot     and the plots beside this file
+    python -m benchmarks.simulation --plot     and the plots in benchmarks/plots
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import math
 import random
-import selectors
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from embedkit import RetryPolicy
-from embedkit._limiter import Limiter
-from embedkit._pace import Pace
-from embedkit._refusal import judge
-from embedkit._transport import Tally, Transport
-from embedkit._types import Request, Response
-from embedkit._window import Window
+import msgspec
+
+from benchmarks.virtual import CEILING, OVERLOADED, Bucket, Calendar, Capped, Client, Cost, Knee, Server, now, run
+from embedkit import Rate
+
+SEEDS = (1, 2, 3)
+SWEEP = (1, 2, 3, 4, 5, 6, 8, 12, 16, 18, 20, 24, 32, 36, 48, CEILING)
+FIXED = (30.0, 150.0)  # from when to when a fixed number is measured
+PLOTS = Path(__file__).parent / "plots"
+TPM = 1_000_000
 
 
-class _Skipping(selectors.DefaultSelector):
-    """Instead of waiting for the next timer, the clock is moved to it."""
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """A server and who asks it.
 
-    now = 0.0
+    Attributes:
+        quota: what it grants per second, after any change; None where it has no such thing.
+        steady: from when to when is measured.
+        client: keywords of each client.
+    """
 
-    def select(self, timeout: float | None = None) -> Any:
-        if timeout:
-            self.now += timeout
-        return super().select(0)
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time is computed."""
-
-    def __init__(self) -> None:
-        self._skipping = _Skipping()
-        super().__init__(self._skipping)
-
-    def time(self) -> float:
-        return self._skipping.now
+    name: str
+    make: Callable[[int], Server]
+    quota: float | None = None
+    callers: int = 1
+    steady: tuple[float, float] = (120.0, 600.0)
+    client: dict[str, Any] = {}
+    plot: str = ""
 
 
-class Server:
-    """What a simulated endpoint does with a request; counts what it granted and refused, second by second."""
+class Outcome(msgspec.Struct, frozen=True):
+    """What came of one run; `trace` holds (time, window, pace) of the first client."""
 
-    def __init__(self, seed: int, latency: float = 0.1, spread: float = 0.15) -> None:
-        self.random = random.Random(seed)
-        self.latency = latency
-        self.spread = spread
-        self.busy = 0
-        self.granted: list[float] = []
-        self.refused: list[float] = []
-
-    async def __call__(self, request: Request) -> Response:
-        now = asyncio.get_running_loop().time()
-        hint = self.admit(now)
-        if hint is not None:
-            self.refused.append(now)
-            await asyncio.sleep(0.02)
-            return Response(
-                429,
-                {"retry-after": hint} if hint else {},
-                b'{"error":{"message":"Rate limit reached","code":"rate_limit_exceeded"}}',
-            )
-        self.granted.append(now)
-        self.busy += 1
-        try:
-            await asyncio.sleep(self.seconds() * self.random.lognormvariate(0.0, self.spread))
-        finally:
-            self.busy -= 1
-        return Response(200, self.headers(asyncio.get_running_loop().time()), b"")
-
-    def admit(self, now: float) -> str | None:
-        """None to serve; else the Retry-After to answer 429 with (empty: none)."""
-        return None
-
-    def seconds(self) -> float:
-        return self.latency
-
-    def headers(self, now: float) -> dict[str, str]:
-        return {}
-
-    async def aclose(self) -> None:
-        pass
+    server: Server
+    clients: list[Client]
+    trace: list[tuple[float, int, float]]
 
 
-class TokenBucket(Server):
-    """Grants `rate` requests per second, and a burst of `burst` after a rest. Retry-After is whole seconds, as OpenAI's."""
+def batches(believed: float) -> Callable[[random.Random], Cost]:
+    """Batches of 2,000 to 300,000 tokens, 30,000 in the median; the client believes them to be that much of what they are."""
 
-    def __init__(self, seed: int, rate: float, burst: float, *, tells: bool = False, hints: bool = True, **more: float) -> None:
-        super().__init__(seed, **more)
-        self.rate, self.burst, self.tells, self.hints = rate, burst, tells, hints
-        self.level, self.stamp = burst, 0.0
+    def cost(chance: random.Random) -> Cost:
+        tokens = int(min(300_000, max(2_000, chance.lognormvariate(10.3, 0.8))))
+        return tokens, int(tokens * believed)
 
-    def admit(self, now: float) -> str | None:
-        self.level = min(self.burst, self.level + (now - self.stamp) * self.rate)
-        self.stamp = now
-        if self.level >= 1:
-            self.level -= 1
-            return None
-        return str(max(1, math.ceil((1 - self.level) / self.rate))) if self.hints else ""
-
-    def headers(self, now: float) -> dict[str, str]:
-        if not self.tells:
-            return {}
-        level = min(self.burst, self.level + (now - self.stamp) * self.rate)
-        return {
-            "x-ratelimit-limit-requests": str(int(self.burst)),
-            "x-ratelimit-remaining-requests": str(int(level)),
-            "x-ratelimit-reset-requests": f"{(self.burst - level) / self.rate:.3f}s",
-        }
+    return cost
 
 
-class Capped(Server):
-    """Refuses what comes while `cap` requests are being served."""
-
-    def __init__(self, seed: int, cap: int, **more: float) -> None:
-        super().__init__(seed, **more)
-        self.cap = cap
-
-    def admit(self, now: float) -> str | None:
-        return "" if self.busy >= self.cap else None
-
-
-class Knee(Server):
-    """Never refuses. Up to `knee` requests are served side by side; beyond that they only take longer."""
-
-    def __init__(self, seed: int, knee: int, **more: float) -> None:
-        super().__init__(seed, **more)
-        self.knee = knee
-
-    def seconds(self) -> float:
-        return self.latency * max(1.0, self.busy / self.knee)
-
-
-async def _never_authorised(request: Request) -> Request:
-    return request
-
-
-def caller(server: Server, seed: int, *, start: int = 8, ceiling: int = 128, pace: Pace | None = None) -> Transport:
-    loop = asyncio.get_running_loop()
-    limiter = Limiter(Window(start, ceiling), pace or Pace(), clock=loop.time, sleep=asyncio.sleep)
-    return Transport(
-        server,
-        _never_authorised,
-        limiter,
-        RetryPolicy(attempts=10_000, deadline=None),
-        clock=loop.time,
-        sleep=asyncio.sleep,
-        jitter=random.Random(seed).random,
-    )
-
-
-def receive(response: Response) -> Response:
-    if response.status != 200:
-        raise judge(response, provider="simulated", model="m", message="", now=0.0)
-    return response
-
-
-async def load(transport: Transport, seconds: float, workers: int) -> None:
-    """Workers that always have another request to send."""
-    loop = asyncio.get_running_loop()
-    request = Request("http://simulated")
-
-    async def work() -> None:
-        while loop.time() < seconds:
-            await transport.send(request, receive, Tally())
-
-    tasks = [loop.create_task(work()) for _ in range(workers)]
-    await asyncio.sleep(seconds)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def run(
-    make: Callable[[], Server],
-    seconds: float,
-    callers: int = 1,
-    *,
-    start: int = 8,
-    ceiling: int = 128,
-    trace: list[Any] | None = None,
-) -> Server:
-    async def go() -> Server:
-        server = make()
-        clients = [caller(server, number, start=start, ceiling=ceiling) for number in range(callers)]
-        tasks = [asyncio.create_task(load(client, seconds, ceiling)) for client in clients]
-        if trace is not None:
-            while asyncio.get_running_loop().time() < seconds:
-                await asyncio.sleep(0.5)
-                trace.append((asyncio.get_running_loop().time(), clients[0].limiter.window.size, clients[0].limiter._busy))
-        await asyncio.gather(*tasks)
-        return server
-
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(go())
+HALF = {300.0: {"rate": 25.0}}
+DOUBLE = {300.0: {"rate": 100.0}}
+AFTER = (420.0, 600.0)
+HOURS = (1200.0, 6000.0)
+DAY = (3600.0, 21600.0)
+TOKENS = b" on tokens per min (TPM)"
+CASES = [
+    Case(name="bucket 50/s, Retry-After", make=lambda seed: Bucket(seed, 50, 50), quota=50, plot="bucket"),
+    Case(name="bucket 50/s, no hint", make=lambda seed: Bucket(seed, 50, 50, hints=False), quota=50, plot="bucket-no-hint"),
+    Case(name="bucket 50/s, holds a minute", make=lambda seed: Bucket(seed, 50, 3000), quota=50),
+    Case(name="bucket 5/s, Retry-After", make=lambda seed: Bucket(seed, 5, 10), quota=5),
+    Case(name="bucket 5/s, no hint", make=lambda seed: Bucket(seed, 5, 10, hints=False), quota=5),
+    Case(name="bucket 200/s, Retry-After", make=lambda seed: Bucket(seed, 200, 200), quota=200),
+    Case(name="bucket 50/s, answers take 1 s", make=lambda seed: Bucket(seed, 50, 50, latency=1.0), quota=50),
+    Case(name="bucket 3/min, Retry-After", make=lambda seed: Bucket(seed, 0.05, 3), quota=0.05, steady=DAY),
+    Case(name="bucket 3/min, no hint", make=lambda seed: Bucket(seed, 0.05, 3, hints=False), quota=0.05, steady=DAY),
+    Case(name="bucket 50/s, halved to 25/s", make=lambda seed: Bucket(seed, 50, 50, later=HALF), quota=25, steady=AFTER, plot="halved"),
+    Case(name="bucket 50/s, doubled to 100/s", make=lambda seed: Bucket(seed, 50, 50, later=DOUBLE), quota=100, steady=AFTER, plot="doubled"),
+    Case(name="bucket 50/s, in headers", make=lambda seed: Bucket(seed, 50, 3000, tells="requests"), quota=50, plot="headers"),
+    Case(name="bucket 5/s, in headers", make=lambda seed: Bucket(seed, 5, 300, tells="requests"), quota=5),
+    Case(name="60 a calendar minute", make=lambda seed: Calendar(seed, 60), quota=1, steady=DAY),
+    Case(name="3000 a calendar minute", make=lambda seed: Calendar(seed, 3000), quota=50, plot="calendar"),
+    Case(name="3000 a calendar minute, in headers", make=lambda seed: Calendar(seed, 3000, tells="requests"), quota=50),
+    Case(
+        name="1M tokens/min, Retry-After", make=lambda seed: Bucket(seed, TPM / 60, TPM, words=TOKENS), quota=TPM / 60,
+        client={"costs": batches(1.0)}, steady=HOURS,
+    ),
+    Case(
+        name="60M tokens/min, Retry-After", make=lambda seed: Bucket(seed, TPM, TPM, words=TOKENS), quota=TPM,
+        client={"costs": batches(1.0)}, plot="tokens",
+    ),
+    Case(
+        name="60M tokens/min, no hint", make=lambda seed: Bucket(seed, TPM, TPM, words=TOKENS, hints=False), quota=TPM,
+        client={"costs": batches(1.0)},
+    ),
+    Case(
+        name="1M tokens/min, rate= told, underestimated", make=lambda seed: Bucket(seed, TPM / 60, TPM), quota=TPM / 60,
+        client={"costs": batches(0.7), "rate": Rate(tokens_per_minute=TPM)}, steady=HOURS,
+    ),
+    Case(
+        name="bucket 50/s, rate= told 40/s", make=lambda seed: Bucket(seed, 50, 50), quota=40,
+        client={"rate": Rate(requests_per_minute=2400)},
+    ),
+    Case(
+        name="bucket 50/s, rate= told 100/s", make=lambda seed: Bucket(seed, 50, 50), quota=50,
+        client={"rate": Rate(requests_per_minute=6000)},
+    ),
+    Case(name="32 at once, 429", make=lambda seed: Capped(seed, 32), plot="cap"),
+    Case(name="4 at once, 429", make=lambda seed: Capped(seed, 4)),
+    Case(name="1 at once, 429", make=lambda seed: Capped(seed, 1)),
+    Case(name="16 at once, 429, answers take 2 s", make=lambda seed: Capped(seed, 16, latency=2.0)),
+    Case(name="16 at once, 429, answers take 50 ms", make=lambda seed: Capped(seed, 16, latency=0.05)),
+    Case(name="16 at once, 429 overloaded (TEI)", make=lambda seed: Capped(seed, 16, body=OVERLOADED)),
+    Case(name="32 at once, 503", make=lambda seed: Capped(seed, 32, status=503)),
+    Case(name="knee at 1", make=lambda seed: Knee(seed, 1)),
+    Case(name="knee at 4, answers take 2 s", make=lambda seed: Knee(seed, 4, latency=2.0)),
+    Case(name="knee at 24", make=lambda seed: Knee(seed, 24), plot="knee"),
+    Case(name="knee at 24, answers vary twofold", make=lambda seed: Knee(seed, 24, spread=0.5)),
+    Case(name="knee at 48", make=lambda seed: Knee(seed, 48)),
+    Case(name="no knee", make=lambda seed: Server(seed)),
+    Case(name="knee at 24, answers get 4 times slower", make=lambda seed: Knee(seed, 24, later={300.0: {"latency": 1.0}}), steady=AFTER),
+    Case(name="knee at 24, 4 times faster", make=lambda seed: Knee(seed, 24, latency=1.0, later={300.0: {"latency": 0.25}}), steady=AFTER),
+    Case(name="knee moves from 8 to 48", make=lambda seed: Knee(seed, 8, later={300.0: {"knee": 48}}), steady=AFTER),
+    Case(name="knee moves from 48 to 8", make=lambda seed: Knee(seed, 48, later={300.0: {"knee": 8}}), steady=AFTER, plot="knee-moves"),
+]  # fmt: skip
+FOUR = [
+    Case(name="bucket 50/s, Retry-After", make=lambda seed: Bucket(seed, 50, 50), quota=50, callers=4, plot="four"),
+    Case(name="bucket 50/s, no hint", make=lambda seed: Bucket(seed, 50, 50, hints=False), quota=50, callers=4),
+    Case(name="bucket 50/s, in headers", make=lambda seed: Bucket(seed, 50, 3000, tells="requests"), quota=50, callers=4),
+    Case(name="bucket 5/s, Retry-After", make=lambda seed: Bucket(seed, 5, 10), quota=5, callers=4),
+    Case(name="32 at once, 429", make=lambda seed: Capped(seed, 32), callers=4),
+    Case(name="8 at once, 429 overloaded (TEI)", make=lambda seed: Capped(seed, 8, body=OVERLOADED), callers=4),
+]  # fmt: skip
 
 
-def steady(server: Server, after: float, until: float) -> tuple[float, float]:
-    """(granted per second, share refused) in the steady state."""
-    granted = sum(after <= moment < until for moment in server.granted)
-    refused = sum(after <= moment < until for moment in server.refused)
-    return granted / (until - after), refused / max(1, granted + refused)
+def simulate(case: Case, seed: int, *, every: float = 1.0) -> Outcome:
+    """One run of a case."""
+    seconds = case.steady[1]
+
+    async def main() -> Outcome:
+        server = case.make(seed)
+        clients = [Client(server, 10 * seed + each, **case.client) for each in range(case.callers)]
+        working = [asyncio.create_task(client.work(seconds)) for client in clients]
+        trace = []
+        while now() < seconds - every:
+            await asyncio.sleep(every)
+            trace.append((now(), clients[0].window.size, clients[0].allowed))
+        await asyncio.gather(*working)
+        return Outcome(server, clients, trace)
+
+    return run(main())
+
+
+def best_fixed(case: Case) -> tuple[int, float]:
+    """The number in flight at which most is granted, and how much that is per second; whatever changes has changed already."""
+
+    async def granted(size: int) -> float:
+        server = case.make(SEEDS[0])
+        server.later = dict.fromkeys([0.0], *server.later.values()) if server.later else {}
+        await Client(server, SEEDS[0], fixed=size, costs=case.client.get("costs")).work(FIXED[1])
+        return server.use(*FIXED)[0]
+
+    found = {size: run(granted(size)) for size in SWEEP}
+    size = next(size for size in SWEEP if found[size] > 0.995 * max(found.values()))
+    return size, found[size]
+
+
+def line(case: Case) -> list[str]:
+    start, stop = case.steady
+    outcomes = [simulate(case, seed) for seed in SEEDS]
+    uses = [outcome.server.use(start, stop) for outcome in outcomes]
+    used, refused = min(granted for granted, _ in uses), max(share for _, share in uses)
+    early = statistics.median(outcome.server.use(0.0, 60.0)[1] for outcome in outcomes)
+    windows = [size for outcome in outcomes for moment, size, _ in outcome.trace if moment >= start]
+    shares = [sorted(client.done for client in outcome.clients) for outcome in outcomes]
+    size, most = (0, case.quota) if case.quota else best_fixed(case)
+    return [
+        case.name,
+        f"{size} → {most:,.4g}/s" if size else "",
+        f"{statistics.median(windows):.0f} → {used:,.4g}/s",
+        f"{used / most:.1%}",
+        f"{refused:.2%}",
+        f"{early:.1%}",
+        str(sum(client.lost for outcome in outcomes for client in outcome.clients)),
+        *([f"{min(each[0] / each[-1] for each in shares):.0%}"] if case.callers > 1 else []),
+    ]
+
+
+HEAD = ["server", "best fixed", "found", "used", "refused", "at first", "given up"]
+
+
+def show(head: Sequence[str], rows: Sequence[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, ["-" * width for width in widths], *rows):
+        first, *others = (f"{cell:{'>' if number else '<'}{width}}" for number, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        print("  ".join((first, *others)).rstrip())
+
+
+def plot(case: Case) -> None:
+    """Granted and refused per second, and the window and the pace of the first client, over the time of one run."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "embedkit", "font.size": 8, "axes.spines.top": False})
+    from matplotlib import pyplot
+
+    outcome = simulate(case, SEEDS[0])
+    stop, bin_ = case.steady[1], 5.0
+    moments = [bin_ * each for each in range(int(stop / bin_))]
+    granted = [outcome.server.use(moment, moment + bin_)[0] for moment in moments]
+    refused = [sum(moment <= each < moment + bin_ for each in outcome.server.refused) / bin_ for moment in moments]
+    figure, (above, below) = pyplot.subplots(2, 1, sharex=True, figsize=(7, 3.8), height_ratios=(3, 2))
+    above.step(moments, granted, where="post", color="tab:blue", linewidth=1, label="granted")
+    above.set_ylabel("tokens granted/s" if "costs" in case.client else "granted/s")
+    above.set_ylim(bottom=0)
+    if case.quota:
+        above.axhline(case.quota, color="black", linewidth=0.6, linestyle=":", label="quota (after any change)")
+    other = above.twinx()
+    other.step(moments, refused, where="post", color="tab:red", linewidth=1, label="refused")
+    other.set_ylabel("refused/s", color="tab:red")
+    other.set_ylim(0, max(4.0, 4 * max(refused)))
+    times = [moment for moment, _, _ in outcome.trace[::2]]
+    below.step(times, [size for _, size, _ in outcome.trace[::2]], where="post", color="tab:green", linewidth=1)
+    below.set_ylabel("window", color="tab:green")
+    below.set_ylim(0, 1.08 * CEILING)
+    below.set_xlabel("seconds")
+    if any(allowed < float("inf") for _, _, allowed in outcome.trace):
+        pace = below.twinx()
+        pace.plot(times, [min(allowed, 2 * max(granted)) for _, _, allowed in outcome.trace[::2]], color="tab:orange", linewidth=1)
+        pace.set_ylabel("pace found/s", color="tab:orange")
+        pace.set_ylim(0, 2 * max(granted))
+    who = f", {case.callers} independent callers (window and pace of one)" if case.callers > 1 else ""
+    figure.suptitle(case.name + who, fontsize=9)
+    figure.tight_layout()
+    PLOTS.mkdir(exist_ok=True)
+    figure.savefig(PLOTS / f"pacing-{case.plot}.svg", metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.simulation", description=__doc__)
+    parser.add_argument("--plot", action="store_true", help="draw the plots as well (needs matplotlib)")
+    options = parser.parse_args()
+    print(f"One caller; of {len(SEEDS)} seeds the worst. Used: of the quota, or of what the best fixed number in flight is granted.\n")
+    show(HEAD, [line(case) for case in CASES])
+    print("\nFour independent callers; the best fixed number is one caller's.\n")
+    show([*HEAD, "least/most"], [line(case) for case in FOUR])
+    if options.plot:
+        for case in [*CASES, *FOUR]:
+            if case.plot:
+                plot(case)
 
 
 if __name__ == "__main__":
-    import time
-
-    for name, make, best, n in [
-        ("bucket 50/s burst 50", lambda: TokenBucket(1, 50, 50), 50, 1),
-        ("bucket 50/s burst 50 nohint", lambda: TokenBucket(1, 50, 50, hints=False), 50, 1),
-        ("bucket 5/s burst 10", lambda: TokenBucket(1, 5, 10), 5, 1),
-        ("bucket 300/s burst 300", lambda: TokenBucket(1, 300, 300), 300, 1),
-        ("bucket 50/s burst 3000", lambda: TokenBucket(1, 50, 3000), 50, 1),
-        ("bucket tells 50/s burst 3000", lambda: TokenBucket(1, 50, 3000, tells=True), 50, 1),
-        ("capped 32", lambda: Capped(1, 32), 32 / 0.1, 1),
-        ("capped 6", lambda: Capped(1, 6), 6 / 0.1, 1),
-        ("knee 24", lambda: Knee(1, 24), 24 / 0.1, 1),
-        ("knee 1", lambda: Knee(1, 1), 1 / 0.1, 1),
-        ("knee 100", lambda: Knee(1, 100), 100 / 0.1, 1),
-        ("four 50/s", lambda: TokenBucket(1, 50, 50), 50, 4),
-        ("four 50/s tells", lambda: TokenBucket(1, 50, 3000, tells=True), 50, 4),
-        ("four capped 32", lambda: Capped(1, 32), 320, 4),
-    ]:
-        t = time.time()
-        trace: list[Any] = []
-        server = run(make, 600, n, trace=trace)
-        rate, share = steady(server, 120, 600)
-        r0, s0 = steady(server, 0, 120)
-        print(
-            f"{name:32s} used {rate / best:6.1%} refused {share:6.2%}   first 2 min {r0 / best:6.1%} {s0:6.2%}  window {trace[-1][1:]} {time.time() - t:.1f}s"
-        )
+    main()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ._pace import REQUESTS, TOKENS
+from ._pace import LEFT, REQUESTS, TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -62,6 +62,7 @@ class Limiter:
         """Whether one more request may go at once, beside the window but within the pace; then it is counted."""
         now = self._clock()
         if self.pace.reserve(now, tokens) <= 0:
+            self.pace.sent(tokens)
             return True
         self.pace.refund(now, tokens)
         return False
@@ -115,7 +116,8 @@ class Limiter:
 
     def heed(self, headers: Mapping[str, str]) -> None:
         """Learn from a response what is left of a quota."""
-        self.pace.heed(self._clock(), headers)
+        if LEFT[0] in headers or LEFT[1] in headers:
+            self.pace.heed(self._clock(), headers)
 
     def release(self) -> None:
         """Give the place back."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 REQUESTS, TOKENS = "requests", "tokens"  # what a quota may count, as the x-ratelimit headers name it
-REMAINING = tuple((what, f"x-ratelimit-remaining-{what}") for what in (REQUESTS, TOKENS))
+LEFT = (f"x-ratelimit-remaining-{REQUESTS}", f"x-ratelimit-remaining-{TOKENS}")
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,19 +85,21 @@ class Probe:
         wall: the rate found, in requests or tokens per second; 0 while nothing is known.
     """
 
-    __slots__ = ("_amount", "_before", "_last", "_mark", "_paused", "_plateau", "_requests", "_since", "_slot", "wall")
+    __slots__ = ("_amount", "_before", "_bound", "_last", "_mark", "_paused", "_plateau", "_requests", "_since", "_slot", "wall")
     CUT = 0.1  # share given up
-    PLATEAU, LONGEST = 10.0, 100.0  # seconds, or requests if that takes longer, until the old rate is reached again, at most
+    PLATEAU, LONGEST = 10.0, 200.0  # seconds, or requests if that takes longer, until the old rate is reached again, at most
     SETTLED = 1.0  # seconds after a cut in which a refusal says nothing new
     IDLE = 10.0  # seconds without a request that still count as work
     ENOUGH = 10  # requests that make a rate
-    SLACK = 0.05  # seconds' worth that may be caught up with
+    NEAR = 1.1  # how far above the mean the last pace may be to say anything
+    SLACK = 0.01  # seconds' worth that may be caught up with: a strict server takes two at once for one too many
 
     def __init__(self, now: float) -> None:
         self.wall = 0.0
         self._plateau = 0.5
         self._slot = -math.inf  # when the last of those who wait may go
         self._last = now  # when somebody wanted to send, or may
+        self._bound = False  # whether somebody waits for this
         self._restart(now)
 
     def _restart(self, now: float) -> None:
@@ -111,9 +113,10 @@ class Probe:
         self._requests += 1
         self._amount += amount
 
-    def paused(self, seconds: float) -> None:
-        """Nobody sends for so many seconds."""
+    def paused(self, seconds: float, until: float) -> None:
+        """Nobody sends for so many seconds more, until then."""
         self._paused += seconds
+        self._last = max(self._last, until)
 
     def refused(self, now: float, sent: float, amount: float, *, cut: bool) -> None:
         """A 429 to a request of this amount, sent at `sent`. One sent before the last cut says nothing new."""
@@ -129,7 +132,8 @@ class Probe:
             self.wall = min(self.wall or math.inf, amount / seconds) / 2
         else:  # the fewer requests, the less they say
             self.wall += (granted - self.wall) * (min(1.0, self._requests / self.ENOUGH) if self.wall else 1.0)
-        longest = max(self.PLATEAU, self.LONGEST * seconds / max(self._requests, 1))
+        each = self._amount / self._requests if self._requests > 0 else amount
+        longest = max(self.PLATEAU, self.LONGEST * each / self.wall)
         self._plateau = min(max(seconds, self._plateau / 2), longest)
         self._restart(now)
 
@@ -138,16 +142,19 @@ class Probe:
         seconds = now - self._since
         if seconds < self.SETTLED:
             return self.wall
-        then, requests, amount = self._before
-        enough = self._requests - requests >= self.ENOUGH
-        lately = (self._amount - amount) / max(now - then, 1.0) if enough else 0.0
+        lately = 0.0
+        for then, requests, amount in (self._before, self._mark):
+            if self._requests - requests >= self.ENOUGH:
+                lately = (self._amount - amount) / max(now - then, 1.0)
         if lately > 2 * self._amount / max(seconds - self._paused, 1.0):
             return 0.9 * lately
-        return max(self._amount / seconds, 0.9 * min(lately, self.rate(now)))
+        mean = self._amount / seconds
+        # Where requests waited for it, the rate lies between the mean and the last pace: near that one if the server saves up little.
+        return (mean + max(mean, min(self.rate(now), self.NEAR * mean))) / 2 if self._bound else mean
 
     def rate(self, now: float) -> float:
         """What is allowed per second."""
-        return self.wall * (1 + self.CUT * (max(0.0, now - self._since) / self._plateau - 1) ** 3)
+        return self.wall * (1 + self.CUT * (max(0.0, now - self._since - self._paused) / self._plateau - 1) ** 3)
 
     def tick(self, now: float) -> None:
         """Somebody wants to send."""
@@ -164,6 +171,7 @@ class Probe:
         cost = amount / self.rate(now)
         self._slot = max(self._slot, now - max(cost, self.SLACK)) + cost
         self._last = max(self._last, self._slot)
+        self._bound = self._slot > now
         return max(0.0, self._slot - now)
 
 
@@ -224,7 +232,7 @@ class Pace:
         with self._lock:
             until = max(self._cooldown.until, now + seconds)
             for probe in self._found.values():
-                probe.paused(until - max(now, self._cooldown.until))
+                probe.paused(until - max(now, self._cooldown.until), until)
             self._cooldown.until = until
 
     def correct(self, now: float, tokens: int) -> None:
@@ -260,7 +268,7 @@ class Pace:
 
     def heed(self, now: float, headers: Mapping[str, str]) -> None:
         """Learn from a response what the server says is left (wire reference 1.6); then a quota is met before it refuses."""
-        for what, name in REMAINING:
+        for what, name in zip((REQUESTS, TOKENS), LEFT, strict=True):
             told = headers.get(name)
             if told is not None:
                 self._copy(now, what, told, headers)

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from ._events import RequestSent, RetryScheduled, Throttled, notify
-from ._retry import RetryPolicy, again
+from ._retry import CAP, RetryPolicy, again
 from .errors import EmbedkitError, RateLimitError, ServerError, TransportTimeoutError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class _Job(Generic[T]):
         self.tokens = tokens
         self.number = 1  # of the attempt
         self.spent = 0.0  # seconds in exchanges and backoff: what the deadline counts
-        self.alone = False  # the last refusal concerns this request only
+        self.alone = True  # the last failure concerns this request only
 
 
 async def _sleep(seconds: float) -> None:
@@ -145,8 +145,10 @@ class Transport:
             return None
         wait = self.policy.wait(made, error, self._jitter())
         if wait is None or (self.policy.deadline is not None and job.spent + wait >= self.policy.deadline):
+            if not job.alone and error.retry_after is not None and error.retry_after <= CAP:
+                self.limiter.pause(error.retry_after)  # for the others; this one gives up
             return None
-        if isinstance(error, RateLimitError) and not job.alone:
+        if not job.alone:
             self.limiter.pause(wait)  # one 429 stops everyone on this quota
         if self._observe is not None:
             notify(
@@ -155,6 +157,7 @@ class Transport:
             )
         job.spent += wait
         job.number = made + 1
+        job.alone = True
         return wait
 
     async def _exchanged(self, signed: Request, job: _Job[T]) -> Response:

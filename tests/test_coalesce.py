@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import embedkit
-from benchmarks.simulation import VirtualLoop
+from benchmarks.virtual import VirtualLoop
 from embedkit import (
     AuthError,
     ConfigError,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import embedkit
 from benchmarks.hedging import Stalling
 from benchmarks.hedging import run as simulated
-from benchmarks.simulation import VirtualLoop
+from benchmarks.virtual import VirtualLoop
 from embedkit import ConfigError, Rate, RateLimitError, RetryPolicy, ServerError, TransportError
 from embedkit._events import RequestSent
 from embedkit._hedge import BURST, LATE, LEAST, MOST, Budget, Hedge, Lateness

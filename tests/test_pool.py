@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import embedkit
 from benchmarks.pooling import figures
-from benchmarks.simulation import VirtualLoop
+from benchmarks.virtual import VirtualLoop
 from embedkit import (
     ApiError,
     AuthError,

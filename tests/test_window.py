@@ -1,0 +1,285 @@
+"""The window: wider while all is well, narrower at any trouble, and never outside its bounds. Time is an argument."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedkit._window import HOLD, LEAST, PATIENCE, ROUNDS, Window
+
+DOINGS = st.lists(
+    st.tuples(
+        st.sampled_from(["answered", "refused", "late"]), st.floats(0, 30), st.floats(0, 60), st.integers(1, 200), st.integers(1, 40)
+    ),
+    max_size=60,
+)  # fmt: skip
+
+
+class Endpoint:
+    """Fills a window round by round; an answer takes `latency(window.size)` seconds."""
+
+    def __init__(self, window, latency=lambda size: 1.0):
+        self.window = window
+        self.latency = latency
+        self.now = 0.0
+
+    def round(self, *, full=True):
+        """One round of answers; returns the size it was made with."""
+        size, seconds = self.window.size, self.latency(self.window.size)
+        self.now += seconds
+        self.window.answered(self.now, seconds, size if full else size - 1)
+        while self.window._answers:
+            self.window.answered(self.now, seconds, size if full else size - 1)
+        return size
+
+    def rounds(self, count):
+        return [self.round() for _ in range(count)]
+
+
+def grown(size, *, ceiling=64, latency=lambda size: 1.0):
+    """An endpoint whose window was cut at once, and so grows by one, from `size` on."""
+    window = Window(2 * size, ceiling)
+    window.late(0.0, 0.0)
+    return Endpoint(window, latency)
+
+
+@given(st.integers(1, 64), st.integers(0, 64), DOINGS)
+def test_the_window_keeps_within_its_bounds(start, more, doings):
+    """Whatever happens in whatever order, the size is a whole number between 1 and the ceiling."""
+    window, now = Window(start, start + more), 0.0
+    for what, pause, seconds, busy, times in doings:
+        now += pause
+        for _ in range(times):
+            if what == "answered":
+                window.answered(now, seconds, busy)
+            elif what == "refused":
+                window.refused(now, now - seconds, busy)
+            else:
+                window.late(now, now - seconds)
+
+            assert type(window.size) is int
+            assert 1 <= window.size <= start + more
+
+
+@given(st.integers(1, 64), DOINGS)
+def test_trouble_never_widens(start, doings):
+    """A refusal or a timeout never makes the window wider, whatever came before."""
+    window, now = Window(start, 64), 0.0
+    for what, pause, seconds, busy, times in doings:
+        now += pause
+        before = window.size
+        if what == "answered":
+            for _ in range(times):
+                window.answered(now, seconds, busy)
+        elif what == "refused":
+            window.refused(now, now - seconds, busy)
+
+            assert window.size <= before or window._kept == 0
+        else:
+            window.late(now, now - seconds)
+
+            assert window.size <= before
+
+
+# --- growth ----------------------------------------------------------------------------------------------------------
+
+
+def test_it_doubles_until_the_ceiling():
+    """Full rounds of answers that stay fast double the window, and the ceiling ends that."""
+    endpoint = Endpoint(Window(8, 50))
+
+    assert endpoint.rounds(5) == [8, 16, 32, 50, 50]
+
+
+def test_after_trouble_it_grows_by_one():
+    """Once anything was cut, a full round adds one."""
+    assert grown(4).rounds(4) == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_what_is_not_filled_does_not_grow(quick):
+    """A round in which fewer were in flight than might be shows nothing, and changes nothing."""
+    endpoint = Endpoint(Window(8, 64)) if quick else grown(8)
+    for _ in range(5):
+        endpoint.round(full=False)
+
+    assert endpoint.window.size == 8
+
+
+@pytest.mark.parametrize(("size", "answers"), [(1, LEAST), (LEAST, LEAST), (40, 40)])
+def test_a_round_is_as_many_answers_as_fit_and_never_a_few(size, answers):
+    """The window changes after as many answers as it is wide, but not after so few that their mean says nothing."""
+    window = Window(size, 64)
+    for _ in range(answers - 1):
+        window.answered(1.0, 1.0, size)
+
+    assert window.size == size
+    assert window.seconds == 0.0
+
+    window.answered(1.0, 1.0, size)
+
+    assert window.size > size
+    assert window.seconds == 1.0
+
+
+# --- refusals and timeouts -------------------------------------------------------------------------------------------
+
+
+def test_the_first_refusal_halves_what_was_in_flight():
+    """While it doubles it may be far too wide; afterwards a tenth is given up. What was in flight counts, if that was less."""
+    window = Window(40, 64)
+    window.refused(1.0, 1.0, 33)
+
+    assert window.size == 16
+
+    window.refused(2.0, 2.0, 99)
+
+    assert window.size == 14
+
+
+def test_a_timeout_halves():
+    """A timeout halves the window every time, down to one."""
+    window, sizes = Window(40, 64), []
+    for moment in range(1, 8):
+        window.late(float(moment), float(moment))
+        sizes.append(window.size)
+
+    assert sizes == [20, 10, 5, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize("what", ["refused", "late"])
+def test_requests_sent_before_a_cut_say_nothing_new(what):
+    """Of all that were under way when the window was cut, one counts; one sent at that moment or later counts again."""
+    window = Window(40, 64)
+
+    def trouble(sent):
+        window.refused(10.0, sent, 40) if what == "refused" else window.late(10.0, sent)
+        return window.size
+
+    assert [trouble(sent) for sent in (8.0, 8.5, 9.0, 9.999)] == [20] * 4
+    assert trouble(10.0) < 20
+
+
+def test_a_wall_is_touched_only_now_and_then():
+    """Below the size that was refused it settles one short of it, and tries it again after so many answers."""
+    endpoint = grown(20)
+    endpoint.window.refused(1.0, 1.0, 20)
+    held = -(-PATIENCE // 19)
+
+    assert endpoint.rounds(1 + held + 1) == [18, *[19] * held, 20]
+
+
+def test_a_wall_that_is_gone_is_forgotten():
+    """When the wall is passed without a refusal, growth goes on as before."""
+    endpoint = grown(10)
+    endpoint.window.refused(1.0, 1.0, 10)
+    sizes = endpoint.rounds(40)
+
+    assert sizes[-4:] == [sizes[-1] - 3, sizes[-1] - 2, sizes[-1] - 1, sizes[-1]]
+    assert sizes[-1] > 20
+
+
+def test_a_refusal_with_one_in_flight_leaves_one():
+    """There is no narrower window than one, and from there it grows again."""
+    endpoint = Endpoint(Window(1, 64))
+    endpoint.window.refused(1.0, 1.0, 1)
+
+    assert endpoint.window.size == 1
+    assert max(endpoint.rounds(PATIENCE)) > 1
+
+
+# --- latency ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("knee", [1, 4, 12, 24, 40])
+def test_a_knee_is_found(knee):
+    """Where answers take longer in proportion to what is in flight beyond a knee, it ends at the knee or little above."""
+    endpoint = Endpoint(Window(8, 64), lambda size: max(1.0, size / knee))
+    sizes = endpoint.rounds(6 * ROUNDS)
+    steady = [size for size in sizes[ROUNDS:] if size > max(2, sizes[-1] // 3)]  # without the looks
+
+    assert knee <= min(steady)
+    assert max(steady) <= max(4, knee * HOLD + 2)
+
+
+def test_slower_answers_stop_the_growth():
+    """Answers that take half as long again as the best did: it neither grows nor shrinks."""
+    endpoint = grown(20)
+    endpoint.rounds(3)
+    endpoint.window._rounds = 0  # the next look is far
+    endpoint.latency = lambda size: 1.01 * HOLD
+
+    assert endpoint.rounds(10) == [23] * 10
+
+
+def test_an_endpoint_that_gets_slower_costs_one_look():
+    """Where a quarter in flight is as slow, it was not the queue: the window comes back, and grows on from the new latency."""
+    endpoint = grown(20)
+    endpoint.rounds(2)
+    endpoint.latency = lambda size: 4.0
+
+    assert endpoint.rounds(5) == [22, 5, 22, 23, 24]
+
+
+def test_a_queue_is_shortened_and_looked_at_again():
+    """Where a quarter in flight is faster, the window shrinks in proportion; where by more than twice, the next look is soon."""
+    endpoint = grown(40)
+    endpoint.rounds(2)
+    endpoint.latency = lambda size: max(1.0, size / 8)
+    sizes = endpoint.rounds(7)
+
+    assert sizes == [42, 10, int(42 * HOLD / 4.2), 16, 4, int(16 * HOLD / 2), 13]
+
+
+def test_looks_are_rare():
+    """A queue that is not worth another look at once is looked into again after so many rounds."""
+    endpoint = grown(20)
+    endpoint.round()
+    endpoint.latency = lambda size: 1.9 if size > 5 else 1.0
+    sizes = endpoint.rounds(4 * ROUNDS)
+
+    assert [number for number, size in enumerate(sizes) if size <= 5] == [1, 3 + ROUNDS, 5 + 2 * ROUNDS, 7 + 3 * ROUNDS]
+
+
+def test_answers_sent_before_a_look_are_not_part_of_it():
+    """What was in flight already when the look began took its time in the queue, and says nothing of the endpoint without one."""
+    endpoint = grown(20)
+    endpoint.round()
+    endpoint.latency = lambda size: 4.0
+    endpoint.round()
+
+    assert endpoint.window.size == 5
+
+    for _ in range(20):
+        endpoint.window.answered(endpoint.now + 1.0, 3.0, 20)
+
+    assert endpoint.window.size == 5
+
+    for _ in range(LEAST // 2):
+        endpoint.window.answered(endpoint.now + 1.0, 1.0, 5)
+
+    assert endpoint.window.size == int(21 * HOLD / 4.0)
+
+
+def test_trouble_ends_a_look():
+    """A refusal or a timeout during the look counts from the quarter; the old size does not come back by itself."""
+    endpoint = grown(20)
+    endpoint.round()
+    endpoint.latency = lambda size: 4.0
+    endpoint.round()
+    endpoint.window.late(endpoint.now + 1.0, endpoint.now + 1.0)
+    endpoint.latency = lambda size: 1.0
+
+    assert endpoint.rounds(3) == [2, 3, 4]
+
+
+def test_nothing_is_looked_into_unless_it_is_full():
+    """Slow answers while fewer are in flight than might be are not its own doing."""
+    endpoint = grown(20)
+    endpoint.round()
+    endpoint.latency = lambda size: 4.0
+    for _ in range(5):
+        endpoint.round(full=False)
+
+    assert endpoint.window.size == 21
