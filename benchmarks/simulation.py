@@ -21,8 +21,9 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.virtual import CEILING, OVERLOADED, Bucket, Calendar, Capped, Client, Cost, Knee, Server, now, run
+from benchmarks.virtual import OVERLOADED, Bucket, Calendar, Capped, Client, Cost, Knee, Server, now, run
 from embedkit import Rate
+from embedkit._client import CEILING
 
 SEEDS = (1, 2, 3)
 SWEEP = (1, 2, 3, 4, 5, 6, 8, 12, 16, 18, 20, 24, 32, 36, 48, CEILING)
@@ -126,7 +127,7 @@ CASES = [
     Case(name="knee at 24", make=lambda seed: Knee(seed, 24), plot="knee"),
     Case(name="knee at 24, answers vary twofold", make=lambda seed: Knee(seed, 24, spread=0.5)),
     Case(name="knee at 48", make=lambda seed: Knee(seed, 48)),
-    Case(name="no knee", make=lambda seed: Server(seed)),
+    Case(name="no knee", make=Server),
     Case(name="knee at 24, answers get 4 times slower", make=lambda seed: Knee(seed, 24, later={300.0: {"latency": 1.0}}), steady=AFTER),
     Case(name="knee at 24, 4 times faster", make=lambda seed: Knee(seed, 24, latency=1.0, later={300.0: {"latency": 0.25}}), steady=AFTER),
     Case(name="knee moves from 8 to 48", make=lambda seed: Knee(seed, 8, later={300.0: {"knee": 48}}), steady=AFTER),
@@ -201,7 +202,9 @@ HEAD = ["server", "best fixed", "found", "used", "refused", "at first", "given u
 def show(head: Sequence[str], rows: Sequence[list[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     for row in (head, ["-" * width for width in widths], *rows):
-        first, *others = (f"{cell:{'>' if number else '<'}{width}}" for number, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        first, *others = (
+            f"{cell:{'>' if number else '<'}{width}}" for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
         print("  ".join((first, *others)).rstrip())
 
 
@@ -211,14 +214,14 @@ def plot(case: Case) -> None:
 
     mpl.use("agg")
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "embedkit", "font.size": 8, "axes.spines.top": False})
-    from matplotlib import pyplot
+    import matplotlib.pyplot as plt
 
     outcome = simulate(case, SEEDS[0])
     stop, bin_ = case.steady[1], 5.0
     moments = [bin_ * each for each in range(int(stop / bin_))]
     granted = [outcome.server.use(moment, moment + bin_)[0] for moment in moments]
     refused = [sum(moment <= each < moment + bin_ for each in outcome.server.refused) / bin_ for moment in moments]
-    figure, (above, below) = pyplot.subplots(2, 1, sharex=True, figsize=(7, 3.8), height_ratios=(3, 2))
+    figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(7, 3.8), height_ratios=(3, 2))
     above.step(moments, granted, where="post", color="tab:blue", linewidth=1, label="granted")
     above.set_ylabel("tokens granted/s" if "costs" in case.client else "granted/s")
     above.set_ylim(bottom=0)
@@ -235,7 +238,9 @@ def plot(case: Case) -> None:
     below.set_xlabel("seconds")
     if any(allowed < float("inf") for _, _, allowed in outcome.trace):
         pace = below.twinx()
-        pace.plot(times, [min(allowed, 2 * max(granted)) for _, _, allowed in outcome.trace[::2]], color="tab:orange", linewidth=1)
+        pace.plot(
+            times, [min(allowed, 2 * max(granted)) for _, _, allowed in outcome.trace[::2]], color="tab:orange", linewidth=1
+        )
         pace.set_ylabel("pace found/s", color="tab:orange")
         pace.set_ylim(0, 2 * max(granted))
     who = f", {case.callers} independent callers (window and pace of one)" if case.callers > 1 else ""
@@ -243,14 +248,16 @@ def plot(case: Case) -> None:
     figure.tight_layout()
     PLOTS.mkdir(exist_ok=True)
     figure.savefig(PLOTS / f"pacing-{case.plot}.svg", metadata={"Date": None})
-    pyplot.close(figure)
+    plt.close(figure)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulation", description=__doc__)
     parser.add_argument("--plot", action="store_true", help="draw the plots as well (needs matplotlib)")
     options = parser.parse_args()
-    print(f"One caller; of {len(SEEDS)} seeds the worst. Used: of the quota, or of what the best fixed number in flight is granted.\n")
+    print(
+        f"One caller; of {len(SEEDS)} seeds the worst. Used: of the quota, or of what the best fixed number in flight is granted.\n"
+    )
     show(HEAD, [line(case) for case in CASES])
     print("\nFour independent callers; the best fixed number is one caller's.\n")
     show([*HEAD, "least/most"], [line(case) for case in FOUR])

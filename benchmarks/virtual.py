@@ -77,7 +77,12 @@ class Server:
     """
 
     def __init__(
-        self, seed: int, *, latency: float = LATENCY, spread: float = SPREAD, later: Mapping[float, dict[str, Any]] | None = None
+        self,
+        seed: int,
+        *,
+        latency: float = LATENCY,
+        spread: float = SPREAD,
+        later: Mapping[float, dict[str, Any]] | None = None,
     ) -> None:
         self.random = random.Random(f"server {seed}")
         self.latency, self.spread = latency, spread

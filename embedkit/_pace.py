@@ -85,7 +85,19 @@ class Probe:
         wall: the rate found, in requests or tokens per second; 0 while nothing is known.
     """
 
-    __slots__ = ("_amount", "_before", "_bound", "_last", "_mark", "_paused", "_plateau", "_requests", "_since", "_slot", "wall")
+    __slots__ = (
+        "_amount",
+        "_before",
+        "_bound",
+        "_last",
+        "_mark",
+        "_paused",
+        "_plateau",
+        "_requests",
+        "_since",
+        "_slot",
+        "wall",
+    )
     CUT = 0.1  # share given up
     PLATEAU, LONGEST = 10.0, 200.0  # seconds, or requests if that takes longer, until the old rate is reached again, at most
     SETTLED = 1.0  # seconds after a cut in which a refusal says nothing new

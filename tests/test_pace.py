@@ -450,11 +450,14 @@ def test_a_pace_is_shared_between_threads():
     assert pace.blocked(0.0) == 3999.0
     assert pace.reserve(0.0, 1) == 3999.0 + 1.0  # 4000 reserved, of which 3999 seconds have paid all but one
 
+
 # --- what the server says --------------------------------------------------------------------------------------------
 
 
 def report(what, limit, remaining, reset):
-    return {f"x-ratelimit-{name}-{what}": value for name, value in (("limit", limit), ("remaining", remaining), ("reset", reset))}
+    return {
+        f"x-ratelimit-{name}-{what}": value for name, value in (("limit", limit), ("remaining", remaining), ("reset", reset))
+    }
 
 
 def test_a_reported_quota_is_met_before_it_refuses():
@@ -562,7 +565,11 @@ def test_one_cool_down_for_every_model_of_an_account():
 def test_one_pace_for_a_model_of_an_account():
     """The same account, model and rate share the quota; another rate has its own, and the same pause."""
     rate = Rate(requests_per_minute=60)
-    first, again, untold = shared("host key", "a", rate), shared("host key", "a", Rate(requests_per_minute=60)), shared("host key", "a", None)
+    first, again, untold = (
+        shared("host key", "a", rate),
+        shared("host key", "a", Rate(requests_per_minute=60)),
+        shared("host key", "a", None),
+    )
     first.pause(0.0, 5.0)
 
     assert first is again
