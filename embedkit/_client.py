@@ -387,7 +387,8 @@ class HttpEmbedder(Embedder):
     def _account(self) -> str:
         """Whose quota is spent: the provider, where it is, and every credential. Only a hash of it is kept."""
         whose = (source if isinstance(source, str) else str(id(source)) for source in self._sources.values())
-        return "\n".join((self.provider, self._target.base_url, *whose))
+        place = "" if self._exchange is None else str(id(self._exchange))  # a fake one has a quota of its own
+        return "\n".join((self.provider, self._target.base_url, place, *whose))
 
     # --- loops, forks, pickles ---------------------------------------------------------------------------------------
 
