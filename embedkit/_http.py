@@ -85,9 +85,12 @@ class AiohttpExchange:
     """Sends over a pooled session, opened by the first request."""
 
     def __init__(self, settings: HttpSettings) -> None:
+        from ._deadline import Deadline  # asyncio takes 50 ms, and whoever is here runs on it
+
         self._settings = settings
         self._session: aiohttp.ClientSession | None = settings.session
-        self._routes: dict[str, tuple[Any, dict[str, Any]]] = {}
+        self._routes: dict[str, tuple[Any, dict[str, str], dict[str, Any]]] = {}
+        self._deadline = Deadline(settings.timeout)
         self._used: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._keeper: AsyncGenerator[None, None] | None = None
@@ -102,7 +105,35 @@ class AiohttpExchange:
             ConfigError: the URL, a header or the proxy is none.
         """
         try:
-            return await self._sent(request)
+            session = self._session
+            if session is None or session.closed:
+                session = self._open()
+            elif self._used is not None and monotonic() - self._used > IDLE:
+                await _turns()
+            url, added, options = self._routes.get(request.url) or self._route(request.url)
+            data: bytes | _Whole | None = request.body or None
+            if len(request.body) > LARGE:
+                added, data = {**added, "content-length": str(len(request.body))}, _Whole(request.body)
+            headers = {**added, **request.headers}
+            deadline = self._deadline
+            task = deadline.begin()
+            try:
+                reply = await session.request(request.method, url, data=data, headers=headers, **options)
+                try:
+                    body = await _read(reply, self._settings.cap)
+                finally:
+                    if not reply.closed:
+                        reply.close()
+            except BaseException:
+                if deadline.end(task):
+                    raise TimeoutError from None
+                raise
+            else:
+                deadline.end(task)
+            finally:
+                del headers  # they hold the key, and a traceback can show what a frame holds
+            self._used = monotonic()
+            return Response(reply.status, reply.headers, body)
         except EmbedkitError:
             raise
         except Exception as error:
@@ -110,23 +141,6 @@ class AiohttpExchange:
                 raise
             failure = _translated(error, request, self._settings)
         raise failure  # out here, where aiohttp's error is no longer the context of ours
-
-    async def _sent(self, request: Request) -> Response:
-        session = self._session
-        if session is None or session.closed:
-            session = self._open()
-        elif self._used is not None and monotonic() - self._used > IDLE:
-            await _turns()
-        url, options = self._routes.get(request.url) or self._route(request.url)
-        data: bytes | _Whole | None = request.body or None
-        if len(request.body) > LARGE:
-            length = {**request.headers, "content-length": str(len(request.body))}
-            request, data = Request(request.url, request.body, length, request.method), _Whole(request.body)
-            del length  # it holds the key, and a traceback can show what a frame holds
-        async with session.request(request.method, url, data=data, headers=request.headers, **options) as reply:
-            response = Response(reply.status, reply.headers, await _read(reply, self._settings.cap))
-        self._used = monotonic()
-        return response
 
     def _open(self) -> aiohttp.ClientSession:
         settings = self._settings
@@ -154,26 +168,27 @@ class AiohttpExchange:
             self._keeper.asend(None).send(None)  # up to its yield: now the loop knows of it
         return session
 
-    def _route(self, url: str) -> tuple[Any, dict[str, Any]]:
-        """The parsed URL and what to send it with, remembered: an embedder speaks to one or two URLs."""
+    def _route(self, url: str) -> tuple[Any, dict[str, str], dict[str, Any]]:
+        """The parsed URL, headers and options to send with it, remembered: an embedder speaks to one or two URLs."""
         from yarl import URL
 
         settings = self._settings
         proxy = proxy_for(url, settings.proxy, read_environment=settings.session is None)  # the caller's session has its own
         options: dict[str, Any] = {"allow_redirects": False, "proxy": proxy}
-        if is_loopback(url):
-            options["skip_auto_headers"] = ("accept-encoding",)  # to undo compression takes longer than to copy what it saves
         if settings.session is not None:
             options |= {
                 "raise_for_status": False, "auto_decompress": True, "timeout": _timeout(settings),
                 "ssl": _verification(settings.ssl),
             }  # fmt: skip
-        self._routes[url] = route = (URL(url, encoded=True), options)
+        # To undo compression takes longer than to copy what it saves, where nothing has to travel.
+        headers = {"accept-encoding": "identity"} if is_loopback(url) else {}
+        self._routes[url] = route = (URL(url, encoded=True), headers, options)
         return route
 
     async def aclose(self) -> None:
         """Close the session, unless it is the caller's."""
         keeper, self._keeper, self._session = self._keeper, None, self._settings.session
+        self._deadline.close()
         if keeper is not None:
             await keeper.aclose()
 
@@ -272,11 +287,14 @@ async def _turns() -> None:
 
 async def _read(reply: aiohttp.ClientResponse, cap: int) -> bytes:
     """The whole body, at most `cap` bytes of it; of a refusal what arrives, since its status says what matters."""
-    pieces, size = [], 0
+    pieces, size, content = [], 0, reply.content
     try:
-        while size <= cap and (piece := await reply.content.readany()):
+        while size <= cap:
+            piece = content.read_nowait() if (whole := content.is_eof()) else await content.readany()
             pieces.append(piece)
             size += len(piece)
+            if whole:
+                break
     except Exception:
         if reply.status < REFUSED:
             raise
@@ -289,9 +307,8 @@ async def _read(reply: aiohttp.ClientResponse, cap: int) -> bytes:
 def _timeout(settings: HttpSettings) -> aiohttp.ClientTimeout:
     import aiohttp
 
-    return aiohttp.ClientTimeout(
-        total=settings.timeout, sock_connect=min(settings.connect, settings.timeout), sock_read=settings.read
-    )
+    # The total is a `Deadline`'s.
+    return aiohttp.ClientTimeout(total=None, sock_connect=min(settings.connect, settings.timeout), sock_read=settings.read)
 
 
 def _verification(ssl: Any) -> Any:

@@ -11,12 +11,13 @@ ends, the quotes of the name break the JSON there; should it be no embedding, it
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
-from ._types import DType, Options, array_of
+from ._types import QUANTISED, DType, Options, array_of
 from .errors import ConfigError, DecodeError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ LONG = 64  # bytes of a list worth lifting: shorter ones are a shape or a few in
 SMALL = 16_384  # bytes of a body whose strings are copied sooner than searched for
 STRIDE = 256  # bytes skipped in search of a long string: more than stands between two embeddings, less than half of one
 _NUMERIC = b"-0123456789"  # what a list of numbers begins with
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _QUOTE = ord('"')
 
 
@@ -45,81 +47,104 @@ class Vector:
 Given: TypeAlias = "Vector | bytes | Sequence[float] | NDArray[Any]"
 
 
-def parse(body: bytes | bytearray | memoryview, kind: type[T]) -> T:
-    """The JSON body as this type, each `Vector` in it still unread. Raises what msgspec raises."""
-    body = bytes(body) if isinstance(body, memoryview) else body
-    short, lifted = _lift(body)
+def decoder_of(kind: type[T]) -> msgspec.json.Decoder[T]:
+    """What reads replies of this type, with a `Vector` for every embedding in it."""
+    return msgspec.json.Decoder(kind, dec_hook=_vector)
 
-    def vector(kind: type, value: Any) -> Vector:
-        if kind is Vector and type(value) is str:
-            return Vector(lifted.pop(value, value) if len(value) < LONG else value)  # nothing long is hashed
-        if kind is not Vector or type(value) is not list:
-            msg = f"Expected an embedding, got `{type(value).__name__}`"
-            raise TypeError(msg)
+
+def _vector(kind: type, value: Any) -> Vector:
+    if kind is not Vector or type(value) not in (str, list):
+        msg = f"Expected an embedding, got `{type(value).__name__}`"
+        raise TypeError(msg)
+    if type(value) is list:
         for each in value:
             if type(each) not in (float, int):
                 msg = f"Expected a list of numbers, got `{type(each).__name__}` in it"
                 raise TypeError(msg)
-        return Vector(value)
+    return Vector(value)
 
-    if lifted:
+
+def parse(body: bytes | bytearray | memoryview, reader: msgspec.json.Decoder[T]) -> T:
+    """The JSON body as the type of a decoder made by `decoder_of`, each `Vector` in it still unread. Raises what msgspec raises."""
+    body = bytes(body) if isinstance(body, memoryview) else body
+    if len(body) < SMALL and body[(quote := body.rfind(b'"', 0, STRIDE) + 1) : quote + 1] in _BASE64:
+        return reader.decode(body)
+    if spans := _strings(body) or _lists(body):
+        short, lifted = _lift(body, spans)
+
+        def vector(kind: type, value: Any) -> Vector:
+            found = lifted.pop(value, None) if type(value) is str and len(value) < LONG else None  # nothing long is hashed
+            return _vector(kind, value) if found is None or kind is not Vector else Vector(found)
+
         try:
-            found = msgspec.json.decode(short, type=kind, dec_hook=vector)
+            found = msgspec.json.decode(short, type=reader.type, dec_hook=vector)
             if not lifted:
                 return found
         except (msgspec.DecodeError, UnicodeDecodeError):
             pass  # junk, or a wrong guess: the whole body tells which
         lifted.clear()
-    return msgspec.json.decode(body, type=kind, dec_hook=vector)
+    return reader.decode(body)
 
 
-def _lift(body: bytes | bytearray) -> tuple[bytes | bytearray, dict[str, memoryview]]:
+def _lift(body: bytes | bytearray, spans: list[tuple[int, int]]) -> tuple[bytes | bytearray, dict[str, memoryview]]:
     """(the body with names in place of what is long, what they stand for)."""
     pieces: list[bytes | bytearray] = []
     lifted: dict[str, memoryview] = {}
     view = memoryview(body)
     kept = 0
-    for start, stop in (*_lists(body),) or _strings(body):
+    for start, stop in spans:
         name = f"#{len(lifted)}"  # no base64
         lifted[name] = view[start:stop]
         pieces += (body[kept:start], b'"%b"' % name.encode())
         kept = stop
-    return (b"".join((*pieces, body[kept:])), lifted) if lifted else (body, lifted)
+    pieces.append(body[kept:])
+    return b"".join(pieces), lifted
 
 
-def _lists(body: bytes | bytearray) -> Iterator[tuple[int, int]]:
-    """Where long lists of numbers seem to be. Looks at each byte at most twice."""
-    stop = 0
-    while stop := body.find(b"]", seen := stop) + 1:
-        start = body.rfind(b"[", seen, stop)
-        if start >= 0 and stop - start >= LONG and body[start + 1 : start + LONG].lstrip()[:1] in _NUMERIC:
-            yield start, stop
-
-
-def _strings(body: bytes | bytearray) -> Iterator[tuple[int, int]]:
-    """Where long strings seem to be, quotes included. None where something is escaped: it may be a quote."""
-    if len(body) < SMALL or b"\\" in body:
-        return
+def _strings(body: bytes | bytearray) -> list[tuple[int, int]]:
+    """Where long strings of base64 seem to be, quotes included. None where something is escaped: it may be a quote."""
+    spans: list[tuple[int, int]] = []
     stop = 0
     while stop := body.find(b'"', (seen := stop) + STRIDE) + 1:
         start = body.rfind(b'"', seen, seen + STRIDE)
         if start >= 0 and stop - start >= 2 * STRIDE:
-            yield start, stop
+            if body[start + 1] not in _BASE64:
+                return []  # between two strings, so most likely numbers
+            spans.append((start, stop))
+    return [] if b"\\" in body else spans
+
+
+def _lists(body: bytes | bytearray) -> list[tuple[int, int]]:
+    """Where long lists of numbers seem to be. Looks at each byte at most twice."""
+    spans: list[tuple[int, int]] = []
+    stop = 0
+    while stop := body.find(b"]", seen := stop) + 1:
+        start = body.rfind(b"[", seen, stop)
+        if start >= 0 and stop - start >= LONG and body[start + 1 : start + LONG].lstrip()[:1] in _NUMERIC:
+            spans.append((start, stop))
+    return spans
+
+
+@cache
+def _tools() -> tuple[Any, Callable[..., bytes], dict[str, Any]]:
+    """numpy, the SIMD decoder, numpy's type of each of ours: loaded when the first vector has come."""
+    import numpy as np
+    from pybase64 import b64decode
+
+    return np, b64decode, {dtype: np.dtype(array_of(dtype)) for dtype in ("float32", *QUANTISED)}
 
 
 class Reader:
     """Reads one vector after the other; holds the SIMD parser, which serves one thread at a time."""
 
-    def __init__(self) -> None:
-        import numpy as np
-        from pybase64 import b64decode
+    __slots__ = ("_decode", "_numpy", "_parser")
 
-        self._numpy = np
-        self._decode = b64decode
+    def __init__(self) -> None:
+        self._numpy, self._decode, _ = _tools()
         self._parser: Any = None
 
-    def __call__(self, given: Given, *rows: int) -> bytes | NDArray[Any]:
-        """The bytes inside base64, or the numbers as float64; for `rows`, which an error then names.
+    def __call__(self, given: Given, row: int | None = None) -> bytes | NDArray[Any]:
+        """The bytes inside base64, or the numbers as float64; for this row, which an error then names.
 
         Raises:
             DecodeError: it is neither.
@@ -127,16 +152,17 @@ class Reader:
         try:
             if not isinstance(given, Vector):
                 return given if isinstance(given, bytes) else self._numpy.asarray(given, "f8")
-            if isinstance(given.text, str):
-                return self._decode(given.text, validate=True)
-            if isinstance(given.text, list):
-                return self._numpy.array(given.text, "f8")
-            if given.text[0] == _QUOTE:
-                return self._decode(given.text[1:-1], validate=True)
-            return self._numpy.frombuffer(self._doubles(given.text), "f8")
+            text = given.text
+            if isinstance(text, str):
+                return self._decode(text, None, True)
+            if isinstance(text, list):
+                return self._numpy.array(text, "f8")
+            if text[0] == _QUOTE:
+                return self._decode(text[1:-1], None, True)
+            return self._numpy.frombuffer(self._doubles(text), "f8")
         except (ValueError, TypeError, OverflowError, msgspec.DecodeError) as error:
             msg = f"neither numbers nor base64: {error}"
-            raise DecodeError(msg, rows=rows) from None
+            raise DecodeError(msg, rows=() if row is None else (row,)) from None
 
     def _doubles(self, text: memoryview) -> Any:
         if self._parser is None:
@@ -158,37 +184,36 @@ def matrix(vectors: Sequence[Given], options: Options, count: int, out: Out | No
         DecodeError: wrong count, ragged or wrong width, bytes that are no whole number of items, junk, non-finite or
             out-of-range values. `rows` names the row where it is one.
     """
-    import numpy as np
-
     if len(vectors) != count:
         msg = f"{count} texts were sent, but {len(vectors)} embeddings came back"
         raise DecodeError(msg)
-    kind = np.dtype(array_of(options.dtype))
+    np, _, kinds = _tools()
+    kind = kinds[options.dtype]
     read = Reader()
     first = read(vectors[0], 0)
-    source = _source(first, kind, options)
+    # Bytes of floats hardly ever begin with a zero; `_source` looks closer.
+    source = kind if isinstance(first, bytes) and first[:1] != b"\0" else _source(first, kind, options)
     width = _width(first, source, options)
     rows: NDArray[Any] = out(width) if out is not None else np.empty((count, width), kind)
     done = 0
-    if type(first) is bytes and source == rows.dtype and rows.flags.c_contiguous and sys.byteorder == "little":
+    if type(first) is bytes and source is rows.dtype and rows.flags.c_contiguous and sys.byteorder == "little":
         done = _copy(rows, vectors, first, read)
     if done < count:
         with np.errstate(all="ignore"):  # a number beyond float32 is found below
             for place in range(done, count):
                 _convert(rows, place, read(vectors[place], place) if place else first, source)
-    if kind.kind == "f" and not np.isfinite(rows).all():
+    if kind.kind == "f" and b"\0" in np.isfinite(rows).tobytes():  # for one row `all` takes as long again
         finite(rows)
     return rows
 
 
 def _copy(rows: NDArray[Any], vectors: Sequence[Given], first: bytes, read: Reader) -> int:
     """Copy bytes that already are their row's, and say how many came before the first that are not."""
-    view: Any = memoryview(rows.data).cast("B")
+    view: Any = rows.data.cast("B")
     step = len(first)
-    made: bytes | NDArray[Any] = first
-    for place in range(len(vectors)):
-        if place:
-            made = read(vectors[place], place)
+    view[:step] = first
+    for place in range(1, len(vectors)):
+        made = read(vectors[place], place)
         if type(made) is not bytes or len(made) != step:
             return place
         view[place * step : (place + 1) * step] = made
@@ -213,9 +238,8 @@ def _source(first: bytes | NDArray[Any], kind: np.dtype[Any], options: Options) 
     Told by length where the width is known. Else doubles made from floats betray themselves: the low 29 bits of every second
     word are zero, and as doubles the vector has unit length (as floats it would then be longer).
     """
-    import numpy as np
-
-    if kind != np.float32 or not isinstance(first, bytes) or len(first) % 8 or len(first) < 64:  # noqa: PLR2004 (too short to tell)
+    np, _, kinds = _tools()
+    if kind is not kinds["float32"] or not isinstance(first, bytes) or len(first) % 8 or len(first) < 64:  # noqa: PLR2004 (too short to tell)
         return kind
     if options.dimensions is not None:
         return np.dtype("<f8") if len(first) == 8 * options.dimensions else kind
@@ -283,4 +307,4 @@ def quantised(rows: NDArray[Any], dtype: DType) -> NDArray[Any]:
     return whole.astype(np.int8) if dtype == "int8" else (whole + 128).astype(np.uint8)
 
 
-__all__ = ["Given", "Out", "Reader", "Vector", "finite", "matrix", "normalise", "parse", "quantised"]
+__all__ = ["Given", "Out", "Reader", "Vector", "decoder_of", "finite", "matrix", "normalise", "parse", "quantised"]

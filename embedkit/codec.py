@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import msgspec
 
 from ._refusal import inside, read
-from ._rows import Given, Out, Reader, Vector, finite, matrix, normalise, parse, quantised
+from ._rows import Given, Out, Reader, Vector, decoder_of, finite, matrix, normalise, parse, quantised
 from ._types import Limits, ModelFacts, Options, Reply, Request, Response, bare
 from .errors import ConfigError, DecodeError
 
@@ -311,9 +311,9 @@ def meanings(facts: ModelFacts | None, *extra: str) -> set[str]:
 
 
 def parsed(decoder: msgspec.json.Decoder[T], response: Response) -> T:
-    """The body as the decoder's type. A body that is an error raises that error; anything else unreadable, DecodeError."""
+    """The body as the type of a decoder made by `decoder_of`. A body that is an error raises that error; anything else unreadable, DecodeError."""
     try:
-        return parse(response.body, decoder.type)
+        return parse(response.body, decoder)
     except UNREADABLE as error:
         if (hidden := inside(response)) is not None:
             raise hidden from None
@@ -344,8 +344,8 @@ class _Listing(msgspec.Struct, Generic[T], frozen=True):
     error: msgspec.Raw | None = None
 
 
-_flat = msgspec.json.Decoder(_Listing[_Entry])
-_nested = msgspec.json.Decoder(_Listing[_Document])
+_flat = decoder_of(_Listing[_Entry])
+_nested = decoder_of(_Listing[_Document])
 
 
 def listing(response: Response, count: int, *, nested: bool = False) -> tuple[list[Vector], str, int | None]:
@@ -367,6 +367,8 @@ def listing(response: Response, count: int, *, nested: bool = False) -> tuple[li
 
 
 def _sorted(items: list[Any]) -> list[Any]:
+    if len(items) == 1 and not items[0].index:
+        return items
     order = in_order([item.index for item in items], len(items))
     return [items[place] for place in order] if order else items
 
@@ -446,6 +448,7 @@ __all__ = [
     "belongs",
     "compact",
     "counted",
+    "decoder_of",
     "filled",
     "finite",
     "in_order",

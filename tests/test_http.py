@@ -84,7 +84,7 @@ async def test_a_request_on_the_wire():
     assert result.vectors.tolist() == [[1, 0], [1, 1]]
     assert seen.line == "POST /v1/embeddings HTTP/1.1"
     assert seen.headers == {
-        "host": server.url.split("/")[2], "user-agent": "embedkit", "content-type": "application/json",
+        "host": server.url.split("/")[2], "user-agent": "embedkit", "accept-encoding": "identity", "content-type": "application/json",
         "accept": "application/json", "authorization": f"Bearer {KEY}", "content-length": str(len(seen.body)),
     }  # fmt: skip
     assert json.loads(seen.body)["input"] == ["a", "b"]

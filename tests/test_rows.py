@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedkit import _rows
-from embedkit._rows import LONG, Vector, matrix, parse
+from embedkit._rows import LONG, Vector, decoder_of, matrix, parse
 from embedkit._types import Options
 from embedkit.codec import pooled, unpacked
 from embedkit.errors import DecodeError
@@ -35,7 +35,7 @@ class Doc(msgspec.Struct):
 
 
 def rows_of(body: str, options: Options | None = None) -> np.ndarray:
-    vectors = parse(body.encode(), list[Vector])
+    vectors = parse(body.encode(), decoder_of(list[Vector]))
     return matrix(vectors, options or Options(), len(vectors))
 
 
@@ -46,12 +46,12 @@ def plain(body: bytes, kind: Any) -> Any:
 
 def parse_with(size: int, body: bytes, kind: Any) -> Any:
     """`parse`, lifting whatever has this many bytes."""
-    before = _rows.LONG, _rows.STRIDE, _rows.SMALL
-    _rows.LONG = _rows.STRIDE = _rows.SMALL = size
+    before = _rows.LONG, _rows.STRIDE
+    _rows.LONG = _rows.STRIDE = size
     try:
-        return parse(body, kind)
+        return parse(body, decoder_of(kind))
     finally:
-        _rows.LONG, _rows.STRIDE, _rows.SMALL = before
+        _rows.LONG, _rows.STRIDE = before
 
 
 doubles = st.floats(allow_nan=False, allow_infinity=False)
@@ -149,7 +149,7 @@ def test_a_list_with_junk_in_it_is_refused(junk, filler, place):
 
 
 def rows_of_doc(body: str) -> np.ndarray:
-    vectors = [item.embedding for item in parse(body.encode(), Doc).data]
+    vectors = [item.embedding for item in parse(body.encode(), decoder_of(Doc)).data]
     return matrix(vectors, Options(), len(vectors))
 
 
@@ -167,7 +167,7 @@ def test_a_string_that_is_no_base64_of_whole_values_is_refused(encoded):
 def test_what_is_no_embedding_at_all_is_named(value):
     """A number, null or an object in an embedding's place is refused, with the place."""
     with pytest.raises(msgspec.ValidationError, match=r"Expected an embedding, got `.*` - at `\$\[1\]`"):
-        parse(f"[[0.5], {value}]".encode(), list[Vector])
+        parse(f"[[0.5], {value}]".encode(), decoder_of(list[Vector]))
 
 
 def test_escaped_base64_is_read_wherever_it_is_long():
@@ -265,7 +265,7 @@ def test_a_list_that_is_no_embedding_changes_nothing(body):
     """Brackets inside strings, and lists where no vector belongs, are read as they stand."""
     integers = ", 1" * LONG
     body = (body % (integers, integers)).encode()
-    lifted, whole = parse(body, Doc), plain(body, Doc)
+    lifted, whole = parse(body, decoder_of(Doc)), plain(body, Doc)
 
     assert [unpacked(item.embedding).tolist() for item in lifted.data] == [item.embedding.text for item in whole.data]
     assert (lifted.shape, lifted.message, [item.note for item in lifted.data]) == (
@@ -341,7 +341,7 @@ def test_what_is_long_is_lifted(embedding, indent):
     """A long list or string, pretty-printed or not, is still the reply's own bytes after parsing: nothing was made of it."""
     body = json.dumps({"data": [{"embedding": embedding, "index": place} for place in range(20)]}, indent=indent).encode()
 
-    assert all(isinstance(item.embedding.text, memoryview) for item in parse(body, Doc).data)
+    assert all(isinstance(item.embedding.text, memoryview) for item in parse(body, decoder_of(Doc)).data)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_what_is_long_is_lifted(embedding, indent):
 def test_brackets_without_end_are_refused_in_linear_time(body):
     """A body of nothing but brackets is refused; searching each one's partner anew would take hours."""
     with pytest.raises((msgspec.DecodeError, RecursionError)):
-        parse(body, Doc)
+        parse(body, decoder_of(Doc))
 
 
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
@@ -370,7 +370,7 @@ def test_any_buffer_is_a_body(wrap):
 
 
 def rows_of_any(body: Any) -> np.ndarray:
-    return matrix(parse(body, list[Vector]), Options(), 1)
+    return matrix(parse(body, decoder_of(list[Vector])), Options(), 1)
 
 
 def test_threads_read_side_by_side():
@@ -401,7 +401,7 @@ def test_rows_are_written_where_they_belong():
     for body in bodies:
         wide = np.zeros((2, 64), np.float32)
         target = wide[:, ::2]
-        vectors = parse(body.encode(), list[Vector])
+        vectors = parse(body.encode(), decoder_of(list[Vector]))
 
         assert matrix(vectors, Options(), 2, lambda width, target=target: target[:, :width]).base is wide
         assert (wide[:, ::2] == values).all()
@@ -410,7 +410,7 @@ def test_rows_are_written_where_they_belong():
 
 def test_tokens_are_pooled_from_any_spelling():
     """Token vectors pool alike from long lists and from short ones."""
-    tokens = parse(f"[[1.0{PAD}],[3.0{PAD}]]".encode(), list[Vector])
+    tokens = parse(f"[[1.0{PAD}],[3.0{PAD}]]".encode(), decoder_of(list[Vector]))
 
     assert pooled(tokens, "mean")[0] == 2.0
     assert pooled(tokens, "cls")[0] == 1.0

@@ -20,7 +20,7 @@ ACME = '''
 
 import msgspec
 
-from embedkit.codec import JSON, Host, Limits, Reply, Request, Vector, compact, matrix, only, parsed, read, to_json
+from embedkit.codec import decoder_of, JSON, Host, Limits, Reply, Request, Vector, compact, matrix, only, parsed, read, to_json
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -28,7 +28,7 @@ class _Answer(msgspec.Struct, frozen=True):
     used: int | None = None
 
 
-_decoder = msgspec.json.Decoder(_Answer)
+_decoder = decoder_of(_Answer)
 
 
 class Dialect(msgspec.Struct, frozen=True):

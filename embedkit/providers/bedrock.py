@@ -25,6 +25,7 @@ from ..codec import (
     bearer,
     compact,
     counted,
+    decoder_of,
     filled,
     lone,
     matrix,
@@ -61,9 +62,9 @@ class _NovaReply(msgspec.Struct, frozen=True):
     embeddings: list[_NovaItem]
 
 
-_titan = msgspec.json.Decoder(_TitanReply)
-_cohere = msgspec.json.Decoder(_CohereReply)
-_nova = msgspec.json.Decoder(_NovaReply)
+_titan = decoder_of(_TitanReply)
+_cohere = decoder_of(_CohereReply)
+_nova = decoder_of(_NovaReply)
 
 
 class Titan(msgspec.Struct, frozen=True):

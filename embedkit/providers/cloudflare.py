@@ -12,7 +12,23 @@ from urllib.parse import quote
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Parameter, Target, Vector, inside, matrix, meanings, only, parsed, prefixed, read, to_json
+from ..codec import (
+    JSON,
+    Host,
+    Out,
+    Parameter,
+    Target,
+    Vector,
+    decoder_of,
+    inside,
+    matrix,
+    meanings,
+    only,
+    parsed,
+    prefixed,
+    read,
+    to_json,
+)
 from ..errors import DecodeError
 
 _FIELDS = {"query": "queries", "document": "documents"}  # qwen3-embedding writes the instruction before queries itself
@@ -27,7 +43,7 @@ class _Reply(msgspec.Struct, frozen=True):
     result: _Result | None = None
 
 
-_decoder = msgspec.json.Decoder(_Reply)
+_decoder = decoder_of(_Reply)
 
 
 class Dialect(msgspec.Struct, frozen=True):

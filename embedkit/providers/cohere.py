@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Target, Vector, belongs, compact, inside, matrix, only, parsed, read, to_json
+from ..codec import JSON, Host, Out, Target, Vector, belongs, compact, decoder_of, inside, matrix, only, parsed, read, to_json
 from ..errors import DecodeError
 
 _PURPOSES = {
@@ -40,7 +40,7 @@ class _Reply(msgspec.Struct, frozen=True):
     meta: _Meta | None = None
 
 
-_decoder = msgspec.json.Decoder(_Reply)
+_decoder = decoder_of(_Reply)
 
 
 class Dialect(msgspec.Struct, frozen=True):

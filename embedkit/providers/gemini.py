@@ -20,6 +20,7 @@ from ..codec import (
     Target,
     Vector,
     compact,
+    decoder_of,
     inside,
     levelled,
     matrix,
@@ -57,7 +58,7 @@ class _Reply(msgspec.Struct, frozen=True, rename="camel"):
     usage_metadata: _Usage | None = None
 
 
-_decoder = msgspec.json.Decoder(_Reply)
+_decoder = decoder_of(_Reply)
 
 
 class Dialect(msgspec.Struct, frozen=True):

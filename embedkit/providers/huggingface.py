@@ -28,6 +28,7 @@ from ..codec import (
     Vector,
     compact,
     counted,
+    decoder_of,
     matrix,
     meanings,
     only,
@@ -45,13 +46,13 @@ class _Toolkit(msgspec.Struct, frozen=True):
     embeddings: msgspec.Raw
 
 
-_pooled = msgspec.json.Decoder(list[Vector])
-_toolkit = msgspec.json.Decoder(_Toolkit)
+_pooled = decoder_of(list[Vector])
+_toolkit = decoder_of(_Toolkit)
 _SHAPES: dict[int, msgspec.json.Decoder[Any]] = {  # by number of axes, the commonest first
     2: _pooled,
-    1: msgspec.json.Decoder(Vector),
-    3: msgspec.json.Decoder(list[list[Vector]]),
-    4: msgspec.json.Decoder(list[tuple[list[Vector]]]),  # a pipeline's batch axis of one, left in
+    1: decoder_of(Vector),
+    3: decoder_of(list[list[Vector]]),
+    4: decoder_of(list[tuple[list[Vector]]]),  # a pipeline's batch axis of one, left in
 }
 
 
@@ -109,7 +110,7 @@ def _shaped(response: Response) -> tuple[int, Any]:
         response = msgspec.structs.replace(response, body=bytes(_toolkit.decode(response.body).embeddings))
     for axes, decoder in _SHAPES.items():
         with suppress(*UNREADABLE):
-            return axes, parse(response.body, decoder.type)
+            return axes, parse(response.body, decoder)
     return 2, parsed(_pooled, response)  # raises what is wrong with it
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Target, Vector, compact, in_order, inside, matrix, only, parsed, read, to_json
+from ..codec import JSON, Host, Out, Target, Vector, compact, decoder_of, in_order, inside, matrix, only, parsed, read, to_json
 from ..errors import DecodeError
 
 _TASKS = {"query": "retrieval/query", "document": "retrieval/document"}
@@ -31,7 +31,7 @@ class _Reply(msgspec.Struct, frozen=True):
     usage: _Usage | None = None
 
 
-_decoder = msgspec.json.Decoder(_Reply)
+_decoder = decoder_of(_Reply)
 
 
 class Dialect(msgspec.Struct, frozen=True):

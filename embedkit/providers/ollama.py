@@ -20,6 +20,7 @@ from ..codec import (
     Target,
     Vector,
     compact,
+    decoder_of,
     inside,
     matrix,
     meanings,
@@ -40,7 +41,7 @@ class _Reply(msgspec.Struct, frozen=True):
     error: msgspec.Raw | None = None
 
 
-_decoder = msgspec.json.Decoder(_Reply)
+_decoder = decoder_of(_Reply)
 
 
 class Dialect(msgspec.Struct, frozen=True):

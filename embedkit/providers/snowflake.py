@@ -11,7 +11,22 @@ from collections.abc import Sequence
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Parameter, Target, Vector, filled, in_order, matrix, only, parsed, read, to_json
+from ..codec import (
+    JSON,
+    Host,
+    Out,
+    Parameter,
+    Target,
+    Vector,
+    decoder_of,
+    filled,
+    in_order,
+    matrix,
+    only,
+    parsed,
+    read,
+    to_json,
+)
 from ..errors import DecodeError
 
 
@@ -30,7 +45,7 @@ class _Reply(msgspec.Struct, frozen=True):
     usage: _Usage | None = None
 
 
-_decoder = msgspec.json.Decoder(_Reply)
+_decoder = decoder_of(_Reply)
 
 
 class Dialect(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ from ..codec import (
     Vector,
     compact,
     counted,
+    decoder_of,
     matrix,
     meanings,
     only,
@@ -39,8 +40,8 @@ class _Info(msgspec.Struct, frozen=True):
     version: str | None = None
 
 
-_decoder = msgspec.json.Decoder(list[Vector])  # two axes, also for one text
-_info = msgspec.json.Decoder(_Info)
+_decoder = decoder_of(list[Vector])  # two axes, also for one text
+_info = decoder_of(_Info)
 
 
 class Dialect(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ from ..codec import (
     Vector,
     bearer,
     compact,
+    decoder_of,
     inside,
     levelled,
     lone,
@@ -70,7 +71,7 @@ class _Reply(msgspec.Struct, frozen=True, rename="camel"):
     usage_metadata: _Usage | None = None
 
 
-_decoder = msgspec.json.Decoder(_Reply)
+_decoder = decoder_of(_Reply)
 
 
 class Dialect(msgspec.Struct, frozen=True):

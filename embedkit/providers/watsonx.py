@@ -12,7 +12,23 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Grant, Host, Out, Parameter, Target, Vector, compact, matrix, only, parsed, prefixed, read, to_json
+from ..codec import (
+    JSON,
+    Grant,
+    Host,
+    Out,
+    Parameter,
+    Target,
+    Vector,
+    compact,
+    decoder_of,
+    matrix,
+    only,
+    parsed,
+    prefixed,
+    read,
+    to_json,
+)
 from ..errors import ConfigError
 
 _VERSION = "2026-10-14"  # what ibm-watsonx-ai 1.8.1 sends
@@ -34,8 +50,8 @@ class _Token(msgspec.Struct, frozen=True):
     expires_in: float = 3600.0
 
 
-_decoder = msgspec.json.Decoder(_Reply)
-_token = msgspec.json.Decoder(_Token)
+_decoder = decoder_of(_Reply)
+_token = decoder_of(_Token)
 
 
 class Dialect(msgspec.Struct, frozen=True):
