@@ -19,6 +19,7 @@ from benchmarks import report, wire
 from benchmarks.peers import KEY, PEERS, REQUIREMENTS
 from benchmarks.scenarios import MODULES, SCENARIOS, Scenario
 
+PAGES = 5  # times its output that a client may take
 VENV = wire.BUILD.parent / "peers"
 RESULTS = wire.BUILD / "results"
 
@@ -47,6 +48,7 @@ def run(scenario: Scenario, peer: str, at: wire.Server) -> dict[str, Any]:
     if ca:
         environment["SSL_CERT_FILE"] = ca
     command = [str(sys.executable if how.ours else peers_python()), "-m", "benchmarks.worker", json.dumps(asked)]
+    wire.take(min(2**32, PAGES * texts * scenario.width * 4 + 2**28))
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, env=environment, timeout=900, check=False, cwd=wire.HERE.parent

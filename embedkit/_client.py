@@ -29,7 +29,7 @@ from ._transport import Tally, Transport
 from ._types import Embeddings, Limits, ModelFacts, Options, Reply, Request, Response, Usage, bare
 from ._veil import Veil, secrets_of
 from ._window import Window
-from .codec import Codec, Secrets, Target, normalise, quantised, sendable, widths, with_headers
+from .codec import Codec, Secrets, Target, bearer, normalise, quantised, sendable, widths, with_headers
 from .errors import ApiError, AuthError, ConfigError, DecodeError, EmbedkitError, ServerError
 
 if TYPE_CHECKING:
@@ -114,7 +114,10 @@ class Signer:
         self._gone = [source.name for source in sources.values() if isinstance(source, (Variable, KeyFile)) and not source]
         self._secrets = Secrets({name: source for name, source in sources.items() if isinstance(source, str)})
         self._known = Secrets({**self._public, **self._secrets})
-        self._signed: Request | None = None  # the last one whose secrets were read
+        steady = self._host.steady or self._host.authorise is bearer
+        self._steady = steady and self._fixed and self._wallet is None and not self._gone
+        self._bare: Request | None = None  # the last one, before and after
+        self._signed: Request | None = None
 
     def on(self, exchange: Exchange) -> Callable[[Request], Awaitable[Request]]:
         """What authorises on one event loop: this, with a way to ask for a token where the host gives its key for one."""
@@ -125,6 +128,12 @@ class Signer:
         return partial(self, exchange=exchange, turn=anyio.Lock())
 
     async def __call__(self, request: Request, exchange: Exchange | None = None, turn: anyio.Lock | None = None) -> Request:
+        bare, signed = self._bare, self._signed
+        if self._steady and bare is not None and signed is not None and request.headers == bare.headers and request.url == bare.url:
+            return Request(signed.url, request.body, signed.headers, request.method)
+        return await self._sign(request, exchange, turn)
+
+    async def _sign(self, request: Request, exchange: Exchange | None, turn: anyio.Lock | None) -> Request:
         if self._gone:  # unpickled where it is not set
             msg = f"the key comes from {' and '.join(self._gone)}, where there is none in this process"
             raise ConfigError(msg)
@@ -136,11 +145,12 @@ class Signer:
             self.veil.add(self._secrets.values())
             known = Secrets(await self._wallet.pay(known, partial(self._ask, exchange), turn, self._clock))
         # The caller's own headers go under the signature, and win.
-        request = with_headers(request, self._headers) if self._headers else request
-        signed = self._host.authorise(request, known, self._now())
+        bare = with_headers(request, self._headers) if self._headers else request
+        signed = self._host.authorise(bare, known, self._now())
         signed = with_headers(signed, self._headers) if self._headers else signed
         last = self._signed
         if last is None or signed.headers != last.headers or signed.url != last.url:
+            self._bare = Request(request.url, headers=request.headers)
             self._signed = Request(signed.url, headers=signed.headers)
             self.veil.add((*self._secrets.values(), known.get("api_key", "")))
             self.veil.add(secrets_of(signed.headers, signed.url))

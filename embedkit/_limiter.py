@@ -24,7 +24,7 @@ SPARE = 1.05  # how far Little's law may be off
 
 
 class Limiter:
-    """`await acquire(tokens)` before an exchange, what came of it to `answered`, `refused`, `crowded` or `late`, then `release()`."""
+    """`enter()`, or else `await acquire(tokens)`, before an exchange, what came of it to `answered`, `refused`, `crowded` or `late`, then `release()`."""
 
     def __init__(
         self, window: Window, pace: Pace, *, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
@@ -36,6 +36,14 @@ class Limiter:
         self._busy = 0  # places taken, by requests in flight and by those that still wait for the pace
         self.flying = 0  # requests on their way
         self._queue: deque[anyio.Event] = deque()
+
+    def enter(self) -> bool:
+        """Take a place without waiting, where there is one and nothing is paced; else `acquire` it."""
+        if self._busy >= self.window.size or self._queue or not self.pace.free(self._clock()):
+            return False
+        self._busy += 1
+        self.flying += 1
+        return True
 
     async def acquire(self, tokens: int = 0) -> float:
         """Wait for a place and for the pace; returns the seconds slept for the pace."""

@@ -217,9 +217,13 @@ class Pace:
         self._quotas = [(quota, what == TOKENS) for kind in kinds for what, quota in kind.items()]
         self.counts_tokens = any(of_tokens for _, of_tokens in self._quotas)  # whether anyone has to count those of a request
 
+    def free(self, now: float) -> bool:
+        """Whether nothing is counted, and nobody told to wait."""
+        return not self._quotas and now >= self._cooldown.until
+
     def reserve(self, now: float, tokens: int) -> float:
         """Seconds before a request of so many tokens may go; it is counted at once, from the end of a cool-down if there is one."""
-        if not self._quotas and now >= self._cooldown.until:
+        if self.free(now):
             return 0.0
         with self._lock:
             for probe in self._found.values():

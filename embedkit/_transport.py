@@ -117,16 +117,20 @@ class Transport:
             )
 
     async def _attempt(self, job: _Job[T]) -> T:
-        waited = await self.limiter.acquire(job.tokens)
+        limiter = self.limiter
+        waited = 0.0 if limiter.enter() else await limiter.acquire(job.tokens)
         try:
             if self._observe is not None:
                 self._tell(self._observe, waited, job)
             signed = await self._authorise(job.request)
             job.tally.requests += 1
-            sent, busy = self._clock(), self.limiter.flying
+            sent, busy = self._clock(), limiter.flying
             try:
-                response = await (self._exchanged(signed, job) if job.number == 1 else self._within(signed, job))
-                self.limiter.heed(response.headers)
+                if job.number == 1 and self._hedge is None:
+                    response = await self.exchange(signed)
+                else:
+                    response = await self._guarded(signed, job)
+                limiter.heed(response.headers)
                 result = job.receive(response)
             except EmbedkitError as error:
                 job.alone = not self._feel(error, sent, busy, job.tokens)
@@ -134,10 +138,10 @@ class Transport:
             finally:
                 seconds = self._clock() - sent
                 job.spent += seconds
-            self.limiter.answered(sent, seconds, busy)
+            limiter.answered(sent, seconds, busy)
             return result
         finally:
-            self.limiter.release()
+            limiter.release()
 
     def _decide(self, job: _Job[T], made: int, error: EmbedkitError) -> float | None:
         """Seconds until the next attempt after `made`, or None."""
@@ -160,7 +164,18 @@ class Transport:
         job.alone = True
         return wait
 
-    async def _exchanged(self, signed: Request, job: _Job[T]) -> Response:
+    async def _guarded(self, signed: Request, job: _Job[T]) -> Response:
+        """Hedged, and a later attempt cut off at the deadline."""
+        if job.number == 1 or self.policy.deadline is None:
+            return await self._hedged(signed, job)
+        import anyio
+
+        with anyio.move_on_after(max(0.0, self.policy.deadline - job.spent)):
+            return await self._hedged(signed, job)
+        msg = f"no response within the deadline of {self.policy.deadline:g} s for one request with its retries"
+        raise TransportTimeoutError(msg, retryable=False)
+
+    async def _hedged(self, signed: Request, job: _Job[T]) -> Response:
         if self._hedge is None:
             return await self.exchange(signed)
         return await self._hedge(lambda: self.exchange(signed), len(signed.body), lambda: self._again(job))
@@ -173,17 +188,6 @@ class Transport:
         if self._observe is not None:
             self._tell(self._observe, 0.0, job)
         return True
-
-    async def _within(self, signed: Request, job: _Job[T]) -> Response:
-        """A later attempt, cut off at the deadline."""
-        import anyio
-
-        if self.policy.deadline is None:
-            return await self._exchanged(signed, job)
-        with anyio.move_on_after(max(0.0, self.policy.deadline - job.spent)):
-            return await self._exchanged(signed, job)
-        msg = f"no response within the deadline of {self.policy.deadline:g} s for one request with its retries"
-        raise TransportTimeoutError(msg, retryable=False)
 
     def _feel(self, error: EmbedkitError, sent: float, busy: int, tokens: int) -> bool:
         """What a failure says of the endpoint's load. True where everyone should wait."""

@@ -203,6 +203,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         locate: `locate(base_url, target)`, the last word on the base URL (Azure puts the deployment in the path).
         authorise: `authorise(request, credentials, now)`, pure; asked on every attempt. The credentials hold the host's own
             parameters too: a signature names its region.
+        steady: `authorise` looks at neither body nor clock: what it puts on one request serves the next.
         grant: how the key becomes a token, where the API takes none but tokens.
         parameters: further keywords of `connect`.
         quirks: keywords of the dialect.
@@ -226,6 +227,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     read_url: Callable[[str], str] = str
     locate: Callable[[str, Target], str] = _as_given
     authorise: Callable[[Request, Mapping[str, str], float], Request] = bearer
+    steady: bool = False
     grant: Grant | None = None
     parameters: Mapping[str, Parameter] = {}
     quirks: Mapping[str, Any] = {}

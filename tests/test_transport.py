@@ -125,6 +125,12 @@ class _Noted(Limiter):
         super().__init__(Window(slots, slots), Pace(rate), clock=line.clock, sleep=line.clock.sleep)
         self.line = line
 
+    def enter(self):
+        entered = super().enter()
+        if entered:
+            self.line.note("turn")
+        return entered
+
     async def acquire(self, tokens=0):
         waited = await super().acquire(tokens)
         self.line.note("turn")

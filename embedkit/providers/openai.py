@@ -88,9 +88,10 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts = self.target, self.target.facts
-        cuts = (*(("end",) if self.cut else ()), *(("error",) if self.refuses else ()))
-        kinds = meanings(facts, *filter(None, self.purposes))
-        only(options, target.host.name, dtype=self.sends_dtypes, truncate=cuts, input_type=kinds)
+        if options.input_type or options.truncate or options.dtype != "float32":
+            cuts = (*(("end",) if self.cut else ()), *(("error",) if self.refuses else ()))
+            kinds = meanings(facts, *filter(None, self.purposes))
+            only(options, target.host.name, dtype=self.sends_dtypes, truncate=cuts, input_type=kinds)
         fields = (
             ("encoding_format", self.encoding),
             ("input_type", self.purposes.get(options.input_type) if facts is None or None in self.purposes else None),
@@ -101,7 +102,8 @@ class Dialect(msgspec.Struct, frozen=True):
         body: dict[str, Any] = {"input": prefixed(texts, options, facts), "model": target.model, **prompt(options, facts)}
         body |= {name: value for name, value in fields if name is not None and value is not None}
         body |= self.cut if options.truncate == "end" else {}
-        return Request(target.url("/embeddings"), to_json({**body, **options.extra}), {**JSON, **self.headers})
+        headers = {**JSON, **self.headers} if self.headers else JSON
+        return Request(target.url("/embeddings"), to_json({**body, **options.extra}), headers)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         vectors, model, tokens = listing(response, count)
@@ -158,7 +160,7 @@ HOSTS = (
     Host(
         name="openai", dialect=Dialect, base_url="https://api.openai.com/v1", segment="/v1", keys=("OPENAI_API_KEY",),
         key_required=True, domains=("api.openai.com",), url_variables=("OPENAI_BASE_URL",), read_url=str.strip,  # as it stands (1.1)
-        authorise=_organised,
+        authorise=_organised, steady=True,
         parameters={
             "organization": Parameter(("OPENAI_ORG_ID",), secret=True, help="organisation to bill, org-…"),
             "project": Parameter(("OPENAI_PROJECT_ID",), secret=True, help="project to bill, proj_…"),
@@ -168,13 +170,13 @@ HOSTS = (
     Host(
         name="azure", dialect=Dialect, segment="/openai/v1", keys=("AZURE_OPENAI_API_KEY",), key_required=True,
         domains=("openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com"),
-        url_variables=("AZURE_OPENAI_ENDPOINT",), locate=_azure_url, authorise=_azure_key, catalogue="openai",
+        url_variables=("AZURE_OPENAI_ENDPOINT",), locate=_azure_url, authorise=_azure_key, steady=True, catalogue="openai",
         parameters=_AZURE, quirks={"refuses": True}, limits=_OPENAI,
     ),
     # Azure AI Foundry's other models, Cohere's among them, on the same routes; 96 is what Cohere takes (wire reference 2.2).
     Host(
         name="azureaifoundry", dialect=Dialect, segment="/openai/v1", keys=("AZURE_OPENAI_API_KEY",), key_required=True,
-        domains=("services.ai.azure.com",), url_variables=("AZURE_OPENAI_ENDPOINT",), locate=_azure_url, authorise=_azure_key,
+        domains=("services.ai.azure.com",), url_variables=("AZURE_OPENAI_ENDPOINT",), locate=_azure_url, authorise=_azure_key, steady=True,
         parameters=_AZURE, quirks={"encoding": None}, limits=Limits(max_texts=96),
     ),
 )  # fmt: skip
