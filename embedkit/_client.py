@@ -315,6 +315,8 @@ class HttpEmbedder(Embedder):
     def _decoded(self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: Out | None) -> Reply:
         """The rows of a success. What is wrong with it is told of a copy that quotes no key: an excerpt of the original may cut one in half."""
         try:
+            if asked[0] is asked[1] and not asked[1].normalize:
+                return codec.decode(response, asked[1], count, out)
             return _shaped(codec, response, asked, count, out, self._target.facts)
         except EmbedkitError as error:
             failure = error
@@ -338,7 +340,7 @@ class HttpEmbedder(Embedder):
             wire = msgspec.structs.replace(wire, dimensions=None)
             if asked != facts.dimensions:
                 wire = msgspec.structs.replace(wire, dtype="float32")  # only floats can be cut
-        if options.dtype not in getattr(self._codec, "sends_dtypes", ("float32",)):
+        if options.dtype != "float32" and options.dtype not in getattr(self._codec, "sends_dtypes", ()):
             wire = msgspec.structs.replace(wire, dtype="float32")
         return wire
 
@@ -480,11 +482,9 @@ def _shaped(
     codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: Out | None, facts: ModelFacts | None
 ) -> Reply:
     """Decode, then do on the client what the wire could not: cut (re-normalised), unit length, a smaller dtype."""
-    wire, options = asked
-    if wire is options and not options.normalize:
-        return codec.decode(response, options, count, out)
     import numpy as np
 
+    wire, options = asked
     if wire is options or wire.dtype == options.dtype != "float32":  # the provider's own bytes, of the model's own width
         reply = codec.decode(response, options, count, out)
         if options.normalize:

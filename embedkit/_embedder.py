@@ -24,7 +24,7 @@ from .codec import finite, normalise, to_json
 from .errors import ApiError, ConfigError, DecodeError, EmbedkitError, TooLargeError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -214,8 +214,10 @@ class Embedder(ABC):
         key = option_key(options)
         widths: dict[bytes, int] = self.__dict__.setdefault("_widths", {})
 
-        async def fill(texts: Sequence[str], out: Out) -> Reply:
-            return await self._timed(texts, options, out, tally)
+        fills = self._fill if self.observe is None else self._timed
+
+        def fill(texts: Sequence[str], out: Out) -> Awaitable[Reply]:
+            return fills(texts, options, out, tally)
 
         def cut(start: int, stop: int) -> Iterator[slice]:
             return plan(sift.texts, self._known_limits(), self.count_tokens, start=start, stop=stop)
@@ -253,8 +255,6 @@ class Embedder(ABC):
         """What has to be asked before anything can be planned."""
 
     async def _timed(self, texts: Sequence[str], options: Options, out: Out, tally: Tally) -> Reply:
-        if self.observe is None:
-            return await self._fill(texts, options, out, tally)
         import time
 
         started = time.monotonic()

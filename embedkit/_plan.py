@@ -90,7 +90,7 @@ def plan(
     most = limits.max_texts or max(total, 1)
     while start < total:
         end = min(start + most, total)
-        if not _clearly_fits(texts, start, end, limits, count_tokens):
+        if end - start > 1 and not _clearly_fits(texts, start, end, limits, count_tokens):
             tray = Tray(limits)
             end = start
             while end < total:
