@@ -129,7 +129,13 @@ class Signer:
 
     async def __call__(self, request: Request, exchange: Exchange | None = None, turn: anyio.Lock | None = None) -> Request:
         bare, signed = self._bare, self._signed
-        if self._steady and bare is not None and signed is not None and request.headers == bare.headers and request.url == bare.url:
+        if (
+            self._steady
+            and bare is not None
+            and signed is not None
+            and request.headers == bare.headers
+            and request.url == bare.url
+        ):
             return Request(signed.url, request.body, signed.headers, request.method)
         return await self._sign(request, exchange, turn)
 

@@ -1,15 +1,16 @@
 """From the bytes of a reply straight into rows, with no Python object per number.
 
 A JSON parser pays for a list of numbers by the number, even for one it skips, and for a string by the byte. So what is long is
-*lifted* out first: found by its brackets or quotes, replaced by a short name, and read later, numbers as one block of doubles by a
-SIMD parser, base64 by a SIMD decoder. What is left of the body is small and goes to msgspec.
+*lifted* out first: found by its brackets or quotes, replaced by a mark, and read later, numbers as one block of doubles by a SIMD
+parser, base64 by a SIMD decoder. What is left of the body is small and goes to msgspec, which meets the marks in their order.
 
 Lifting guesses, and a wrong guess only costs time. Should a lifted list stand inside a string, or a lifted string begin where one
-ends, the quotes of the name break the JSON there; should it be no embedding, its name is left over. Then the body is parsed as it came.
+ends, the quotes of the mark break the JSON there; should it be no embedding, a mark is left over. Then the body is parsed as it came.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -31,7 +32,8 @@ SMALL = 16_384  # bytes of a body whose strings are copied sooner than searched 
 STRIDE = 256  # bytes skipped in search of a long string: more than stands between two embeddings, less than half of one
 _NUMERIC = b"-0123456789"  # what a list of numbers begins with
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-_QUOTE = ord('"')
+_BRACKET = ord("[")
+_MARK, _QUOTED = "#", b'"#"'  # no base64
 
 
 class Vector:
@@ -40,7 +42,7 @@ class Vector:
     __slots__ = ("text",)
 
     def __init__(self, text: str | memoryview | list[float]) -> None:
-        self.text = text  # base64, a string or list as it stands in the JSON, or a short list
+        self.text = text  # base64, a list as it stands in the JSON, or a short list
 
 
 # What `matrix` takes for one row: a reply's own, or components made from it.
@@ -69,60 +71,52 @@ def parse(body: bytes | bytearray | memoryview, reader: msgspec.json.Decoder[T])
     body = bytes(body) if isinstance(body, memoryview) else body
     if len(body) < SMALL and body[(quote := body.rfind(b'"', 0, STRIDE) + 1) : quote + 1] in _BASE64:
         return reader.decode(body)
-    if spans := _strings(body) or _lists(body):
-        short, lifted = _lift(body, spans)
+    gaps, lifted = _strings(body) or _lists(body)
+    if lifted:
+        short = _QUOTED.join(gaps)
+        marks = iter(lifted)
 
         def vector(kind: type, value: Any) -> Vector:
-            found = lifted.pop(value, None) if type(value) is str and len(value) < LONG else None  # nothing long is hashed
-            return _vector(kind, value) if found is None or kind is not Vector else Vector(found)
+            return Vector(next(marks)) if value == _MARK and kind is Vector else _vector(kind, value)
 
-        try:
-            found = msgspec.json.decode(short, type=reader.type, dec_hook=vector)
-            if not lifted:
-                return found
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            pass  # junk, or a wrong guess: the whole body tells which
-        lifted.clear()
+        if short.count(_QUOTED) == len(lifted):  # else some are the body's own
+            try:
+                found = msgspec.json.decode(short, type=reader.type, dec_hook=vector)
+                if next(marks, None) is None:
+                    return found
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                pass  # junk, or a wrong guess: the whole body tells which
     return reader.decode(body)
 
 
-def _lift(body: bytes | bytearray, spans: list[tuple[int, int]]) -> tuple[bytes | bytearray, dict[str, memoryview]]:
-    """(the body with names in place of what is long, what they stand for)."""
-    pieces: list[bytes | bytearray] = []
-    lifted: dict[str, memoryview] = {}
-    view = memoryview(body)
-    kept = 0
-    for start, stop in spans:
-        name = f"#{len(lifted)}"  # no base64
-        lifted[name] = view[start:stop]
-        pieces += (body[kept:start], b'"%b"' % name.encode())
-        kept = stop
-    pieces.append(body[kept:])
-    return b"".join(pieces), lifted
-
-
-def _strings(body: bytes | bytearray) -> list[tuple[int, int]]:
-    """Where long strings of base64 seem to be, quotes included. None where something is escaped: it may be a quote."""
-    spans: list[tuple[int, int]] = []
-    stop = 0
+def _strings(body: bytes | bytearray) -> tuple[list[bytes | bytearray], list[memoryview]] | None:
+    """What stands around and in long strings of base64. None where something is escaped: it may be a quote."""
+    gaps, lifted, view = [], [], memoryview(body)
+    kept = stop = 0
     while stop := body.find(b'"', (seen := stop) + STRIDE) + 1:
         start = body.rfind(b'"', seen, seen + STRIDE)
         if start >= 0 and stop - start >= 2 * STRIDE:
-            if body[start + 1] not in _BASE64:
-                return []  # between two strings, so most likely numbers
-            spans.append((start, stop))
-    return [] if b"\\" in body else spans
+            if not kept and body[start + 1] not in _BASE64:
+                return None  # between two strings, so most likely numbers
+            gaps.append(body[kept:start])
+            lifted.append(view[start + 1 : stop - 1])
+            kept = stop
+    gaps.append(body[kept:])
+    return (gaps, lifted) if lifted and b"\\" not in body else None
 
 
-def _lists(body: bytes | bytearray) -> list[tuple[int, int]]:
-    """Where long lists of numbers seem to be. Looks at each byte at most twice."""
-    spans: list[tuple[int, int]] = []
-    stop = 0
+def _lists(body: bytes | bytearray) -> tuple[list[bytes | bytearray], list[memoryview]]:
+    """What stands around and in long lists of numbers. Looks at each byte at most twice."""
+    gaps, lifted, view = [], [], memoryview(body)
+    kept = stop = 0
     while stop := body.find(b"]", seen := stop) + 1:
         start = body.rfind(b"[", seen, stop)
         if start >= 0 and stop - start >= LONG and body[start + 1 : start + LONG].lstrip()[:1] in _NUMERIC:
-            spans.append((start, stop))
-    return spans
+            gaps.append(body[kept:start])
+            lifted.append(view[start:stop])
+            kept = stop
+    gaps.append(body[kept:])
+    return gaps, lifted
 
 
 @cache
@@ -157,9 +151,9 @@ class Reader:
                 return self._decode(text, None, True)
             if isinstance(text, list):
                 return self._numpy.array(text, "f8")
-            if text[0] == _QUOTE:
-                return self._decode(text[1:-1], None, True)
-            return self._numpy.frombuffer(self._doubles(text), "f8")
+            if text[0] == _BRACKET:
+                return self._numpy.frombuffer(self._doubles(text), "f8")
+            return self._decode(text, None, True)
         except (ValueError, TypeError, OverflowError, msgspec.DecodeError) as error:
             msg = f"neither numbers nor base64: {error}"
             raise DecodeError(msg, rows=() if row is None else (row,)) from None
@@ -187,7 +181,7 @@ def matrix(vectors: Sequence[Given], options: Options, count: int, out: Out | No
     if len(vectors) != count:
         msg = f"{count} texts were sent, but {len(vectors)} embeddings came back"
         raise DecodeError(msg)
-    np, _, kinds = _tools()
+    np, decode, kinds = _tools()
     kind = kinds[options.dtype]
     read = Reader()
     first = read(vectors[0], 0)
@@ -197,7 +191,7 @@ def matrix(vectors: Sequence[Given], options: Options, count: int, out: Out | No
     rows: NDArray[Any] = out(width) if out is not None else np.empty((count, width), kind)
     done = 0
     if type(first) is bytes and source is rows.dtype and rows.flags.c_contiguous and sys.byteorder == "little":
-        done = _copy(rows, vectors, first, read)
+        done = _copy(rows, vectors, first, decode)
     if done < count:
         with np.errstate(all="ignore"):  # a number beyond float32 is found below
             for place in range(done, count):
@@ -207,17 +201,19 @@ def matrix(vectors: Sequence[Given], options: Options, count: int, out: Out | No
     return rows
 
 
-def _copy(rows: NDArray[Any], vectors: Sequence[Given], first: bytes, read: Reader) -> int:
-    """Copy bytes that already are their row's, and say how many came before the first that are not."""
+def _copy(rows: NDArray[Any], vectors: Sequence[Given], first: bytes, decode: Callable[..., bytes]) -> int:
+    """Decode base64 into rows, and say how many came before the first that is something else, which `Reader` then tells."""
     view: Any = rows.data.cast("B")
-    step = len(first)
+    step = stop = len(first)
     view[:step] = first
-    for place in range(1, len(vectors)):
-        made = read(vectors[place], place)
-        if type(made) is not bytes or len(made) != step:
-            return place
-        view[place * step : (place + 1) * step] = made
-    return len(vectors)
+    with contextlib.suppress(ValueError, TypeError, AttributeError):
+        for given in vectors[1:]:
+            made = decode(given.text, None, True)  # type: ignore[union-attr]  # it need not be base64
+            if len(made) != step:
+                break
+            view[stop : stop + step] = made
+            stop += step
+    return stop // step
 
 
 def _width(first: bytes | NDArray[Any], source: np.dtype[Any], options: Options) -> int:
