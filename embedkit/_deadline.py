@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import current_task
 from time import monotonic
+from typing import cast
 
 
 class Deadline:
@@ -23,8 +24,7 @@ class Deadline:
 
     def begin(self) -> asyncio.Task[object]:
         """From now on this task has so many seconds."""
-        task = current_task()
-        assert task is not None, "a request is sent from a task"
+        task = cast("asyncio.Task[object]", current_task())
         self._due[task] = (monotonic() + self._seconds, task.cancelling())
         if self._timer is None:
             self._wait(self._seconds)

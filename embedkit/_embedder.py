@@ -8,6 +8,7 @@ needs no `super().__init__()`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -214,7 +215,7 @@ class Embedder(ABC):
         key = option_key(options)
         widths: dict[bytes, int] = self.__dict__.setdefault("_widths", {})
 
-        fills = self._fill if self.observe is None else self._timed
+        fills = self._fill if self.observe is None else partial(self._timed, self.observe)
 
         def fill(texts: Sequence[str], out: Out) -> Awaitable[Reply]:
             return fills(texts, options, out, tally)
@@ -254,14 +255,16 @@ class Embedder(ABC):
     async def _prepare(self, tally: Tally) -> None:  # noqa: B027 (most have nothing to ask)
         """What has to be asked before anything can be planned."""
 
-    async def _timed(self, texts: Sequence[str], options: Options, out: Out, tally: Tally) -> Reply:
+    async def _timed(
+        self, observe: Callable[[Event], object], texts: Sequence[str], options: Options, out: Out, tally: Tally
+    ) -> Reply:
         import time
 
         started = time.monotonic()
         reply = await self._fill(texts, options, out, tally)
         seconds = time.monotonic() - started
         done = BatchDone(provider=self.provider, model=self.model, texts=len(texts), tokens=reply.tokens, seconds=seconds)
-        notify(self.observe, done)
+        notify(observe, done)
         return reply
 
     def _tell_split(self, texts: int, error: EmbedkitError) -> None:

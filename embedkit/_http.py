@@ -118,12 +118,9 @@ class AiohttpExchange:
             deadline = self._deadline
             task = deadline.begin()
             try:
-                reply = await session.request(request.method, url, data=data, headers=headers, **options)
-                try:
-                    body = await _read(reply, self._settings.cap)
-                finally:
-                    if not reply.closed:
-                        reply.close()
+                response = await _read(
+                    await session.request(request.method, url, data=data, headers=headers, **options), self._settings.cap
+                )
             except BaseException:
                 if deadline.end(task):
                     raise TimeoutError from None
@@ -131,16 +128,19 @@ class AiohttpExchange:
             else:
                 deadline.end(task)
             finally:
-                del headers  # they hold the key, and a traceback can show what a frame holds
+                del url, headers, options  # they may hold a key, and a traceback can show what a frame holds
             self._used = monotonic()
-            return Response(reply.status, reply.headers, body)
-        except EmbedkitError:
-            raise
+            return response
+        except EmbedkitError as error:
+            failure = error.with_traceback(None)
         except Exception as error:
             if not isinstance(error, (OSError, ValueError)) and type(error).__module__.partition(".")[0] != "aiohttp":
                 raise
             failure = _translated(error, request, self._settings)
-        raise failure  # out here, where aiohttp's error is no longer the context of ours
+        try:
+            raise failure  # out here, where aiohttp's error is no longer the context of ours
+        finally:
+            del failure  # it knows this frame, and would live until the garbage collector comes
 
     def _open(self) -> aiohttp.ClientSession:
         settings = self._settings
@@ -285,8 +285,8 @@ async def _turns() -> None:
         await asyncio.sleep(0)
 
 
-async def _read(reply: aiohttp.ClientResponse, cap: int) -> bytes:
-    """The whole body, at most `cap` bytes of it; of a refusal what arrives, since its status says what matters."""
+async def _read(reply: aiohttp.ClientResponse, cap: int) -> Response:
+    """The response with its whole body, at most `cap` bytes of it; of a refusal what arrives, since its status says what matters. Leaves nothing open."""
     pieces, size, content = [], 0, reply.content
     try:
         while size <= cap:
@@ -298,10 +298,13 @@ async def _read(reply: aiohttp.ClientResponse, cap: int) -> bytes:
     except Exception:
         if reply.status < REFUSED:
             raise
+    finally:
+        if not reply.closed:
+            reply.close()
     if size > cap:
         msg = f"the response exceeds {cap} bytes; raise max_response_bytes if that is expected"
         raise DecodeError(msg)
-    return b"".join(pieces)
+    return Response(reply.status, reply.headers, b"".join(pieces))
 
 
 def _timeout(settings: HttpSettings) -> aiohttp.ClientTimeout:

@@ -120,7 +120,7 @@ def _lists(body: bytes | bytearray) -> tuple[list[bytes | bytearray], list[memor
 
 
 @cache
-def _tools() -> tuple[Any, Callable[..., bytes], dict[str, Any]]:
+def _tools() -> tuple[Any, Callable[..., bytes], dict[str, np.dtype[Any]]]:
     """numpy, the SIMD decoder, numpy's type of each of ours: loaded when the first vector has come."""
     import numpy as np
     from pybase64 import b64decode
@@ -147,13 +147,14 @@ class Reader:
             if not isinstance(given, Vector):
                 return given if isinstance(given, bytes) else self._numpy.asarray(given, "f8")
             text = given.text
-            if isinstance(text, str):
-                return self._decode(text, None, True)
+            numbers: NDArray[Any]
             if isinstance(text, list):
-                return self._numpy.array(text, "f8")
-            if text[0] == _BRACKET:
-                return self._numpy.frombuffer(self._doubles(text), "f8")
-            return self._decode(text, None, True)
+                numbers = self._numpy.array(text, "f8")
+            elif isinstance(text, memoryview) and text[0] == _BRACKET:
+                numbers = self._numpy.frombuffer(self._doubles(text), "f8")
+            else:
+                return self._decode(text, None, True)
+            return numbers
         except (ValueError, TypeError, OverflowError, msgspec.DecodeError) as error:
             msg = f"neither numbers nor base64: {error}"
             raise DecodeError(msg, rows=() if row is None else (row,)) from None
@@ -234,8 +235,9 @@ def _source(first: bytes | NDArray[Any], kind: np.dtype[Any], options: Options) 
     Told by length where the width is known. Else doubles made from floats betray themselves: the low 29 bits of every second
     word are zero, and as doubles the vector has unit length (as floats it would then be longer).
     """
-    np, _, kinds = _tools()
-    if kind is not kinds["float32"] or not isinstance(first, bytes) or len(first) % 8 or len(first) < 64:  # noqa: PLR2004 (too short to tell)
+    import numpy as np
+
+    if kind != np.float32 or not isinstance(first, bytes) or len(first) % 8 or len(first) < 64:  # noqa: PLR2004 (too short to tell)
         return kind
     if options.dimensions is not None:
         return np.dtype("<f8") if len(first) == 8 * options.dimensions else kind
