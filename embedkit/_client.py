@@ -261,7 +261,7 @@ class HttpEmbedder(Embedder):
         self._line().limiter.window = self._window()
 
     def _window(self) -> Window:
-        return Window(self._start, self.max_concurrency)
+        return Window(self._start, self.max_concurrency, time.thread_time)
 
     @property
     def base_url(self) -> str:

@@ -6,17 +6,23 @@ timeout makes it smaller, and the number in flight at which a 429 came is a wall
 
 Slower answers mean that too many wait in a queue, or that the endpoint or the texts have changed. To tell which, one round goes out
 with a quarter in flight (as BBR does, to see the round trip without its queue): if that is faster, the window becomes as wide as
-answers are nearly as fast. Arithmetic only; `now` is an argument.
+answers are nearly as fast. Unless this thread itself was at work most of the time: then answers lay waiting here, and say nothing of the
+endpoint. Arithmetic only; `now` is an argument.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HOLD = 1.5  # how many times the best latency a round may take before the window stops growing
 LEAST = 16  # answers in a round, at least: a mean over fewer says little
 ROUNDS = 50  # between two looks with a quarter in flight
 GRAIN = 0.1  # seconds that answers may take without telling anything: a busy loop of our own is as slow with many in flight
+OWN = 0.5  # share of a round in which this thread was at work, from which on the delay is its own
 PATIENCE = 300  # answers at a wall before it is tried again: one refusal in 300 is what looking costs
 
 
@@ -38,13 +44,16 @@ class Window:
         "_patience",
         "_quick",
         "_rounds",
+        "_since",
+        "_spent",
         "_sum",
         "_wall",
+        "_worked",
         "seconds",
         "size",
     )  # fmt: skip
 
-    def __init__(self, start: int, ceiling: int) -> None:
+    def __init__(self, start: int, ceiling: int, worked: Callable[[], float] = float) -> None:
         self.size = start
         self.seconds = 0.0
         self._ceiling = ceiling
@@ -55,7 +64,8 @@ class Window:
         self._best = math.inf  # mean seconds of the best round
         self._kept = 0  # the size to come back to after a look; 0: none is under way
         self._rounds = ROUNDS  # since the last look
-        self._start_round()
+        self._worked = worked  # processor seconds of this thread; asked once a round
+        self._start_round(-math.inf)
 
     def answered(self, now: float, seconds: float, busy: int) -> None:
         """A good answer after so many seconds, to a request that made `busy` in flight."""
@@ -84,21 +94,25 @@ class Window:
         self._quick = False
         self._cut = now
         self._kept = 0
-        self._start_round()
+        self._start_round(now)
 
-    def _start_round(self) -> None:
+    def _start_round(self, now: float) -> None:
         self._answers, self._sum, self._full = 0, 0.0, False
+        self._since, self._spent = now, self._worked()
 
     def _end_round(self, now: float) -> None:
         before, self.seconds = self.seconds, self._sum / self._answers
         full, answers = self._full, self._answers
-        self._start_round()
+        own = self._worked() - self._spent > OWN * (now - self._since)
+        self._start_round(now)
         if self._kept:
             self._look_back(before / max(self.seconds, 1e-9))
             return
         self._rounds += 1
         self._best = min(self._best, self.seconds)
         if self.seconds > HOLD * max(self._best, GRAIN):
+            if own:
+                return
             self._quick = False
             if full and self.size > 2 and self._rounds > ROUNDS:  # noqa: PLR2004 (else a quarter is no fewer)
                 self._kept, self._cut = self.size, now

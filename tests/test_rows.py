@@ -45,13 +45,13 @@ def plain(body: bytes, kind: Any) -> Any:
 
 
 def parse_with(size: int, body: bytes, kind: Any) -> Any:
-    """`parse`, lifting whatever has this many bytes."""
-    before = _rows.LONG, _rows.STRIDE
-    _rows.LONG = _rows.STRIDE = size
+    """`parse`, lifting whatever has this many bytes, from a small body too."""
+    before = _rows.LONG, _rows.STRIDE, _rows.SMALL
+    _rows.LONG, _rows.STRIDE, _rows.SMALL = size, size, 0
     try:
         return parse(body, decoder_of(kind))
     finally:
-        _rows.LONG, _rows.STRIDE = before
+        _rows.LONG, _rows.STRIDE, _rows.SMALL = before
 
 
 doubles = st.floats(allow_nan=False, allow_infinity=False)
@@ -333,6 +333,23 @@ def _seen(vector: Vector) -> object:
     except DecodeError:
         return "refused"
     return made if isinstance(made, bytes) else made.tolist()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"data":[{"embedding":"%s"},{"embedding":"#"},{"embedding":"%s"}]}',  # the mark itself, as base64
+        '{"data":[{"embedding":"%s","note":"%s"},{"embedding":"#"}]}',  # one too few for the marks, one too many for the rest
+        '{"data":[{"embedding":"%s"}],"message":"#","extra":"%s"}',
+    ],
+)
+def test_a_body_with_marks_of_its_own_is_read_as_it_stands(body):
+    """What stands for something lifted may stand in a body already: then nothing is taken for something else."""
+    body = (body % (BASE64, BASE64)).encode()
+    lifted, whole = parse_with(256, body, Doc), plain(body, Doc)
+
+    assert [item.embedding.text for item in lifted.data] == [item.embedding.text for item in whole.data]
+    assert [item.note for item in lifted.data] == [item.note for item in whole.data]
 
 
 @pytest.mark.parametrize("indent", [None, 2])

@@ -283,3 +283,18 @@ def test_nothing_is_looked_into_unless_it_is_full():
         endpoint.round(full=False)
 
     assert endpoint.window.size == 21
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.9, True), (0.2, False)])
+def test_a_delay_of_our_own_says_nothing(share, kept):
+    """Answers that are late while this thread is at work leave the window as it is; late for another reason they make it look."""
+    now, sizes = [0.0], set()
+    window = Window(32, 32, lambda: share * now[0])
+    for number in range(ROUNDS + 20):
+        seconds = 1.0 if number < ROUNDS + 10 else 4.0
+        now[0] += seconds
+        for _ in range(32):
+            window.answered(now[0], seconds, 32)
+            sizes.add(window.size)
+
+    assert sizes == ({32} if kept else {8, 32})
