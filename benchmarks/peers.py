@@ -86,6 +86,12 @@ def embedkit_float(job: Job) -> Send:
     return embedkit(job, extra={"encoding_format": "float"})
 
 
+def embedkit_patient(job: Job) -> Send:
+    import embedkit as package
+
+    return embedkit(job, retry=package.RetryPolicy(attempts=20))
+
+
 def embedkit_coalescing(job: Job) -> Send:
     return embedkit(job, most=128, coalesce=True)
 
@@ -326,6 +332,7 @@ PEERS: dict[str, Peer] = {
     "embedkit": Peer(embedkit, "connect(), base64", ours=True),
     "embedkit-uvloop": Peer(embedkit, "the same under uvloop", ours=True, uvloop=True),
     "embedkit-float": Peer(embedkit_float, "connect(), asked for numbers", ours=True),
+    "embedkit-patient": Peer(embedkit_patient, "connect(retry=RetryPolicy(attempts=20))", ours=True),
     "embedkit-coalesce": Peer(embedkit_coalescing, "connect(coalesce=True)", ours=True),
     "embedkit-tei": Peer(embedkit_tei, 'connect("tei:…")', ours=True),
     "embedkit-ollama": Peer(embedkit_ollama, 'connect("ollama:…")', ours=True),

@@ -1,4 +1,4 @@
-"""What one text costs as everything grows: the number of texts (by stream), the width, the batch, the requests in flight.
+"""What one text costs as everything grows: the number of texts (by stream), the width, the batch, the requests in flight, the retries.
 
 A line that stays flat is the claim: memory and CPU per text do not depend on how many texts there are.
 """
@@ -13,19 +13,20 @@ from typing import Any
 
 from benchmarks import wire
 
-PEER = "embedkit"
 BASE = {"texts": 20_000, "width": 1024, "batch": 128, "inflight": 16}
 AXES: dict[str, tuple[int, ...]] = {
     "texts": (1_000, 10_000, 100_000, 1_000_000, 10_000_000),
     "width": (256, 512, 1024, 2048, 4096),
     "batch": (1, 4, 16, 64, 256, 1024),
     "inflight": (1, 4, 16, 64, 256, 1024),
+    "retries": (0, 1, 2, 5, 10, 20),
 }
 TITLES = {
     "texts": "texts in one stream (width 256)",
     "width": "components",
     "batch": "texts per request",
     "inflight": "requests in flight",
+    "retries": "of 100 requests refused and sent again",
 }
 
 
@@ -40,9 +41,19 @@ def point(axis: str, value: int) -> dict[str, Any]:
         at["texts"] = max(20_000, 2 * value * at["batch"])
     if axis == "width":
         at["texts"] = 20_480_000 // value
-    with wire.server(at["width"]) as server:
+    if axis == "retries":
+        at |= {"texts": 40_000, "batch": 16}
+    if axis != "texts":
+        wire.take(2 * at["texts"] * at["width"] * 4 + 2**28)
+    with wire.server(at["width"], refuse=at.get("retries", 0)) as server:
         job = {"url": server.url, "batch": at["batch"], "inflight": at["inflight"], "width": at["width"], "ca": None}
-        asked = {"peer": PEER, "texts": at["texts"], "callers": False, "stream": axis == "texts", "job": job}
+        asked = {
+            "peer": "embedkit-patient" if axis == "retries" else "embedkit",
+            "texts": at["texts"],
+            "callers": False,
+            "stream": axis == "texts",
+            "job": job,
+        }
         command = [sys.executable, "-m", "benchmarks.worker", json.dumps(asked)]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=wire.HERE.parent)
     made: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -98,7 +109,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
     for axis, (name, points) in zip(axes, found.items(), strict=True):
         values = [each["value"] for each in points]
         axis.plot(values, [each["cpu"] for each in points], "o-", color="#d95f02", label="CPU, us per text")
-        axis.set_xscale("log")
+        axis.set_xscale("log" if values[0] else "symlog")
         axis.set_xticks(values, [_short(value) for value in values])
         axis.minorticks_off()
         axis.set_ylim(bottom=0)

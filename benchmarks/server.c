@@ -5,7 +5,7 @@
  * what that cost), anything else: a bare list of lists (Hugging Face). With --tls every connection is TLS; one that opens with
  * CONNECT is treated as a proxy's, so that a client with a fixed address can be sent here.
  *
- *   server --rows PREFIX [--port N] [--latency MS] [--stall-every N --stall MS] [--tls CERT KEY]
+ *   server --rows PREFIX [--port N] [--latency MS] [--stall-every N --stall MS] [--refuse PERCENT] [--tls CERT KEY]
  *
  * PREFIX.base64 and PREFIX.text hold one row per line. Prints "port N" once it listens.
  */
@@ -48,7 +48,7 @@ typedef struct { int64_t due; Conn *conn; } Timer;
 
 static Table base64_rows, text_rows;
 static int64_t latency, stall; /* ns */
-static unsigned long stall_every, requests, connections, texts_seen;
+static unsigned long stall_every, refuse, requests, connections, texts_seen;
 static int poller, clock_fd, tls;
 static Timer *heap;
 static size_t heap_size, heap_room;
@@ -256,11 +256,20 @@ static int complete(Conn *conn, const char **body, size_t *size) {
     return conn->in.size >= conn->length;
 }
 
+/* As many of every hundred requests as `refuse` says are to come again after 10 ms, evenly spread. */
+static int refused(Conn *conn) {
+    static unsigned long seen;
+    if (++seen * refuse / 100 == (seen - 1) * refuse / 100) return 0;
+    const char *busy = "HTTP/1.1 500 Internal Server Error\r\nretry-after-ms: 10\r\ncontent-length: 2\r\n\r\n{}";
+    put(&conn->out, busy, strlen(busy));
+    return 1;
+}
+
 static void answer(Conn *conn) {
     const char *body;
     size_t size;
     if (!complete(conn, &body, &size)) return;
-    respond(conn, body, size);
+    if (path_ends(conn, "/stats") || !refused(conn)) respond(conn, body, size);
     memmove(conn->in.at, conn->in.at + conn->length, conn->in.size - conn->length);
     conn->in.size -= conn->length;
     flush_out(conn);
@@ -357,6 +366,7 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "--port")) port = atoi(value), i++;
         else if (!strcmp(argv[i], "--latency")) latency = atof(value) * 1e6, i++;
         else if (!strcmp(argv[i], "--stall")) stall = atof(value) * 1e6, i++;
+        else if (!strcmp(argv[i], "--refuse")) refuse = atol(value), i++;
         else if (!strcmp(argv[i], "--stall-every")) stall_every = atol(value), i++;
         else if (!strcmp(argv[i], "--tls") && i + 2 < argc) use_tls(argv[i + 1], argv[i + 2]), i += 2;
         else { fprintf(stderr, "unknown argument %s\n", argv[i]); return 2; }

@@ -113,11 +113,18 @@ class Server:
 
 @contextlib.contextmanager
 def server(
-    width: int, *, style: str = "short", latency: float = 0.0, stall_every: int = 0, stall: float = 0.0, tls: bool = False
+    width: int,
+    *,
+    style: str = "short",
+    latency: float = 0.0,
+    stall_every: int = 0,
+    stall: float = 0.0,
+    refuse: int = 0,
+    tls: bool = False,
 ) -> Iterator[Server]:
-    """A server for rows of this width, until the block is left. `latency` and `stall` are milliseconds."""
+    """A server for rows of this width, until the block is left. `latency` and `stall` are milliseconds, `refuse` percent."""
     command = [str(built("server")), "--rows", str(prefix(width, style)), "--latency", str(latency)]
-    command += ["--stall-every", str(stall_every), "--stall", str(stall)]
+    command += ["--stall-every", str(stall_every), "--stall", str(stall), "--refuse", str(refuse)]
     if tls:
         _, cert, key = certificate()
         command += ["--tls", str(cert), str(key)]

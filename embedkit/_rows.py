@@ -10,7 +10,6 @@ ends, the quotes of the mark break the JSON there; should it be no embedding, a 
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -207,13 +206,15 @@ def _copy(rows: NDArray[Any], vectors: Sequence[Given], first: bytes, decode: Ca
     view: Any = rows.data.cast("B")
     step = stop = len(first)
     view[:step] = first
-    with contextlib.suppress(ValueError, TypeError, AttributeError):
+    try:
         for given in vectors[1:]:
             made = decode(given.text, None, True)  # type: ignore[union-attr]  # it need not be base64
             if len(made) != step:
                 break
             view[stop : stop + step] = made
             stop += step
+    except (ValueError, TypeError, AttributeError):
+        pass
     return stop // step
 
 
