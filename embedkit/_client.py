@@ -13,6 +13,7 @@ import time
 from functools import partial
 from inspect import isawaitable
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -91,7 +92,7 @@ class KeyFile(str):
 
 
 class Signer:
-    """Puts the credentials on a request, afresh on every attempt: tokens expire between tries. What it puts on is behind the veil."""
+    """Puts the credentials on a request, on every attempt: tokens expire between tries. What it puts on is behind the veil."""
 
     def __init__(
         self,
@@ -116,8 +117,9 @@ class Signer:
         self._known = Secrets({**self._public, **self._secrets})
         steady = self._host.steady or self._host.authorise is bearer
         self._steady = steady and self._fixed and self._wallet is None and not self._gone
-        self._bare: Request | None = None  # the last one, before and after
-        self._signed: Request | None = None
+        self._last: tuple[Request, Request] | None = (
+            None  # without its body, before and after; one tuple, for several loops ask
+        )
 
     def on(self, exchange: Exchange) -> Callable[[Request], Awaitable[Request]]:
         """What authorises on one event loop: this, with a way to ask for a token where the host gives its key for one."""
@@ -128,15 +130,10 @@ class Signer:
         return partial(self, exchange=exchange, turn=anyio.Lock())
 
     async def __call__(self, request: Request, exchange: Exchange | None = None, turn: anyio.Lock | None = None) -> Request:
-        bare, signed = self._bare, self._signed
-        if (
-            self._steady
-            and bare is not None
-            and signed is not None
-            and request.headers == bare.headers
-            and request.url == bare.url
-        ):
-            return Request(signed.url, request.body, signed.headers, request.method)
+        if self._steady and self._last is not None:
+            bare, signed = self._last
+            if request.headers == bare.headers and request.url == bare.url:
+                return Request(signed.url, request.body, signed.headers, request.method)
         return await self._sign(request, exchange, turn)
 
     async def _sign(self, request: Request, exchange: Exchange | None, turn: anyio.Lock | None) -> Request:
@@ -154,10 +151,10 @@ class Signer:
         bare = with_headers(request, self._headers) if self._headers else request
         signed = self._host.authorise(bare, known, self._now())
         signed = with_headers(signed, self._headers) if self._headers else signed
-        last = self._signed
-        if last is None or signed.headers != last.headers or signed.url != last.url:
-            self._bare = Request(request.url, headers=request.headers)
-            self._signed = Request(signed.url, headers=signed.headers)
+        last = self._last
+        if last is None or signed.headers != last[1].headers or signed.url != last[1].url:
+            kept = MappingProxyType(dict(signed.headers))  # an exchange may change what it is given
+            self._last = Request(request.url, headers=request.headers), Request(signed.url, headers=kept)
             self.veil.add((*self._secrets.values(), known.get("api_key", "")))
             self.veil.add(secrets_of(signed.headers, signed.url))
         return signed

@@ -13,27 +13,30 @@ from typing import cast
 
 
 class Deadline:
-    """`task = deadline.begin()` before what may take so many seconds, `deadline.end(task)` after it, whatever came of it."""
+    """`ticket = deadline.begin()` before what may take so many seconds, `deadline.end(ticket, error)` after it, whatever came of it."""
 
-    __slots__ = ("_due", "_seconds", "_timer")
+    __slots__ = ("_due", "_seconds", "_ticket", "_timer")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._due: dict[asyncio.Task[object], tuple[float, int]] = {}  # when, and how often it had been cancelled before
+        # Ticket → when, by how many cancellations the task was troubled before, and the task.
+        self._due: dict[int, tuple[float, int, asyncio.Task[object]]] = {}
+        self._ticket = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self) -> asyncio.Task[object]:
-        """From now on this task has so many seconds."""
+    def begin(self) -> int:
+        """From now on the running task has so many seconds."""
         task = cast("asyncio.Task[object]", current_task())
-        self._due[task] = (monotonic() + self._seconds, task.cancelling())
+        self._ticket = ticket = self._ticket + 1
+        self._due[ticket] = (monotonic() + self._seconds, task.cancelling(), task)
         if self._timer is None:
             self._wait(self._seconds)
-        return task
+        return ticket
 
-    def end(self, task: asyncio.Task[object]) -> bool:
-        """It has ended, somehow. True where it was cancelled here, and by nobody else: then that was the end of its time."""
-        when, before = self._due.pop(task)
-        return when < 0 and task.uncancel() <= before
+    def end(self, ticket: int, error: BaseException | None = None) -> bool:
+        """It has ended, with this error. True where that is the cancellation from here and from nobody else: its time was over."""
+        when, before, task = self._due.pop(ticket)
+        return when < 0 and task.uncancel() <= before and isinstance(error, asyncio.CancelledError)
 
     def _wait(self, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._strike)
@@ -41,17 +44,17 @@ class Deadline:
     def _strike(self) -> None:
         self._timer = None
         now = monotonic()
-        for task, (when, before) in self._due.items():
+        for ticket, (when, before, task) in self._due.items():
             if when > now:
                 self._wait(when - now)
                 return
             if when >= 0:
-                self._due[task] = (-1.0, before)
+                self._due[ticket] = (-1.0, before, task)
                 task.cancel()
 
     def close(self) -> None:
-        """Leave no timer behind; what is in flight has all the time of the world."""
-        if self._timer is not None:
+        """Leave no timer behind, unless somebody is still in flight: they keep their end, and the timer with them."""
+        if self._timer is not None and not self._due:
             self._timer.cancel()
             self._timer = None
 

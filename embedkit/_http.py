@@ -116,17 +116,17 @@ class AiohttpExchange:
                 added, data = {**added, "content-length": str(len(request.body))}, _Whole(request.body)
             headers = {**added, **request.headers}
             deadline = self._deadline
-            task = deadline.begin()
+            ticket = deadline.begin()
             try:
                 response = await _read(
                     await session.request(request.method, url, data=data, headers=headers, **options), self._settings.cap
                 )
-            except BaseException:
-                if deadline.end(task):
+            except BaseException as error:
+                if deadline.end(ticket, error):
                     raise TimeoutError from None
                 raise
             else:
-                deadline.end(task)
+                deadline.end(ticket)
             finally:
                 del url, headers, options  # they may hold a key, and a traceback can show what a frame holds
             self._used = monotonic()

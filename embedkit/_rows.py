@@ -5,7 +5,8 @@ A JSON parser pays for a list of numbers by the number, even for one it skips, a
 parser, base64 by a SIMD decoder. What is left of the body is small and goes to msgspec, which meets the marks in their order.
 
 Lifting guesses, and a wrong guess only costs time. Should a lifted list stand inside a string, or a lifted string begin where one
-ends, the quotes of the mark break the JSON there; should it be no embedding, a mark is left over. Then the body is parsed as it came.
+ends, the quotes of the mark break the JSON there; should it be no embedding, a mark is left over; and a body that has such marks itself
+is left alone. Then it is parsed as it came.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ STRIDE = 256  # bytes skipped in search of a long string: more than stands betwe
 _NUMERIC = b"-0123456789"  # what a list of numbers begins with
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _BRACKET = ord("[")
-_MARK, _QUOTED = "#", b'"#"'  # no base64
+_MARK, _QUOTED, _ESCAPED = "#", b'"#"', b"\\u0023"  # no base64, and the only other way to write it
 
 
 class Vector:
@@ -68,6 +69,8 @@ def _vector(kind: type, value: Any) -> Vector:
 def parse(body: bytes | bytearray | memoryview, reader: msgspec.json.Decoder[T]) -> T:
     """The JSON body as the type of a decoder made by `decoder_of`, each `Vector` in it still unread. Raises what msgspec raises."""
     body = bytes(body) if isinstance(body, memoryview) else body
+    if reader.dec_hook is None:  # made without `decoder_of`
+        reader = decoder_of(reader.type)
     if len(body) < SMALL and body[(quote := body.rfind(b'"', 0, STRIDE) + 1) : quote + 1] in _BASE64:
         return reader.decode(body)
     gaps, lifted = _strings(body) or _lists(body)
@@ -78,7 +81,7 @@ def parse(body: bytes | bytearray | memoryview, reader: msgspec.json.Decoder[T])
         def vector(kind: type, value: Any) -> Vector:
             return Vector(next(marks)) if value == _MARK and kind is Vector else _vector(kind, value)
 
-        if short.count(_QUOTED) == len(lifted):  # else some are the body's own
+        if short.count(_QUOTED) == len(lifted) and _ESCAPED not in short:  # else some are the body's own
             try:
                 found = msgspec.json.decode(short, type=reader.type, dec_hook=vector)
                 if next(marks, None) is None:
@@ -95,7 +98,7 @@ def _strings(body: bytes | bytearray) -> tuple[list[bytes | bytearray], list[mem
     while stop := body.find(b'"', (seen := stop) + STRIDE) + 1:
         start = body.rfind(b'"', seen, seen + STRIDE)
         if start >= 0 and stop - start >= 2 * STRIDE:
-            if not kept and body[start + 1] not in _BASE64:
+            if body[start + 1] not in _BASE64:
                 return None  # between two strings, so most likely numbers
             gaps.append(body[kept:start])
             lifted.append(view[start + 1 : stop - 1])
@@ -185,8 +188,9 @@ def matrix(vectors: Sequence[Given], options: Options, count: int, out: Out | No
     kind = kinds[options.dtype]
     read = Reader()
     first = read(vectors[0], 0)
-    # Bytes of floats hardly ever begin with a zero; `_source` looks closer.
-    source = kind if isinstance(first, bytes) and first[:1] != b"\0" else _source(first, kind, options)
+    # Doubles made from floats begin with a zero, floats hardly ever; where the width is known, the length tells too.
+    certain = isinstance(first, bytes) and first[:1] != b"\0" and options.dimensions is None
+    source = kind if certain else _source(first, kind, options)
     width = _width(first, source, options)
     rows: NDArray[Any] = out(width) if out is not None else np.empty((count, width), kind)
     done = 0

@@ -70,7 +70,7 @@ async def _sleep(seconds: float) -> None:
 
 
 class Transport:
-    """Sends requests over an exchange, in turn, authorised afresh on every attempt."""
+    """Sends requests over an exchange, in turn, authorised on every attempt."""
 
     def __init__(
         self,

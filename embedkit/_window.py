@@ -41,6 +41,7 @@ class Window:
         "_cut",
         "_full",
         "_kept",
+        "_owned",
         "_patience",
         "_quick",
         "_rounds",
@@ -64,6 +65,7 @@ class Window:
         self._best = math.inf  # mean seconds of the best round
         self._kept = 0  # the size to come back to after a look; 0: none is under way
         self._rounds = ROUNDS  # since the last look
+        self._owned = 0  # slow rounds laid to our own account
         self._worked = worked  # processor seconds of this thread; asked once a round
         self._start_round(-math.inf)
 
@@ -111,8 +113,10 @@ class Window:
         self._rounds += 1
         self._best = min(self._best, self.seconds)
         if self.seconds > HOLD * max(self._best, GRAIN):
-            if own:
+            if own and self._owned < ROUNDS:  # once in a while it looks all the same: the endpoint may be slow besides
+                self._owned += 1
                 return
+            self._owned = 0
             self._quick = False
             if full and self.size > 2 and self._rounds > ROUNDS:  # noqa: PLR2004 (else a quarter is no fewer)
                 self._kept, self._cut = self.size, now

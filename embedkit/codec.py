@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -21,7 +22,7 @@ from .errors import ConfigError, DecodeError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-JSON = {"content-type": "application/json", "accept": "application/json"}
+JSON: Mapping[str, str] = MappingProxyType({"content-type": "application/json", "accept": "application/json"})
 to_json = msgspec.json.Encoder().encode
 T = TypeVar("T")
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what a decoder raises: the last for endless brackets
@@ -201,9 +202,9 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         url_variables: environment variables that may hold the base URL.
         read_url: how such a variable is read, by the provider's own rules.
         locate: `locate(base_url, target)`, the last word on the base URL (Azure puts the deployment in the path).
-        authorise: `authorise(request, credentials, now)`, pure; asked on every attempt. The credentials hold the host's own
+        authorise: `authorise(request, credentials, now)`, pure; asked on every attempt, unless steady. The credentials hold the host's own
             parameters too: a signature names its region.
-        steady: `authorise` looks at neither body nor clock: what it puts on one request serves the next.
+        steady: `authorise` looks at neither body nor clock: what it puts on one request serves the next. So it is with `bearer`.
         grant: how the key becomes a token, where the API takes none but tokens.
         parameters: further keywords of `connect`.
         quirks: keywords of the dialect.
@@ -313,7 +314,7 @@ def meanings(facts: ModelFacts | None, *extra: str) -> set[str]:
 
 
 def parsed(decoder: msgspec.json.Decoder[T], response: Response) -> T:
-    """The body as the type of a decoder made by `decoder_of`. A body that is an error raises that error; anything else unreadable, DecodeError."""
+    """The body as the type of a decoder (see `decoder_of`). A body that is an error raises that error; anything else unreadable, DecodeError."""
     try:
         return parse(response.body, decoder)
     except UNREADABLE as error:

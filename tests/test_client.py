@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import copy
 import gc
 import itertools
@@ -914,3 +915,25 @@ async def test_one_batch_alone():
 
     assert np.allclose([vector(text) for text in "aba"], result.vectors)
     assert (len(exchange.requests), result.usage.requests) == (1, 1)
+
+
+async def test_an_exchange_that_writes_into_headers_harms_nobody_else():
+    """What one embedder's exchange puts into a request stays there: neither its next request nor another embedder carries it."""
+    seen = []
+
+    def meddling(request):
+        seen.append(dict(request.headers))
+        with contextlib.suppress(TypeError):
+            request.headers["x-tenant"] = "a"
+        return echo("openai")(request)
+
+    for key in (None, "k"):
+        for _ in range(2):
+            embedder = embedkit.connect(
+                "vllm:m", base_url="http://127.0.0.1:1/v1", api_key=key, exchange=FakeExchange(meddling)
+            )
+            await embedder.embed(["one"])
+            await embedder.embed(["two"])
+
+    assert len(seen) == 8
+    assert not any("x-tenant" in headers for headers in seen)

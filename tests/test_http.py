@@ -687,6 +687,22 @@ async def test_closing_closes_and_opens_again():
     assert server.opened == 2
 
 
+@pytest.mark.parametrize("slow", [silent, stuck], ids=["before", "amid"])
+@pytest.mark.parametrize("mine", [False, True], ids=["own session", "the caller's"])
+async def test_a_call_that_is_under_way_when_the_embedder_is_closed_ends(slow, mine):
+    """Whether its connection is cut by that or not, nobody waits for ever: in the end the timeout comes."""
+    async with serving(slow) as server, aiohttp.ClientSession() as session:
+        settings = {"session": session} if mine else {}
+        embedder = connect(server.url, timeout=SLOW, retry=embedkit.RetryPolicy(attempts=1), **settings)
+        call = asyncio.create_task(embedder.embed(["a"]))
+        async with asyncio.timeout(PATIENCE):
+            while not server.opened:
+                await asyncio.sleep(0)
+            await embedder.aclose()
+            with pytest.raises(embedkit.TransportError):
+                await call
+
+
 async def test_an_embedder_nobody_closes():
     """Forgotten on a running loop: its connections end all the same, and nothing warns."""
     async with serving(polite) as server:

@@ -341,6 +341,7 @@ def _seen(vector: Vector) -> object:
         '{"data":[{"embedding":"%s"},{"embedding":"#"},{"embedding":"%s"}]}',  # the mark itself, as base64
         '{"data":[{"embedding":"%s","note":"%s"},{"embedding":"#"}]}',  # one too few for the marks, one too many for the rest
         '{"data":[{"embedding":"%s"}],"message":"#","extra":"%s"}',
+        '{"data":[{"embedding":"%s"},{"embedding":"\\u0023"}],"extra":"%s"}',
     ],
 )
 def test_a_body_with_marks_of_its_own_is_read_as_it_stands(body):
@@ -376,6 +377,30 @@ def test_brackets_without_end_are_refused_in_linear_time(body):
     """A body of nothing but brackets is refused; searching each one's partner anew would take hours."""
     with pytest.raises((msgspec.DecodeError, RecursionError)):
         parse(body, decoder_of(Doc))
+
+
+def test_long_texts_before_numbers_do_not_hide_them():
+    """Texts that an answer repeats (Cohere) may look like base64; the numbers behind them are lifted all the same."""
+    body = json.dumps({"message": "x" * 1000, "data": [{"embedding": [0.125] * 100} for _ in range(40)]}).encode()
+
+    assert all(isinstance(item.embedding.text, memoryview) for item in parse(body, decoder_of(Doc)).data)
+
+
+def test_a_decoder_of_any_make_serves():
+    """One made by msgspec alone reads what `decoder_of` would, short or long."""
+    for count in (1, 20):
+        body = json.dumps([BASE64] * count).encode()
+        vectors = parse(body, msgspec.json.Decoder(list[Vector]))
+
+        assert (matrix(vectors, Options(), count) == np.linspace(-1, 1, 256, dtype=np.float32)).all()
+
+
+def test_doubles_in_base64_are_told_by_their_length():
+    """Doubles that were never floats are read as what they are where the width is known."""
+    values = np.random.default_rng(1).standard_normal((3, 256))
+    vectors = [Vector(base64.b64encode(row.tobytes()).decode()) for row in values]
+
+    assert np.allclose(matrix(vectors, Options(dimensions=256), 3), values, rtol=1e-6)
 
 
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
