@@ -51,13 +51,13 @@ class Limiter:
             await self._stand_in_line()
         else:
             self._busy += 1
-        slept = 0.0
+        slept, paused = 0.0, self.pace.paused
         wait = self.pace.reserve(self._clock(), tokens)
         try:
             while wait > 0:
                 await self._sleep(wait)
                 slept += wait
-                wait = self._once_more(tokens)
+                wait, paused = self.pace.paused - paused, self.pace.paused  # a pause came meanwhile: as much longer
         except BaseException:
             self.pace.refund(self._clock(), tokens)
             self._leave()
@@ -74,14 +74,6 @@ class Limiter:
             return True
         self.pace.refund(now, tokens)
         return False
-
-    def _once_more(self, tokens: int) -> float:
-        """Nothing more to wait for, unless a pause came meanwhile: then everyone gets in line again for its end."""
-        now = self._clock()
-        if self.pace.blocked(now) <= 0:
-            return 0.0
-        self.pace.refund(now, tokens)
-        return self.pace.reserve(now, tokens)
 
     def answered(self, sent: float, seconds: float, busy: int) -> None:
         """A good answer after so many seconds, to a request that made `busy` in flight."""
@@ -100,8 +92,9 @@ class Limiter:
         if about == "concurrency":
             self.window.refused(now, sent, busy)
             return hint is not None or busy <= 1  # there is nothing left to make smaller
-        first = not self.pace.found
-        spare = about is None and busy > 1 and (busy - 1) * SPARE >= self.pace.granted(now) * self.window.seconds
+        first = not self.pace.tried
+        needed = self.pace.granted(now) * self.window.seconds  # in flight, by Little's law
+        spare = about is None and busy > 1 and (busy - 1) * SPARE >= needed > 0
         cut = first or hint is not None or not spare
         self.pace.refused(now, sent, tokens, what=TOKENS if about == TOKENS else REQUESTS, cut=cut)
         if first:

@@ -64,6 +64,11 @@ class Bucket:
         self.level = min(self.capacity, self.level - amount)
         return max(0.0, -self.level / self.per_second)
 
+    def shift(self, now: float, seconds: float) -> None:
+        """Everyone who waits waits so much longer: what is owed is paid off later."""
+        if self.reserve(now, 0.0) > 0 and self.stamp is not None:
+            self.stamp += seconds
+
     def copy(self, now: float, *, limit: float, remaining: float, full_in: float) -> None:
         """Take over what the server says of its own bucket: it holds `limit`, has `remaining`, and is full in so many seconds."""
         self.reserve(now, 0.0)
@@ -101,7 +106,7 @@ class Probe:
     CUT = 0.1  # share given up
     PLATEAU, LONGEST = 10.0, 200.0  # seconds, or requests if that takes longer, until the old rate is reached again, at most
     SETTLED = 1.0  # seconds after a cut in which a refusal says nothing new
-    IDLE = 10.0  # seconds without a request that still count as work
+    IDLE = 10.0  # seconds without a request that are no longer counted
     ENOUGH = 10  # requests that make a rate
     NEAR = 1.1  # how far above the mean the last pace may be to say anything
     SLACK = 0.01  # seconds' worth that may be caught up with: a strict server takes two at once for one too many
@@ -125,10 +130,12 @@ class Probe:
         self._requests += 1
         self._amount += amount
 
-    def paused(self, seconds: float, until: float) -> None:
-        """Nobody sends for so many seconds more, until then."""
+    def shift(self, now: float, seconds: float) -> None:
+        """Nobody sends for so many seconds, and everyone who waits waits so much longer."""
         self._paused += seconds
-        self._last = max(self._last, until)
+        self._last = max(self._last, now) + seconds
+        if self._slot >= now:
+            self._slot += seconds
 
     def refused(self, now: float, sent: float, amount: float, *, cut: bool) -> None:
         """A 429 to a request of this amount, sent at `sent`. One sent before the last cut says nothing new."""
@@ -158,7 +165,7 @@ class Probe:
         for then, requests, amount in (self._before, self._mark):
             if self._requests - requests >= self.ENOUGH:
                 lately = (self._amount - amount) / max(now - then, 1.0)
-        if lately > 2 * self._amount / max(seconds - self._paused, 1.0):
+        if not self._bound and lately > 2 * self._amount / max(seconds - self._paused, 1.0):
             return 0.9 * lately
         mean = self._amount / seconds
         # Where requests waited for it, the rate lies between the mean and the last pace: near that one if the server saves up little.
@@ -171,7 +178,7 @@ class Probe:
     def tick(self, now: float) -> None:
         """Somebody wants to send."""
         if now - self._last > self.IDLE:
-            self._since += now - self._last - self.IDLE
+            self._since += now - self._last
         self._last = max(now, self._last)
         if now - self._mark[0] > 1.0:
             self._before, self._mark = self._mark, (now, self._requests, self._amount)
@@ -188,13 +195,14 @@ class Probe:
 
 
 class Cooldown:
-    """A moment before which nobody sends to one provider with one key, whatever the model."""
+    """A moment before which nobody sends to one provider with one key, whatever the model; and the seconds of all such pauses."""
 
-    __slots__ = ("__weakref__", "lock", "until")
+    __slots__ = ("__weakref__", "lock", "total", "until")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.until = -math.inf
+        self.total = 0.0
 
 
 class Pace:
@@ -203,6 +211,7 @@ class Pace:
     def __init__(self, rate: Rate | None = None, cooldown: Cooldown | None = None) -> None:
         self._cooldown = cooldown or Cooldown()
         self._lock = self._cooldown.lock
+        self._shifted = self._cooldown.total  # up to where `_shift` has caught up
         self._told: dict[str, Bucket] = {}
         self._reported: dict[str, Bucket] = {}
         self._found: dict[str, Probe] = {}
@@ -222,10 +231,14 @@ class Pace:
         return not self._quotas and now >= self._cooldown.until
 
     def reserve(self, now: float, tokens: int) -> float:
-        """Seconds before a request of so many tokens may go; it is counted at once, from the end of a cool-down if there is one."""
+        """Seconds before a request of so many tokens may go; it is counted at once, from the end of a cool-down if there is one.
+
+        Whoever waits notes `paused` before, and waits on by what it has grown meanwhile: so all go in order, as far apart as before.
+        """
         if self.free(now):
             return 0.0
         with self._lock:
+            self._shift(now)
             for probe in self._found.values():
                 probe.tick(now)
             start = max(now, self._cooldown.until)
@@ -234,10 +247,16 @@ class Pace:
     def refund(self, now: float, tokens: int) -> None:
         """A reserved request was never sent. Without this, callers who lose patience would pile up debt that nobody used."""
         with self._lock:
+            self._shift(now)
             self._count(now, -1, -tokens)
 
     def _count(self, now: float, requests: int, tokens: int) -> float:
         return max([quota.reserve(now, tokens if of_tokens else requests) for quota, of_tokens in self._quotas], default=0.0)
+
+    @property
+    def paused(self) -> float:
+        """Seconds of all cool-downs so far."""
+        return self._cooldown.total
 
     def blocked(self, now: float) -> float:
         """Seconds until the cool-down ends; nothing is counted."""
@@ -246,10 +265,16 @@ class Pace:
     def pause(self, now: float, seconds: float) -> None:
         """Nobody sends for so many seconds from now. A shorter pause never ends a longer one."""
         with self._lock:
-            until = max(self._cooldown.until, now + seconds)
-            for probe in self._found.values():
-                probe.paused(until - max(now, self._cooldown.until), until)
-            self._cooldown.until = until
+            self._cooldown.total += max(0.0, now + seconds - max(now, self._cooldown.until))
+            self._cooldown.until = max(self._cooldown.until, now + seconds)
+            self._shift(now)
+
+    def _shift(self, now: float) -> None:
+        """Catch up with pauses, which another model of this account may have caused."""
+        seconds, self._shifted = self._cooldown.total - self._shifted, self._cooldown.total
+        if seconds > 0:
+            for quota, _ in self._quotas:
+                quota.shift(now, seconds)
 
     def correct(self, now: float, tokens: int) -> None:
         """The provider counted so many tokens more (or, negative, fewer) than were reserved."""
@@ -273,9 +298,9 @@ class Pace:
                 self._list()
 
     @property
-    def found(self) -> bool:
-        """True once 429s have shown a rate."""
-        return any(probe.wall for probe in self._found.values())
+    def tried(self) -> bool:
+        """True once there was a 429."""
+        return bool(self._found)
 
     def granted(self, now: float) -> float:
         """Requests admitted per second, as far as 429s have had them counted."""

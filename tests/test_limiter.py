@@ -258,3 +258,152 @@ async def test_whoever_gives_up_while_waiting_for_the_rate_harms_nobody():
 
     assert done == [pytest.approx(60.0)]
     assert turns._busy == 1
+
+
+# --- whom a 429 is blamed on -----------------------------------------------------------------------------------------
+
+
+def known(*, size=20, seconds=1.0, granted=10):
+    """A limiter that has seen a refusal, and since then so many requests granted per second, each answered after so many."""
+    clock = Clock()
+    turns = Limiter(Window(size, 64), Pace(), clock=clock, sleep=clock.sleep)
+    turns.pace.refused(clock.now, clock.now, 0)
+    for _ in range(10 * granted + 1):
+        turns.pace.sent(0)
+    clock.now += 10.0
+    turns.pace.refused(clock.now, clock.now, 0)
+    for _ in range(10 * granted + 1):
+        turns.pace.sent(0)
+    clock.now += 10.0
+    turns.window.seconds = seconds
+    return turns
+
+
+def changed(turns, busy, *, hint=None, about=None, tokens=0):
+    """What a 429 to a request sent just now does: (a narrower window?, a slower pace?, does everyone wait?)."""
+    now, size, pace = turns._clock(), turns.window.size, allowed(turns)
+    waits = turns.refused(now, busy, tokens, hint=hint, about=about)
+    return turns.window.size < size, allowed(turns) < pace, waits
+
+
+def allowed(turns):
+    """Requests per second that the pace found allows now."""
+    return turns.pace._found["requests"].rate(turns._clock())
+
+
+@pytest.mark.parametrize(("busy", "crowd"), [(20, True), (12, True), (11, True), (10, False), (2, False), (1, False)])
+def test_littles_law_tells_a_crowd_from_a_rush(busy, crowd):
+    """Ten a second at a second each keep ten in flight: one fewer than eleven would carry them, one fewer than ten would not."""
+    assert changed(known(), busy) == (crowd, not crowd, False)
+
+
+def test_one_in_flight_is_no_crowd():
+    """With a single request in flight nothing is left to make smaller but the pace."""
+    assert changed(known(seconds=1e-6), 1) == (False, True, False)
+
+
+def test_a_hint_is_about_the_rate_too():
+    """A 429 that says when to come back slows the pace, however many were in flight, and everyone waits."""
+    assert changed(known(), 20, hint=5.0) == (True, True, True)
+    assert changed(known(), 5, hint=5.0) == (False, True, True)
+
+
+@pytest.mark.parametrize("hint", [None, 5.0])
+def test_the_first_refusal_is_taken_for_both(hint):
+    """While nothing is known: half the window, a pace begun, and everyone waits."""
+    turns = limiter(20)
+
+    assert turns.refused(turns._clock(), 20, 0, hint=hint, about=None)
+    assert turns.window.size == 10
+    assert "requests" in turns.pace._found
+
+
+def test_too_many_at_once_in_words():
+    """Where the provider says so it is the window alone; nobody else waits, unless one in flight was too many, or it says when."""
+    assert changed(known(), 4, about="concurrency") == (True, False, False)
+    assert changed(known(), 4, about="concurrency", hint=5.0) == (True, False, True)
+    assert known().refused(110.0, 1, 0, hint=None, about="concurrency")
+    assert limiter(20).refused(100.0, 4, 0, hint=None, about="concurrency") is False
+
+
+def test_too_many_tokens_in_words():
+    """Where the provider says so, the pace of tokens is found, and neither the window nor the pace of requests changes."""
+    turns = known()
+
+    assert changed(turns, 20, about="tokens", tokens=1000, hint=1.0) == (False, False, True)
+    assert turns.pace.counts_tokens
+
+
+def test_overload_and_timeouts_narrow_the_window_alone():
+    """A 503 gives up a little, a timeout half; neither says anything of a rate."""
+    turns = limiter(20)
+    turns.window.late(0.0, 0.0)
+    turns.crowded(100.0, 10)
+
+    assert turns.window.size == 9
+
+    turns._clock.now += 1
+    turns.late(101.0)
+
+    assert turns.window.size == 4
+    assert turns.pace._found == {}
+    assert turns.pace.blocked(101.0) == 0.0
+
+
+@pytest.mark.anyio
+async def test_places_that_are_taken_away_are_not_given_again():
+    """A window that shrinks while it is full lets nobody in until as many have left; one that grows lets several in at once."""
+    turns, inside = limiter(4), []
+
+    async def one(number):
+        await turns.acquire()
+        inside.append(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(9):
+            group.start_soon(one, number)
+        await wait_all_tasks_blocked()
+        turns.window.size = 2
+        for expected in (4, 4, 5):
+            turns.release()
+            await wait_all_tasks_blocked()
+
+            assert len(inside) == expected
+
+        turns.window.size = 4
+        turns.release()
+        await wait_all_tasks_blocked()
+
+        assert len(inside) == 8
+
+        for _ in range(4):
+            turns.release()
+        await wait_all_tasks_blocked()
+        turns.release()
+
+    assert (turns._busy, turns.flying) == (0, 0)
+
+
+@pytest.mark.anyio
+async def test_only_those_on_their_way_are_in_flight():
+    """Who waits for the pace holds a place, but is not in flight yet."""
+    clock = Clock()
+    turns = limiter(8, Rate(requests_per_minute=60), clock)
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(turns.acquire)
+        await wait_all_tasks_blocked()
+
+        assert (turns._busy, turns.flying) == (3, 1)
+
+        await clock.advance(2)
+
+    assert (turns._busy, turns.flying) == (3, 3)
+
+
+def test_a_request_beside_the_window_is_counted_or_not_at_all():
+    """`spare` takes from the pace only what may go at once."""
+    turns = limiter(1, Rate(requests_per_minute=60))
+
+    assert [turns.spare() for _ in range(3)] == [True, False, False]
+    assert turns.pace.reserve(100.0, 0) == pytest.approx(1.0)

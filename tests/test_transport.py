@@ -5,6 +5,10 @@ Time stands still but for what an exchange and a backoff take; where an embedder
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
 import time
 
 import anyio
@@ -438,6 +442,62 @@ async def test_a_429_holds_up_everyone():
     assert min(line.sent[1:]) >= 41.0
 
 
+async def test_a_429_holds_up_the_others_though_it_is_given_up():
+    """A request that has no attempt left, or no time, still tells everyone else how long to stay away."""
+    for policy in ({"attempts": 1}, {"deadline": 30}):
+        line = Line((1, busy(40)), response("b"), **policy)
+        error = await line.run()
+
+        assert type(error) is RateLimitError
+        assert await line.run() == b"b"
+        assert line.sent == [0.0, 41.0]
+
+
+@pytest.mark.parametrize("seconds", [121, 86400])
+async def test_a_hint_beyond_reason_holds_up_nobody(seconds):
+    """Hours are not waited by anyone: the next request asks for itself."""
+    line = Line((1, busy(seconds)), response("b"))
+    await line.run()
+
+    assert await line.run() == b"b"
+    assert line.sent[1] < 3
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "soon"])
+async def test_a_hint_of_nothing_is_no_hint(seconds):
+    """Retry-After: 0 is a 429 without a hint: a backoff, growing, and the first holds up everyone."""
+    line = Line(*[busy(seconds)] * 2, response("good"), jitter=0.0)
+    await line.run()
+
+    assert line.sent == [0.0, 1.0, 3.0]
+
+
+async def test_too_many_at_once_holds_up_only_itself():
+    """An overloaded endpoint gets fewer at once; the others need not wait, since it is not about haste."""
+    overloaded = response({"error": "Model is overloaded", "error_type": "Overloaded"}, 429)
+    line = Line((1, response("a")), (0.5, overloaded), (0.5, response("b")), (1, response("c")), slots=2)
+
+    async def later():
+        await line.clock.sleep(0.6)
+        return await line.send()
+
+    await line.run(line.send, line.send, later)
+
+    assert line.sent[:2] == [0.0, 0.0]
+    assert line.sent[2] == pytest.approx(1.0)  # one at once from then on
+    assert line.transport.limiter.window.size == 1
+    assert line.transport.limiter.pace.blocked(line.clock.now) == 0.0
+
+
+@pytest.mark.parametrize(("answer", "size"), [(BUSY, 1), (response("no", 529), 1), (response("no", 502), 4), (TransportTimeoutError("late"), 2)])
+async def test_what_narrows_the_window(answer, size):
+    """Overload and timeouts leave fewer in flight; another failure says nothing of how many there were."""
+    line = Line(answer, response("good"))
+    await line.run()
+
+    assert line.transport.limiter.window.size == size
+
+
 async def test_the_deadline_counts_exchanges_and_backoff():
     """A retry that could only begin beyond the deadline is not made: the last error is raised."""
     line = Line((4, BUSY), (4, BUSY), (4, BUSY), response("never"), jitter=0.5, initial=2.0, deadline=11)
@@ -598,3 +658,91 @@ async def test_white_space_around_a_key_is_none():
     sent = await embedded(lambda: " sk-of-a-file\n")
 
     assert sent[0].headers["authorization"] == "Bearer sk-of-a-file"
+
+
+# --- one cool-down ---------------------------------------------------------------------------------------------------
+
+
+async def refused(**settings):
+    """An embedder that has just been told to stay away for 90 s, and did not ask again."""
+    given = {"api_key": "k", **settings}
+    embedder = embedkit.connect("openai:a", exchange=FakeExchange([busy(90)]), retry=RetryPolicy(attempts=1), **given)
+    with pytest.raises(RateLimitError):
+        await embedder.embed("x")
+    return embedder
+
+
+def held(model="openai:a", **settings):
+    """For how many seconds an embedder made now would hold back its first request."""
+    embedder = embedkit.connect(model, exchange=FakeExchange([]), **{"api_key": "k", **settings})
+    return embedder._pace.blocked(time.monotonic())
+
+
+async def test_one_cool_down_for_a_host_and_a_key():
+    """Every embedder of the same host and key stays away, of whatever model, settings and age; another key or host need not."""
+    other = held()
+    first = await refused()
+
+    assert (other, first._pace.blocked(time.monotonic()) > 60) == (0.0, True)
+    assert held() > 60
+    assert held("openai:b", rate=Rate(requests_per_minute=1e6), dimensions=256) > 60
+    assert held(api_key="another") == 0.0
+    assert held(base_url="http://elsewhere/v1") == 0.0
+    assert held("voyage:voyage-3.5") == 0.0
+
+
+async def test_a_cool_down_reaches_an_embedder_that_is_older():
+    """Also one that was there before."""
+    older = embedkit.connect("openai:b", api_key="k", exchange=FakeExchange([]))
+    first = await refused()
+
+    assert older._pace.blocked(time.monotonic()) > 60
+    assert older._pace is not first._pace
+
+
+async def test_a_key_that_is_asked_for_is_an_account_of_its_own():
+    """What a callable will return is not known: the same callable shares, another does not."""
+
+    def mine():
+        return "k"
+
+    first = await refused(api_key=mine)
+
+    assert first._pace.blocked(time.monotonic()) > 60
+    assert held(api_key=mine) > 60
+    assert held(api_key=lambda: "k") == 0.0
+
+
+async def test_a_pickled_embedder_joins_its_account():
+    """Unpickled in the same process it shares what is known of the quota; the pickle carries none of it."""
+    first = embedkit.connect("openai:a", api_key="k")
+    first._pace.pause(time.monotonic(), 90.0)
+    data = pickle.dumps(first)
+
+    assert pickle.loads(data)._pace is first._pace
+
+    script = "import pickle, sys; print(pickle.load(sys.stdin.buffer)._pace.blocked(0.0))"
+    found = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True, check=True)
+
+    assert float(found.stdout) == 0.0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+async def test_a_forked_embedder_starts_over():
+    """A child does not wait for what its parent was told: it may live on another quota, and a lock may have been held."""
+    script = """if True:
+        import asyncio, os, sys, time, embedkit
+        from embedkit.testing import FakeExchange
+        good = {"data": [{"embedding": [1.0, 2.0]}]}
+        embedder = embedkit.connect("openai:a", api_key="k", exchange=FakeExchange([good]))
+        embedder._pace.pause(time.monotonic(), 3600.0)
+        with embedder._pace._lock:
+            child = os.fork()
+        if child == 0:
+            asyncio.run(embedder.embed("x"))
+            os._exit(17)
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) - 17)
+    """
+    found = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False, timeout=60)
+
+    assert (found.returncode, found.stderr) == (0, "")
