@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from ._window import Window
 
 
-SPARE = 1.05  # how far Little's law may be off
+# By how much fewer must do, for too many at once to be blamed: none (and Little's law may be off a little), or clearly, where the
+# provider says when to come back, as it does for too many a minute.
+FEWER, CLEARLY = 0.95, 1.5
 
 
 class Limiter:
@@ -94,7 +96,7 @@ class Limiter:
             return hint is not None or busy <= 1  # there is nothing left to make smaller
         first = not self.pace.tried
         needed = self.pace.granted(now) * self.window.seconds  # in flight, by Little's law
-        spare = about is None and busy > 1 and (busy - 1) * SPARE >= needed > 0
+        spare = about is None and busy > 1 and busy - 1 >= needed * (FEWER if hint is None else CLEARLY) > 0
         cut = first or hint is not None or not spare
         self.pace.refused(now, sent, tokens, what=TOKENS if about == TOKENS else REQUESTS, cut=cut)
         if first:

@@ -148,7 +148,7 @@ class Probe:
             return
         granted = self.granted(now)
         if granted <= 0:
-            self.wall = min(self.wall or math.inf, amount / seconds) / 2
+            self.wall = min(self.wall or math.inf, amount / seconds / 2)
         else:  # the fewer requests, the less they say
             self.wall += (granted - self.wall) * (min(1.0, self._requests / self.ENOUGH) if self.wall else 1.0)
         each = self._amount / self._requests if self._requests > 0 else amount

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from embedkit import Rate
 from embedkit._limiter import Limiter
-from embedkit._pace import Pace
+from embedkit._pace import Cooldown, Pace
 from embedkit._window import Window
 
 
@@ -188,7 +188,7 @@ async def test_the_rate_is_waited_for():
 
 @pytest.mark.anyio
 async def test_a_pause_makes_everyone_wake_later():
-    """A pause that comes while others sleep for their turn keeps all of them from sending until it is over."""
+    """A pause that comes while others sleep for their turn delays all of them by as much: in order, and as far apart as before."""
     clock = Clock()
     turns = limiter(8, Rate(requests_per_minute=60), clock)
     woken = []
@@ -210,7 +210,35 @@ async def test_a_pause_makes_everyone_wake_later():
 
         await clock.advance(5)
 
-    assert woken == [100.0, 130.0, 130.0]
+    assert woken == [100.0, 131.0, 132.0]
+
+
+@pytest.mark.anyio
+async def test_pauses_add_up_for_those_who_wait():
+    """Pauses that overlap count once, later ones again; who waits for no rate goes at the end of them all."""
+    clock = Clock()
+    cooldown = Cooldown()
+    paces = Pace(Rate(requests_per_minute=60), cooldown), Pace(None, cooldown)
+    told, free = (Limiter(Window(9, 9), pace, clock=clock, sleep=clock.sleep) for pace in paces)
+    woken = []
+
+    async def one(turns, name):
+        slept = await turns.acquire()
+        woken.append((name, clock.now, slept))
+        turns.release()
+
+    async with anyio.create_task_group() as group:
+        free.pause(10)
+        for turns, name in ((told, "first"), (told, "second"), (free, "free")):
+            group.start_soon(one, turns, name)
+            await wait_all_tasks_blocked()
+        await clock.advance(5)
+        free.pause(10)  # 5 of them are new
+        await clock.advance(10.5)
+        told.pause(2)  # while only the second waits
+        await clock.advance(10)
+
+    assert sorted(woken) == [("first", 115.0, 15.0), ("free", 115.0, 15.0), ("second", 118.0, 18.0)]
 
 
 @pytest.mark.anyio
