@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from embedkit import Limits
-from embedkit._plan import Tray, _clearly_fits, estimate, measure, plain, plan, utf8
+from embedkit._plan import Tray, _clearly_fits, estimate, measure, plain, plan, tightened, utf8
 
 TEXTS = st.lists(
     st.one_of(
@@ -200,6 +200,113 @@ def test_utf8_counts_bytes(text):
 def test_sizes_by_hand(text, size, tokens):
     """Sizes of ASCII, CJK, an emoji and a lone surrogate, worked out by hand; no text counts as no token."""
     assert (size, tokens) == (utf8(text), estimate(text))
+
+
+# Texts with their tokens in cl100k_base, counted by tiktoken 0.14 (`len(encoding.encode_ordinary(text))`), and between which shares of
+# that the estimate may be.
+COUNTED = {
+    "English": (0.9, 1.7, 38, "The harbour was quiet when the last ferry left, and for the first time that week nobody asked her what the letters had said. She folded them twice and put them back into the drawer."),
+    "German": (0.9, 1.25, 46, "Die Bibliothek schließt heute um achtzehn Uhr, weil die Fußböden im Erdgeschoss erneuert werden. Bitte geben Sie ausgeliehene Bücher vorher zurück."),
+    "French": (0.9, 1.4, 39, "Le marché du village ouvre à sept heures; on y trouve du pain, des œufs, des fraises et, certains jours, un vieil homme qui répare les montres."),
+    "Russian": (0.9, 1.5, 58, "Вечером над рекой поднялся туман, и лодки одна за другой возвращались к берегу. Старик считал их вслух и каждый раз ошибался."),
+    "Greek": (0.6, 1.2, 83, "Το παλιό ρολόι στην πλατεία σταμάτησε χθες το βράδυ, και κανείς δεν ξέρει ποιος έχει το κλειδί."),
+    "Chinese": (0.8, 1.2, 56, "图书馆今天下午六点关门，因为一楼的地板正在更换。请在此之前归还所有借阅的书籍，谢谢您的理解与配合。"),
+    "Japanese": (0.8, 1.2, 56, "昨日の夜、川の上に霧が出て、船は一つずつ岸に戻ってきた。老人は声を出して数えたが、いつも間違えた。"),
+    "Korean": (0.8, 1.2, 55, "도서관은 오늘 오후 여섯 시에 문을 닫습니다. 일층 바닥을 새로 깔기 때문입니다. 그 전에 책을 돌려주세요."),
+    "Arabic": (0.8, 1.2, 75, "تغلق المكتبة أبوابها اليوم في الساعة السادسة مساء لأن أرضية الطابق الأول قيد التجديد. يرجى إعادة الكتب قبل ذلك."),
+    "Hebrew": (0.6, 1.2, 94, "הספרייה נסגרת היום בשעה שש בערב כי מחליפים את הרצפה בקומה הראשונה. אנא החזירו את הספרים לפני כן."),
+    "Hindi": (0.8, 1.2, 121, "पुस्तकालय आज शाम छह बजे बंद हो जाएगा क्योंकि नीचे की मंज़िल का फ़र्श बदला जा रहा है। कृपया किताबें पहले लौटा दें।"),
+    "Thai": (0.8, 1.25, 84, "ห้องสมุดจะปิดเวลาหกโมงเย็นวันนี้ เพราะกำลังเปลี่ยนพื้นชั้นล่าง กรุณาคืนหนังสือก่อนเวลานั้น"),
+    "emoji": (0.6, 1.2, 45, "🦆 first, then 🐘🐘 and at last 🦀: 🎉🎉🎉 what a parade! 👩\u200d🚀🇫🇮"),
+    "Python": (0.8, 1.5, 60, '''def windows(values, size):
+    """Slide over `values`."""
+    for start in range(len(values) - size + 1):
+        chunk = values[start : start + size]
+        if not any(value is None for value in chunk):
+            yield start, sum(chunk) / size
+'''),
+    "Rust": (0.8, 1.2, 51, """fn longest<'a>(lines: &'a [String]) -> Option<&'a str> {
+    lines.iter().filter(|line| !line.is_empty()).max_by_key(|line| line.len()).map(|line| line.as_str())
+}
+"""),
+    "minified": (0.8, 1.2, 48, "!function(e,t){for(var n=0,r=t.length;n<r;n++){var o=t[n];o&&o.on&&e.addEventListener(o.on,o.fn,!1)}}(window,[{on:'load',fn:i}]);"),
+    "YAML": (0.8, 1.2, 52, """services:
+  web:
+    image: registry.example/web:1.4.2
+    replicas: 3
+    ports:
+      - "8080:80"
+    environment:
+      LOG_LEVEL: info
+      CACHE_TTL: 300
+"""),
+    "JSON": (0.8, 1.2, 49, '{"id": 4711, "name": "harbour", "tags": ["quiet", "north"], "position": {"lat": 60.1699, "lon": 24.9384}, "open": true}'),
+    "Markdown": (0.8, 1.2, 59, """## Opening hours
+
+| day | from | to |
+| --- | ---: | ---: |
+| Monday | 9:00 | 18:00 |
+| Sunday | *closed* | |
+
+See the [map](https://harbour.example/map) for **both** entrances.
+"""),
+    "HTML": (0.8, 1.2, 40, '<ul class="menu"><li><a href="/start">Start</a></li><li class="active"><a href="/map?zoom=3">Map</a></li></ul>'),
+    "URL": (0.8, 1.2, 44, "https://harbour.example/api/v2/boats?since=2026-03-01T00%3A00%3A00Z&sort=-length&fields=name,owner,berth#results"),
+    "log": (0.6, 1.2, 53, "2026-03-01T07:14:55.120Z WARN  [worker-3] retry 2/6 of POST /v1/embeddings in 1.92s (status=429, id=req_8f3a)"),
+    "digits": (0.8, 1.2, 34, "3141592653589793238462643383279502884197169399375105820974944592307816406286208998628034825342117067"),
+    "base64": (0.5, 1.2, 85, "mq4cvLldgEQ+pcDo4tquXpvtMeBA6PCwOJ82WWypIMqarhy8uV2ARD6lwOji2q5em+0x4EDo8LA4nzZZbKkgypquHLy5XYBEPqXA6OLarl6b7THgQOjwsDifNllsqSDK"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_the_estimate_is_near_what_is_counted(name):
+    """In every script, in code and in data: within a fifth for most, never below half, and high by two thirds at most."""
+    low, high, tokens, text = COUNTED[name]
+
+    assert low * tokens <= estimate(text) <= high * tokens
+
+
+def test_the_estimate_is_near_for_a_mixture():
+    """Over all of these together it is within a tenth."""
+    tokens = sum(counted for _, _, counted, _ in COUNTED.values())
+
+    assert sum(estimate(text) for *_, text in COUNTED.values()) == pytest.approx(tokens, rel=0.1)
+
+
+@given(TEXTS, LIMITS, st.integers(0, 60), st.integers(0, 60))
+def test_a_part_is_planned_as_if_it_were_alone(texts, limits, start, stop):
+    """From `start` up to `stop` the slices are those of that part planned by itself, moved to its place."""
+    start, stop = sorted(min(each, len(texts)) for each in (start, stop))
+    alone = plan(texts[start:stop], limits)
+
+    assert [slice(start + part.start, start + part.stop) for part in alone] == list(plan(texts, limits, start=start, stop=stop))
+
+
+@given(TEXTS, LIMITS, LIMITS, st.integers(0, 60))
+def test_a_plan_goes_on_under_stricter_limits(texts, limits, stricter, reached):
+    """What is planned anew from where the old plan was left keeps within both sets of limits, and loses no text."""
+    both = tightened(limits, stricter)
+    reached = min(reached, len(texts))
+    parts = list(plan(texts, both, start=reached))
+
+    assert [each for part in parts for each in range(part.start, part.stop)] == list(range(reached, len(texts)))
+    for part in parts:
+        assert all(
+            len(part_of) == 1 or len(list(plan(part_of, each))) == 1 for part_of in [texts[part]] for each in (limits, stricter)
+        )
+
+
+@given(LIMITS, LIMITS)
+def test_the_stricter_of_two_limits(one, other):
+    """In each respect the smaller figure; no figure is no limit; the order does not matter, and nothing is stricter than itself."""
+    both = tightened(one, other)
+
+    for name in Limits.__struct_fields__:
+        figures = [getattr(each, name) for each in (one, other) if getattr(each, name) is not None]
+
+        assert getattr(both, name) == min(figures, default=None)
+    assert both == tightened(other, one)
+    assert tightened(one, Limits()) == one == tightened(one, one)
 
 
 @given(st.text())

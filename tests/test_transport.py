@@ -489,7 +489,9 @@ async def test_too_many_at_once_holds_up_only_itself():
     assert line.transport.limiter.pace.blocked(line.clock.now) == 0.0
 
 
-@pytest.mark.parametrize(("answer", "size"), [(BUSY, 1), (response("no", 529), 1), (response("no", 502), 4), (TransportTimeoutError("late"), 2)])
+@pytest.mark.parametrize(
+    ("answer", "size"), [(BUSY, 1), (response("no", 529), 1), (response("no", 502), 4), (TransportTimeoutError("late"), 2)]
+)
 async def test_what_narrows_the_window(answer, size):
     """Overload and timeouts leave fewer in flight; another failure says nothing of how many there were."""
     line = Line(answer, response("good"))
@@ -719,7 +721,7 @@ async def test_a_pickled_embedder_joins_its_account():
     first._pace.pause(time.monotonic(), 90.0)
     data = pickle.dumps(first)
 
-    assert pickle.loads(data)._pace is first._pace
+    assert pickle.loads(data)._pace is first._pace  # noqa: S301 (our own)
 
     script = "import pickle, sys; print(pickle.load(sys.stdin.buffer)._pace.blocked(0.0))"
     found = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True, check=True)
@@ -743,6 +745,8 @@ async def test_a_forked_embedder_starts_over():
             os._exit(17)
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) - 17)
     """
-    found = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    found = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
 
     assert (found.returncode, found.stderr) == (0, "")
