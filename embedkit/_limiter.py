@@ -53,19 +53,24 @@ class Limiter:
             await self._stand_in_line()
         else:
             self._busy += 1
-        slept, paused = 0.0, self.pace.paused
         wait = self.pace.reserve(self._clock(), tokens)
+        slept = await self._wait(wait, tokens) if wait > 0 else 0.0
+        self.pace.sent(tokens)
+        self.flying += 1
+        return slept
+
+    async def _wait(self, wait: float, tokens: int) -> float:
+        """Sleep so long, and as much longer as pauses come meanwhile; the seconds slept."""
+        slept, paused = 0.0, self.pace.paused
         try:
             while wait > 0:
                 await self._sleep(wait)
                 slept += wait
-                wait, paused = self.pace.paused - paused, self.pace.paused  # a pause came meanwhile: as much longer
+                wait, paused = self.pace.paused - paused, self.pace.paused
         except BaseException:
             self.pace.refund(self._clock(), tokens)
             self._leave()
             raise
-        self.pace.sent(tokens)
-        self.flying += 1
         return slept
 
     def spare(self, tokens: int = 0) -> bool:

@@ -152,7 +152,7 @@ class Probe:
         else:  # the fewer requests, the less they say
             self.wall += (granted - self.wall) * (min(1.0, self._requests / self.ENOUGH) if self.wall else 1.0)
         each = self._amount / self._requests if self._requests > 0 else amount
-        longest = max(self.PLATEAU, self.LONGEST * each / self.wall)
+        longest = max(self.PLATEAU, self.LONGEST * each / self.wall) if self.wall else self.PLATEAU
         self._plateau = min(max(seconds, self._plateau / 2), longest)
         self._restart(now)
 

@@ -552,6 +552,23 @@ def test_tokens_and_requests_are_probed_apart():
     assert pace.reserve(30.0, 10_000) > 5.0
 
 
+def test_tokens_that_nobody_has_counted_hold_nobody_back():
+    """The requests under way when the first 429 speaks of tokens were sent uncounted: they show no rate yet."""
+    pace = Pace()
+    for moment in (0.0, 5.0, 10.0):
+        pace.refused(moment, moment, 0, what=TOKENS)
+        pace.sent(0)
+
+    assert pace.reserve(10.0, 1000) == 0.0
+
+    for _ in range(20):
+        pace.sent(1000)
+    pace.refused(20.0, 20.0, 1000, what=TOKENS)
+
+    assert pace.reserve(20.0, 1000) == 0.0
+    assert pace.reserve(20.0, 1000) > 0.1
+
+
 def test_one_cool_down_for_every_model_of_an_account():
     """Two models of one account have quotas of their own and share the pause; another account has nothing of it."""
     first, second, other = shared("host key", "a", None), shared("host key", "b", None), shared("host other", "a", None)
