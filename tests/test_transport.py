@@ -664,11 +664,13 @@ async def test_white_space_around_a_key_is_none():
 
 # --- one cool-down ---------------------------------------------------------------------------------------------------
 
+LINE = FakeExchange(lambda request: busy(90))  # noqa: ARG005 (whatever is asked); one for all, since each has a quota of its own
+
 
 async def refused(**settings):
     """An embedder that has just been told to stay away for 90 s, and did not ask again."""
     given = {"api_key": "k", **settings}
-    embedder = embedkit.connect("openai:a", exchange=FakeExchange([busy(90)]), retry=RetryPolicy(attempts=1), **given)
+    embedder = embedkit.connect("openai:a", exchange=LINE, retry=RetryPolicy(attempts=1), **given)
     with pytest.raises(RateLimitError):
         await embedder.embed("x")
     return embedder
@@ -676,7 +678,7 @@ async def refused(**settings):
 
 def held(model="openai:a", **settings):
     """For how many seconds an embedder made now would hold back its first request."""
-    embedder = embedkit.connect(model, exchange=FakeExchange([]), **{"api_key": "k", **settings})
+    embedder = embedkit.connect(model, exchange=LINE, **{"api_key": "k", **settings})
     return embedder._pace.blocked(time.monotonic())
 
 
@@ -695,7 +697,7 @@ async def test_one_cool_down_for_a_host_and_a_key():
 
 async def test_a_cool_down_reaches_an_embedder_that_is_older():
     """Also one that was there before."""
-    older = embedkit.connect("openai:b", api_key="k", exchange=FakeExchange([]))
+    older = embedkit.connect("openai:b", api_key="k", exchange=LINE)
     first = await refused()
 
     assert older._pace.blocked(time.monotonic()) > 60
