@@ -291,6 +291,7 @@ class Pace:
     def refused(self, now: float, sent: float, tokens: int, *, what: str = REQUESTS, cut: bool = True) -> None:
         """A 429 to a request of so many tokens, sent at `sent`; `cut`: the rate of what is to blame."""
         with self._lock:
+            self._shift(now)  # what is new has not been there to wait
             if what in self._found:
                 self._found[what].refused(now, sent, tokens if what == TOKENS else 1, cut=cut)
             else:
@@ -319,6 +320,7 @@ class Pace:
         full_in = duration(headers.get(f"x-ratelimit-reset-{what}", ""))
         if limit and remaining is not None and full_in:  # Azure names no reset: nothing can be paced by that
             with self._lock:
+                self._shift(now)
                 if what not in self._reported:
                     self._reported[what] = Bucket(60.0 * limit)
                     self._list()

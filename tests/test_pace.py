@@ -578,6 +578,24 @@ def test_one_cool_down_for_every_model_of_an_account():
     assert [pace.blocked(0.0) for pace in (first, second, other)] == [30.0, 30.0, 0.0]
 
 
+def test_a_pause_before_a_rate_was_looked_for_does_not_count_into_it():
+    """What a neighbour's model was told long ago shifts nothing that begins today."""
+    fresh, late = shared("account", "b", None), shared("account", "c", None)
+    shared("account", "a", None).pause(0.0, 600.0)
+    alone = Pace()
+    for pace in (fresh, alone):
+        pace.refused(1000.0, 1000.0, 1)
+        for second in range(60):
+            pace.reserve(1000.0 + second, 1)
+            pace.sent(1)
+    headers = {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "60s"}
+    for pace in (late, other := Pace()):
+        pace.heed(1000.0, headers)
+
+    assert fresh.granted(1060.0) == alone.granted(1060.0) > 0
+    assert late.reserve(1000.0, 1) == other.reserve(1000.0, 1)
+
+
 def test_one_pace_for_a_model_of_an_account():
     """The same account, model and rate share the quota; another rate has its own, and the same pause."""
     rate = Rate(requests_per_minute=60)
