@@ -585,14 +585,14 @@ def test_a_pause_before_a_rate_was_looked_for_does_not_count_into_it():
     alone = Pace()
     for pace in (fresh, alone):
         pace.refused(1000.0, 1000.0, 1)
-        for second in range(60):
-            pace.reserve(1000.0 + second, 1)
+        for moment in (*range(1000, 1050, 5), *(1050 + step / 20 for step in range(60))):  # little at first, then much
+            pace.reserve(moment, 1)
             pace.sent(1)
     headers = {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "60s"}
     for pace in (late, other := Pace()):
         pace.heed(1000.0, headers)
 
-    assert fresh.granted(1060.0) == alone.granted(1060.0) > 0
+    assert fresh.granted(1053.0) == alone.granted(1053.0) > 10
     assert late.reserve(1000.0, 1) == other.reserve(1000.0, 1)
 
 
