@@ -593,7 +593,7 @@ def test_a_pause_before_a_rate_was_looked_for_does_not_count_into_it():
         pace.heed(1000.0, headers)
 
     assert fresh.granted(1053.0) == alone.granted(1053.0) > 10
-    assert late.reserve(1000.0, 1) == other.reserve(1000.0, 1)
+    assert [late.reserve(moment, 1) for moment in (1000.0, 1030.0)] == [other.reserve(moment, 1) for moment in (1000.0, 1030.0)]
 
 
 def test_one_pace_for_a_model_of_an_account():
