@@ -22,6 +22,7 @@ HOLD = 1.5  # how many times the best latency a round may take before the window
 LEAST = 16  # answers in a round, at least: a mean over fewer says little
 ROUNDS = 50  # between two looks with a quarter in flight
 GRAIN = 0.1  # seconds that answers may take without telling anything: a busy loop of our own is as slow with many in flight
+TWICE = 2  # slow rounds before a look: one may be a hiccup of anybody's
 OWN = 0.5  # share of a round in which this thread was at work, from which on the delay is its own
 PATIENCE = 300  # answers at a wall before it is tried again: one refusal in 300 is what looking costs
 
@@ -46,6 +47,7 @@ class Window:
         "_quick",
         "_rounds",
         "_since",
+        "_slow",
         "_spent",
         "_sum",
         "_wall",
@@ -65,7 +67,7 @@ class Window:
         self._best = math.inf  # mean seconds of the best round
         self._kept = 0  # the size to come back to after a look; 0: none is under way
         self._rounds = ROUNDS  # since the last look
-        self._owned = 0  # slow rounds laid to our own account
+        self._slow = self._owned = 0  # slow rounds in a row, and those laid to our own account
         self._worked = worked  # processor seconds of this thread; asked once a round
         self._start_round(-math.inf)
 
@@ -118,10 +120,13 @@ class Window:
                 return
             self._owned = 0
             self._quick = False
-            if full and self.size > 2 and self._rounds > ROUNDS:  # noqa: PLR2004 (else a quarter is no fewer)
+            self._slow += 1
+            if self._slow >= TWICE and full and self.size > 2 and self._rounds > ROUNDS:  # noqa: PLR2004 (else a quarter is no fewer)
                 self._kept, self._cut = self.size, now
                 self.size = max(2, self.size // 4)
-        elif full:
+            return
+        self._slow = 0
+        if full:
             self._grow(answers)
 
     def _look_back(self, slower: float) -> None:

@@ -664,7 +664,7 @@ async def test_white_space_around_a_key_is_none():
 
 # --- one cool-down ---------------------------------------------------------------------------------------------------
 
-LINE = FakeExchange(lambda request: busy(90))  # noqa: ARG005 (whatever is asked); one for all, since each has a quota of its own
+LINE = FakeExchange(lambda request: busy(90))  # one for all: each has a quota of its own
 
 
 async def refused(**settings):
