@@ -51,7 +51,7 @@ def run(script, *flags, timeout=30, code=0, err=""):
 STRICT = ("-X", "dev", "-W", "error")
 PRELUDE = textwrap.dedent(
     """
-    import os, signal, socket, sys, threading, time
+    import contextlib, json, os, signal, socket, sys, threading, time
     import embedkit
     from embedkit.testing import FakeEmbedder
 
@@ -69,13 +69,14 @@ PRELUDE = textwrap.dedent(
             while True:
                 connection, _ = self.socket.accept()
                 try:
-                    threading.Thread(target=self.speak, args=(connection,), daemon=True).start()
+                    # A number, for a thread that is cut off before it begins complains of no open socket.
+                    threading.Thread(target=self.speak, args=(connection.detach(),), daemon=True).start()
                 except RuntimeError:  # 3.12 starts no thread at its end
+                    self.socket.close()
                     return
 
-        def speak(self, connection):
-            import contextlib, json
-            with connection, contextlib.suppress(OSError):  # the other side may be gone
+        def speak(self, number):
+            with socket.socket(fileno=number) as connection, contextlib.suppress(OSError):  # the other side may be gone
                 data = b""
                 while True:
                     got = connection.recv(65536)
