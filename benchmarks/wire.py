@@ -89,8 +89,6 @@ def take(size: int) -> None:
     A virtual machine lends free pages to its host, and who takes one then waits for the host too: up to thirty times as long, of which a
     client that runs second has less. After this, for a second or two, pages cost everyone what they should.
     """
-    import numpy as np
-
     np.ones(min(size, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2), np.uint8)
 
 

@@ -117,9 +117,8 @@ class Signer:
         self._known = Secrets({**self._public, **self._secrets})
         steady = self._host.steady or self._host.authorise is bearer
         self._steady = steady and self._fixed and self._wallet is None and not self._gone
-        self._last: tuple[Request, Request] | None = (
-            None  # without its body, before and after; one tuple, for several loops ask
-        )
+        # The last request without its body, before and after. One tuple: several loops may ask.
+        self._last: tuple[Request, Request] | None = None
 
     def on(self, exchange: Exchange) -> Callable[[Request], Awaitable[Request]]:
         """What authorises on one event loop: this, with a way to ask for a token where the host gives its key for one."""
