@@ -26,22 +26,33 @@ from ._limiter import Limiter
 from ._pace import Rate, shared
 from ._refusal import judge
 from ._retry import RetryPolicy
+from ._shape import shaped
 from ._transport import Tally, Transport
-from ._types import Embeddings, Limits, ModelFacts, Options, Reply, Request, Response, Usage, bare
+from ._types import Embeddings, Limits, Options, Reply, Request, Response, Usage, bare
 from ._veil import Veil, secrets_of
 from ._window import Window
-from .codec import Codec, Secrets, Target, bearer, normalise, quantised, sendable, widths, with_headers
+from .codec import (
+    Codec,
+    OutputRows,
+    Secrets,
+    Target,
+    bearer,
+    inside,
+    sendable,
+    together,
+    widths,
+    with_headers,
+)
 from .errors import ApiError, AuthError, ConfigError, DecodeError, EmbedkitError, ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from typing import Self
 
     import anyio
 
     from ._events import Event
     from ._transport import Exchange
-    from .codec import Out
 
     Source = str | Callable[[], str | Awaitable[str]]
 
@@ -285,12 +296,15 @@ class HttpEmbedder(Embedder):
         reply = await self._fill(texts, options, None, tally)
         return Embeddings(reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype)
 
-    async def _fill(self, texts: Sequence[str], options: Options, out: Out | None, tally: Tally) -> Reply:
+    async def _fill(
+        self, texts: Sequence[str], options: Options, out: OutputRows | None, tally: Tally, tries: int | None = None
+    ) -> Reply:
         if not self._probed:
             await self._prepare(tally)  # `embed_batch` comes here without a plan
         line = self._line()
         counted = self._pace.counts_tokens
         tokens = sum(map(self.count_tokens, texts)) if counted else 0
+        kept: list[tuple[EmbedkitError, Reply, dict[int, DecodeError]]] = []  # of a reply in which some are missing
         while True:
             codec, wire = self._codec, self._native(options)
             request = codec.encode(texts, wire)
@@ -302,11 +316,20 @@ class HttpEmbedder(Embedder):
                 if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
                     refused.append(self._signer.veil.cleansed(response))
                     raise self._clean(self._judged(codec, refused[-1]))
-                return self._decoded(codec, response, (wire, options), len(texts), out)
+                reply = self._decoded(codec, response, (wire, options), len(texts), out)
+                if out is not None and out.failures and not kept and any(each.once_more for each in out.failures.values()):
+                    kept.append((together(out.failures), reply, out.failures))
+                    raise kept[0][0]  # asked for once more, where there is another try
+                return reply
 
             try:
-                reply = await line.send(request, receive, tally, texts=len(texts), tokens=tokens)
+                reply = await line.send(
+                    request, receive, tally, texts=len(texts), tokens=tokens, tries=tries, whole=self._joins(options)
+                )
             except EmbedkitError as error:
+                if out is not None and kept and error is kept[0][0]:  # there was none
+                    _, reply, out.failures = kept[0]
+                    return reply
                 if refused and self._learned(codec, refused[-1]):
                     continue
                 raise self._clean(error) from None
@@ -314,21 +337,63 @@ class HttpEmbedder(Embedder):
                 self._pace.correct(self._clock(), reply.tokens - tokens)
             return reply
 
-    def _decoded(self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: Out | None) -> Reply:
+    def _decoded(
+        self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
+    ) -> Reply:
         """The rows of a success. What is wrong with it is told of a copy that quotes no key: an excerpt of the original may cut one in half."""
+        if out is not None and out.failures:
+            out.failures = {}  # of an earlier try
         try:
-            if asked[0] is asked[1] and not asked[1].normalize:
-                return codec.decode(response, asked[1], count, out)
-            return _shaped(codec, response, asked, count, out, self._target.facts)
+            reply = self._shaped(codec, response, asked, count, out)
         except EmbedkitError as error:
             failure = error
+        else:
+            for each in out.failures.values() if out is not None and out.failures else ():
+                self._clean(each)
+            return reply
         veiled = self._signer.veil.cleansed(response)
         if veiled is not response:
             try:
-                _shaped(codec, veiled, asked, count, None, self._target.facts)
+                self._shaped(codec, veiled, asked, count, None)
             except EmbedkitError as error:
                 failure = error
+        if isinstance(failure, DecodeError):
+            if failure.missing and (hidden := inside(veiled)) is not None:
+                failure = hidden
+            failure.message = f"{self.provider}:{self.model} at {bare(self._target.base_url)}: {failure.message}"
         raise self._clean(failure)  # before an event shows it
+
+    def _shaped(
+        self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
+    ) -> Reply:
+        """The rows as the options (of the wire, of the caller) want them: what the provider did not make is made of what it answered."""
+        wire, options = asked
+        try:
+            if wire is options and not options.normalize:
+                return codec.decode(response, options, count, out)
+            return shaped(codec, response, asked, count, out, self._target.facts)
+        except DecodeError as error:
+            if error.answered is None or not self._can_cut(error.answered, wire):
+                raise
+        wire = msgspec.structs.replace(wire, dimensions=None)
+        return shaped(codec, response, (wire, options), count, out, self._target.facts)
+
+    def _can_cut(self, answered: int, wire: Options) -> bool:
+        """Whether vectors of the width answered can be cut to the one asked for: the catalogue knows the model to be trained for both."""
+        facts, asked = self._target.facts, wire.dimensions
+        if facts is None or asked is None or wire.dtype != "float32" or answered <= asked:
+            return False
+        return asked in facts.widths and (answered == facts.dimensions or answered in facts.widths)
+
+    def _joins(self, options: Options) -> bool:
+        fields: bool | Collection[str] = getattr(self._codec, "joins", ())
+        return (
+            fields
+            if isinstance(fields, bool)
+            else any(options.extra.get(field) for field in fields)
+            if options.extra
+            else False
+        )
 
     def _native(self, options: Options) -> Options:
         """The options as the wire gets them: without the width and dtype that have to be made on the client."""
@@ -478,35 +543,6 @@ def _teaches(codec: Codec, response: Response) -> Codec | None:
     learn: Callable[[Response], Codec] | None = getattr(codec, "learn", None)
     better = codec if learn is None else learn(response)
     return None if better == codec else better
-
-
-def _shaped(
-    codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: Out | None, facts: ModelFacts | None
-) -> Reply:
-    """Decode, then do on the client what the wire could not: cut (re-normalised), unit length, a smaller dtype."""
-    import numpy as np
-
-    wire, options = asked
-    if wire is options or wire.dtype == options.dtype != "float32":  # the provider's own bytes, of the model's own width
-        reply = codec.decode(response, options, count, out)
-        if options.normalize:
-            normalise(reply.vectors)
-        return reply
-    whole = codec.decode(response, wire, count)
-    values = whole.vectors
-    had = values.shape[1]
-    width = options.dimensions or had
-    if had < width or (had > width and (facts is None or (had != facts.dimensions and had not in facts.widths))):
-        msg = f"dimensions={width} was asked for, but the provider answered {had}, and the model has {widths(facts)}"
-        raise DecodeError(msg)
-    if values.shape[1] > width or options.normalize:
-        values = np.ascontiguousarray(values[:, :width])
-        if options.normalize is not False:
-            normalise(values)
-    made = quantised(values, options.dtype)
-    rows = out(made.shape[1]) if out is not None else np.empty(made.shape, made.dtype)
-    rows[:] = made
-    return msgspec.structs.replace(whole, vectors=rows)
 
 
 def this_loop() -> object:

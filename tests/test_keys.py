@@ -496,7 +496,7 @@ def test_what_connect_refuses(wrong):
 
 async def test_pickles_of_what_came_of_it():
     """An error, its partial result and an event travel without the key; an embedder's pickle is the caller's own copy of it."""
-    answers = [{"data": [{"embedding": [1.0]}]}, response(f"no {KEY}", 500)]
+    answers = [{"data": [{"embedding": [1.0]}]}, *[response(f"no {KEY}", 500)] * 2]
     exchange = FakeExchange(answers)
     embedder = embedkit.connect("openai:m", api_key=KEY, exchange=exchange, limits=embedkit.Limits(max_texts=1), max_concurrency=1, retry=RetryPolicy(attempts=1))  # fmt: skip
     with pytest.raises(EmbedkitError) as caught:

@@ -41,6 +41,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
     target: Target
     sends_dtypes = tuple(_KINDS)
+    joins = ("late_chunking",)  # all texts of one request are then read as one document
 
     @property
     def limits(self) -> Limits:

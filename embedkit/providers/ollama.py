@@ -7,6 +7,7 @@ asked for (`legacy=True`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -24,21 +25,22 @@ from ..codec import (
     inside,
     matrix,
     meanings,
+    miscounted,
     only,
     parsed,
     prefixed,
     read,
+    text_of,
     to_json,
+    whole_number,
 )
-from ..errors import DecodeError
 
 
 class _Reply(msgspec.Struct, frozen=True):
-    embeddings: list[Vector] | None = None
+    embeddings: list[Vector | None] | None = None
     embedding: Vector | None = None
-    model: str | None = None
-    prompt_eval_count: int | None = None  # left out when zero
-    error: msgspec.Raw | None = None
+    model: Any = None
+    prompt_eval_count: Any = None  # left out when zero
 
 
 _decoder = decoder_of(_Reply)
@@ -81,9 +83,8 @@ class Dialect(msgspec.Struct, frozen=True):
         reply = parsed(_decoder, response)
         vectors = reply.embeddings if reply.embedding is None else [reply.embedding]
         if vectors is None:
-            msg = "the reply has no embeddings"
-            raise inside(response) or DecodeError(msg)
-        return Reply(matrix(vectors, options, count, out), reply.model or "", reply.prompt_eval_count)
+            raise inside(response) or miscounted(0, count)
+        return Reply(matrix(vectors, options, count, out), text_of(reply.model), whole_number(reply.prompt_eval_count))
 
     def explain(self, response: Response) -> str:
         message = read(response).message

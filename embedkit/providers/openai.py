@@ -64,6 +64,9 @@ class Dialect(msgspec.Struct, frozen=True):
     pads: bool = False
     counts_tokens: bool = True
     headers: Mapping[str, str] = {}
+    joins = (
+        "late_chunking",
+    )  # Jina's, at whatever server or router passes it on: the texts of one request are read as one document
 
     @property
     def limits(self) -> Limits:

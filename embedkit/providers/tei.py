@@ -40,7 +40,7 @@ class _Info(msgspec.Struct, frozen=True):
     version: str | None = None
 
 
-_decoder = decoder_of(list[Vector])  # two axes, also for one text
+_decoder = decoder_of(list[Vector | None])  # two axes, also for one text
 _info = decoder_of(_Info)
 
 

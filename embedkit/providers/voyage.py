@@ -44,6 +44,11 @@ class Dialect(msgspec.Struct, frozen=True):
     def _contextual(self) -> bool:
         return self.target.model.startswith("voyage-context-")
 
+    @property
+    def joins(self) -> tuple[str, ...]:
+        """Chunks grouped by hand know of each other, and stand for the texts in their order."""
+        return ("inputs",) if self._contextual else ()
+
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
         # Contextualized models have no `truncation` (2.2).

@@ -7,6 +7,7 @@ with a dot in it is such a token already (a JWT), and goes out as it is (wire re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -22,12 +23,16 @@ from ..codec import (
     Vector,
     compact,
     decoder_of,
+    inside,
     matrix,
+    miscounted,
     only,
     parsed,
     prefixed,
     read,
+    text_of,
     to_json,
+    whole_number,
 )
 from ..errors import ConfigError
 
@@ -36,13 +41,13 @@ _IAM = "https://iam.cloud.ibm.com/identity/token"
 
 
 class _Result(msgspec.Struct, frozen=True, gc=False):
-    embedding: Vector
+    embedding: Vector | None = None
 
 
 class _Reply(msgspec.Struct, frozen=True):
-    results: list[_Result]  # in input order, without an index
-    model_id: str | None = None
-    input_token_count: int | None = None
+    results: list[_Result | None] | None = None  # in input order, without an index
+    model_id: Any = None
+    input_token_count: Any = None
 
 
 class _Token(msgspec.Struct, frozen=True):
@@ -81,8 +86,10 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = parsed(_decoder, response)
-        rows = matrix([result.embedding for result in reply.results], options, count, out)
-        return Reply(rows, reply.model_id or "", reply.input_token_count)
+        if reply.results is None:
+            raise inside(response) or miscounted(0, count)
+        rows = matrix([result.embedding if result else None for result in reply.results], options, count, out)
+        return Reply(rows, text_of(reply.model_id), whole_number(reply.input_token_count))
 
     def explain(self, response: Response) -> str:
         return read(response).message
