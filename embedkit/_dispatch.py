@@ -122,7 +122,7 @@ class Board:
             raise RuntimeError(msg)
 
     async def _attempt(self, part: slice, depth: int) -> None:
-        """Send one batch, `depth` halvings below one that failed."""
+        """Send one batch, `depth` halvings below one that was not answered: then once, whatever the policy allows."""
         if self._asking is not None and self._trusted is None:
             async with self._asking:
                 pass  # whether this request is accepted at all is being asked: one answer serves all
@@ -158,20 +158,20 @@ class Board:
         elif isinstance(error, InvalidInputError):
             if not named:
                 await self._check_request(part, error)
-            self._isolate(part, error, named, depth)
+            self._isolate(part, error, named, 0)
         elif self._lone or not _may_be_one_text(error, size):
             self._raise(part, error)
         else:
             late = isinstance(error, TransportTimeoutError)
             if size == 1 or named or (depth >= LATE if late else not depth or self._streak > STREAK):
                 await self._check_server(part, error, passed)
-            self._isolate(part, error, named, depth)
+            self._isolate(part, error, named, depth + 1)
 
     def _isolate(self, part: slice, error: EmbedkitError, named: list[int], depth: int) -> None:
         """Give up the rows that are named, or the one text there is, and send the others again; else halve."""
         size = part.stop - part.start
         if not named and size > 1:
-            self._again(part, error, *_halves(part), depth=depth + 1)
+            self._again(part, error, *_halves(part), depth=depth)
             return
         named = named or [0]
         self._give_up([part.start + row for row in named], error)

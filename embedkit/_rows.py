@@ -356,22 +356,26 @@ def _source(first: bytes | NDArray[Any], kind: np.dtype[Any], options: Options) 
         return kind
     if _are_doubles(first, LEAST if options.dimensions is None else FEW):
         return np.dtype("<f8")
-    if options.dimensions is not None and len(first) % 4 == 0 and _are_floats(first) is False:
-        msg = f"the {len(first)} bytes of an embedding are neither float32 nor float64 values"
-        raise DecodeError(msg)
+    if options.dimensions is not None and len(first) % 4 == 0 and are_floats(first) is False:
+        raise no_floats(len(first))
     return kind
+
+
+def no_floats(size: int) -> DecodeError:
+    """The error of bytes that are no floats, where a width was asked for that they would have as such."""
+    return DecodeError(f"the {size} bytes of an embedding are neither float32 nor float64 values")
 
 
 def float_type(values: bytes) -> str | None:
     """The type of bytes that are float32 or float64 beyond doubt, and so no small integers or packed bits; None elsewhere."""
     if len(values) < LEAST:
         return None
-    if len(values) % 4 == 0 and values[::4].translate(None, _USUAL) and _are_floats(values) and not _are_doubles(values, FEW):
+    if len(values) % 4 == 0 and values[::4].translate(None, _USUAL) and are_floats(values) and not _are_doubles(values, FEW):
         return "float32"
     return "float64" if len(values) % 8 == 0 and _are_doubles(values, FEW) else None
 
 
-def _are_floats(values: bytes) -> bool | None:
+def are_floats(values: bytes) -> bool | None:
     """Whether bytes look like the components of a vector when read as float32; None where too few of them are not zero."""
     import numpy as np
 
@@ -396,7 +400,7 @@ def _are_doubles(values: bytes, least: int) -> bool:
     exponents = ((whole >> 52) & 0x7FF)[(whole & 0x7FFFFFFFFFFFFFFF) != 0].astype("f8")
     likely = bool(len(exponents) >= FEW and exponents.std() < LIKELY and abs(exponents.mean() - BIAS_8) < PLAUSIBLE)
     if (np.frombuffer(values, "<u4")[::2] & 0x1FFFFFFF).any():
-        return likely and not _are_floats(values)
+        return likely and not are_floats(values)
     with np.errstate(over="ignore"):  # floats read as doubles may be anything
         length = np.linalg.norm(np.frombuffer(values, "<f8"))
     return bool(abs(length - 1) < ROUNDING or (likely and len(exponents) >= least))
@@ -566,6 +570,21 @@ def quantised(rows: NDArray[Any], dtype: DType) -> NDArray[Any]:
 
 
 __all__ = [
-    "Given", "Missing", "Out", "OutputRows", "Reader", "Vector", "decoder_of", "finite", "float_type", "matrix", "miscounted", "normalise", "parse",
-    "quantised", "together",
+    "Given",
+    "Missing",
+    "Out",
+    "OutputRows",
+    "Reader",
+    "Vector",
+    "are_floats",
+    "decoder_of",
+    "finite",
+    "float_type",
+    "matrix",
+    "miscounted",
+    "no_floats",
+    "normalise",
+    "parse",
+    "quantised",
+    "together",
 ]  # fmt: skip

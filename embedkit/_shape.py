@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .codec import OutputRows, normalise, quantised, together, widths
+from .codec import OutputRows, are_floats, no_floats, normalise, quantised, together, widths
 from .errors import DecodeError
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ def shaped(
     whole = codec.decode(response, wire, count, own)
     if own.failures and out is None:
         raise together(own.failures)
-    values = cut(whole.vectors, options, facts)
+    values = whole.vectors
+    if options.dimensions is not None and any(are_floats(row.tobytes()) is False for row in values[:1]):
+        raise no_floats(values[0].nbytes)  # the wire did not know of the width, so the bytes went unproven
+    values = cut(values, options, facts)
     if own.failures and options.dtype != "float32":
         values[list(own.failures)] = 0  # NaN has no integer
     rows = _laid(quantised(values, options.dtype), out, own.failures)

@@ -1236,8 +1236,7 @@ async def test_the_fake_and_the_real_exchange_agree():
     wire = [reply(body, f"{status} X", **headers) for body, status, headers in SCRIPT]
     async with serving(saying(*wire)) as server, aclosing(story(connect(server.url, retry=policy))) as real:
         told = [
-            each
-            async for each in story(embedkit.connect("compatible:m", base_url=f"{server.url}/v1", exchange=fake, retry=policy))
+            each async for each in story(embedkit.connect("compatible:m", base_url=server.url, exchange=fake, retry=policy))
         ]
         seen = [each async for each in real]
 
