@@ -50,8 +50,7 @@ if TYPE_CHECKING:
     Learn = Callable[[Sequence[str], TooLargeError], bool]
 
 PROBE_TEXT = "hello"  # a text no provider refuses
-LATE = 3  # how often a batch that is late is halved before anybody asks whether the server is well
-STREAK = 8  # failures in a row, of pieces, after which somebody asks
+LATE, STREAK = 3, 8  # failures in a row after which somebody asks whether the server is well: of late batches, of other pieces
 
 
 def _silent(texts: int, error: EmbedkitError) -> None:
@@ -163,7 +162,7 @@ class Board:
             self._raise(part, error)
         else:
             late = isinstance(error, TransportTimeoutError)
-            if size == 1 or named or (depth >= LATE if late else not depth or self._streak > STREAK):
+            if size == 1 or named or self._streak > (LATE if late else STREAK) or not (depth or late):
                 await self._check_server(part, error, passed)
             self._isolate(part, error, named, depth + 1)
 

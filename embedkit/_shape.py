@@ -40,8 +40,9 @@ def shaped(
     if own.failures and out is None:
         raise together(own.failures)
     values = whole.vectors
-    if options.dimensions is not None and any(are_floats(row.tobytes()) is False for row in values[:1]):
-        raise no_floats(values[0].nbytes)  # the wire did not know of the width, so the bytes went unproven
+    sound = next((row for place, row in enumerate(values) if place not in own.failures), None)
+    if options.dimensions is not None and sound is not None and are_floats(sound.tobytes()) is False:
+        raise no_floats(sound.nbytes)  # the wire did not know of the width, so the bytes went unproven
     values = cut(values, options, facts)
     if own.failures and options.dtype != "float32":
         values[list(own.failures)] = 0  # NaN has no integer

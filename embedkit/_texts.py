@@ -60,10 +60,12 @@ def refuse_what_has_no_rows(texts: object, takes: str) -> None:
 
 
 def _is_table(texts: object) -> bool:
-    """Anything with columns: pandas, polars, pyarrow, datasets, a database's relation; or an array of more than one axis."""
-    kind = type(texts)
+    """Anything with columns: pandas, polars, pyarrow, datasets, a database's relation; an array of several axes or of records."""
+    kind, own = type(texts), getattr(texts, "__dict__", {})  # looked at, not called: polars warns of what its columns cost
+    if any(hasattr(kind, name) or name in own for name in ("columns", "column_names", "schema")):
+        return True
     axes = getattr(texts, "ndim", 1)
-    return any(hasattr(kind, name) for name in ("columns", "column_names", "schema")) or (isinstance(axes, int) and axes > 1)
+    return (isinstance(axes, int) and axes > 1) or getattr(getattr(texts, "dtype", None), "names", None) is not None
 
 
 def _is_table_row(value: object) -> bool:
