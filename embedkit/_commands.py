@@ -28,6 +28,7 @@ from ._progress import Progress, in_line
 from ._retry import RetryPolicy
 from ._sift import empty
 from ._types import DType
+from .codec import Parameter
 from .errors import ConfigError, EmbedkitError
 from .providers import find
 
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
     from ._types import ModelFacts
 
 T = TypeVar("T")
+OF_LOCAL = {
+    "path": Parameter(help="a directory with model.onnx"),
+    "threads": Parameter(takes=(int,), help="how many processor cores to use"),
+}
 FAILED, USAGE, PARTIAL, INTERRUPTED, UNREAD = 1, 2, 3, 130, 141
 
 
@@ -150,19 +155,24 @@ def _no_key() -> str:
 
 
 def _parameters(provider: str, pairs: tuple[str, ...]) -> dict[str, Any]:
-    """Host parameters. Those that are credentials are refused: a command line can be read by others and is remembered."""
-    known = {} if provider == "local" else find(provider).parameters
+    """Host parameters, each of the kind that it takes. Credentials are refused: a command line can be read by others and is remembered."""
+    known = OF_LOCAL if provider == "local" else find(provider).parameters
     taken: dict[str, Any] = {}
     for pair in pairs:
         name, mark, value = pair.partition("=")
-        if not mark or not name or (provider != "local" and name not in known):
+        if not mark or name not in known:
             takes = ", ".join(each for each, one in known.items() if not one.secret) or "none"
             msg = f"--param takes NAME=VALUE, with a parameter of {provider}'s own (there is {takes})"
             raise ConfigError(msg)
-        if name in known and known[name].secret:
-            msg = f"--param {name} is a credential: set {' or '.join(known[name].variables)} instead"
+        declared = known[name]
+        if declared.secret:
+            instead = f": set {' or '.join(declared.variables)} instead" if declared.variables else ", and those are not given here"
+            msg = f"--param {name} is a credential{instead}"
             raise ConfigError(msg)
-        taken[name] = int(value) if provider == "local" and value.isdecimal() else value
+        if name in taken:
+            msg = f"--param {name} is given twice"
+            raise ConfigError(msg)
+        taken[name] = declared.read(name, declared.spelled(value))
     return taken
 
 

@@ -129,6 +129,8 @@ class Parameter(msgspec.Struct, frozen=True):
         key: it stands in for the API key (an access key, a token): one of the two is needed, and given by hand it silences
             the other's variables.
         choices: what it may be; empty: anything.
+        takes: of which kinds it is, of str, bool, int, float, dict and list. Where str is not among them, text (of an environment
+            variable, say) is read as JSON.
         help: one line on what it is.
     """
 
@@ -137,7 +139,37 @@ class Parameter(msgspec.Struct, frozen=True):
     secret: bool = False
     key: bool = False
     choices: tuple[str, ...] = ()
+    takes: tuple[type, ...] = (str,)
     help: str = ""
+
+    def spelled(self, text: str) -> Any:
+        """What a text from outside Python stands for: JSON of a kind that the parameter takes, else the text itself."""
+        try:
+            value = msgspec.json.decode(text.lower() if bool in self.takes else text)
+        except (*UNREADABLE, UnicodeEncodeError):
+            return text
+        return value if self._is_one(value) else text
+
+    def read(self, name: str, value: Any) -> Any:
+        """The value, if it is of a kind that the parameter takes; ConfigError says which it takes."""
+        if isinstance(value, str) and str not in self.takes:
+            value = self.spelled(value)
+        if not self._is_one(value):
+            from reprlib import repr as brief
+
+            kinds = " or ".join(_KINDS[kind] for kind in self.takes)
+            msg = f"{name}={brief(value)}: it takes {kinds}{f' ({self.help})' if self.help else ''}"
+            raise ConfigError(msg)
+        return value
+
+    def _is_one(self, value: Any) -> bool:
+        kinds = tuple({float: (int, float), dict: Mapping, list: (list, tuple)}.get(kind, kind) for kind in self.takes)
+        return isinstance(value, kinds) and (bool in self.takes or not isinstance(value, bool))
+
+
+_KINDS = {
+    str: "text", bool: "true or false", int: "a whole number", float: "a number", dict: "an object of names and values", list: "a list",
+}  # fmt: skip
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -148,6 +180,11 @@ class Target(msgspec.Struct, frozen=True):
     base_url: str
     facts: ModelFacts | None = None
     parameters: Mapping[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        declared = self.host.parameters
+        read = {name: declared[name].read(name, value) if name in declared else value for name, value in self.parameters.items()}
+        msgspec.structs.force_setattr(self, "parameters", read)
 
     def __repr__(self) -> str:
         return f"Target({self.host.name}:{self.model} at {bare(self.base_url)})"
