@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from ._inputs import ADDED
+from . import _arrow
+from ._inputs import ADDED, Line
 from ._pipes import own
 from ._sift import blank
 
@@ -104,7 +105,11 @@ class Npy(Output):
 
 
 class Jsonl(Output):
-    """The input's record and its embedding, one JSON object per line; null in a row that failed."""
+    """The input's record and its embedding, one JSON object per line; null in a row that failed.
+
+    A record of JSONL is written as its line says, to the letter. Components of float32 are the shortest text that reads back to the same
+    float32.
+    """
 
     def __init__(self, folder: Path | None, column: str, like: NDArray[Any]) -> None:  # noqa: ARG002
         super().__init__(like)
@@ -112,11 +117,15 @@ class Jsonl(Output):
         self._file = own(sys.stdout, "wb") if self.path is None else self.path.open("wb")
 
     def _put(self, pieces: list[Records], vectors: NDArray[Any], failed: Collection[int]) -> None:
-        records = (record for piece in pieces for record in (piece if isinstance(piece, list) else piece.to_pylist()))
+        import numpy as np
+        import orjson
+
+        records = (record for piece in pieces for record in (piece if isinstance(piece, list) else _arrow.records(piece)))
         lines = bytearray()
-        for row, (record, vector) in enumerate(zip(records, vectors, strict=True)):
-            values = None if row in failed else vector.tolist()
-            lines += msgspec.json.encode({**record, ADDED: values}, enc_hook=str) + b"\n"
+        for row, (record, vector) in enumerate(zip(records, np.ascontiguousarray(vectors), strict=True)):
+            fields = record.source if isinstance(record, Line) else msgspec.json.encode(record, enc_hook=str)
+            values = b"null" if row in failed else orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY)
+            lines += b'%b%b"%b":%b}\n' % (fields[:-1], b"," if record else b"", ADDED.encode(), values)
         rest = memoryview(lines)
         while rest:  # an unbuffered handle may take less than it is given
             rest = rest[self._file.write(rest) :]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 KEYWORD = re.compile(
-    r"(?<![\w?&])(api_key|base_url|dimensions|dtype|input_type|max_concurrency|model|normalize|on_error|truncate)="
+    r"(?<![\w?&])(api_key|base_url|dimensions|dtype|input_type|max_concurrency|model|normalize|on_error|proxy|truncate)="
     r"(?:'([\w.:/-]*)'|(\d+\b)|True\b|(?=[\s,;:.)]|$))"
 )  # of `connect`, as its errors spell it
 
@@ -68,8 +68,8 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, total=total)
 
-    def add(self, part: Embeddings) -> None:
-        """A part has come back and is written."""
+    def add(self, part: Embeddings, faults: dict[int, str] | None = None) -> None:
+        """A part has come back and is written. `faults`: by row, what the input says of those without a text; what is told is taken out."""
         usage = part.usage
         self.texts += len(part)
         self.failed += len(part.failures)
@@ -80,7 +80,8 @@ class Progress:
         for row, error in part.failures.items():
             alone = copy.copy(error)
             alone.rows = ()  # they count within the part, and the line names the row itself
-            self._print(f"row {part.start + row}: {in_line(alone)}")
+            known = (faults or {}).pop(part.start + row, None)
+            self._print(f"row {part.start + row}: {known or in_line(alone)}")
         if self._bar is not None:
             self._bar.update(self._task, completed=self.texts, description=self._now())
 

@@ -157,18 +157,20 @@ class Parameter(msgspec.Struct, frozen=True):
         if not self._is_one(value):
             from reprlib import repr as brief
 
-            kinds = " or ".join(_KINDS[kind] for kind in self.takes)
+            kinds = " or ".join(_KINDS[kind][1] for kind in self.takes)
             msg = f"{name}={brief(value)}: it takes {kinds}{f' ({self.help})' if self.help else ''}"
             raise ConfigError(msg)
         return value
 
     def _is_one(self, value: Any) -> bool:
-        kinds = tuple({float: (int, float), dict: Mapping, list: (list, tuple)}.get(kind, kind) for kind in self.takes)
-        return isinstance(value, kinds) and (bool in self.takes or not isinstance(value, bool))
+        if isinstance(value, bool):
+            return bool in self.takes
+        return any(isinstance(value, _KINDS[kind][0]) for kind in self.takes if kind is not bool)
 
 
-_KINDS = {
-    str: "text", bool: "true or false", int: "a whole number", float: "a number", dict: "an object of names and values", list: "a list",
+_KINDS: dict[type, tuple[Any, str]] = {
+    str: (str, "text"), bool: (bool, "true or false"), int: (int, "a whole number"), float: ((int, float), "a number"),
+    dict: (Mapping, "an object of names and values"), list: ((list, tuple), "a list"),
 }  # fmt: skip
 
 
@@ -183,7 +185,9 @@ class Target(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         declared = self.host.parameters
-        read = {name: declared[name].read(name, value) if name in declared else value for name, value in self.parameters.items()}
+        read = {
+            name: declared[name].read(name, value) if name in declared else value for name, value in self.parameters.items()
+        }
         msgspec.structs.force_setattr(self, "parameters", read)
 
     def __repr__(self) -> str:
