@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import pyarrow as pa
 
@@ -40,12 +40,8 @@ CYCLE = 146_097  # days in 400 years, after which the calendar repeats
 
 def unspeakable(schema: pa.Schema) -> tuple[str, str] | None:
     """The first column that has no rule, and why; None where all have one."""
-    for number, name in enumerate(schema.names):
-        if name in schema.names[:number]:
-            return name, "two columns have this name"
-        if (why := _lacking(schema.field(number).type)) is not None:
-            return name, why
-    return None
+    lacking = ((field.name, _lacking(field.type)) for field in schema)
+    return next(((name, why) for name, why in lacking if why is not None), None)
 
 
 def _lacking(kind: Any) -> str | None:
@@ -74,6 +70,39 @@ def values(array: Any) -> list[Any]:
         raise TypeError(msg)
     found: list[Any] = rule(array)
     return found
+
+
+def readable(array: Any) -> bool:
+    """Whether every string in an array is UTF-8: the one thing that a type does not promise."""
+    import pyarrow as pa
+
+    for strings in _strings(array):
+        try:
+            strings.validate(full=True)
+        except pa.ArrowException:
+            return False
+    return True
+
+
+def _strings(array: Any) -> Iterator[Any]:
+    import pyarrow as pa
+
+    kind, asked = array.type, pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        yield from _strings(array.storage)
+    elif asked.is_dictionary(kind):
+        yield from _strings(array.dictionary_decode())
+    elif asked.is_run_end_encoded(kind):
+        yield from _strings(array.values)
+    elif asked.is_map(kind):
+        yield from _strings(_pairs(array).flatten())
+    elif asked.is_struct(kind):
+        for column in array.flatten():
+            yield from _strings(column)
+    elif asked.is_nested(kind):
+        yield from _strings(array.flatten())
+    elif asked.is_string(kind) or asked.is_large_string(kind) or asked.is_string_view(kind):
+        yield array
 
 
 def records(batch: pa.RecordBatch) -> list[dict[str, Any]]:
@@ -159,10 +188,13 @@ def _lists(array: Any) -> list[list[Any] | None]:
 
 
 def _maps(array: Any) -> list[list[Any] | None]:
+    return [None if row is None else [[pair["key"], pair["value"]] for pair in row] for row in _lists(_pairs(array))]
+
+
+def _pairs(array: Any) -> Any:
     import pyarrow as pa
 
-    pairs = pa.list_(pa.struct([("key", array.type.key_type), ("value", array.type.item_type)]))
-    return [None if row is None else [[pair["key"], pair["value"]] for pair in row] for row in _lists(array.cast(pairs))]
+    return array.cast(pa.list_(pa.struct([("key", array.type.key_type), ("value", array.type.item_type)])))
 
 
 def _structs(array: Any) -> list[dict[str, Any] | None]:

@@ -170,6 +170,9 @@ def _trust(ca_file: str | None, *, insecure: bool) -> dict[str, Any]:
         raise ConfigError(msg)
     import ssl
 
+    if not ca_file:  # the ssl module would take it for none
+        msg = "--ca-file is empty: pass the path of certificates in PEM, or leave it out"
+        raise ConfigError(msg)
     try:
         return {"ssl": ssl.create_default_context(cafile=ca_file)}
     except (OSError, ValueError) as error:  # an SSLError is an OSError

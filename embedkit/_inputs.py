@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from ._arrow import unspeakable
+from ._arrow import readable, unspeakable
 from ._pipes import aside, own
 from ._sniff import FORMATS, SAMPLE, look
 from .errors import ConfigError
@@ -386,32 +386,43 @@ def _sayable(value: object) -> bool:
 
 def _csv(file: BinaryIO, name: str, source: Source, mark: str) -> Generator[Row]:
     csv.field_size_limit(2**31 - 1)  # its default, 131,072 characters, is shorter than many a document
-    lines = io.TextIOWrapper(file, "utf-8-sig", newline="")
+    lines = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
     rows = csv.reader(lines, strict=True, delimiter=mark)
-    column, row = source.column, 0
+    row = 0
     try:
         header = next(rows, [])
-        if column not in header or len(set(header)) < len(header):
-            twice = next((each for each in header if header.count(each) > 1), None)
-            what = (
-                _missing(column, header) + _other_mark(header, mark) if twice is None else f"two columns are called {twice!r}"
-            )
-            msg = f"{name}: {what}"
-            raise ConfigError(msg)
+        _check_header(header, name, source.column, mark)
         for fields in rows:
             if not fields:
                 continue
-            long = len(fields) > len(header)
-            fault = f"{len(fields)} fields, but the header has {len(header)}" if long else ""
+            fault = ""
+            if len(fields) > len(header):
+                fault = f"{len(fields)} fields, but the header has {len(header)}"
+            if not all(map(str.isascii, fields)) and not _sayable(fields):
+                fault = "not UTF-8"
+            values = [each if not fault or _sayable(each) else None for each in fields]
             # A short row has no value there.
-            yield rows.line_num, dict(zip(header, fields + [None] * (len(header) - len(fields)), strict=False)), fault
+            yield rows.line_num, dict(zip(header, values + [None] * (len(header) - len(values)), strict=False)), fault
             row += 1
-    except (csv.Error, UnicodeDecodeError) as error:
-        what = f"not UTF-8 ({error.reason})" if isinstance(error, UnicodeDecodeError) else str(error)
-        msg = f"{name}, row {row} (after line {rows.line_num}): {what}"
+    except csv.Error as error:
+        msg = f"{name}, row {row} (after line {rows.line_num}): {error}"
         raise ConfigError(msg) from None
     finally:
         lines.detach()  # the file is closed by whoever opened it
+
+
+def _check_header(header: list[str], name: str, column: str, mark: str) -> None:
+    twice = next((each for each in header if header.count(each) > 1), None)
+    what = ""
+    if not _sayable(header):
+        what = "the header is not UTF-8"
+    elif column not in header:
+        what = _missing(column, header) + _other_mark(header, mark)
+    elif twice is not None:
+        what = f"two columns are called {twice!r}"
+    if what:
+        msg = f"{name}: {what}"
+        raise ConfigError(msg)
 
 
 def _other_mark(header: Collection[str], mark: str) -> str:
@@ -438,7 +449,8 @@ def _parquet(file: BinaryIO, source: Source) -> Iterator[Block]:
             schema = table.schema_arrow
             _speakable(schema, name, column, source.carried)
             if whole:
-                yield Block([], pa.RecordBatch.from_pylist([], schema=schema))  # an empty file keeps its columns
+                none = [pa.nulls(0, kind) for kind in schema.types]
+                yield Block([], pa.RecordBatch.from_arrays(none, schema=schema))  # an empty file keeps its columns
             for found in table.iter_batches(BLOCK, columns=None if whole else [column]):
                 batch = found
                 if source.carried == "jsonl":
@@ -462,8 +474,9 @@ def _speakable(schema: pa.Schema, name: str, column: str, carried: str) -> None:
 
     if column not in schema.names:
         raise ConfigError(f"{name}: " + _missing(column, schema.names))
-    if schema.names.count(column) > 1:
-        msg = f"{name}: two columns are called {column!r}"
+    twice = next((each for each in (schema.names if carried else [column]) if schema.names.count(each) > 1), None)
+    if twice is not None:
+        msg = f"{name}: two columns are called {twice!r}"
         raise ConfigError(msg)
     kind = schema.field(column).type
     if pa.types.is_dictionary(kind):
@@ -506,27 +519,9 @@ def _decoded(array: Any, column: str) -> tuple[list[str | None], dict[int, str]]
 
 
 def _check_strings(batch: pa.RecordBatch, name: str, column: str, row: int) -> None:
-    """Refuse what Parquet may hold and JSON cannot: strings that are not UTF-8, beside the text."""
-    import pyarrow as pa
-
+    """Refuse what Parquet may hold and JSON cannot: strings beside the text that are not UTF-8."""
     for field, array in zip(batch.schema, batch.columns, strict=True):
-        if field.name == column:
-            continue
-        try:
-            array.validate(full=True)
-        except pa.ArrowException:
-            place = next(place for place in range(len(array)) if not _valid(array.slice(place, 1)))
-            msg = (
-                f"{name}, row {row + place}: column {field.name!r} cannot be written as JSON: not UTF-8; write .parquet or .npy"
-            )
-            raise ConfigError(msg) from None
-
-
-def _valid(array: Any) -> bool:
-    import pyarrow as pa
-
-    try:
-        array.validate(full=True)
-    except pa.ArrowException:
-        return False
-    return True
+        if field.name != column and not readable(array):
+            place = next(place for place in range(len(array)) if not readable(array.slice(place, 1)))
+            msg = f"{name}, row {row + place}: column {field.name!r} is not UTF-8, as JSON must be; write .parquet or .npy"
+            raise ConfigError(msg)

@@ -6,6 +6,7 @@ written here lies in a folder of its own until all of it is there.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from abc import ABC, abstractmethod
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ._inputs import Records
 
 OUTPUTS = {".npy": "npy", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+DEEPEST = 30  # lists and structs in each other: pyarrow reads a schema of 100 levels, of which a list takes two
 GROUP_BYTES = 64 * 1024 * 1024  # vectors per Parquet row group
 
 
@@ -246,12 +248,19 @@ def _array(values: list[Any]) -> Any:
         found = pa.array(values)
     except (pa.ArrowException, OverflowError):
         return pa.array(_texts(values), pa.string())
-    return pa.array(_texts(values), pa.string()) if "struct<>" in str(found.type) else found  # Parquet has no empty struct
+    # Parquet has no empty struct, and its readers stop at some depth.
+    unwritable = "struct<>" in str(found.type) or _depth(found.type) > DEEPEST
+    return pa.array(_texts(values), pa.string()) if unwritable else found
+
+
+def _depth(kind: pa.DataType) -> int:
+    return max((1 + _depth(kind.field(number).type) for number in range(kind.num_fields)), default=0)
 
 
 def _texts(values: list[Any]) -> list[str | None]:
     return [
-        each if each is None or isinstance(each, str) else msgspec.json.encode(each, enc_hook=str).decode() for each in values
+        each if each is None or isinstance(each, str) else json.dumps(each, ensure_ascii=False, separators=(",", ":"))
+        for each in values
     ]
 
 

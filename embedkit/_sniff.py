@@ -28,6 +28,8 @@ MAGIC = {
 }
 OBJECT = re.compile(r'\{\s*(?:"(?:[^"\\]|\\.)*"\s*:|\})')
 ARRAY = re.compile(r'\[\s*(?:\{\s*"|$)')
+UNFINISHED = re.compile(r'\[\s*[\["{]')  # of a line that goes on beyond what is looked at
+DICT = re.compile(r"\{\s*'[^']*'\s*:")
 NAME = re.compile(r"[^\W\d][\w.-]*(?: [\w.-]+)*")
 PARTED: dict[str, Literal["csv", "tsv"] | None] = {",": "csv", "\t": "tsv", ";": None, "|": None}
 
@@ -58,21 +60,24 @@ def look(start: bytes, column: str, *, whole: bool) -> Look:
     for magic, (what, way) in MAGIC.items():
         if start.startswith(magic):
             return Look(None, what, way)
+    finished = whole or b"\n" in start
     lines = start.decode("utf-8-sig", "replace").split("\n")
     if not whole and len(lines) > 1:
         lines.pop()  # it is not all there
     there = [line.strip() for line in lines if line.strip()]
     if not there:
         return TEXT
-    return _json(there) or _table([line.removesuffix("\r") for line in lines], column) or TEXT
+    return _json(there, finished=finished) or _table([line.removesuffix("\r") for line in lines], column) or TEXT
 
 
-def _json(lines: list[str]) -> Look | None:
+def _json(lines: list[str], *, finished: bool) -> Look | None:
     first = lines[0]
     objects = sum(OBJECT.match(line) is not None for line in lines)
     if OBJECT.match(first):
         return Look("jsonl", "JSON lines")
-    if ARRAY.match(first) or isinstance(_parsed(first), list):
+    if DICT.match(first):
+        return Look(None, "dicts as Python prints them", "write JSON, as json.dumps does")
+    if ARRAY.match(first) or (not finished and UNFINISHED.match(first)) or isinstance(_parsed(first), list):
         return Look(None, "a JSON array", "write one object per line, as jq -c '.[]' does")
     if first == "{":
         return Look(None, "a JSON document of several lines", "write one object per line, as jq -c does")

@@ -120,7 +120,7 @@ HOSTS = (
         name="ollama", dialect=Dialect, base_url="http://127.0.0.1:11434/api", segment="/api", keys=("OLLAMA_API_KEY",),
         domains=("ollama.com",), url_variables=("OLLAMA_HOST",), read_url=address, limits=Limits(max_texts=32),
         parameters={
-            "keep_alive": Parameter(takes=(str, int, float), help='how long the model stays loaded: "10m", seconds, 0 or -1'),
+            "keep_alive": Parameter(takes=(str, float), help='how long the model stays loaded: "10m", seconds, 0 or -1'),
             "model_options": Parameter(takes=(dict,), help='the model\'s own options, e.g. {"num_ctx": 8192}'),
             "legacy": Parameter(takes=(bool,), help="true speaks /api/embeddings, one text per request"),
         },
