@@ -159,11 +159,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
         """Its name in a message; for stdin with what it was taken for, where that was told by its beginning."""
         if self.name != "-":
             return self.name
-        return (
-            "stdin"
-            if self.sure or form in ("text", TOLD)
-            else f"stdin (read as {FORMATS[form]}; --input-format says otherwise)"
-        )
+        told = not self.sure and form not in ("text", TOLD)
+        return f"stdin (read as {FORMATS[form]}; --input-format says otherwise)" if told else "stdin"
 
     def read(self) -> Iterator[Block]:
         """Its rows, block by block."""
@@ -316,24 +313,22 @@ def _jsonl(file: BinaryIO, name: str, source: Source, mark: str) -> Generator[Ro
     for number, line, fault in _lines(file):
         if not fault and not line.strip():
             continue
-        if fault:
-            yield number, {column: None}, fault
-        else:
-            try:
-                record = decode(line)
-            except (msgspec.DecodeError, RecursionError):
-                record, fault = _as_python_writes_it(line)  # noqa: PLW2901
-                if not fault and isinstance(record, (dict, str)):
-                    fault = _unspoken(record, column, f"{name}, row {row} (line {number})", source.carried)  # noqa: PLW2901
-            if (
-                source.carried == "parquet"
-                and line.count("[") + line.count("{") > DEEPEST
-                and isinstance(record, dict)
-                and _deeper(record, DEEPEST)
-            ):
-                msg = f"{name}, row {row} (line {number}): nested more than {DEEPEST} deep; write .jsonl or .npy"
+        where = f"{name}, row {row} (line {number})"
+        record, by_the_book = None, True
+        try:
+            record = None if fault else decode(line)
+        except (msgspec.DecodeError, RecursionError):
+            record, fault = _as_python_writes_it(line)  # noqa: PLW2901
+            by_the_book = False
+        if isinstance(record, dict) and source.carried == "parquet":
+            if line.count("[") + line.count("{") > DEEPEST and _deeper(record, DEEPEST):
+                msg = f"{where}: nested more than {DEEPEST} deep, which Parquet cannot hold; write .jsonl or .npy"
                 raise ConfigError(msg)
-            yield number, *_record(record, line, column, fault)
+            if not by_the_book:
+                _check_characters(record, column, where)
+        if not by_the_book and not fault:
+            fault = _half(record, column, source.carried)  # noqa: PLW2901
+        yield number, *_record(record, line, column, fault)
         row += 1
 
 
@@ -380,15 +375,19 @@ def _real(digits: str) -> float | str:
     return value if math.isfinite(value) else digits
 
 
-def _unspoken(record: dict[str, Any] | str, column: str, where: str, carried: str) -> str:
-    """What is wrong with the text, if it holds half of a surrogate pair; elsewhere that is refused where the output cannot carry it."""
-    if isinstance(record, str):
-        return "" if _sayable(record) else _HALF.format("the text")
+def _check_characters(record: dict[str, Any], column: str, where: str) -> None:
+    """Refuse halves of surrogate pairs beside the text: no column of Parquet can hold one."""
     for name, value in record.items():
-        if name != column and carried == "parquet" and not (_sayable(name) and _sayable(value)):
+        if name != column and not (_sayable(name) and _sayable(value)):
             msg = f"{where}: {_HALF.format(ascii(name))}, which Parquet cannot hold; mend it, or write .jsonl or .npy"
             raise ConfigError(msg)
-    return "" if _sayable(record.get(column)) else _HALF.format(repr(column))
+
+
+def _half(record: Any, column: str, carried: str) -> str:
+    """What is wrong with a text that holds half of a surrogate pair."""
+    value = record.get(column) if isinstance(record, dict) else record
+    checked = isinstance(value, str) or carried == "parquet"  # there no value may hold one, text or not
+    return _HALF.format(repr(column)) if checked and not _sayable(value) else ""
 
 
 _HALF = "{} holds half of a surrogate pair, which is no character"
