@@ -161,6 +161,17 @@ def test_small_integers_are_never_taken_for_floats(seed, kind, width):
     assert float_type(rows[0].tobytes()) is None
 
 
+@pytest.mark.parametrize("model", [KNOWN, UNKNOWN])
+async def test_bytes_that_happen_to_be_numbers_as_floats_are_no_floats(model):
+    """Small integers none of which reads as NaN: their length fits the width asked for, their sizes give them away."""
+    values = np.random.default_rng(3).choice(np.array([0, 1, 2, 3, 5, 16, 96, -112, -16, -3], "i1"), (3, 1024))
+    assert np.isfinite(values.view("<f4")).all()
+    refused = await read(model, reply(values, as_numbers=False), 3, dimensions=256)
+
+    assert isinstance(refused, DecodeError)
+    assert "neither float32 nor float64" in str(refused)
+
+
 async def test_a_server_that_ignores_dimensions():
     """The commonest cut, to half, of a model that is known: cut and made unit length; of one that is not: refused, with both widths."""
     rows, truth = sent(made(np.random.default_rng(1), 2, 1536, unit=True), "<f4")
