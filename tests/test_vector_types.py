@@ -97,8 +97,8 @@ async def test_with_a_width_asked_for_it_is_right_or_refused(seed, kind, as_numb
     """Whatever type and width came: the sender's vector, its cut where the model is known to be trained for that, or a DecodeError."""
     rows, truth = sent(made(np.random.default_rng(seed), 3, width, unit=unit), kind)
     relative = {"half": 1 / 2, "double": 2, "quarter": 1 / 4, "fourfold": 4, "eighth": 1 / 8, "same": 1}
-    asked = max(1, int(rows.shape[1] * relative[asked])) if isinstance(asked, str) else asked
-    asked = min(asked, 3072)
+    asked = int(rows.shape[1] * relative[asked]) if isinstance(asked, str) else asked
+    asked = min(max(asked, _rows.FEW), 3072)  # fewer values show nothing of their type
     found = await read(KNOWN if known else UNKNOWN, reply(rows, as_numbers), 3, dimensions=asked)
 
     if isinstance(found, DecodeError):
