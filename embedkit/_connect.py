@@ -109,7 +109,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         read_timeout: seconds between two pieces of a response.
         max_response_bytes: most bytes of a response, after decompression.
         session: your own `aiohttp.ClientSession`, not closed here.
-        proxy: URL; else HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Loopback is never proxied, netrc never read.
+        proxy: URL; else HTTPS_PROXY, HTTP_PROXY and NO_PROXY. The environment's are not used for loopback; netrc is never read.
         ssl: an SSLContext, the path of a CA bundle, or False to verify nothing.
         headers: sent with every request. Compressed answers are asked for except on loopback, where undoing it takes longer than it
             saves; `{"accept-encoding": "identity"}` asks for none.

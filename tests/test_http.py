@@ -1124,6 +1124,17 @@ async def test_the_proxy_of_the_environment(monkeypatch):
     assert len(server.requests) == 2
 
 
+async def test_a_proxy_that_is_asked_for_is_used_for_loopback_too(monkeypatch):
+    """`proxy=` is what the caller wants: only the environment's leaves loopback alone."""
+    async with serving(polite) as server, proxying({"127.0.0.1": server.url}) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://{NOWHERE}")
+        async with connect(server.url, proxy=proxy.url) as embedder:
+            await embedder.embed(["a"])
+
+    assert [request.line for request in proxy.requests] == [f"POST {server.url}/embeddings HTTP/1.1"]
+    assert len(server.requests) == 1
+
+
 # --- nothing slips through -------------------------------------------------------------------------------------------
 
 
