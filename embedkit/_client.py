@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ._credential import flaw
 from ._embedder import Embedder
 from ._grant import Wallet
 from ._hedge import Hedge
@@ -30,7 +31,7 @@ from ._transport import Tally, Transport
 from ._types import Embeddings, Limits, ModelFacts, Options, Reply, Request, Response, Usage, bare
 from ._veil import Veil, secrets_of
 from ._window import Window
-from .codec import Codec, Secrets, Target, bearer, normalise, quantised, sendable, widths, with_headers
+from .codec import Codec, Secrets, Target, bearer, normalise, quantised, widths, with_headers
 from .errors import ApiError, AuthError, ConfigError, DecodeError, EmbedkitError, ServerError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class KeyFile(str):
     def __new__(cls, name: str) -> Self:
         """Read the file `name` now; empty where there is none."""
         try:
-            content = Path(name).expanduser().read_text("utf-8").strip()
+            content = Path(name).expanduser().read_text("utf-8-sig").strip()
         except (OSError, ValueError, RuntimeError):
             content = ""
         self = super().__new__(cls, content)
@@ -112,11 +113,13 @@ class Signer:
         self._sources = sources
         self._headers = headers
         self._fixed = all(isinstance(source, str) for source in sources.values())
-        self._gone = [source.name for source in sources.values() if isinstance(source, (Variable, KeyFile)) and not source]
+        kept = [source for source in sources.values() if isinstance(source, (Variable, KeyFile))]  # read anew when unpickled
+        self._gone = [source.name for source in kept if not source]
+        self._unfit = [f"the key in {source.name} {flaw(source)}" for source in kept if source and flaw(source)]
         self._secrets = Secrets({name: source for name, source in sources.items() if isinstance(source, str)})
         self._known = Secrets({**self._public, **self._secrets})
         steady = self._host.steady or self._host.authorise is bearer
-        self._steady = steady and self._fixed and self._wallet is None and not self._gone
+        self._steady = steady and self._fixed and self._wallet is None and not self._gone and not self._unfit
         # The last request without its body, before and after. One tuple: several loops may ask.
         self._last: tuple[Request, Request] | None = None
 
@@ -139,6 +142,8 @@ class Signer:
         if self._gone:  # unpickled where it is not set
             msg = f"the key comes from {' and '.join(self._gone)}, where there is none in this process"
             raise ConfigError(msg)
+        if self._unfit:
+            raise ConfigError(self._unfit[0])
         if not self._fixed:
             self._secrets = Secrets({name: await _asked(name, source) for name, source in self._sources.items()})
             self._known = Secrets({**self._public, **self._secrets})
@@ -173,9 +178,10 @@ async def _asked(name: str, source: Source) -> str:
         value = await value
     text = value.strip() if isinstance(value, str) else ""
     kind = type(value).__name__
-    if text and (name != "api_key" or sendable(text)):
+    wrong = flaw(text)
+    if not wrong:
         return text
-    what = "a string that no header can carry" if text else f"{kind}; it must return a non-empty string"
+    what = f"a string that {wrong}" if text else f"{kind}; it must return a non-empty string"
     del value, text  # it may be a key all the same, and a traceback can show what a frame holds
     msg = f"the callable given as {name} returned {what}"
     raise ConfigError(msg)

@@ -20,6 +20,7 @@ import msgspec
 from . import catalog
 from ._address import address, parts, shown, without_user
 from ._client import HttpEmbedder, KeyFile, Variable
+from ._credential import flaw
 from ._http import HttpSettings
 from ._pace import Rate
 from ._proxies import LOOPBACK
@@ -403,16 +404,16 @@ def _credentials(
         raise ConfigError(msg)
     if api_key is not None or by_hand:  # credentials given by hand are not mixed with the environment's
         sources = {each: value for each, value in sources.items() if each in by_hand or each not in stand_ins}
-        return sources if api_key is None else {**sources, "api_key": _key(api_key)}, ""
+        return _fit(sources if api_key is None else {**sources, "api_key": api_key}), ""
     found: Variable | KeyFile | None = next(filter(None, map(Variable, host.keys)), None)
     if found is None and host.key_file is not None:
         found = KeyFile(host.key_file(os.environ)) or None
     if found is not None and trusted:
-        _key(found, found.name)
-        return {**sources, "api_key": found}, ""
+        return _fit({**sources, "api_key": found}), ""
     if host.key_required and not explicit and not stand_ins:
         raise ConfigError(_keyless(host))
     held = next((value for value in (found, *stand_ins.values()) if value is not None), None)
+    sources = _fit(sources)
     if held is None or trusted:
         return sources, ""
     why = f"because {scheme}://{name} is not one of {host.name}'s own hosts: pass api_key= to send it there"
@@ -430,7 +431,14 @@ def _loopback(name: str) -> bool:
     return name in LOOPBACK or re.fullmatch(r"127\.\d+\.\d+\.\d+", name) is not None
 
 
-def _key(key: Any, name: str = "api_key") -> Any:
+def _fit(sources: Mapping[str, Any]) -> dict[str, Any]:
+    """The credentials, if each is one."""
+    return {
+        name: _key(value, value.name if isinstance(value, (Variable, KeyFile)) else name) for name, value in sources.items()
+    }
+
+
+def _key(key: Any, name: str) -> Any:
     """The key, if it is one: a callable, or a string that a header can carry. Its value never shows."""
     if callable(key):
         return key
@@ -438,7 +446,7 @@ def _key(key: Any, name: str = "api_key") -> Any:
         what = "empty" if isinstance(key, str) else type(key).__name__
         msg = f"{name} is {what}; pass a non-empty string or a callable, or leave it out"
         raise ConfigError(msg)
-    if not sendable(key.strip()) or re.search(r"\s", key.strip()):
-        msg = f"the key in {name} holds white space or a character that no header can carry: pass the key alone"
+    if wrong := flaw(key):
+        msg = f"the key in {name} {wrong}"
         raise ConfigError(msg)
     return key if isinstance(key, (Variable, KeyFile)) else key.strip()
