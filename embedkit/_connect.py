@@ -92,7 +92,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         model: split on the first colon only. None: EMBEDKIT_MODEL if set, else the embedded local model.
         api_key: a string, or a callable (sync or async) asked on every attempt. Explicit beats the environment. A sequence of them:
             a pool, see `base_url`.
-        base_url: what the provider's docs call it; without a path its usual version segment is added; "user:password@" in it goes out
+        base_url: what the provider's docs call it, or the endpoint's whole URL; without a path its usual version segment is added; "user:password@" in it goes out
             as a header. A sequence of them: endpoints of one and the same model, which share the work by their speed; one that fails is left out until it answers again.
         input_type: what texts are for, unless a call says otherwise; likewise the five that follow, see `Options`.
         dimensions: components per vector; asked of the API, else cut here for models trained for it.
@@ -152,8 +152,9 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
     place, key = cast("str | None", base_url), cast("Credential | None", api_key)
     host = find(provider)
     _known(provider, parameters, {each: one.help for each, one in host.parameters.items()})
+    url, ours, named = address(host, place)
+    parameters = _agreed(host, name, named, parameters)
     settled = {each: _parameter(host, each, parameters.get(each)) for each in host.parameters}
-    url, ours = address(host, place)
     url, user = without_user(url)
     target = Target(host, name, url, catalog.facts(host.catalogue or host.name, host.known_as(name)), _public(host, settled))
     target = Target(host, name, host.locate(url, target), target.facts, target.parameters)
@@ -378,6 +379,23 @@ def _parameter(host: Host, name: str, given: Any) -> Any:
         msg = f"{host.name} needs {name} ({declared.help}): pass {name}={where}"
         raise ConfigError(msg)
     return None
+
+
+def _agreed(host: Host, model: str, named: Mapping[str, str], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters, with those that the URL names. Model and parameters have to be what it says."""
+    for each, value in named.items():
+        given = model if each == "model" else parameters.get(each)
+        if (
+            each in ("model", *host.parameters)
+            and given is not None
+            and given != value
+            and not f"{given}".endswith(f"/{value}")
+        ):
+            msg = (
+                f"the URL names {each} {value!r}, and {given!r} is given: make them the same, or leave the route out of the URL"
+            )
+            raise ConfigError(msg)
+    return {**{each: value for each, value in named.items() if each in host.parameters}, **parameters}
 
 
 def _public(host: Host, settled: Mapping[str, Any]) -> dict[str, Any]:

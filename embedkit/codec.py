@@ -195,6 +195,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         dialect: `dialect(target, **quirks)` makes the codec.
         base_url: where it lives; None when only the user can know.
         segment: path added to a base URL that has none.
+        routes: what the dialect puts behind a base URL, and what else of this API's people copy with it: taken off the end of a URL
+            that is given. "/models/{model}:{verb}" names what it must agree with: the model, or one of `parameters`; `{model*}` may hold slashes.
         keys: environment variables that may hold the key, first one wins; empty: none is ever read.
         key_file: `key_file(environment)`, the path of a file that may hold the key where no variable does.
         key_required: refuse to start without a key (an explicit `base_url` lifts this).
@@ -220,6 +222,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     dialect: Callable[..., Codec]
     base_url: str | None = None
     segment: str = ""
+    routes: tuple[str, ...] = ("/embeddings",)
     keys: tuple[str, ...] = ()
     key_file: Callable[[Mapping[str, str]], str] | None = None
     key_required: bool = False
