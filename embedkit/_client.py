@@ -25,7 +25,8 @@ from ._hedge import Hedge
 from ._http import AiohttpExchange, HttpSettings
 from ._limiter import Limiter
 from ._pace import Rate, shared
-from ._refusal import judge
+from ._reason import wordless
+from ._refusal import inside, judge, placed
 from ._retry import RetryPolicy
 from ._transport import Tally, Transport
 from ._types import Embeddings, Limits, ModelFacts, Options, Reply, Request, Response, Usage, bare
@@ -162,6 +163,10 @@ class Signer:
             self.veil.add((*self._secrets.values(), known.get("api_key", "")))
             self.veil.add(secrets_of(signed.headers, signed.url))
         return signed
+
+    def sent_to(self, request: Request) -> str:
+        """Where a request went: a key may belong to another host."""
+        return self._last[1].url if self._last is not None and self._last[0].url == request.url else request.url
 
     async def _ask(self, exchange: Exchange, request: Request) -> Response:
         response = await exchange(request)
@@ -303,11 +308,15 @@ class HttpEmbedder(Embedder):
             refused: list[Response] = []
 
             def receive(
-                response: Response, codec: Codec = codec, wire: Options = wire, refused: list[Response] = refused
+                response: Response,
+                codec: Codec = codec,
+                wire: Options = wire,
+                refused: list[Response] = refused,
+                request: Request = request,
             ) -> Reply:
                 if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
                     refused.append(self._signer.veil.cleansed(response))
-                    raise self._clean(self._judged(codec, refused[-1]))
+                    raise self._clean(placed(self._judged(codec, refused[-1]), self._signer.sent_to(request)))
                 return self._decoded(codec, response, (wire, options), len(texts), out)
 
             try:
@@ -334,6 +343,8 @@ class HttpEmbedder(Embedder):
                 _shaped(codec, veiled, asked, count, None, self._target.facts)
             except EmbedkitError as error:
                 failure = error
+        if type(failure) is DecodeError:  # whatever of the reply the codec missed, the server's own words say more
+            failure = inside(veiled) or _quoting(failure, veiled)
         raise self._clean(failure)  # before an event shows it
 
     def _native(self, options: Options) -> Options:
@@ -484,6 +495,14 @@ def _teaches(codec: Codec, response: Response) -> Codec | None:
     learn: Callable[[Response], Codec] | None = getattr(codec, "learn", None)
     better = codec if learn is None else learn(response)
     return None if better == codec else better
+
+
+def _quoting(error: DecodeError, response: Response) -> DecodeError:
+    """The error with the start of a reply that has no vectors, unless it shows it already."""
+    shown = wordless(response)
+    if shown and shown not in error.message:
+        error.message = f"{error.message}; the reply {shown}"
+    return error
 
 
 def _shaped(

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from ._refusal import inside, read
+from ._reason import looks, read
+from ._refusal import inside
 from ._rows import Given, Out, Reader, Vector, decoder_of, finite, matrix, normalise, parse, quantised
 from ._types import Limits, ModelFacts, Options, Reply, Request, Response, bare
 from .errors import ConfigError, DecodeError
@@ -323,8 +324,7 @@ def parsed(decoder: msgspec.json.Decoder[T], response: Response) -> T:
     except UNREADABLE as error:
         if (hidden := inside(response)) is not None:
             raise hidden from None
-        start = bytes(response.body[:200]).decode("utf-8", "replace")
-        msg = f"unreadable reply: {error}; it starts with {start!r}"
+        msg = f"unreadable reply: {error}; it {looks(response)}"
         raise DecodeError(msg) from None
 
 

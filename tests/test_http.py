@@ -1243,10 +1243,11 @@ async def test_the_fake_and_the_real_exchange_agree():
     """The same script over a FakeExchange and over sockets: the same vectors, errors, attributes and counts."""
     policy = RetryPolicy(attempts=2, initial=0.0)
     fake = FakeExchange([response(*each) for each in SCRIPT])
-    told = [each async for each in story(embedkit.connect("compatible:m", base_url="http://h/v1", exchange=fake, retry=policy))]
     wire = [reply(body, f"{status} X", **headers) for body, status, headers in SCRIPT]
     async with serving(saying(*wire)) as server, aclosing(story(connect(server.url, retry=policy))) as real:
         seen = [each async for each in real]
+        faked = embedkit.connect("compatible:m", base_url=server.url, exchange=fake, retry=policy)  # a 404 names the URL
+        told = [each async for each in story(faked)]
 
     assert seen == told
     assert len(server.requests) == len(fake.requests) == len(SCRIPT)

@@ -91,7 +91,8 @@ class Dialect(msgspec.Struct, frozen=True):
     def explain(self, response: Response) -> str:
         refusal = read(response)
         more = refusal.body.get("warnings") if isinstance(refusal.body, dict) else None  # the toolkit's reasons
-        return "; ".join([refusal.message, *map(str, more)]) if isinstance(more, list) else refusal.message
+        told = [each for each in map(str, more) if each not in refusal.message] if isinstance(more, list) else []
+        return "; ".join(filter(None, [refusal.message, *told]))
 
     def _vectors(self, response: Response) -> Sequence[Given]:
         axes, found = _shaped(response)

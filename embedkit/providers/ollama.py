@@ -88,7 +88,8 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def explain(self, response: Response) -> str:
         message = read(response).message
-        return f"{message}; `ollama pull {self.target.model}` fetches it" if response.status == 404 else message  # noqa: PLR2004
+        absent = re.search(r"model\b.*\bnot found|try pulling", message)  # another 404 is about the URL
+        return f"{message}; `ollama pull {self.target.model}` fetches it" if absent else message
 
 
 def address(value: str) -> str:
