@@ -65,7 +65,8 @@ def looks(response: Response) -> str:
     """What a body that is of no use looks like, in a few words to put behind "it"."""
     text = _text_of(response)
     if not text:
-        return "is empty"
+        told = _in_headers(response.headers)
+        return f"is empty, but a header says {told[:SHORT]!r}" if told else "is empty"
     if re.match(r"<", text):
         return f"is {_prose(text).message[:SHORT]}"
     return f"starts with {shortened(text)!r}"

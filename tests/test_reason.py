@@ -339,6 +339,16 @@ def test_words_in_a_header(headers, words):
     assert judge(answer, provider="p", model="m", message=read(answer).message, now=0.0).message == words
 
 
+@pytest.mark.parametrize("body", ["", {}, {"data": []}], ids=str)
+async def test_words_in_a_header_of_a_success(body):
+    """A success without a word in its body, whose header has the reason."""
+    for name in DIALECTS:
+        error = await told(name, response(body, 200, {"x-error-message": W}))
+
+        assert type(error) is DecodeError
+        assert W in error.message
+
+
 # --- no more than that -----------------------------------------------------------------------------------------------
 
 HUGE = [
