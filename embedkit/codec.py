@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from ._refusal import inside, read
+from ._reason import looks, read
+from ._refusal import inside
 from ._rows import (
     Given,
     Missing,
@@ -215,6 +216,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         dialect: `dialect(target, **quirks)` makes the codec.
         base_url: where it lives; None when only the user can know.
         segment: path added to a base URL that has none.
+        routes: what the dialect puts behind a base URL, and what else of this API's people copy with it: taken off the end of a URL
+            that is given. "/models/{model}:{verb}" names what it must agree with: the model, or one of `parameters`; `{model*}` may hold slashes.
         keys: environment variables that may hold the key, first one wins; empty: none is ever read.
         key_file: `key_file(environment)`, the path of a file that may hold the key where no variable does.
         key_required: refuse to start without a key (an explicit `base_url` lifts this).
@@ -240,6 +243,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     dialect: Callable[..., Codec]
     base_url: str | None = None
     segment: str = ""
+    routes: tuple[str, ...] = ("/embeddings",)
     keys: tuple[str, ...] = ()
     key_file: Callable[[Mapping[str, str]], str] | None = None
     key_required: bool = False
@@ -340,23 +344,9 @@ def parsed(decoder: msgspec.json.Decoder[T], response: Response) -> T:
     except UNREADABLE as error:
         if (hidden := inside(response)) is not None:
             raise hidden from None
-        failure = DecodeError(f"unreadable reply: {error}; {looks(response.body)}")
+        failure = DecodeError(f"unreadable reply: {error}; it {looks(response)}")
         failure.once_more = not isinstance(error, msgspec.ValidationError)  # that is JSON, of another shape
     raise failure
-
-
-def looks(body: bytes | bytearray | memoryview) -> str:
-    """What a body is that cannot be read, for a message."""
-    text = bytes(body[: 64 * 1024]).decode("utf-8", "replace").strip()
-    if not text:
-        return "the body is empty"
-    shown = f"it starts with {text[:200]!r}"
-    if text.startswith("<"):
-        title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
-        return f"it is an HTML or XML page{f', titled {title[1].strip()[:200]!r}' if title else ''}, and starts with {text[:200]!r}"
-    if text[0] in "[{" and bytes(body[-64:]).rstrip()[-1:] not in b"]}":
-        return f"it breaks off after {len(body)} bytes; {shown}"
-    return shown
 
 
 class _Entry(msgspec.Struct, frozen=True, gc=False):
@@ -545,7 +535,6 @@ __all__ = [
     "levelled",
     "listing",
     "lone",
-    "looks",
     "matrix",
     "meanings",
     "miscounted",

@@ -219,6 +219,7 @@ _KEYS = {
 HOSTS = (
     Host(
         name="bedrock", dialect=_family, base_url="https://bedrock-runtime.{region}.amazonaws.com",
+        routes=("/model/{model*}/invoke", "/model/{model*}/converse"),
         keys=("AWS_BEARER_TOKEN_BEDROCK",), key_required=True, locate=filled, authorise=_authorised, known_as=_bare,
         domains=("bedrock-runtime.*.amazonaws.com", "bedrock-runtime-fips.*.amazonaws.com", "bedrock-runtime.*.vpce.amazonaws.com"),
         parameters={
