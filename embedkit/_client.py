@@ -357,13 +357,24 @@ class HttpEmbedder(Embedder):
         if out is not None and out.failures:
             out.failures = {}  # of an earlier try
         try:
-            reply = self._shaped(codec, response, asked, count, out)
+            if asked[0] is asked[1] and asked[1].normalize is None and asked[1].dimensions is None:  # as most replies are
+                reply = codec.decode(response, asked[1], count, out)
+            else:
+                reply = self._shaped(codec, response, asked, count, out)
         except EmbedkitError as error:
             failure = error
         else:
-            for each in out.failures.values() if out is not None and out.failures else ():
-                self._clean(each)
+            if out is not None and out.failures:
+                for each in out.failures.values():
+                    self._clean(each)
             return reply
+        failure = self._undecoded(failure, codec, response, asked, count)  # the first may quote a key, and a traceback show it
+        raise failure
+
+    def _undecoded(
+        self, failure: EmbedkitError, codec: Codec, response: Response, asked: tuple[Options, Options], count: int
+    ) -> EmbedkitError:
+        """What is wrong with a reply, in the server's own words where it has some, and from whom it came."""
         veiled = self._signer.veil.cleansed(response)
         if veiled is not response:
             try:
@@ -374,7 +385,7 @@ class HttpEmbedder(Embedder):
             failure = inside(veiled) or _quoting(failure, veiled)
         if isinstance(failure, DecodeError):
             failure.message = f"{self.provider}:{self.model} at {bare(self._target.base_url)}: {failure.message}"
-        raise self._clean(failure)  # before an event shows it
+        return self._clean(failure)  # before an event shows it
 
     def _shaped(
         self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
@@ -382,8 +393,6 @@ class HttpEmbedder(Embedder):
         """The rows as the options (of the wire, of the caller) want them: what the provider did not make is made of what it answered."""
         wire, options = asked
         try:
-            if wire is options and not options.normalize:
-                return codec.decode(response, options, count, out)
             return shaped(codec, response, asked, count, out, self._target.facts)
         except DecodeError as error:
             if error.answered is None or not self._can_cut(error.answered, wire):
@@ -400,13 +409,9 @@ class HttpEmbedder(Embedder):
 
     def _joins(self, options: Options) -> bool:
         fields: bool | Collection[str] = getattr(self._codec, "joins", ())
-        return (
-            fields
-            if isinstance(fields, bool)
-            else any(options.extra.get(field) for field in fields)
-            if options.extra
-            else False
-        )
+        if isinstance(fields, bool) or not options.extra:
+            return fields is True
+        return any(options.extra.get(field) for field in fields)
 
     def _native(self, options: Options) -> Options:
         """The options as the wire gets them: without the width and dtype that have to be made on the client."""

@@ -114,17 +114,17 @@ def parse(body: bytes | bytearray | memoryview, reader: msgspec.json.Decoder[T])
     if reader.dec_hook is None:  # made without `decoder_of`
         reader = decoder_of(reader.type)
     try:
-        return _parsed(body, reader)
+        if len(body) < SMALL and body[(quote := body.rfind(b'"', 0, STRIDE) + 1) : quote + 1] in _BASE64:
+            return reader.decode(body)
+        return _lifted(body, reader)
     except (msgspec.DecodeError, UnicodeDecodeError):
         mended = _NO_NUMBER.sub(b"null", body.removeprefix(_MARK_OF_ORDER))
         if mended == body:
             raise
-    return _parsed(mended, reader)
+    return _lifted(mended, reader)
 
 
-def _parsed(body: bytes | bytearray, reader: msgspec.json.Decoder[T]) -> T:
-    if len(body) < SMALL and body[(quote := body.rfind(b'"', 0, STRIDE) + 1) : quote + 1] in _BASE64:
-        return reader.decode(body)
+def _lifted(body: bytes | bytearray, reader: msgspec.json.Decoder[T]) -> T:
     gaps, lifted = _strings(body) or _lists(body)
     if lifted:
         short = _QUOTED.join(gaps)
@@ -249,7 +249,7 @@ def matrix(vectors: Sequence[Given], options: Options, count: int, out: Out | No
         first = read(vectors[0], 0)
         source = kind if isinstance(first, bytes) and _certain(first, kind) else _source(first, kind, options)
         width = _width(first, source, options)
-        if isinstance(out, OutputRows) and out.width is not None and out.width != width:
+        if type(out) is OutputRows and out.width is not None and out.width != width:
             raise _unlike_earlier(width, out.width, rows=(0,))
         rows: NDArray[Any] = out(width) if out is not None else np.empty((count, width), kind)
         if type(first) is bytes and source is rows.dtype and rows.flags.c_contiguous and sys.byteorder == "little":

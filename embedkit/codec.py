@@ -445,7 +445,8 @@ def whole_number(value: Any) -> int | None:
 def tokens_in(usage: Any, *names: str) -> int | None:
     """The first of these fields of a reply's usage that holds a number of tokens; None where none does. Never an error."""
     for name in names if isinstance(usage, dict) else ():
-        number = whole_number(usage.get(name))
+        found = usage.get(name)
+        number = found if type(found) is int else whole_number(found)
         if number is not None and number >= 0:
             return number
     return None
