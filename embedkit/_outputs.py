@@ -6,6 +6,7 @@ written here lies in a folder of its own until all of it is there.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from abc import ABC, abstractmethod
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from ._inputs import ADDED
+from . import _arrow
+from ._inputs import ADDED, Line
 from ._pipes import own
 from ._sift import blank
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from ._inputs import Records
 
 OUTPUTS = {".npy": "npy", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+DEEPEST = 30  # lists and structs in each other: pyarrow reads a schema of 100 levels, of which a list takes two
 GROUP_BYTES = 64 * 1024 * 1024  # vectors per Parquet row group
 
 
@@ -104,7 +107,11 @@ class Npy(Output):
 
 
 class Jsonl(Output):
-    """The input's record and its embedding, one JSON object per line; null in a row that failed."""
+    """The input's record and its embedding, one JSON object per line; null in a row that failed.
+
+    A record of JSONL is written as its line says, to the letter. Components of float32 are the shortest text that reads back to the same
+    float32.
+    """
 
     def __init__(self, folder: Path | None, column: str, like: NDArray[Any]) -> None:  # noqa: ARG002
         super().__init__(like)
@@ -112,11 +119,15 @@ class Jsonl(Output):
         self._file = own(sys.stdout, "wb") if self.path is None else self.path.open("wb")
 
     def _put(self, pieces: list[Records], vectors: NDArray[Any], failed: Collection[int]) -> None:
-        records = (record for piece in pieces for record in (piece if isinstance(piece, list) else piece.to_pylist()))
+        import numpy as np
+        import orjson
+
+        records = (record for piece in pieces for record in (piece if isinstance(piece, list) else _arrow.records(piece)))
         lines = bytearray()
-        for row, (record, vector) in enumerate(zip(records, vectors, strict=True)):
-            values = None if row in failed else vector.tolist()
-            lines += msgspec.json.encode({**record, ADDED: values}, enc_hook=str) + b"\n"
+        for row, (record, vector) in enumerate(zip(records, np.ascontiguousarray(vectors), strict=True)):
+            fields = record.source if isinstance(record, Line) else msgspec.json.encode(record, enc_hook=str)
+            values = b"null" if row in failed else orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY)
+            lines += b'%b%b"%b":%b}\n' % (fields[:-1], b"," if record else b"", ADDED.encode(), values)
         rest = memoryview(lines)
         while rest:  # an unbuffered handle may take less than it is given
             rest = rest[self._file.write(rest) :]
@@ -237,12 +248,19 @@ def _array(values: list[Any]) -> Any:
         found = pa.array(values)
     except (pa.ArrowException, OverflowError):
         return pa.array(_texts(values), pa.string())
-    return pa.array(_texts(values), pa.string()) if "struct<>" in str(found.type) else found  # Parquet has no empty struct
+    # Parquet has no empty struct, and its readers stop at some depth.
+    unwritable = "struct<>" in str(found.type) or _depth(found.type) > DEEPEST
+    return pa.array(_texts(values), pa.string()) if unwritable else found
+
+
+def _depth(kind: pa.DataType) -> int:
+    return max((1 + _depth(kind.field(number).type) for number in range(kind.num_fields)), default=0)
 
 
 def _texts(values: list[Any]) -> list[str | None]:
     return [
-        each if each is None or isinstance(each, str) else msgspec.json.encode(each, enc_hook=str).decode() for each in values
+        each if each is None or isinstance(each, str) else json.dumps(each, ensure_ascii=False, separators=(",", ":"))
+        for each in values
     ]
 
 

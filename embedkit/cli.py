@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-NEEDED = ("click", "rich", "pyarrow")
+NEEDED = ("click", "orjson", "pyarrow", "rich")
 INTERRUPTED = 130
 
 

@@ -130,6 +130,8 @@ class Parameter(msgspec.Struct, frozen=True):
         key: it stands in for the API key (an access key, a token): one of the two is needed, and given by hand it silences
             the other's variables.
         choices: what it may be; empty: anything.
+        takes: of which kinds it is, of str, bool, int, float, dict and list. Where str is not among them, text (of an environment
+            variable, say) is read as JSON.
         help: one line on what it is.
     """
 
@@ -138,7 +140,39 @@ class Parameter(msgspec.Struct, frozen=True):
     secret: bool = False
     key: bool = False
     choices: tuple[str, ...] = ()
+    takes: tuple[type, ...] = (str,)
     help: str = ""
+
+    def spelled(self, text: str) -> Any:
+        """What a text from outside Python stands for: JSON of a kind that the parameter takes, else the text itself."""
+        try:
+            value = msgspec.json.decode(text.lower() if bool in self.takes else text)
+        except (*UNREADABLE, UnicodeEncodeError):
+            return text
+        return value if self._is_one(value) else text
+
+    def read(self, name: str, value: Any) -> Any:
+        """The value, if it is of a kind that the parameter takes; ConfigError says which it takes."""
+        if isinstance(value, str) and str not in self.takes:
+            value = self.spelled(value)
+        if not self._is_one(value):
+            from reprlib import repr as brief
+
+            kinds = " or ".join(_KINDS[kind][1] for kind in self.takes)
+            msg = f"{name}={brief(value)}: it takes {kinds}{f' ({self.help})' if self.help else ''}"
+            raise ConfigError(msg)
+        return value
+
+    def _is_one(self, value: Any) -> bool:
+        if isinstance(value, bool):
+            return bool in self.takes
+        return any(isinstance(value, _KINDS[kind][0]) for kind in self.takes if kind is not bool)
+
+
+_KINDS: dict[type, tuple[Any, str]] = {
+    str: (str, "text"), bool: (bool, "true or false"), int: (int, "a whole number"), float: ((int, float), "a number"),
+    dict: (Mapping, "an object of names and values"), list: ((list, tuple), "a list"),
+}  # fmt: skip
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -149,6 +183,13 @@ class Target(msgspec.Struct, frozen=True):
     base_url: str
     facts: ModelFacts | None = None
     parameters: Mapping[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        declared = self.host.parameters
+        read = {
+            name: declared[name].read(name, value) if name in declared else value for name, value in self.parameters.items()
+        }
+        msgspec.structs.force_setattr(self, "parameters", read)
 
     def __repr__(self) -> str:
         return f"Target({self.host.name}:{self.model} at {bare(self.base_url)})"

@@ -129,9 +129,9 @@ HOSTS = (
         routes=("/embed", "/embeddings"), keys=("OLLAMA_API_KEY",),
         domains=("ollama.com",), url_variables=("OLLAMA_HOST",), read_url=address, limits=Limits(max_texts=32),
         parameters={
-            "keep_alive": Parameter(help='how long the model stays loaded: "10m", seconds, 0 or -1'),
-            "model_options": Parameter(help="the model's own options, e.g. {'num_ctx': 8192}"),
-            "legacy": Parameter(help="True speaks /api/embeddings, one text per request"),
+            "keep_alive": Parameter(takes=(str, float), help='how long the model stays loaded: "10m", seconds, 0 or -1'),
+            "model_options": Parameter(takes=(dict,), help='the model\'s own options, e.g. {"num_ctx": 8192}'),
+            "legacy": Parameter(takes=(bool,), help="true speaks /api/embeddings, one text per request"),
         },
         timeout=600.0, down="is Ollama running? `ollama serve` starts it",
     ),

@@ -103,7 +103,9 @@ HOSTS = (
         name="tei", dialect=Dialect, routes=("/embed", "/embed_all", "/v1/embeddings", "/embeddings", "/v1"), base_url="http://localhost:3000", catalogue="huggingface",
         limits=Limits(max_texts=32, max_bytes=1_900_000),  # --max-client-batch-size; --payload-limit, less what JSON adds
         parameters={
-            "prompt_name": Parameter(help="one of the model's own prompts in place of a prefix; or a mapping from input type to such"),
+            "prompt_name": Parameter(
+                takes=(str, dict), help="one of the model's own prompts in place of a prefix; or a mapping from input type to such"
+            ),
         },
         timeout=600.0, down="is text-embeddings-router running?",
     ),
