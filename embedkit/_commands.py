@@ -240,7 +240,7 @@ def embed(source: str, model: str | None, out: str, **options: Any) -> None:
     """Embed the texts of INPUT (a file, or - for stdin) into OUT.
 
     Text has one text per line, and a blank line is a row with an empty text. JSONL has an object or a string per line, CSV and
-    TSV a header. What stdin is, its beginning tells; --input-format settles it. Rows keep their order. OUT appears when
+    TSV a header. What stdin is, its beginning tells, unless --input-format does. Rows keep their order. OUT appears when
     everything is done, and not at all if something fails.
 
     A file is looked through before anything is sent: a row without a usable text (null, missing, no string, no JSON, not
@@ -250,7 +250,7 @@ def embed(source: str, model: str | None, out: str, **options: Any) -> None:
     OUT        rows
     .npy       one matrix, row i for the i-th text: float32, or what --dtype says
     .parquet   the input's columns, and "embedding", a list of fixed size
-    .jsonl     the input's record, to the letter where it was JSON, and "embedding"
+    .jsonl     the input's record (of JSONL: to the letter), and "embedding"
 
     With --on-error skip a row without a text, or one that is refused, costs itself only: NaN there (zeros where the type has no NaN, null in JSONL), the
     row and its error on stderr, exit code 3.

@@ -40,8 +40,10 @@ TOLD = "told by its beginning"  # the format of stdin, unless it is named
 ADDED = "embedding"  # the column that outputs add
 BLOCK = 256  # rows per read
 NO_PIPE = "Parquet cannot be read from a pipe, because its index stands at the end: pass a file"
+LINES = 16  # looked at, to see what a pipe holds
 SKIP = "--on-error skip makes it a failed row"
 SHOWN = 60  # characters of a value in a message
+DEEPEST = 500  # lists and objects in each other, that Python is sure to be able to write as text in a Parquet column
 DIGITS = 4_000  # of a whole number: Python reads no more than 4,300
 
 
@@ -249,7 +251,7 @@ class _Ahead(io.RawIOBase):
 
 
 def _beginning(file: BinaryIO) -> tuple[bytes, bool, BinaryIO]:
-    """The first line, and as much more as is there; whether that is all; the stream, as if nothing had been read."""
+    """Some lines, fewer than make a block; whether they are all; the stream, as if nothing had been read."""
     if file.seekable():
         place = file.tell()
         start = file.read(SAMPLE)
@@ -257,7 +259,7 @@ def _beginning(file: BinaryIO) -> tuple[bytes, bool, BinaryIO]:
         file.seek(place)
         return start, ends, file
     start, piece = b"", b"_"
-    while piece and b"\n" not in start and len(start) < SAMPLE:
+    while piece and start.lstrip().count(b"\n") < LINES and len(start) < SAMPLE:
         start += (piece := file.read1(SAMPLE))  # type: ignore[attr-defined]
     return start, not piece, io.BufferedReader(_Ahead(start, file), SAMPLE)
 
@@ -323,17 +325,36 @@ def _jsonl(file: BinaryIO, name: str, source: Source, mark: str) -> Generator[Ro
                 record, fault = _as_python_writes_it(line)  # noqa: PLW2901
                 if not fault and isinstance(record, (dict, str)):
                     fault = _unspoken(record, column, f"{name}, row {row} (line {number})", source.carried)  # noqa: PLW2901
+            if (
+                source.carried == "parquet"
+                and line.count("[") + line.count("{") > DEEPEST
+                and isinstance(record, dict)
+                and _deeper(record, DEEPEST)
+            ):
+                msg = f"{name}, row {row} (line {number}): nested more than {DEEPEST} deep; write .jsonl or .npy"
+                raise ConfigError(msg)
             yield number, *_record(record, line, column, fault)
         row += 1
+
+
+def _deeper(value: Any, most: int) -> bool:
+    """Whether there are more than so many lists and objects in each other."""
+    level = [value]
+    for _ in range(most):
+        inner = (each for one in level for each in (one.values() if isinstance(one, dict) else one))
+        level = [each for each in inner if isinstance(each, (list, dict))]
+    return bool(level)
 
 
 def _record(record: Any, line: str, column: str, fault: str) -> tuple[Record, str]:
     if isinstance(record, dict):
         kept = Line(record)
         kept.source = line.strip().replace("\r", " ").encode()
+        if fault:
+            kept[column] = None  # half of a pair is no text in any column
         return kept, fault
     if isinstance(record, str):
-        kept = Line({column: record})
+        kept = Line({column: None if fault else record})
         kept.source = b"{%b:%b}" % (msgspec.json.encode(column), line.strip().encode())
         return kept, fault
     shown = line if len(line) <= SHOWN else f"{line[:SHOWN]}…"

@@ -159,6 +159,7 @@ class Parquet(Output):
         self._vectors: list[NDArray[Any]] = []
         self._files: list[Path] = []
         self._schema: pa.Schema | None = None
+        self._exact: set[str] = set()  # columns with whole numbers that no float64 holds
         self._writer: Any = None
 
     def _put(self, pieces: list[Records], vectors: NDArray[Any], failed: Collection[int]) -> None:  # noqa: ARG002
@@ -176,7 +177,8 @@ class Parquet(Output):
         added: pa.Array = pa.array([], self._kind())
         if len(values):
             added = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=self._kind())
-        schema = table.schema if self._schema is None else _widened(self._schema, table.schema)
+        self._exact |= _inexact_as_floats(table)
+        schema = table.schema if self._schema is None else _widened(self._schema, table.schema, self._exact)
         if schema != self._schema:
             self._begin(schema)
         self._writer.write_table(_fitted(table, self._schema).append_column(ADDED, added))
@@ -249,12 +251,12 @@ def _array(values: list[Any]) -> Any:
     except (pa.ArrowException, OverflowError):
         return pa.array(_texts(values), pa.string())
     # Parquet has no empty struct, and its readers stop at some depth.
-    unwritable = "struct<>" in str(found.type) or _depth(found.type) > DEEPEST
+    unwritable = "struct<>" in str(found.type) or _deeper(found.type, DEEPEST)
     return pa.array(_texts(values), pa.string()) if unwritable else found
 
 
-def _depth(kind: pa.DataType) -> int:
-    return max((1 + _depth(kind.field(number).type) for number in range(kind.num_fields)), default=0)
+def _deeper(kind: pa.DataType, most: int) -> bool:
+    return any(not most or _deeper(kind.field(number).type, most - 1) for number in range(kind.num_fields))
 
 
 def _texts(values: list[Any]) -> list[str | None]:
@@ -264,8 +266,17 @@ def _texts(values: list[Any]) -> list[str | None]:
     ]
 
 
-def _widened(old: pa.Schema, new: pa.Schema) -> pa.Schema:
-    """A schema for the rows of both."""
+def _inexact_as_floats(table: pa.Table) -> set[str]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    whole = [field.name for field in table.schema if pa.types.is_int64(field.type)]
+    most = {name: pc.min_max(table.column(name)).as_py() for name in whole}
+    return {name for name, ends in most.items() if ends["max"] is not None and max(-ends["min"], ends["max"]) > 2**53}
+
+
+def _widened(old: pa.Schema, new: pa.Schema, exact: Collection[str]) -> pa.Schema:
+    """A schema for the rows of both; the columns in `exact` keep every digit."""
     import pyarrow as pa
 
     fields = {field.name: field for field in old}
@@ -274,6 +285,8 @@ def _widened(old: pa.Schema, new: pa.Schema) -> pa.Schema:
         try:
             fields[field.name] = pa.unify_schemas(both, promote_options="permissive").field(0)
         except pa.ArrowException:
+            fields[field.name] = pa.field(field.name, pa.string())
+        if field.name in exact and pa.types.is_floating(fields[field.name].type):
             fields[field.name] = pa.field(field.name, pa.string())
     return pa.schema(list(fields.values()), old.metadata)
 

@@ -73,19 +73,16 @@ def look(start: bytes, column: str, *, whole: bool) -> Look:
 def _json(lines: list[str], *, finished: bool) -> Look | None:
     first = lines[0]
     objects = sum(OBJECT.match(line) is not None for line in lines)
-    if OBJECT.match(first):
-        return Look("jsonl", "JSON lines")
-    if DICT.match(first):
-        return Look(None, "dicts as Python prints them", "write JSON, as json.dumps does")
-    if ARRAY.match(first) or (not finished and UNFINISHED.match(first)) or isinstance(_parsed(first), list):
-        return Look(None, "a JSON array", "write one object per line, as jq -c '.[]' does")
-    if first == "{":
-        return Look(None, "a JSON document of several lines", "write one object per line, as jq -c does")
-    if 2 * objects >= len(lines):
-        return Look(None, "JSON lines, with others among them", "each line is an object or a string in quotes")
-    if all(isinstance(_parsed(line), str) for line in lines):
-        return Look("jsonl", "JSON strings", sure=False)
-    return None
+    array = ARRAY.match(first) or (not finished and UNFINISHED.match(first)) or isinstance(_parsed(first), list)
+    cases = (
+        (OBJECT.match(first), Look("jsonl", "JSON lines")),
+        (DICT.match(first), Look(None, "dicts as Python prints them", "write JSON, as json.dumps does")),
+        (array, Look(None, "a JSON array", "write one object per line, as jq -c '.[]' does")),
+        (first == "{", Look(None, "a JSON document of several lines", "write one object per line, as jq -c does")),
+        (2 * objects >= len(lines), Look(None, "JSON lines, with others among them", "pass --input-format jsonl")),
+        (all(isinstance(_parsed(line), str) for line in lines), Look("jsonl", "JSON strings", sure=False)),
+    )
+    return next((found for holds, found in cases if holds), None)
 
 
 def _parsed(line: str) -> object:
