@@ -14,27 +14,11 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from ._byte_types import are_floats, float_type, no_floats
+from ._numbers import finite, normalise, quantised
 from ._reason import looks, read
 from ._refusal import inside
-from ._rows import (
-    Given,
-    Missing,
-    Out,
-    OutputRows,
-    Reader,
-    Vector,
-    are_floats,
-    decoder_of,
-    finite,
-    float_type,
-    matrix,
-    miscounted,
-    no_floats,
-    normalise,
-    parse,
-    quantised,
-    together,
-)
+from ._rows import Given, Missing, Out, OutputRows, Reader, Vector, decoder_of, matrix, miscounted, parse, together
 from ._types import Limits, ModelFacts, Options, Reply, Request, Response, bare
 from .errors import ConfigError, DecodeError
 

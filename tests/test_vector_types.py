@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import embedkit
-from embedkit import _rows
+from embedkit import _byte_types, _rows
 from embedkit.catalog import MODELS
 from embedkit.codec import float_type
 from embedkit.errors import DecodeError
@@ -98,7 +98,7 @@ async def test_with_a_width_asked_for_it_is_right_or_refused(seed, kind, as_numb
     rows, truth = sent(made(np.random.default_rng(seed), 3, width, unit=unit), kind)
     relative = {"half": 1 / 2, "double": 2, "quarter": 1 / 4, "fourfold": 4, "eighth": 1 / 8, "same": 1}
     asked = int(rows.shape[1] * relative[asked]) if isinstance(asked, str) else asked
-    asked = min(max(asked, _rows.FEW), 3072)  # fewer values show nothing of their type
+    asked = min(max(asked, _byte_types.FEW), 3072)  # fewer values show nothing of their type
     found = await read(KNOWN if known else UNKNOWN, reply(rows, as_numbers), 3, dimensions=asked)
 
     if isinstance(found, DecodeError):
@@ -204,7 +204,7 @@ def test_every_known_width_can_be_told():
     """No model of the catalogue is so narrow that its vectors show nothing of their type."""
     widths = {facts.dimensions for models in MODELS.values() for facts in models if facts.dimensions}
 
-    assert min(widths) * 4 >= _rows.LEAST
+    assert min(widths) * 4 >= _byte_types.LEAST
 
 
 # --- every dialect, from its goldens ---------------------------------------------------------------------------------
