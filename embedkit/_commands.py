@@ -257,6 +257,9 @@ def embed(source: str, model: str | None, out: str, **options: Any) -> None:
     """  # noqa: D301 (click's mark for lines that stay as they are)
     asked = options.pop("input_format")
     form = form_of(source, asked, INPUTS, TOLD, "--input-format")
+    if source == "-" and sys.stdin is None:
+        msg = "stdin is closed"
+        raise ConfigError(msg)
     kind = form_of(out, options.pop("output_format"), OUTPUTS, "jsonl", "--output-format")
     target = _target(out, kind, force=options.pop("force"))
     column, skip, quiet = _column(options.pop("column")), options.pop("on_error") == "skip", options.pop("quiet")
@@ -307,6 +310,9 @@ def _target(out: str, kind: str, *, force: bool) -> Path | None:
     if out == "-":
         if kind != "jsonl":
             msg = f"{kind} does not go to stdout; name a file, or leave --output-format out"
+            raise ConfigError(msg)
+        if sys.stdout is None:
+            msg = "stdout is closed"
             raise ConfigError(msg)
         return None
     path = Path(os.path.realpath(out))  # a symbolic link stays one

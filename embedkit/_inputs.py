@@ -466,7 +466,8 @@ def _parquet(file: BinaryIO, source: Source) -> Iterator[Block]:
     name, column, whole = source.name, source.column, source.carried != ""
     row = 0
     try:
-        with pq.ParquetFile(file) as table:
+        # Spark's old timestamps hold any year, of which nanoseconds in 64 bits have 584, and pyarrow would wrap the rest.
+        with pq.ParquetFile(file, coerce_int96_timestamp_unit="us") as table:
             schema = table.schema_arrow
             _speakable(schema, name, column, source.carried)
             if whole:

@@ -796,6 +796,29 @@ def test_a_list_that_nobody_reads():
     assert (found.returncode, found.stderr) == (141, "")
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("- -o - <&-", 2, "embedkit: stdin is closed\n"),
+        ("in.txt -o - >&-", 2, "embedkit: stdout is closed\n"),
+        ("in.txt -o out.npy >&-", 0, "5 texts"),
+        ("in.txt -o - -q 2>&-", 0, ""),
+        ("in.txt -o - >/dev/full", 2, "embedkit: No space left on device\n"),
+    ],
+)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_streams_that_are_closed_or_full(api, line, code, said):
+    """One line and an exit code, never a stack trace."""
+    made("in.txt")
+    command = f'"$PYTHON" -m embedkit embed --base-url "$URL" {line}'
+    found = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "URL": api.url, "PYTHON": sys.executable},
+    )  # fmt: skip
+
+    assert (found.returncode, found.stderr[: len(said)]) == (code, said)
+    assert "Traceback" not in found.stderr
+
+
 def test_a_reader_that_is_gone_before_the_first_row():
     """A closed pipe ends it with 141, also where only the end of the output fails."""
     made("in.txt", ["one"], [1])

@@ -529,6 +529,17 @@ def test_nesting_that_could_not_be_written_is_refused_at_reading(file, depth, ta
         assert "row 0 (line 1): nested more than 500 deep" in refused(name, carried="parquet")
 
 
+def test_timestamps_of_spark_keep_their_year(tmp_path):
+    """INT96, any year: pyarrow alone would wrap what does not fit into nanoseconds of 64 bits."""
+    ends = [253_402_214_400_000_000, -62_135_596_800_000_000]  # the last day of 9999, the first of the year 1
+    moments = pa.array([*ends, 1_577_836_800_123_456, None], pa.timestamp("us"))
+    name = str(tmp_path / "in.parquet")
+    pq.write_table(pa.table({"text": ["a"] * 4, "t": moments}), name, use_deprecated_int96_timestamps=True)
+    *_, block = source(name, carried="jsonl").read()
+
+    assert block.records["t"].to_pylist() == moments.to_pylist()
+
+
 def test_parquet_costs_a_bad_row_alone(file):
     """Null, and text that is not UTF-8 (a file may hold it)."""
     words = pa.StringArray.from_buffers(3, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0\3\0\0\0"), pa.py_buffer(b"a\xffb"))
