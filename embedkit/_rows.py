@@ -14,16 +14,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ForwardRef, TypeAlias, TypeVar
 
 import msgspec
 
+from ._hints import NDArray
 from ._types import QUANTISED, DType, Options, array_of
 from .errors import ConfigError, DecodeError
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
 
 Out = Callable[[int], Any]  # width → the (count, width) rows to fill
 T = TypeVar("T")
@@ -42,11 +42,14 @@ class Vector:
     __slots__ = ("text",)
 
     def __init__(self, text: str | memoryview | list[float]) -> None:
-        self.text = text  # base64, a list as it stands in the JSON, or a short list
+        self.text: str | memoryview | list[float] = text  # base64, a list as it stands in the JSON, or a short list
 
 
 # What `matrix` takes for one row: a reply's own, or components made from it.
-Given: TypeAlias = "Vector | bytes | Sequence[float] | NDArray[Any]"
+if TYPE_CHECKING:
+    Given: TypeAlias = Vector | bytes | Sequence[float] | NDArray[Any]
+else:  # evaluated where it was written, wherever it is used
+    Given = Vector | bytes | Sequence[float] | ForwardRef("NDArray[Any]", module="embedkit._hints")
 
 
 def decoder_of(kind: type[T]) -> msgspec.json.Decoder[T]:

@@ -10,20 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from ._hints import NDArray
 from ._refusal import inside, read
 from ._rows import Given, Out, Reader, Vector, decoder_of, finite, matrix, normalise, parse, quantised
 from ._types import Limits, ModelFacts, Options, Reply, Request, Response, bare
 from .errors import ConfigError, DecodeError
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 JSON: Mapping[str, str] = MappingProxyType({"content-type": "application/json", "accept": "application/json"})
-to_json = msgspec.json.Encoder().encode
+to_json: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 T = TypeVar("T")
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what a decoder raises: the last for endless brackets
 

@@ -7,6 +7,7 @@ What a text is for is called `task`, and each family of models has its own list 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import msgspec
 
@@ -40,7 +41,7 @@ class Dialect(msgspec.Struct, frozen=True):
     """Jina's dialect: an over-long text is refused unless `truncate="end"`, as is the API's own default."""
 
     target: Target
-    sends_dtypes = tuple(_KINDS)
+    sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
 
     @property
     def limits(self) -> Limits:

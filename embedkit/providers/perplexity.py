@@ -9,6 +9,7 @@ of its own; chunks are grouped by hand, `extra={"input": [["chunk", "chunk"], â€
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import msgspec
 
@@ -23,7 +24,7 @@ class Dialect(msgspec.Struct, frozen=True):
     """Perplexity's dialect. It is written nowhere how an over-long text fares, so `truncate` cannot be promised."""
 
     target: Target
-    sends_dtypes = tuple(_KINDS)
+    sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
 
     @property
     def limits(self) -> Limits:
