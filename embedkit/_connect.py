@@ -10,7 +10,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
@@ -21,11 +21,15 @@ from . import catalog
 from ._address import address, parts, shown, without_user
 from ._client import HttpEmbedder, KeyFile, Variable
 from ._credential import flaw
+from ._embedder import Embedder
+from ._events import Event
+from ._hints import Later
 from ._http import HttpSettings
 from ._pace import Rate
 from ._proxies import LOOPBACK
 from ._retry import RetryPolicy
 from ._sift import checked
+from ._transport import Exchange
 from ._types import DType, InputType, Limits, Options, Truncate
 from .codec import Host, Target, belongs, sendable, to_json
 from .errors import ConfigError
@@ -33,16 +37,12 @@ from .providers import find
 
 if TYPE_CHECKING:
     import ssl as tls
-    from collections.abc import Awaitable
 
     import aiohttp
+else:
+    tls, aiohttp = Later("ssl"), Later("aiohttp")
 
-    from ._embedder import Embedder
-    from ._events import Event
-    from ._transport import Exchange
-
-    Credential = str | Callable[[], str | Awaitable[str]]
-
+Credential = str | Callable[[], str | Awaitable[str]]
 LOCAL = "local:all-minilm-l6-v2"
 _KINDS: dict[str, tuple[Any, str]] = {
     "limits": (Limits, "embedkit.Limits(max_texts=…)"),

@@ -8,13 +8,16 @@ needs no `super().__init__()`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Self
 
 import msgspec
 
 from ._dispatch import Board
 from ._events import BatchDone, BatchFailed, BatchSplit, Event, notify
+from ._hints import NDArray
 from ._long import Knife, fitted
 from ._plan import estimate, plan, tightened
 from ._sift import OPTIONS, Sift, blank, checked, empty, raised, spread_out
@@ -24,14 +27,6 @@ from ._transport import Tally
 from ._types import DType, Embeddings, InputType, Limits, OnError, Options, Reply, Truncate, Usage
 from .codec import OutputRows, finite, normalise, to_json
 from .errors import ApiError, ConfigError, DecodeError, EmbedkitError, TooLargeError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-    from types import TracebackType
-    from typing import Self
-
-    from numpy.typing import NDArray
-
 
 WIDTHS = 256  # most sets of options whose width is remembered: `extra` may differ with every call
 

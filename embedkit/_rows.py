@@ -16,18 +16,18 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ForwardRef, TypeAlias, TypeVar
 
 import msgspec
 
 from ._byte_types import certain, source_of
+from ._hints import NDArray
 from ._numbers import finite
 from ._types import QUANTISED, Options, array_of
 from .errors import DecodeError
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
 
 Out = Callable[[int], Any]  # width → the (count, width) rows to fill
 T = TypeVar("T")
@@ -51,11 +51,14 @@ class Vector:
     __slots__ = ("text",)
 
     def __init__(self, text: str | memoryview | list[float | None]) -> None:
-        self.text = text  # base64, a list as it stands in the JSON, or a short list
+        self.text: str | memoryview | list[float | None] = text  # base64, a list as it stands in the JSON, or a short list
 
 
 # What `matrix` takes for one row: a reply's own, or components made from it; None: null stands there; or why there is none.
-Given: TypeAlias = "Vector | bytes | Sequence[float] | NDArray[Any] | DecodeError | None"
+if TYPE_CHECKING:
+    Given: TypeAlias = Vector | bytes | Sequence[float] | NDArray[Any] | DecodeError | None
+else:  # evaluated where it was written, wherever it is used
+    Given = Vector | bytes | Sequence[float] | ForwardRef("NDArray[Any]", module="embedkit._hints") | DecodeError | None
 
 
 class OutputRows:
@@ -70,7 +73,7 @@ class OutputRows:
 
     def __init__(self, rows: Callable[[int], NDArray[Any]], width: int | None = None) -> None:
         self._rows = rows
-        self.width = width
+        self.width: int | None = width
         self.failures: dict[int, DecodeError] = {}
 
     def __call__(self, width: int) -> NDArray[Any]:

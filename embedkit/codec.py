@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from ._byte_types import are_floats, float_type, no_floats
+from ._hints import NDArray
 from ._numbers import finite, normalise, quantised
 from ._reason import looks, read
 from ._refusal import inside
@@ -22,11 +23,8 @@ from ._rows import Given, Missing, Out, OutputRows, Reader, Vector, decoder_of, 
 from ._types import Limits, ModelFacts, Options, Reply, Request, Response, bare
 from .errors import ConfigError, DecodeError
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 JSON: Mapping[str, str] = MappingProxyType({"content-type": "application/json", "accept": "application/json"})
-to_json = msgspec.json.Encoder().encode
+to_json: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 T = TypeVar("T")
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what a decoder raises: the last for endless brackets
 

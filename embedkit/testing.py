@@ -11,22 +11,20 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from inspect import isawaitable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from . import errors
 from ._connect import connect
 from ._embedder import Embedder
+from ._hints import NDArray
 from ._retry import RetryPolicy
 from ._types import Embeddings, Limits, Options, Request, Response, Usage
 from .errors import DecodeError, EmbedkitError, ServerError
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Answer = Response | BaseException | Mapping[str, Any]
-    Handler = Callable[[Request], Answer | Awaitable[Answer]]
+Answer = Response | BaseException | Mapping[str, Any]
+Handler = Callable[[Request], Answer | Awaitable[Answer]]
 
 
 def response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -44,7 +42,7 @@ class FakeExchange:
 
     def __init__(self, answers: Iterable[Answer] | Handler) -> None:
         self.requests: list[Request] = []
-        self.closed = False
+        self.closed: bool = False
         self._handler = answers if callable(answers) else _script(iter(answers))
 
     async def __call__(self, request: Request) -> Response:
@@ -90,7 +88,7 @@ class FakeEmbedder(Embedder):
 
     def __init__(self, dimensions: int = 8, *, model: str = "fake", limits: Limits | None = None) -> None:
         self.model = model
-        self.limits = limits or Limits(max_texts=64)
+        self.limits: Limits = limits or Limits(max_texts=64)
         self.batches: list[list[str]] = []
         self._dimensions = dimensions
 

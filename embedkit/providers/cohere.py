@@ -7,7 +7,7 @@ the second. Replies in either shape of version 1 are read too, so a private depl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -56,7 +56,7 @@ class Dialect(msgspec.Struct, frozen=True):
     """Cohere's dialect: an over-long text is refused unless `truncate="end"` (the API's own default cuts in silence)."""
 
     target: Target
-    sends_dtypes = tuple(_KINDS)
+    sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
 
     @property
     def limits(self) -> Limits:

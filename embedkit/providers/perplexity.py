@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import ClassVar
 
 import msgspec
 
@@ -40,7 +41,7 @@ class Dialect(msgspec.Struct, frozen=True):
     """Perplexity's dialect. It is written nowhere how an over-long text fares, so `truncate` cannot be promised."""
 
     target: Target
-    sends_dtypes = tuple(_KINDS)
+    sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
 
     @property
     def limits(self) -> Limits:
