@@ -16,7 +16,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, ForwardRef, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ForwardRef, TypeAlias, TypeVar
 
 import msgspec
 
@@ -274,7 +274,7 @@ def miscounted(found: int, count: int) -> DecodeError:
 class Missing:
     """What stands in place of an item that a reply does not have: its embedding is the reason."""
 
-    embedding = DecodeError("the reply has no embedding for this text, and those of the others")
+    embedding: ClassVar[DecodeError] = DecodeError("the reply has no embedding for this text, and those of the others")
     embedding.once_more = True  # it may be there the next time
 
 
