@@ -5,6 +5,8 @@ VENV ?= .venv
 PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11 python; do \
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$each && break; done)
 RUN := $(VENV)/bin/python
+# Every public name has a declared type. It asks the first Python on the PATH where the package is, whatever --pythonpath says.
+TYPED := PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/basedpyright --verifytypes embedkit --ignoreexternal
 
 .PHONY: help demo test check bench clean
 
@@ -24,6 +26,7 @@ check: $(VENV)/.installed-dev
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports --no-cache
+	@$(TYPED) >$(VENV)/typed.txt || { cat $(VENV)/typed.txt; exit 1; }
 
 bench: $(VENV)/.installed-bench
 	$(RUN) -m benchmarks all --write

@@ -10,6 +10,15 @@ Names are resolved on first use (PEP 562), so that importing this package costs 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from . import catalog as catalog
+    from . import cli as cli
+    from . import codec as codec
+    from . import errors as errors
+    from . import local as local
+    from . import providers as providers
+    from . import sync as sync
+    from . import testing as testing
+    from . import tokens as tokens
     from ._connect import connect
     from ._embedder import Embedder
     from ._pace import Rate
@@ -62,6 +71,7 @@ __all__ = [
     "connect_sync",
 ]
 
+_MODULES = ("catalog", "cli", "codec", "errors", "local", "providers", "sync", "testing", "tokens")
 _HOMES = {
     "_connect": ("connect",),
     "_embedder": ("Embedder",),
@@ -72,17 +82,21 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    from importlib import import_module
+if not TYPE_CHECKING:  # for which a misspelt name is a mistake
 
-    home = next((module for module, names in _HOMES.items() if name in names), "errors")
-    found: object = getattr(import_module(f".{home}", __name__), name)
-    globals()[name] = found
-    return found
+    def __getattr__(name: str) -> object:
+        if name not in __all__ and name not in _MODULES:
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        from importlib import import_module
+
+        if name in _MODULES:
+            return import_module(f".{name}", __name__)
+        home = next((module for module, names in _HOMES.items() if name in names), "errors")
+        found: object = getattr(import_module(f".{home}", __name__), name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__all__, *_MODULES, "__version__"]

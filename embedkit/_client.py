@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ._credential import flaw
 from ._embedder import Embedder
 from ._grant import Wallet
 from ._hedge import Hedge
 from ._http import AiohttpExchange, HttpSettings
 from ._limiter import Limiter
 from ._pace import Rate, shared
-from ._refusal import judge
+from ._reason import wordless
+from ._refusal import inside, judge, placed
 from ._retry import RetryPolicy
 from ._shape import shaped
 from ._transport import Tally, Transport
@@ -37,8 +39,6 @@ from .codec import (
     Secrets,
     Target,
     bearer,
-    inside,
-    sendable,
     together,
     widths,
     with_headers,
@@ -88,7 +88,7 @@ class KeyFile(str):
     def __new__(cls, name: str) -> Self:
         """Read the file `name` now; empty where there is none."""
         try:
-            content = Path(name).expanduser().read_text("utf-8").strip()
+            content = Path(name).expanduser().read_text("utf-8-sig").strip()
         except (OSError, ValueError, RuntimeError):
             content = ""
         self = super().__new__(cls, content)
@@ -123,11 +123,13 @@ class Signer:
         self._sources = sources
         self._headers = headers
         self._fixed = all(isinstance(source, str) for source in sources.values())
-        self._gone = [source.name for source in sources.values() if isinstance(source, (Variable, KeyFile)) and not source]
+        kept = [source for source in sources.values() if isinstance(source, (Variable, KeyFile))]  # read anew when unpickled
+        self._gone = [source.name for source in kept if not source]
+        self._unfit = [f"the key in {source.name} {flaw(source)}" for source in kept if source and flaw(source)]
         self._secrets = Secrets({name: source for name, source in sources.items() if isinstance(source, str)})
         self._known = Secrets({**self._public, **self._secrets})
         steady = self._host.steady or self._host.authorise is bearer
-        self._steady = steady and self._fixed and self._wallet is None and not self._gone
+        self._steady = steady and self._fixed and self._wallet is None and not self._gone and not self._unfit
         # The last request without its body, before and after. One tuple: several loops may ask.
         self._last: tuple[Request, Request] | None = None
 
@@ -150,6 +152,8 @@ class Signer:
         if self._gone:  # unpickled where it is not set
             msg = f"the key comes from {' and '.join(self._gone)}, where there is none in this process"
             raise ConfigError(msg)
+        if self._unfit:
+            raise ConfigError(self._unfit[0])
         if not self._fixed:
             self._secrets = Secrets({name: await _asked(name, source) for name, source in self._sources.items()})
             self._known = Secrets({**self._public, **self._secrets})
@@ -169,6 +173,10 @@ class Signer:
             self.veil.add(secrets_of(signed.headers, signed.url))
         return signed
 
+    def sent_to(self, request: Request) -> str:
+        """Where a request went: a key may belong to another host."""
+        return self._last[1].url if self._last is not None and self._last[0].url == request.url else request.url
+
     async def _ask(self, exchange: Exchange, request: Request) -> Response:
         response = await exchange(request)
         return response if 200 <= response.status < 300 else self.veil.cleansed(response)  # noqa: PLR2004 (success, by RFC 9110)
@@ -184,9 +192,10 @@ async def _asked(name: str, source: Source) -> str:
         value = await value
     text = value.strip() if isinstance(value, str) else ""
     kind = type(value).__name__
-    if text and (name != "api_key" or sendable(text)):
+    wrong = flaw(text)
+    if not wrong:
         return text
-    what = "a string that no header can carry" if text else f"{kind}; it must return a non-empty string"
+    what = f"a string that {wrong}" if text else f"{kind}; it must return a non-empty string"
     del value, text  # it may be a key all the same, and a traceback can show what a frame holds
     msg = f"the callable given as {name} returned {what}"
     raise ConfigError(msg)
@@ -311,11 +320,15 @@ class HttpEmbedder(Embedder):
             refused: list[Response] = []
 
             def receive(
-                response: Response, codec: Codec = codec, wire: Options = wire, refused: list[Response] = refused
+                response: Response,
+                codec: Codec = codec,
+                wire: Options = wire,
+                refused: list[Response] = refused,
+                request: Request = request,
             ) -> Reply:
                 if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
                     refused.append(self._signer.veil.cleansed(response))
-                    raise self._clean(self._judged(codec, refused[-1]))
+                    raise self._clean(placed(self._judged(codec, refused[-1]), self._signer.sent_to(request)))
                 reply = self._decoded(codec, response, (wire, options), len(texts), out)
                 if out is not None and out.failures and not kept and any(each.once_more for each in out.failures.values()):
                     kept.append((together(out.failures), reply, out.failures))
@@ -344,24 +357,35 @@ class HttpEmbedder(Embedder):
         if out is not None and out.failures:
             out.failures = {}  # of an earlier try
         try:
-            reply = self._shaped(codec, response, asked, count, out)
+            if asked[0] is asked[1] and asked[1].normalize is None and asked[1].dimensions is None:  # as most replies are
+                reply = codec.decode(response, asked[1], count, out)
+            else:
+                reply = self._shaped(codec, response, asked, count, out)
         except EmbedkitError as error:
             failure = error
         else:
-            for each in out.failures.values() if out is not None and out.failures else ():
-                self._clean(each)
+            if out is not None and out.failures:
+                for each in out.failures.values():
+                    self._clean(each)
             return reply
+        failure = self._undecoded(failure, codec, response, asked, count)  # the first may quote a key, and a traceback show it
+        raise failure
+
+    def _undecoded(
+        self, failure: EmbedkitError, codec: Codec, response: Response, asked: tuple[Options, Options], count: int
+    ) -> EmbedkitError:
+        """What is wrong with a reply, in the server's own words where it has some, and from whom it came."""
         veiled = self._signer.veil.cleansed(response)
         if veiled is not response:
             try:
                 self._shaped(codec, veiled, asked, count, None)
             except EmbedkitError as error:
                 failure = error
+        if type(failure) is DecodeError:  # whatever of the reply the codec missed, the server's own words say more
+            failure = inside(veiled) or _quoting(failure, veiled)
         if isinstance(failure, DecodeError):
-            if failure.missing and (hidden := inside(veiled)) is not None:
-                failure = hidden
             failure.message = f"{self.provider}:{self.model} at {bare(self._target.base_url)}: {failure.message}"
-        raise self._clean(failure)  # before an event shows it
+        return self._clean(failure)  # before an event shows it
 
     def _shaped(
         self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
@@ -369,8 +393,6 @@ class HttpEmbedder(Embedder):
         """The rows as the options (of the wire, of the caller) want them: what the provider did not make is made of what it answered."""
         wire, options = asked
         try:
-            if wire is options and not options.normalize:
-                return codec.decode(response, options, count, out)
             return shaped(codec, response, asked, count, out, self._target.facts)
         except DecodeError as error:
             if error.answered is None or not self._can_cut(error.answered, wire):
@@ -387,13 +409,9 @@ class HttpEmbedder(Embedder):
 
     def _joins(self, options: Options) -> bool:
         fields: bool | Collection[str] = getattr(self._codec, "joins", ())
-        return (
-            fields
-            if isinstance(fields, bool)
-            else any(options.extra.get(field) for field in fields)
-            if options.extra
-            else False
-        )
+        if isinstance(fields, bool) or not options.extra:
+            return fields is True
+        return any(options.extra.get(field) for field in fields)
 
     def _native(self, options: Options) -> Options:
         """The options as the wire gets them: without the width and dtype that have to be made on the client."""
@@ -543,6 +561,14 @@ def _teaches(codec: Codec, response: Response) -> Codec | None:
     learn: Callable[[Response], Codec] | None = getattr(codec, "learn", None)
     better = codec if learn is None else learn(response)
     return None if better == codec else better
+
+
+def _quoting(error: DecodeError, response: Response) -> DecodeError:
+    """The error with the start of a reply that has no vectors, unless it shows it already."""
+    shown = wordless(response)
+    if shown and shown not in error.message:
+        error.message = f"{error.message}; the reply {shown}"
+    return error
 
 
 def this_loop() -> object:

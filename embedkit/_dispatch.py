@@ -70,6 +70,11 @@ class Board:
     `whole`: the texts are one request, which is not taken apart. `lone`: the caller has one text and wants its error, whoever is at fault.
     """
 
+    _trusted: bool | None = None  # whether this request, with these options, is accepted at all
+    _passed = _streak = 0  # good replies; failures since the last one
+    _made_for: slice | None = None  # the part whose reply the matrix was made for, until that reply is found good
+    _asking: anyio.Lock | None = None
+
     def __init__(  # noqa: PLR0913 (one call's whole setting)
         self,
         texts: Sequence[str],
@@ -104,10 +109,6 @@ class Board:
         self._learn = learn
         self._on_split = on_split
         self._on_failure = on_failure
-        self._trusted: bool | None = None  # whether this request, with these options, is accepted at all
-        self._passed = self._streak = 0  # good replies; failures since the last one
-        self._made_for: slice | None = None  # the part whose reply the matrix was made for, until that reply is found good
-        self._asking: anyio.Lock | None = None
 
     async def run(self, workers: int, first: int | None = None) -> None:
         """Do all the work, with so many workers (`first`: before the first good answer).
@@ -139,7 +140,7 @@ class Board:
                 self._drop(part, out.failures)
             return
         self._streak += 1
-        if self._made_for == part:
+        if self._made_for is part:
             self.matrix = self._made_for = None
         try:
             await self._failed(part, failure, depth)
@@ -179,7 +180,7 @@ class Board:
         self._again(part, error, *(gap for gap in gaps if gap.start < gap.stop))
 
     def _rows(self, part: slice, width: int) -> NDArray[Any]:
-        if self._made_for == part:
+        if self._made_for is part:
             self.matrix = None  # made for this very reply, by a row that is not like its others
         known = self.width if self.matrix is None else self.matrix.shape[1]
         if width != (known or width):

@@ -8,13 +8,16 @@ needs no `super().__init__()`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Self
 
 import msgspec
 
 from ._dispatch import Board
 from ._events import BatchDone, BatchFailed, BatchSplit, Event, notify
+from ._hints import NDArray
 from ._long import Knife, fitted
 from ._plan import estimate, plan, tightened
 from ._sift import OPTIONS, Sift, blank, checked, empty, raised, spread_out
@@ -24,14 +27,6 @@ from ._transport import Tally
 from ._types import DType, Embeddings, InputType, Limits, OnError, Options, Reply, Truncate, Usage
 from .codec import OutputRows, finite, normalise, to_json
 from .errors import ApiError, ConfigError, DecodeError, EmbedkitError, TooLargeError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-    from types import TracebackType
-    from typing import Self
-
-    from numpy.typing import NDArray
-
 
 WIDTHS = 256  # most sets of options whose width is remembered: `extra` may differ with every call
 
@@ -96,7 +91,10 @@ class Embedder(ABC):
         """
         options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
         skip = _skips(on_error)
-        return await self._among(listed(texts, skip=skip), options, self._embed, skip=skip, workers=self.max_concurrency)
+        rows = listed(texts, skip=skip)
+        if not skip:
+            return await self._embed(rows, options, skip=False, workers=self.max_concurrency)
+        return await self._among(rows, options, self._embed, workers=self.max_concurrency)
 
     async def embed_query(
         self,
@@ -142,7 +140,7 @@ class Embedder(ABC):
         skip = _skips(on_error)
 
         async def work(part: list[Any]) -> Embeddings:
-            return await self._among(part, options, self._embed_part, skip=skip)
+            return await (self._among(part, options, self._embed_part) if skip else self._embed_part(part, options, skip=False))
 
         return Stream(texts, self._known_limits, work, workers=self.max_concurrency, count_tokens=self.count_tokens, skip=skip)
 
@@ -173,15 +171,15 @@ class Embedder(ABC):
         return self.options if options == self.options else options
 
     async def _among(
-        self, rows: list[Any], options: Options, embed: Callable[..., Awaitable[Embeddings]], *, skip: bool, **more: Any
+        self, rows: list[Any], options: Options, embed: Callable[..., Awaitable[Embeddings]], **more: Any
     ) -> Embeddings:
         """`embed` of those rows that are strings; the others are failed rows."""
-        others = without_text(rows) if skip else {}
+        others = without_text(rows)
         if not others:
-            return await embed(rows, options, skip=skip, **more)
+            return await embed(rows, options, skip=True, **more)
         places = [place for place in range(len(rows)) if place not in others]
         try:
-            made = await embed([rows[place] for place in places], options, skip=skip, **more)
+            made = await embed([rows[place] for place in places], options, skip=True, **more)
         except EmbedkitError as error:
             error.rows = tuple(places[row] for row in error.rows)
             if error.partial is not None:

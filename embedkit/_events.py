@@ -5,14 +5,11 @@ Events hold counts, seconds and errors; never a text, a vector or a key.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import msgspec
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .errors import EmbedkitError
+from .errors import EmbedkitError
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,16 +16,18 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ForwardRef, TypeAlias, TypeVar
 
 import msgspec
 
-from ._types import QUANTISED, DType, Options, array_of
-from .errors import ConfigError, DecodeError
+from ._byte_types import certain, source_of
+from ._hints import NDArray
+from ._numbers import finite
+from ._types import QUANTISED, Options, array_of
+from .errors import DecodeError
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
 
 Out = Callable[[int], Any]  # width → the (count, width) rows to fill
 T = TypeVar("T")
@@ -41,16 +43,6 @@ _MARK_OF_ORDER = b"\xef\xbb\xbf"
 _NO_NUMBER = re.compile(
     rb"(?<=[\[,:\s])[-+]?(?:(?:NaN|nan|Infinity|inf)\b|\d[\d.]*[eE]\+?0*(?:[3-9]\d\d|[1-9]\d{3,})\b)(?=[\],}\s])"
 )
-LEAST = 64  # bytes of a vector: fewer show nothing of their type
-FEW = 16  # values that are not zero: fewer show nothing either
-# The highest byte of a float32 of a magnitude between 2**-18 and 8, as nearly all components of embeddings are.
-_USUAL = bytes(sign | byte for sign in (0x00, 0x80) for byte in range(0x36, 0x41))
-# Standard deviation of the base-2 exponents of one vector. Of Gaussian components it is 1.6, as |log2| of a normal variable has it;
-# of floats read as doubles eight times that (their exponents count in eighths); of random bytes 74 as floats, 590 as doubles.
-LIKELY, UNLIKELY = 6.0, 20.0
-PLAUSIBLE = 48  # how far, in bits, the usual component may be from 1: 14 decimal digits
-BIAS_4, BIAS_8 = 127, 1023  # of the exponents of float32 and float64 (IEEE 754)
-ROUNDING = 0.01  # by how much a vector of unit length may miss it
 
 
 class Vector:
@@ -59,11 +51,14 @@ class Vector:
     __slots__ = ("text",)
 
     def __init__(self, text: str | memoryview | list[float | None]) -> None:
-        self.text = text  # base64, a list as it stands in the JSON, or a short list
+        self.text: str | memoryview | list[float | None] = text  # base64, a list as it stands in the JSON, or a short list
 
 
 # What `matrix` takes for one row: a reply's own, or components made from it; None: null stands there; or why there is none.
-Given: TypeAlias = "Vector | bytes | Sequence[float] | NDArray[Any] | DecodeError | None"
+if TYPE_CHECKING:
+    Given: TypeAlias = Vector | bytes | Sequence[float] | NDArray[Any] | DecodeError | None
+else:  # evaluated where it was written, wherever it is used
+    Given = Vector | bytes | Sequence[float] | ForwardRef("NDArray[Any]", module="embedkit._hints") | DecodeError | None
 
 
 class OutputRows:
@@ -78,7 +73,7 @@ class OutputRows:
 
     def __init__(self, rows: Callable[[int], NDArray[Any]], width: int | None = None) -> None:
         self._rows = rows
-        self.width = width
+        self.width: int | None = width
         self.failures: dict[int, DecodeError] = {}
 
     def __call__(self, width: int) -> NDArray[Any]:
@@ -114,17 +109,17 @@ def parse(body: bytes | bytearray | memoryview, reader: msgspec.json.Decoder[T])
     if reader.dec_hook is None:  # made without `decoder_of`
         reader = decoder_of(reader.type)
     try:
-        return _parsed(body, reader)
+        if len(body) < SMALL and body[(quote := body.rfind(b'"', 0, STRIDE) + 1) : quote + 1] in _BASE64:
+            return reader.decode(body)
+        return _lifted(body, reader)
     except (msgspec.DecodeError, UnicodeDecodeError):
         mended = _NO_NUMBER.sub(b"null", body.removeprefix(_MARK_OF_ORDER))
         if mended == body:
             raise
-    return _parsed(mended, reader)
+    return _lifted(mended, reader)
 
 
-def _parsed(body: bytes | bytearray, reader: msgspec.json.Decoder[T]) -> T:
-    if len(body) < SMALL and body[(quote := body.rfind(b'"', 0, STRIDE) + 1) : quote + 1] in _BASE64:
-        return reader.decode(body)
+def _lifted(body: bytes | bytearray, reader: msgspec.json.Decoder[T]) -> T:
     gaps, lifted = _strings(body) or _lists(body)
     if lifted:
         short = _QUOTED.join(gaps)
@@ -247,9 +242,9 @@ def matrix(vectors: Sequence[Given], options: Options, count: int, out: Out | No
     done = 0
     try:
         first = read(vectors[0], 0)
-        source = kind if isinstance(first, bytes) and _certain(first, kind) else _source(first, kind, options)
+        source = kind if isinstance(first, bytes) and certain(first, kind) else source_of(first, kind, options)
         width = _width(first, source, options)
-        if isinstance(out, OutputRows) and out.width is not None and out.width != width:
+        if type(out) is OutputRows and out.width is not None and out.width != width:
             raise _unlike_earlier(width, out.width, rows=(0,))
         rows: NDArray[Any] = out(width) if out is not None else np.empty((count, width), kind)
         if type(first) is bytes and source is rows.dtype and rows.flags.c_contiguous and sys.byteorder == "little":
@@ -279,7 +274,7 @@ def miscounted(found: int, count: int) -> DecodeError:
 class Missing:
     """What stands in place of an item that a reply does not have: its embedding is the reason."""
 
-    embedding = DecodeError("the reply has no embedding for this text, and those of the others")
+    embedding: ClassVar[DecodeError] = DecodeError("the reply has no embedding for this text, and those of the others")
     embedding.once_more = True  # it may be there the next time
 
 
@@ -324,86 +319,6 @@ def _another_width(got: int, options: Options, rows: Sequence[int] = ()) -> Deco
     error = DecodeError(f"dimensions={options.dimensions} was asked for, but the provider answered {got}", rows=rows)
     error.answered = got
     return error
-
-
-# --- which type is inside base64 -------------------------------------------------------------------------------------
-
-
-def _certain(first: bytes, kind: np.dtype[Any]) -> bool:
-    """Whether bytes are float32 beyond doubt, told at a glance: every second value is of a usual size.
-
-    Read as doubles those are the low halves, whose bits are random, or zero but for the first three where they were made from floats.
-    """
-    return kind.itemsize == 4 and len(first) >= LEAST and not first[3:131:8].translate(None, _USUAL)  # noqa: PLR2004 (bytes of a float32)
-
-
-def _source(first: bytes | NDArray[Any], kind: np.dtype[Any], options: Options) -> np.dtype[Any]:
-    """The type inside base64: the one asked for, or float64 from a server that sends doubles (vLLM did), proven by the bytes.
-
-    The width asked for proves nothing: floats of twice that width are as long as doubles. Without one, float32 is never refused.
-
-    Raises:
-        DecodeError: the bytes are of another type than the one asked for.
-    """
-    import numpy as np
-
-    if not isinstance(first, bytes):
-        return kind
-    if kind.kind != "f":
-        if (name := float_type(first)) is not None:
-            msg = f"dtype={options.dtype!r} was asked for, but the provider answered {name} values"
-            raise DecodeError(msg)
-        return kind
-    if _are_doubles(first, LEAST if options.dimensions is None else FEW):
-        return np.dtype("<f8")
-    if options.dimensions is not None and len(first) % 4 == 0 and are_floats(first) is False:
-        raise no_floats(len(first))
-    return kind
-
-
-def no_floats(size: int) -> DecodeError:
-    """The error of bytes that are no floats, where a width was asked for that they would have as such."""
-    return DecodeError(f"the {size} bytes of an embedding are neither float32 nor float64 values")
-
-
-def float_type(values: bytes) -> str | None:
-    """The type of bytes that are float32 or float64 beyond doubt, and so no small integers or packed bits; None elsewhere."""
-    if len(values) < LEAST:
-        return None
-    if len(values) % 4 == 0 and values[::4].translate(None, _USUAL) and are_floats(values) and not _are_doubles(values, FEW):
-        return "float32"
-    return "float64" if len(values) % 8 == 0 and _are_doubles(values, FEW) else None
-
-
-def are_floats(values: bytes) -> bool | None:
-    """Whether bytes look like the components of a vector when read as float32; None where too few of them are not zero."""
-    import numpy as np
-
-    exponents = (np.frombuffer(values, "<u4") >> 23) & 0xFF
-    exponents = exponents[(np.frombuffer(values, "<u4") & 0x7FFFFFFF) != 0].astype("f8")
-    if len(exponents) < FEW:
-        return None
-    return bool(exponents.std() < UNLIKELY and abs(exponents.mean() - BIAS_4) < PLAUSIBLE)
-
-
-def _are_doubles(values: bytes, least: int) -> bool:
-    """Whether bytes are float64: as such of one order of magnitude, but as float32 made of random halves.
-
-    Doubles made from narrower floats betray themselves too: the low 29 bits of each are zero. That many zeros are no accident where
-    the vector is of unit length as doubles, or where there are enough values.
-    """
-    import numpy as np
-
-    if len(values) % 8 or len(values) < LEAST:
-        return False
-    whole = np.frombuffer(values, "<u8")
-    exponents = ((whole >> 52) & 0x7FF)[(whole & 0x7FFFFFFFFFFFFFFF) != 0].astype("f8")
-    likely = bool(len(exponents) >= FEW and exponents.std() < LIKELY and abs(exponents.mean() - BIAS_8) < PLAUSIBLE)
-    if (np.frombuffer(values, "<u4")[::2] & 0x1FFFFFFF).any():
-        return likely and not are_floats(values)
-    with np.errstate(over="ignore"):  # floats read as doubles may be anything
-        length = np.linalg.norm(np.frombuffer(values, "<f8"))
-    return bool(abs(length - 1) < ROUNDING or (likely and len(exponents) >= least))
 
 
 def _convert(rows: NDArray[Any], place: int, vector: bytes | NDArray[Any], source: np.dtype[Any]) -> None:
@@ -460,7 +375,7 @@ def _read_each(
             made = read(given, place)
             if isinstance(made, bytes):
                 if source is None or source == kind:  # until one row shows more, it is what was asked for
-                    source = _source(made, kind, options)
+                    source = source_of(made, kind, options)
                 made = _values(made, source, place)
             found[place] = _row(made, kind, place)
         except DecodeError as error:
@@ -527,48 +442,6 @@ def together(failures: Mapping[int, DecodeError]) -> DecodeError:
     return first.at(*(row for row, error in failures.items() if error.message == first.message))
 
 
-def finite(rows: NDArray[Any]) -> None:
-    """Raise DecodeError where a value is NaN or infinite."""
-    import numpy as np
-
-    bad = ~np.isfinite(rows).all(axis=1)
-    if bad.any():
-        places = [int(place) for place in np.flatnonzero(bad)]
-        msg = "the provider answered null, NaN or infinite values"
-        raise DecodeError(msg, rows=places)
-
-
-def normalise(rows: NDArray[Any]) -> None:
-    """Make every row unit length, in place. A zero vector stays zero."""
-    import numpy as np
-
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    lengths[lengths == 0] = 1.0
-    np.divide(rows, lengths[:, None], out=rows, casting="same_kind")  # by doubles: a length may be beyond float32 either way
-
-
-def quantised(rows: NDArray[Any], dtype: DType) -> NDArray[Any]:
-    """Float rows in a smaller dtype, made on the client for providers that cannot.
-
-    int8 is each component of the vector at unit length, times 127, rounded; uint8 is that plus 128. ubinary is one bit per component, 1 where it is positive, most
-    significant bit first; binary is that minus 128, as Cohere and Voyage pack them (wire reference 2.3; part 2, 2.1).
-    """
-    import numpy as np
-
-    if dtype == "float32":
-        return rows
-    if dtype in ("binary", "ubinary"):
-        if rows.shape[1] % 8:
-            msg = f"dtype={dtype!r} packs eight components into a byte, and this model has {rows.shape[1]}"
-            raise ConfigError(msg)
-        bits: NDArray[Any] = np.packbits(rows > 0, axis=1)
-        return bits if dtype == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
-    unit = rows.copy()
-    normalise(unit)
-    whole: NDArray[Any] = np.rint(unit * 127)
-    return whole.astype(np.int8) if dtype == "int8" else (whole + 128).astype(np.uint8)
-
-
 __all__ = [
     "Given",
     "Missing",
@@ -576,15 +449,9 @@ __all__ = [
     "OutputRows",
     "Reader",
     "Vector",
-    "are_floats",
     "decoder_of",
-    "finite",
-    "float_type",
     "matrix",
     "miscounted",
-    "no_floats",
-    "normalise",
     "parse",
-    "quantised",
     "together",
-]  # fmt: skip
+]

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from ._hints import NDArray
 from ._types import DType, Embeddings, Options, array_of
 from .errors import ConfigError, EmbedkitError, InvalidInputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from numpy.typing import NDArray
 
 BLOCK = 1024  # rows moved at a time when equal texts get their rows back
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 import hmac
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
-if TYPE_CHECKING:
-    from ._types import Request
+from ._types import Request
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 # Set or changed on the way, so nothing the receiver could check.

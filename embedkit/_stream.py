@@ -10,20 +10,21 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from ._hints import Later
 from ._plan import Tray, estimate, measure, plain, shown
 from ._texts import one_by_one, refuse_what_has_no_rows
 from ._types import Embeddings, Limits
 from .errors import EmbedkitError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
-    from anyio.abc import TaskGroup
+    import anyio.abc
+else:
+    anyio = Later("anyio")
 
 PART = 256  # most texts in a part: larger ones would only hold more memory
 
@@ -35,7 +36,7 @@ class Stream(AsyncIterator[Embeddings]):
     """
 
     _task: Any = None
-    _group: TaskGroup | None = None
+    _group: anyio.abc.TaskGroup | None = None
     _closed = False
 
     def __init__(

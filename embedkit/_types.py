@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from .errors import ConfigError
+from ._hints import NDArray
+from .errors import ConfigError, EmbedkitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     import numpy as np
-    from numpy.typing import NDArray
-
-    from .errors import EmbedkitError
 
 InputType = Literal["query", "document", "classification", "clustering", "similarity"]
 DType = Literal["float32", "int8", "uint8", "binary", "ubinary"]

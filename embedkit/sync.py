@@ -7,30 +7,26 @@ read in the thread that calls, so a generator may block, read a database cursor 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from functools import wraps
+from inspect import signature
 from itertools import islice
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 from ._connect import connect
 from ._embedder import Embedder
+from ._hints import NDArray
 from ._portal import current
-from ._stream import PART
+from ._stream import PART, Stream
 from ._texts import listed, one_by_one, refuse_what_has_no_rows
+from ._types import DType, Embeddings, InputType, Limits, OnError, Options, Truncate
 from .errors import ConfigError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
     from concurrent.futures import Future
-    from types import TracebackType
-    from typing import Self
-
-    from numpy.typing import NDArray
-
-    from ._stream import Stream
-    from ._types import DType, Embeddings, InputType, Limits, OnError, Options, Truncate
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -222,15 +218,23 @@ class SyncEmbedder:
         return current().finish(current().start(self, function))
 
 
-def _without_await(opens: Callable[P, Embedder]) -> Callable[P, SyncEmbedder]:
-    @wraps(opens)
-    def connect_sync(*args: P.args, **keywords: P.kwargs) -> SyncEmbedder:
-        return SyncEmbedder(opens(*args, **keywords))
+def _like(opens: Callable[P, Embedder]) -> Callable[[Callable[..., SyncEmbedder]], Callable[P, SyncEmbedder]]:
+    """For a function that hands all on to `opens`: its parameters, for type checkers and for `inspect`, and its documentation."""
 
-    connect_sync.__name__ = connect_sync.__qualname__ = "connect_sync"
-    connect_sync.__doc__ = f"As `connect`, for callers without an event loop.\n\n{opens.__doc__}"
-    connect_sync.__module__ = __name__
-    return connect_sync
+    def dressed(function: Callable[..., SyncEmbedder]) -> Callable[P, SyncEmbedder]:
+        function.__doc__ = f"{function.__doc__}\n\n{opens.__doc__}"
+        outer: Any = wraps(opens, (), ())(function)  # whose module the names in its annotations are looked up in
+        outer.__annotations__ = {**opens.__annotations__, "return": SyncEmbedder}
+        outer.__signature__ = signature(opens).replace(return_annotation=SyncEmbedder)
+        return cast("Callable[P, SyncEmbedder]", outer)
+
+    return dressed
 
 
-connect_sync = _without_await(connect)
+@_like(connect)
+def connect_sync(*args: Any, **keywords: Any) -> SyncEmbedder:
+    """As `connect`, for callers without an event loop."""
+    return SyncEmbedder(connect(*args, **keywords))
+
+
+__all__ = ["SyncEmbedder", "connect_sync"]

@@ -11,22 +11,20 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from inspect import isawaitable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from . import errors
 from ._connect import connect
 from ._embedder import Embedder
+from ._hints import NDArray
 from ._retry import RetryPolicy
 from ._types import Embeddings, Limits, Options, Request, Response, Usage
 from .errors import DecodeError, EmbedkitError, ServerError
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Answer = Response | BaseException | Mapping[str, Any]
-    Handler = Callable[[Request], Answer | Awaitable[Answer]]
+Answer = Response | BaseException | Mapping[str, Any]
+Handler = Callable[[Request], Answer | Awaitable[Answer]]
 
 
 def response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -44,7 +42,7 @@ class FakeExchange:
 
     def __init__(self, answers: Iterable[Answer] | Handler) -> None:
         self.requests: list[Request] = []
-        self.closed = False
+        self.closed: bool = False
         self._handler = answers if callable(answers) else _script(iter(answers))
 
     async def __call__(self, request: Request) -> Response:
@@ -90,7 +88,7 @@ class FakeEmbedder(Embedder):
 
     def __init__(self, dimensions: int = 8, *, model: str = "fake", limits: Limits | None = None) -> None:
         self.model = model
-        self.limits = limits or Limits(max_texts=64)
+        self.limits: Limits = limits or Limits(max_texts=64)
         self.batches: list[list[str]] = []
         self._dimensions = dimensions
 
@@ -212,9 +210,18 @@ async def _check_abuse(golden: Mapping[str, Any], result: Embeddings) -> None:
             raise AssertionError(msg)
     for what, spoilt in _spoilt(items):
         await _must_raise(golden, _answered(golden, _put(body, path, spoilt)), DecodeError, what)
-    await _must_raise(golden, response({"error": {"message": "spoilt"}}), DecodeError, "an error inside a success")
+    for error in _ERRORS:
+        await _must_raise(golden, response(error), DecodeError, "an error inside a success", "spoilt")
     await _must_raise(golden, response("not json"), DecodeError, "junk")
     await _must_raise(golden, response("<html><title>502 Bad Gateway</title></html>", 502), ServerError, "an HTML 502")
+
+
+_ERRORS: tuple[dict[str, Any], ...] = (
+    {"error": {"message": "spoilt"}},
+    {"object": "error", "message": "spoilt"},
+    {"base_resp": {"status_code": 1004, "status_msg": "spoilt"}},
+    {"status": "failed", "reason": "spoilt"},
+)
 
 
 def _answered(golden: Mapping[str, Any], body: Any) -> Response:
@@ -277,8 +284,13 @@ def _put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return copy
 
 
-async def _must_raise(golden: Mapping[str, Any], answer: Response, kind: type[EmbedkitError], what: str) -> None:
+async def _must_raise(
+    golden: Mapping[str, Any], answer: Response, kind: type[EmbedkitError], what: str, words: str = ""
+) -> None:
     error = await _embed(golden, FakeExchange([answer]))
+    if words not in str(error):
+        msg = f"{what} must show its words, {words!r}, got {error!r}"
+        raise AssertionError(msg)
     if type(error) is not kind or (kind is ServerError and not error.retryable):
         msg = f"{what} must raise {kind.__name__}{' (retryable)' if kind is ServerError else ''}, got {error!r}"
         raise AssertionError(msg)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import importlib
+import pkgutil
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from embedkit import _http
 from .servers.api import Api, vector
 
 HERE = Path(__file__).parent
+MODULES = sorted(embedkit._MODULES)
 
 
 def fresh(script):
@@ -106,8 +108,27 @@ def test_star_brings_all_of_it():
 
 
 def test_dir_shows_the_names():
-    """dir() lists the public names and the version, and no machinery."""
-    assert set(dir(embedkit)) == {*embedkit.__all__, "__version__"}
+    """dir() lists the public names, the public modules and the version, and no machinery."""
+    assert set(dir(embedkit)) == {*embedkit.__all__, *MODULES, "__version__"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_public_module_is_there_after_a_plain_import(name):
+    """`import embedkit; embedkit.errors` needs no second import, and the modules not asked for are not loaded."""
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"import sys, embedkit; print(embedkit.{name}.__name__); print(*sys.modules)"],
+        capture_output=True, text=True, check=True, cwd=HERE.parent,
+    ).stdout.splitlines()  # fmt: skip
+
+    assert loaded[0] == f"embedkit.{name}"
+    assert not {"aiohttp", "click", "numpy", "onnxruntime", "tiktoken", "tokenizers"} & set(loaded[1].split())
+
+
+def test_every_public_module_is_named():
+    """A module without an underscore is public, and so an attribute."""
+    assert {module.name for module in pkgutil.iter_modules(embedkit.__path__) if not module.name.startswith("_")} == set(
+        MODULES
+    )
 
 
 def test_an_unknown_name_is_an_attribute_error():
@@ -123,8 +144,11 @@ def test_names_for_mypy_are_names_at_run_time():
     tree = ast.parse((HERE.parent / "embedkit" / "__init__.py").read_text("utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
     typed = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    modules = [name for name, home in typed.items() if home is None]
+    typed = {name: home for name, home in typed.items() if home}
 
     assert sorted(typed) == embedkit.__all__
+    assert modules == MODULES
     for name, home in typed.items():
         assert getattr(importlib.import_module(f"embedkit.{home}"), name) is getattr(embedkit, name)
 

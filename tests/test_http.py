@@ -1124,6 +1124,17 @@ async def test_the_proxy_of_the_environment(monkeypatch):
     assert len(server.requests) == 2
 
 
+async def test_a_proxy_that_is_asked_for_is_used_for_loopback_too(monkeypatch):
+    """`proxy=` is what the caller wants: only the environment's leaves loopback alone."""
+    async with serving(polite) as server, proxying({"127.0.0.1": server.url}) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://{NOWHERE}")
+        async with connect(server.url, proxy=proxy.url) as embedder:
+            await embedder.embed(["a"])
+
+    assert [request.line for request in proxy.requests] == [f"POST {server.url}/embeddings HTTP/1.1"]
+    assert len(server.requests) == 1
+
+
 # --- nothing slips through -------------------------------------------------------------------------------------------
 
 
@@ -1235,10 +1246,9 @@ async def test_the_fake_and_the_real_exchange_agree():
     fake = FakeExchange([response(*each) for each in SCRIPT])
     wire = [reply(body, f"{status} X", **headers) for body, status, headers in SCRIPT]
     async with serving(saying(*wire)) as server, aclosing(story(connect(server.url, retry=policy))) as real:
-        told = [
-            each async for each in story(embedkit.connect("compatible:m", base_url=server.url, exchange=fake, retry=policy))
-        ]
         seen = [each async for each in real]
+        faked = embedkit.connect("compatible:m", base_url=server.url, exchange=fake, retry=policy)  # a 404 names the URL
+        told = [each async for each in story(faked)]
 
     assert seen == told
     assert len(server.requests) == len(fake.requests) == len(SCRIPT)

@@ -268,10 +268,11 @@ async def test_what_is_hidden_is_only_the_key():
 
 def planted(host):
     """Keywords that connect to this host, with a secret wherever it takes one."""
-    plain = {str: "PLAIN", bool: True, dict: {"plain": "PLAIN"}}
-    settings = {
-        name: KEY if one.secret else (one.choices or (plain[one.takes[0]],))[0] for name, one in host.parameters.items()
+    plain = {
+        name: (*one.choices, *(kind() for kind in one.takes if kind is not str), "PLAIN")[0]
+        for name, one in host.parameters.items()
     }
+    settings = {name: KEY if one.secret else plain[name] for name, one in host.parameters.items()}
     settings.pop("host", None)  # Databricks': the base URL stands for it
     if not any(one.key for one in host.parameters.values()):
         settings["api_key"] = KEY

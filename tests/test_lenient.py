@@ -99,7 +99,7 @@ def test_no_other_numbers_are(numbers):
         assert all(found[number].index == number for number in numbers)
 
 
-BESIDE = {
+BESIDE: dict[str, list[object]] = {
     "usage": [{"prompt_tokens": 3.0}, {"prompt_tokens": "3"}, {"prompt_tokens": None, "total_tokens": 3}, {"total_tokens": "3"}],
     "no usage": [[], {}, None, "3", 3, {"prompt_tokens": []}, {"prompt_tokens": -3}, {"prompt_tokens": 3.5}, {"prompt_tokens": {}}, False],
     "model": [7, None, [], {"name": "m"}, True, 1.5], "object": [7, None, [], "embedding"], "created": ["now", None, -1, {}],

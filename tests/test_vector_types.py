@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import embedkit
-from embedkit import _rows
+from embedkit import _byte_types, _rows
 from embedkit.catalog import MODELS
 from embedkit.codec import float_type
 from embedkit.errors import DecodeError
@@ -97,8 +97,8 @@ async def test_with_a_width_asked_for_it_is_right_or_refused(seed, kind, as_numb
     """Whatever type and width came: the sender's vector, its cut where the model is known to be trained for that, or a DecodeError."""
     rows, truth = sent(made(np.random.default_rng(seed), 3, width, unit=unit), kind)
     relative = {"half": 1 / 2, "double": 2, "quarter": 1 / 4, "fourfold": 4, "eighth": 1 / 8, "same": 1}
-    asked = max(1, int(rows.shape[1] * relative[asked])) if isinstance(asked, str) else asked
-    asked = min(asked, 3072)
+    asked = int(rows.shape[1] * relative[asked]) if isinstance(asked, str) else asked
+    asked = min(max(asked, _byte_types.FEW), 3072)  # fewer values show nothing of their type
     found = await read(KNOWN if known else UNKNOWN, reply(rows, as_numbers), 3, dimensions=asked)
 
     if isinstance(found, DecodeError):
@@ -161,6 +161,17 @@ def test_small_integers_are_never_taken_for_floats(seed, kind, width):
     assert float_type(rows[0].tobytes()) is None
 
 
+@pytest.mark.parametrize("model", [KNOWN, UNKNOWN])
+async def test_bytes_that_happen_to_be_numbers_as_floats_are_no_floats(model):
+    """Small integers none of which reads as NaN: their length fits the width asked for, their sizes give them away."""
+    values = np.random.default_rng(3).choice(np.array([0, 1, 2, 3, 5, 16, 96, -112, -16, -3], "i1"), (3, 1024))
+    assert np.isfinite(values.view("<f4")).all()
+    refused = await read(model, reply(values, as_numbers=False), 3, dimensions=256)
+
+    assert isinstance(refused, DecodeError)
+    assert "neither float32 nor float64" in str(refused)
+
+
 async def test_a_server_that_ignores_dimensions():
     """The commonest cut, to half, of a model that is known: cut and made unit length; of one that is not: refused, with both widths."""
     rows, truth = sent(made(np.random.default_rng(1), 2, 1536, unit=True), "<f4")
@@ -193,7 +204,7 @@ def test_every_known_width_can_be_told():
     """No model of the catalogue is so narrow that its vectors show nothing of their type."""
     widths = {facts.dimensions for models in MODELS.values() for facts in models if facts.dimensions}
 
-    assert min(widths) * 4 >= _rows.LEAST
+    assert min(widths) * 4 >= _byte_types.LEAST
 
 
 # --- every dialect, from its goldens ---------------------------------------------------------------------------------

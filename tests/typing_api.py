@@ -147,6 +147,18 @@ def errors() -> None:
         assert_type(error.partial, Any)
 
 
+def modules() -> None:
+    embedkit.nonsense  # type: ignore[attr-defined]  # noqa: B018
+    assert_type(embedkit.errors.ConfigError("no"), embedkit.ConfigError)
+    assert_type(embedkit.testing.FakeEmbedder().limits, embedkit.Limits)
+    assert_type(embedkit.tokens.tiktoken()("a"), int)
+    assert_type(embedkit.local.LocalEmbedder().count_tokens("a"), int)
+    assert_type(embedkit.sync.connect_sync(), embedkit.SyncEmbedder)
+    assert_type(embedkit.catalog.facts("openai", "m"), embedkit.codec.ModelFacts | None)
+    assert_type(embedkit.providers.find("openai"), embedkit.codec.Host)
+    embedkit.cli.main(7)  # type: ignore[arg-type]
+
+
 def caught_as() -> None:
     timeout: TimeoutError = embedkit.TransportTimeoutError("late")
     wrong: ValueError = embedkit.ConfigError("no")

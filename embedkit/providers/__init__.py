@@ -10,15 +10,11 @@ is asked for that is not built in, so a broken one breaks nothing else, and a bu
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Iterator
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+from ..codec import Host
 from ..errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ..codec import Host
 
 GROUP = "embedkit.providers"
 
@@ -82,8 +78,6 @@ def _modules() -> list[str]:
 def _brought() -> tuple[list[tuple[str, Host]], dict[str, str]]:
     """(wheel, host) of every host that other wheels bring, and for entries that cannot be loaded: name → wheel and reason."""
     from importlib.metadata import entry_points
-
-    from ..codec import Host
 
     hosts: list[tuple[str, Host]] = []
     broken: dict[str, str] = {}

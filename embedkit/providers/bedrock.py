@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -76,7 +76,7 @@ class Titan(msgspec.Struct, frozen=True):
     """Titan Text Embeddings: an over-long text is refused, always. Version 1 knows no field but the text."""
 
     target: Target
-    limits = Limits(max_texts=1)
+    limits: ClassVar[Limits] = Limits(max_texts=1)
 
     @property
     def sends_dimensions(self) -> bool:
@@ -105,8 +105,8 @@ class Cohere(msgspec.Struct, frozen=True):
     """Cohere's models, in the body of its API's version 1: an over-long text is refused unless `truncate="end"`."""
 
     target: Target
-    limits = Limits(max_texts=96)
-    sends_dtypes = ("float32", "int8", "uint8", "binary", "ubinary")
+    limits: ClassVar[Limits] = Limits(max_texts=96)
+    sends_dtypes: ClassVar[tuple[str, ...]] = ("float32", "int8", "uint8", "binary", "ubinary")
 
     @property
     def sends_dimensions(self) -> bool:
@@ -144,7 +144,7 @@ class Nova(msgspec.Struct, frozen=True):
     """Nova Multimodal Embeddings, texts only: an over-long text is refused unless `truncate="end"`."""
 
     target: Target
-    limits = Limits(max_texts=1)
+    limits: ClassVar[Limits] = Limits(max_texts=1)
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         purposes = {
@@ -219,6 +219,7 @@ _KEYS = {
 HOSTS = (
     Host(
         name="bedrock", dialect=_family, base_url="https://bedrock-runtime.{region}.amazonaws.com",
+        routes=("/model/{model*}/invoke", "/model/{model*}/converse"),
         keys=("AWS_BEARER_TOKEN_BEDROCK",), key_required=True, locate=filled, authorise=_authorised, known_as=_bare,
         domains=("bedrock-runtime.*.amazonaws.com", "bedrock-runtime-fips.*.amazonaws.com", "bedrock-runtime.*.vpce.amazonaws.com"),
         parameters={

@@ -7,7 +7,7 @@ the second. Replies in either shape of version 1 are read too, so a private depl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -56,7 +56,7 @@ class Dialect(msgspec.Struct, frozen=True):
     """Cohere's dialect: an over-long text is refused unless `truncate="end"` (the API's own default cuts in silence)."""
 
     target: Target
-    sends_dtypes = tuple(_KINDS)
+    sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
 
     @property
     def limits(self) -> Limits:
@@ -111,7 +111,8 @@ def _locate(base_url: str, target: Target) -> str:
 
 HOSTS = (
     Host(
-        name="cohere", dialect=Dialect, base_url="https://api.cohere.com/v2", segment="/v2", locate=_locate,
+        name="cohere", dialect=Dialect, base_url="https://api.cohere.com/v2", segment="/v2",
+        routes=("/embed", "/compatibility/v1/embeddings", "/compatibility/v1"), locate=_locate,
         keys=("CO_API_KEY", "COHERE_API_KEY"), key_required=True,  # cohere-python, client.py
         domains=("cohere.com", "cohere.ai"), url_variables=("CO_API_URL",), read_url=address,
         limits=Limits(max_texts=96),  # docs.cohere.com/reference/embed

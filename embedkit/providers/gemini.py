@@ -111,6 +111,7 @@ HOSTS = (
     Host(
         name="gemini", dialect=Dialect, base_url="https://generativelanguage.googleapis.com/v1", segment="/v1",
         keys=("GOOGLE_API_KEY", "GEMINI_API_KEY"), key_required=True, domains=("generativelanguage.googleapis.com",),
+        routes=("/models/{model}:{verb}", "/models/{model}", "/models", "/openai/embeddings", "/openai"),
         authorise=_keyed, steady=True, known_as=_bare, limits=Limits(max_texts=100),  # more: 400 "at most 100 requests can be in one batch"
     ),
 )  # fmt: skip

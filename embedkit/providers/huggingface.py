@@ -91,7 +91,8 @@ class Dialect(msgspec.Struct, frozen=True):
     def explain(self, response: Response) -> str:
         refusal = read(response)
         more = refusal.body.get("warnings") if isinstance(refusal.body, dict) else None  # the toolkit's reasons
-        return "; ".join([refusal.message, *map(str, more)]) if isinstance(more, list) else refusal.message
+        told = [each for each in map(str, more) if each not in refusal.message] if isinstance(more, list) else []
+        return "; ".join(filter(None, [refusal.message, *told]))
 
     def _vectors(self, response: Response) -> Sequence[Given]:
         axes, found = _shaped(response)
@@ -137,11 +138,12 @@ _SAME: dict[str, Any] = {
 HOSTS = (
     Host(
         name="huggingface", dialect=Dialect, base_url="https://router.huggingface.co/hf-inference", segment="/hf-inference",
-        quirks={"route": "/models/{model}/pipeline/feature-extraction"}, key_required=True, domains=("huggingface.co",), **_SAME,
+        quirks={"route": "/models/{model}/pipeline/feature-extraction"},
+        routes=("/models/{model*}/pipeline/feature-extraction", "/models/{model*}", "/models"), key_required=True, domains=("huggingface.co",), **_SAME,
     ),
     # Scaled to zero, an endpoint wakes on a request; the header makes its proxy wait for that instead of answering 503 (3C).
     Host(
-        name="hfendpoint", dialect=Dialect, quirks={"headers": {"x-scale-up-timeout": "600"}}, catalogue="huggingface",
+        name="hfendpoint", dialect=Dialect, routes=("/v1/embeddings", "/v1"), quirks={"headers": {"x-scale-up-timeout": "600"}}, catalogue="huggingface",
         domains=("endpoints.huggingface.cloud",), timeout=600.0, **_SAME,
     ),
 )  # fmt: skip

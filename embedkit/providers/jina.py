@@ -7,6 +7,7 @@ What a text is for is called `task`, and each family of models has its own list 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import msgspec
 
@@ -40,8 +41,8 @@ class Dialect(msgspec.Struct, frozen=True):
     """Jina's dialect: an over-long text is refused unless `truncate="end"`, as is the API's own default."""
 
     target: Target
-    sends_dtypes = tuple(_KINDS)
-    joins = ("late_chunking",)  # all texts of one request are then read as one document
+    sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
+    joins: ClassVar[tuple[str, ...]] = ("late_chunking",)  # all texts of one request are then read as one document
 
     @property
     def limits(self) -> Limits:

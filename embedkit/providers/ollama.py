@@ -6,6 +6,7 @@ asked for (`legacy=True`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -88,7 +89,8 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def explain(self, response: Response) -> str:
         message = read(response).message
-        return f"{message}; `ollama pull {self.target.model}` fetches it" if response.status == 404 else message  # noqa: PLR2004
+        absent = re.search(r"model\b.*\bnot found|try pulling", message)  # another 404 is about the URL
+        return f"{message}; `ollama pull {self.target.model}` fetches it" if absent else message
 
 
 def address(value: str) -> str:
@@ -112,12 +114,19 @@ def address(value: str) -> str:
         port = 11434 if not mark else {"https": 443}.get(scheme, 80)
         port = 443 if (scheme, name) == ("https", "ollama.com") else port
     path = f"/{path.strip('/')}" if path.strip("/") else ""
+    path = re.sub("/(api|v1)(/embed|/embeddings)?$", "", path)
     return f"{scheme}://{user}{at}{f'[{name}]' if ':' in name else name}:{port}{path}/api"
+
+
+def _locate(base_url: str, target: Target) -> str:  # noqa: ARG001 (the shape of `locate`)
+    """Ollama speaks OpenAI's dialect under /v1, and this one under /api beside it."""
+    return re.sub(r"/v1(?=$|\?)", "/api", base_url)
 
 
 HOSTS = (
     Host(
-        name="ollama", dialect=Dialect, base_url="http://127.0.0.1:11434/api", segment="/api", keys=("OLLAMA_API_KEY",),
+        name="ollama", dialect=Dialect, base_url="http://127.0.0.1:11434/api", segment="/api", locate=_locate,
+        routes=("/embed", "/embeddings"), keys=("OLLAMA_API_KEY",),
         domains=("ollama.com",), url_variables=("OLLAMA_HOST",), read_url=address, limits=Limits(max_texts=32),
         parameters={
             "keep_alive": Parameter(takes=(str, float), help='how long the model stays loaded: "10m", seconds, 0 or -1'),

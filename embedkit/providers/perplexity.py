@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import ClassVar
 
 import msgspec
 
@@ -40,7 +41,7 @@ class Dialect(msgspec.Struct, frozen=True):
     """Perplexity's dialect. It is written nowhere how an over-long text fares, so `truncate` cannot be promised."""
 
     target: Target
-    sends_dtypes = tuple(_KINDS)
+    sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
 
     @property
     def limits(self) -> Limits:
@@ -102,7 +103,7 @@ def address(value: str) -> str:
 
 HOSTS = (
     Host(
-        name="perplexity", dialect=Dialect, base_url="https://api.perplexity.ai/v1", segment="/v1",
+        name="perplexity", dialect=Dialect, routes=("/embeddings", "/contextualizedembeddings"), base_url="https://api.perplexity.ai/v1", segment="/v1",
         keys=("PERPLEXITY_API_KEY",), key_required=True, domains=("perplexity.ai",),
         url_variables=("PERPLEXITY_BASE_URL",), read_url=address,
         limits=Limits(max_texts=512, max_tokens=120_000, max_text_tokens=32_000),  # wire reference part 2, 18

@@ -91,7 +91,7 @@ def _locate(base_url: str, target: Target) -> str:
 
 HOSTS = (
     Host(
-        name="snowflake", dialect=Dialect, base_url="https://{account}.snowflakecomputing.com/api/v2", segment="/api/v2",
+        name="snowflake", dialect=Dialect, routes=("/cortex/inference:{verb}", "/cortex"), base_url="https://{account}.snowflakecomputing.com/api/v2", segment="/api/v2",
         keys=("SNOWFLAKE_PAT", "SNOWFLAKE_TOKEN", "SNOWFLAKE_JWT"), key_required=True, domains=("snowflakecomputing.com",),
         locate=_locate,
         parameters={

@@ -100,7 +100,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
 HOSTS = (
     Host(
-        name="tei", dialect=Dialect, base_url="http://localhost:3000", catalogue="huggingface",
+        name="tei", dialect=Dialect, routes=("/embed", "/embed_all", "/v1/embeddings", "/embeddings", "/v1"), base_url="http://localhost:3000", catalogue="huggingface",
         limits=Limits(max_texts=32, max_bytes=1_900_000),  # --max-client-batch-size; --payload-limit, less what JSON adds
         parameters={
             "prompt_name": Parameter(

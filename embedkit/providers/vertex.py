@@ -123,6 +123,8 @@ def _locate(base_url: str, target: Target) -> str:
     """The host of the location, then project and location; a base URL that says where publishers are is used as it is."""
     if "/publishers/" in base_url:
         return base_url
+    if "/projects/" in base_url:
+        return msgspec.structs.replace(target, base_url=base_url).url("/publishers/google")
     name = target.host.name
     project, location = target.parameters.get("project"), target.parameters.get("location") or "global"
     if project is None:
@@ -149,7 +151,7 @@ def _authorised(request: Request, credentials: Mapping[str, str], now: float) ->
 HOSTS = (
     Host(
         name="vertex", dialect=Dialect, base_url="https://aiplatform.googleapis.com/v1beta1", segment="/v1beta1",
-        key_required=True, domains=("aiplatform.googleapis.com",), locate=_locate, authorise=_authorised,
+        routes=("/models/{model}:{verb}", "/models/{model}", "/models"), key_required=True, domains=("aiplatform.googleapis.com",), locate=_locate, authorise=_authorised,
         parameters={
             "project": Parameter(("GOOGLE_CLOUD_PROJECT",), help="a Google Cloud project"),
             "location": Parameter(("GOOGLE_CLOUD_LOCATION",), help="a region like us-central1, a multi-region (us, eu), or global"),

@@ -8,7 +8,7 @@ texts, and the count of the reply is checked. Multimodal models embed texts into
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -28,7 +28,7 @@ class Dialect(msgspec.Struct, frozen=True):
     """Voyage's dialect: an over-long text is refused unless `truncate="end"` (the API's own default cuts in silence)."""
 
     target: Target
-    sends_dtypes = tuple(_KINDS)
+    sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
 
     @property
     def limits(self) -> Limits:
@@ -95,7 +95,7 @@ def key_path(environment: Mapping[str, str]) -> str:
 
 HOSTS = (
     Host(
-        name="voyage", dialect=Dialect, base_url=_OWN + "v1", segment="/v1", authorise=_routed, steady=True,
+        name="voyage", dialect=Dialect, routes=("/embeddings", "/contextualizedembeddings", "/multimodalembeddings"), base_url=_OWN + "v1", segment="/v1", authorise=_routed, steady=True,
         keys=("VOYAGE_API_KEY",), key_file=key_path, key_required=True,
         domains=("voyageai.com", "ai.mongodb.com"), limits=Limits(max_texts=1000),  # docs.voyageai.com/reference/embeddings-api
     ),

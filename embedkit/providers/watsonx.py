@@ -6,6 +6,7 @@ with a dot in it is such a token already (a JWT), and goes out as it is (wire re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -101,7 +102,9 @@ def _locate(base_url: str, target: Target) -> str:
     if not given.get("project_id") and not given.get("space_id"):
         msg = "watsonx needs project_id or space_id: pass one, or set WATSONX_PROJECT_ID"
         raise ConfigError(msg)
-    return base_url if "?" in base_url else f"{base_url}?version={quote(given.get('version', _VERSION), safe='')}"
+    if re.search(r"[?&]version=", base_url):
+        return base_url
+    return f"{base_url}{'&' if '?' in base_url else '?'}version={quote(given.get('version', _VERSION), safe='')}"
 
 
 def _ask(credentials: Mapping[str, str]) -> Request | None:
@@ -120,7 +123,7 @@ def _read(response: Response) -> tuple[str, float]:
 
 HOSTS = (
     Host(
-        name="watsonx", dialect=Dialect, segment="/ml/v1",
+        name="watsonx", dialect=Dialect, routes=("/text/embeddings",), segment="/ml/v1",
         keys=("WATSONX_APIKEY", "WATSONX_API_KEY"), key_required=True, domains=("ml.cloud.ibm.com",),
         url_variables=("WATSONX_URL",), locate=_locate, grant=Grant(_ask, _read),
         parameters={
