@@ -20,7 +20,7 @@ from ._events import BatchDone, BatchFailed, BatchSplit, Event, notify
 from ._hints import NDArray
 from ._long import Knife, fitted
 from ._plan import estimate, plan, tightened
-from ._sift import OPTIONS, Sift, blank, checked, empty, raised, spread_out
+from ._sift import OPTIONS, Sift, blank, checked, empty, raised, spread_out, stored_width
 from ._stream import Stream
 from ._texts import listed, without_text
 from ._transport import Tally
@@ -187,7 +187,7 @@ class Embedder(ABC):
             raise
         for failure in others.values():
             self._sign(failure)
-        return spread_out(made, places, others)
+        return spread_out(made, places, others, width=self._known_width(options))
 
     async def _embed(self, rows: list[str], options: Options, *, skip: bool, workers: int) -> Embeddings:
         if not rows:
@@ -287,6 +287,11 @@ class Embedder(ABC):
             error.max_texts = first.stop
             raise error
 
+    def _known_width(self, options: Options) -> int:
+        """Values per row that these options have given before, else that they ask for; 0: nobody knows."""
+        known: int | None = self.__dict__.get("_widths", {}).get(option_key(options))
+        return known or stored_width(options)
+
     def _known_limits(self) -> Limits:
         """The limits, no wider than refusals have shown."""
         learned: Limits | None = self.__dict__.get("_tight")
@@ -353,8 +358,7 @@ class Embedder(ABC):
     def _result(self, board: Board, sift: Sift, options: Options, tally: Tally) -> Embeddings:
         matrix = board.matrix
         if matrix is None:
-            asked = (options.dimensions or 0) // (8 if options.dtype in ("binary", "ubinary") else 1)
-            matrix = empty(sift.count, board.width or asked, options.dtype)
+            matrix = empty(sift.count, board.width or stored_width(options), options.dtype)
         missing = [row for row, done in enumerate(board.done) if not done] if not all(board.done) else []
         if missing:
             matrix[missing] = blank(matrix)

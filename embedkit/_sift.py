@@ -57,10 +57,16 @@ def _whole(dimensions: Any) -> int | None:
     raise ConfigError(msg)
 
 
-def spread_out(made: Embeddings, places: Sequence[int], others: Mapping[int, EmbedkitError]) -> Embeddings:
-    """The embeddings with the rows of `others` between them; row i of `made` goes to places[i]."""
-    rows = empty(len(places) + len(others), made.vectors.shape[1], made.dtype)
-    rows[list(places)] = made.vectors
+def stored_width(options: Options) -> int:
+    """Values per row that the options ask for; 0 where they do not say."""
+    return (options.dimensions or 0) // (8 if options.dtype in ("binary", "ubinary") else 1)
+
+
+def spread_out(made: Embeddings, places: Sequence[int], others: Mapping[int, EmbedkitError], *, width: int = 0) -> Embeddings:
+    """The embeddings with the rows of `others` between them; row i of `made` goes to places[i]. `width`: where there are none."""
+    rows = empty(len(places) + len(others), made.vectors.shape[1] if places else width, made.dtype)
+    if places:
+        rows[list(places)] = made.vectors
     failures = {places[row]: error.at(places[row]) for row, error in made.failures.items()}
     return msgspec.structs.replace(made, vectors=rows, failures=dict(sorted({**failures, **others}.items())))
 

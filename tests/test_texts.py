@@ -194,6 +194,17 @@ async def test_a_column_with_nulls(take):
         assert not np.isnan(result.vectors[[0, 2]]).any()
 
 
+async def test_a_part_without_texts_is_as_wide_as_the_others():
+    """Missing values that fill a part of a stream: it has the width of the parts before, so that all of them join."""
+    embedder = FakeEmbedder(4, limits=embedkit.Limits(max_texts=2))
+    embedder.max_concurrency = 1
+    parts = [part.vectors async for part in embedder.stream(["a", "b", None, None, "c"], on_error="skip")]
+
+    assert [part.shape for part in parts] == [(2, 4), (2, 4), (1, 4)]
+    alone = await FakeEmbedder(4).embed([None], on_error="skip", dimensions=3)
+    assert alone.vectors.shape == (1, 3)
+
+
 async def test_nothing_but_missing_values(take):
     """Every row fails, and nothing is sent."""
     result = await take([None, math.nan], on_error="skip")
