@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._embedder import Embedder
 from ._hints import NDArray
+from ._threads import aside
 from ._types import Embeddings, Limits, Options, Usage
 from .codec import normalise, quantised
 from .errors import ConfigError, TooLongError
@@ -82,19 +83,19 @@ class LocalEmbedder(Embedder):
             TooLongError: texts of more than 256 tokens, unless `truncate="end"`; `rows` names them all.
         """
         import numpy as np
-        from anyio import create_task_group, to_thread
+        from anyio import create_task_group
 
         _check(options)
         engine = self._ready()
         limiter = engine.limiter()
-        ids = await to_thread.run_sync(engine.encode, texts, limiter=limiter)
+        ids = await aside(engine.encode, texts, limiter=limiter)
         ids = [_fitted(each) for each in ids] if options.truncate == "end" else _bounded(ids)
         vectors = np.empty((len(ids), WIDTH), np.float32)
         parts = _parts(ids)
 
         async def work() -> None:
             for part in parts:  # one iterator for all workers
-                vectors[part] = await to_thread.run_sync(engine.forward, [ids[row] for row in part], limiter=limiter)
+                vectors[part] = await aside(engine.forward, [ids[row] for row in part], limiter=limiter)
 
         try:
             async with create_task_group() as group:

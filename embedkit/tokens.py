@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ._threads import pools_loaded
 from .errors import ConfigError
 
 INSTALL = 'pip install "embedkit[tokens]"'
@@ -51,6 +52,7 @@ class TokenCounter:
 class _Tiktoken(TokenCounter):
     @staticmethod
     def _load(source: str) -> Any:
+        pools_loaded()
         try:
             import tiktoken as library
         except ImportError:
