@@ -10,8 +10,12 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._hints import Later
+
 if TYPE_CHECKING:
     import anyio
+else:
+    anyio = Later("anyio")
 
 T = TypeVar("T")
 
