@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NoReturn
 
+from ._install import install
+
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -23,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line (that of this process, unless given) and exit."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        sys.stderr.write(f'embedkit: the command line needs {", ".join(missing)}: pip install "embedkit[cli]"\n')
+        sys.stderr.write(f"embedkit: the command line needs {', '.join(missing)}: {install('cli')}\n")
         sys.exit(2)
     ended: list[int] = []
     _end_like_ctrl_c(ended)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._embedder import Embedder
 from ._hints import NDArray
+from ._install import install
 from ._threads import aside
 from ._types import Embeddings, Limits, Options, Usage
 from .codec import normalise, quantised
@@ -36,7 +37,7 @@ VOCABULARY = Path(__file__).parent / "data" / "minilm" / "vocab.txt"
 WIDTH = 384  # config.json: hidden_size
 MOST_TOKENS = 256  # sentence_bert_config.json: max_seq_length
 PART_TOKENS, PART_TEXTS = 512, 32  # of one run, padding included: 256 to 512 are alike, 1,024 costs 4 %, 4,096 20 % (measured)
-INSTALL = 'pip install "embedkit[local]"'
+INSTALL = install("local")
 
 
 class LocalEmbedder(Embedder):
