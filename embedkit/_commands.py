@@ -22,6 +22,7 @@ import click
 from . import catalog
 from ._connect import connect, split
 from ._inputs import INPUTS, TOLD, Rows, Source, form_of
+from ._install import DISTRIBUTION
 from ._outputs import FORMS, OUTPUTS, Jsonl, Output
 from ._pipes import aside
 from ._progress import Progress, in_line
@@ -90,7 +91,7 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="embedkit", message="%(prog)s %(version)s")
+@click.version_option(package_name=DISTRIBUTION, message="%(prog)s %(version)s")
 def root() -> None:
     """Text in, vectors out: any embedding provider, from the command line.
 

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import ssl as tls
 import sys
 import threading
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ._proxies import is_loopback, proxy_for
+from ._threads import aside
 from ._types import Request, Response, bare
 from ._veil import secrets_of
 from .errors import ConfigError, DecodeError, EmbedkitError, TransportError, TransportTimeoutError
@@ -157,7 +160,9 @@ class AiohttpExchange:
         import aiohttp
 
         self._loop.call_later(HEAD_START, _warm_numpy)
-        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, ssl=_verification(settings.ssl))
+        connector = aiohttp.TCPConnector(
+            limit=0, ttl_dns_cache=300, ssl=_verification(settings.ssl), resolver=_resolver(self._loop)
+        )
         self._session = session = aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=_timeout(settings),
             headers={"user-agent": AGENT}, max_line_size=LINE, max_field_size=LINE,
@@ -305,6 +310,30 @@ async def _read(reply: aiohttp.ClientResponse, cap: int) -> Response:
         msg = f"the response exceeds {cap} bytes; raise max_response_bytes if that is expected"
         raise DecodeError(msg)
     return Response(reply.status, reply.headers, b"".join(pieces))
+
+
+def _resolver(loop: asyncio.AbstractEventLoop) -> Any:
+    """What looks up host names: aiohttp's own, and where that is the one over the loop's thread pool, it may do without the pool."""
+    from aiohttp.resolver import DefaultResolver, ThreadedResolver
+
+    return ThreadedResolver(_Names(loop)) if DefaultResolver is ThreadedResolver else None  # type: ignore[arg-type]  # all it uses
+
+
+class _Names:
+    """Of an event loop the two methods that look up names. Once the main thread has ended, the loop's pool takes no work."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    async def getaddrinfo(self, *args: Any, **keywords: Any) -> Any:
+        if threading.main_thread().is_alive():
+            return await self._loop.getaddrinfo(*args, **keywords)
+        return await aside(partial(socket.getaddrinfo, *args, **keywords), leave=True)
+
+    async def getnameinfo(self, *args: Any) -> Any:
+        if threading.main_thread().is_alive():
+            return await self._loop.getnameinfo(*args)
+        return await aside(socket.getnameinfo, *args, leave=True)
 
 
 def _timeout(settings: HttpSettings) -> aiohttp.ClientTimeout:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ._hints import NDArray
+from ._types import DType
 from .errors import ConfigError, DecodeError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from ._types import DType
 
 
 def finite(rows: NDArray[Any]) -> None:

@@ -7,13 +7,15 @@ closes what the callers have open, then ends the loop. A forked child starts wit
 from __future__ import annotations
 
 import atexit
-import concurrent.futures.thread  # noqa: F401 (loops need it, and a thread that outlives the main one could not import it)
 import contextlib
 import os
 import threading
 import weakref
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from ._threads import pools_loaded
+from .errors import EmbedkitError
 
 if TYPE_CHECKING:
     import asyncio
@@ -22,6 +24,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 GRACE = 5.0  # seconds that closing may take at interpreter exit
 _ENDING = "the interpreter is shutting down, and this call with it"
+_NO_THREAD = (
+    "a sync call needs embedkit's own thread, and this Python starts none any more ({}); make the first sync call before the main "
+    "thread ends, let the main thread join() this one, or use the async embedder here: asyncio.run(embedder.embed(…))"
+)
+
+pools_loaded()  # loops need them
+
+
+class EndingError(EmbedkitError, RuntimeError):
+    """The interpreter is at its end: the call cannot be made, or not be finished."""
 
 
 class User(Protocol):
@@ -60,7 +72,9 @@ class Portal:
         except _Escape as escape:
             raise escape.error from None
         except CancelledError:
-            raise RuntimeError(_ENDING if self.over else "the call was cancelled on embedkit's event loop") from None
+            if self.over:
+                raise EndingError(_ENDING) from None
+            raise RuntimeError("the call was cancelled on embedkit's event loop") from None
         except BaseException:
             call.cancel()
             raise
@@ -72,14 +86,17 @@ class Portal:
             if failed or self._thread is None or not self._thread.is_alive():
                 self._running = Future()
                 thread = threading.Thread(target=_run, args=(self, self._running), daemon=True, name="embedkit")
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    raise EndingError(_NO_THREAD.format(error)) from None
                 self._thread = thread
                 atexit.register(self.stop)
             return self._running
 
     def _check(self) -> None:
         if self.over:
-            raise RuntimeError(_ENDING)
+            raise EndingError(_ENDING)
 
     def users(self) -> list[User]:
         """The embedders that may have sockets open here."""

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, KeysView, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from numbers import Number
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._plan import plain, shown
-from .errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from .errors import EmbedkitError
+from .errors import EmbedkitError, InvalidInputError
 
 SOME = 1024  # items of an array that are made strings at a time
 

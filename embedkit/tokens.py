@@ -6,7 +6,7 @@
     embedkit.connect("tei:BAAI/bge-m3", count_tokens=tokens.tokenizer("bge-m3/tokenizer.json"))
 
 A counter is a callable: text → number of tokens. It pickles, and loads what it needs on first use, once per process.
-Needs `pip install "embedkit[tokens]"`.
+Needs the extra `tokens`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ._install import install
+from ._threads import pools_loaded
 from .errors import ConfigError
 
-INSTALL = 'pip install "embedkit[tokens]"'
+INSTALL = install("tokens")
 
 
 class TokenCounter:
@@ -51,6 +53,7 @@ class TokenCounter:
 class _Tiktoken(TokenCounter):
     @staticmethod
     def _load(source: str) -> Any:
+        pools_loaded()
         try:
             import tiktoken as library
         except ImportError:

@@ -24,6 +24,7 @@ from click.testing import CliRunner
 import embedkit
 from embedkit import catalog
 from embedkit._commands import root
+from embedkit._install import install
 
 from .servers.api import Api, vector
 
@@ -840,7 +841,7 @@ def test_without_its_extra_it_says_what_to_install(missing):
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
 
     assert (found.returncode, found.stdout) == (2, "")
-    assert found.stderr == f'embedkit: the command line needs {missing}: pip install "embedkit[cli]"\n'
+    assert found.stderr == f"embedkit: the command line needs {missing}: {install('cli')}\n"
 
 
 def test_the_module_is_the_command():

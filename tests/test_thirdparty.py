@@ -82,7 +82,7 @@ def wheel(folder, name, version, code, entry=None):
     info, module = f"{name}-{version}.dist-info", name.removesuffix("_embedkit")
     files = {
         f"{module}.py": code,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\nRequires-Dist: embedkit-client\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: a test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": f"[embedkit.providers]\n{entry or module} = {module}\n",
     }

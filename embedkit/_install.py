@@ -1,0 +1,17 @@
+"""How embedkit is installed. Every message that tells somebody to do it is made here.
+
+The distribution is not on the package index yet, and `embedkit` there is a project of somebody else: so it is installed from a checkout.
+"""
+
+from __future__ import annotations
+
+DISTRIBUTION = "embedkit-client"
+COMMAND = "pip install '.[{}]' in a checkout of embedkit"
+
+
+def install(extra: str) -> str:
+    """What to type for this extra, and where."""
+    return COMMAND.format(extra)
+
+
+__all__ = ["DISTRIBUTION", "install"]
