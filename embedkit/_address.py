@@ -1,6 +1,7 @@
 """Where a provider lives: from a base URL given, in the environment or known, to one that every client reads alike.
 
-A bare host gets the provider's version segment, a path is used as given; what is no address is refused by the name it came under.
+A bare host gets the provider's version segment, a path is used as given, but for the route of an endpoint at its end: people copy the
+whole URL that they see asked. What is no address is refused by the name it came under.
 """
 
 from __future__ import annotations
@@ -10,37 +11,86 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
+from .codec import belongs
 from .errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from .codec import Host
 
 
-def address(host: Host, base_url: str | None) -> tuple[str, bool]:
-    """The base URL, and whether it is the provider's own or came from its own variable (then an environment key may go there)."""
+def address(host: Host, base_url: str | None) -> tuple[str, bool, dict[str, str]]:
+    """The base URL; whether it is the provider's own or came from its own variable (then an environment key may go there); what it names.
+
+    What a URL names is the model, or a parameter of the host, where one stands in the route at its end.
+    """
     if base_url is not None:
-        return _based(base_url, host), False
+        based, named = _based(base_url, host)
+        return based, False, named
     for variable in host.url_variables:
         if value := os.environ.get(variable, "").strip():
-            return _based(value, host, variable), True
+            based, named = _based(value, host, variable)
+            return based, True, named
     if host.base_url is None:
         where = f" or set {' or '.join(host.url_variables)}" if host.url_variables else ""
         msg = f"{host.name} has no address of its own: pass base_url={where}"
         raise ConfigError(msg)
-    return host.base_url, True
+    return host.base_url, True, {}
 
 
-def _based(given: str, host: Host, variable: str = "") -> str:
+def _based(given: str, host: Host, variable: str = "") -> tuple[str, dict[str, str]]:
     """A base URL, checked: read as `host` reads its own variable, or as given, with its version segment where it has no path."""
     own = bool(variable) and host.read_url is not str
+    text, named = unrouted(given, host.routes) if isinstance(given, str) and given.strip() != host.base_url else (given, None)
     try:
-        found = parts(host.read_url(given) if own else given)
+        found = parts(_read(text, host.read_url) if own else text)
     except ValueError:  # what urlsplit says of brackets
         found = None
     if found is None:
         msg = f"{variable or 'base_url'}={shown(given)}: an http or https URL with a host (ASCII, no '#'), like {host.base_url or 'http://localhost:8080'}"
         raise ConfigError(msg)
-    return urlunsplit(found._replace(path=found.path.rstrip("/") or ("" if own else host.segment)))
+    path = found.path.rstrip("/")
+    if _begins(host.segment, path) and belongs(found.hostname, host.domains):
+        path = host.segment  # at home nothing else can be meant
+    elif not path and not own and named is None:
+        path = host.segment
+    return urlunsplit(found._replace(path=path)), named or {}
+
+
+def _read(given: str, read_url: Callable[[str], str]) -> str:
+    """What a variable holds, as its provider reads it; that knows of no query."""
+    place, mark, query = given.partition("?")
+    return read_url(place) + mark + query
+
+
+def _begins(segment: str, path: str) -> bool:
+    return segment != path and f"{segment}/".startswith(f"{path}/")
+
+
+def unrouted(url: str, routes: Iterable[str]) -> tuple[str, dict[str, str] | None]:
+    """A URL without the route at its end, and what stood in the route's braces; None where it ends in none of them.
+
+    A query stays. "/models/{model}:{verb}" is a route, `{model*}` one with slashes in the name; the longest that fits is taken off.
+    """
+    place, mark, query = url.strip().partition("?")
+    start = place.find("/", place.find("://") + 3 if "://" in place else 0)
+    if start < 0:
+        return url, None
+    head, path = place[:start], place[start:].rstrip("/")
+    for route in sorted(routes, key=len, reverse=True):
+        found = re.search(_pattern(route), path)
+        if found is not None:
+            return head + path[: found.start()] + mark + query, {
+                name: unquote(value) for name, value in found.groupdict().items()
+            }
+    return url, None
+
+
+def _pattern(route: str) -> str:
+    pieces = re.split(r"{(\w+\*?)}", route)
+    named = (f"(?P<{each.rstrip('*')}>{'.' if each.endswith('*') else '[^/]'}+?)" for each in pieces[1::2])
+    return re.escape(pieces[0]) + "".join(name + re.escape(rest) for name, rest in zip(named, pieces[2::2], strict=True)) + "$"
 
 
 def parts(url: object) -> SplitResult | None:

@@ -18,30 +18,41 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ._credential import flaw
 from ._embedder import Embedder
 from ._grant import Wallet
 from ._hedge import Hedge
 from ._http import AiohttpExchange, HttpSettings
 from ._limiter import Limiter
 from ._pace import Rate, shared
-from ._refusal import judge
+from ._reason import wordless
+from ._refusal import inside, judge, placed
 from ._retry import RetryPolicy
+from ._shape import shaped
 from ._transport import Tally, Transport
-from ._types import Embeddings, Limits, ModelFacts, Options, Reply, Request, Response, Usage, bare
+from ._types import Embeddings, Limits, Options, Reply, Request, Response, Usage, bare
 from ._veil import Veil, secrets_of
 from ._window import Window
-from .codec import Codec, Secrets, Target, bearer, normalise, quantised, sendable, widths, with_headers
+from .codec import (
+    Codec,
+    OutputRows,
+    Secrets,
+    Target,
+    bearer,
+    together,
+    widths,
+    with_headers,
+)
 from .errors import ApiError, AuthError, ConfigError, DecodeError, EmbedkitError, ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from typing import Self
 
     import anyio
 
     from ._events import Event
     from ._transport import Exchange
-    from .codec import Out
 
     Source = str | Callable[[], str | Awaitable[str]]
 
@@ -77,7 +88,7 @@ class KeyFile(str):
     def __new__(cls, name: str) -> Self:
         """Read the file `name` now; empty where there is none."""
         try:
-            content = Path(name).expanduser().read_text("utf-8").strip()
+            content = Path(name).expanduser().read_text("utf-8-sig").strip()
         except (OSError, ValueError, RuntimeError):
             content = ""
         self = super().__new__(cls, content)
@@ -112,11 +123,13 @@ class Signer:
         self._sources = sources
         self._headers = headers
         self._fixed = all(isinstance(source, str) for source in sources.values())
-        self._gone = [source.name for source in sources.values() if isinstance(source, (Variable, KeyFile)) and not source]
+        kept = [source for source in sources.values() if isinstance(source, (Variable, KeyFile))]  # read anew when unpickled
+        self._gone = [source.name for source in kept if not source]
+        self._unfit = [f"the key in {source.name} {flaw(source)}" for source in kept if source and flaw(source)]
         self._secrets = Secrets({name: source for name, source in sources.items() if isinstance(source, str)})
         self._known = Secrets({**self._public, **self._secrets})
         steady = self._host.steady or self._host.authorise is bearer
-        self._steady = steady and self._fixed and self._wallet is None and not self._gone
+        self._steady = steady and self._fixed and self._wallet is None and not self._gone and not self._unfit
         # The last request without its body, before and after. One tuple: several loops may ask.
         self._last: tuple[Request, Request] | None = None
 
@@ -139,6 +152,8 @@ class Signer:
         if self._gone:  # unpickled where it is not set
             msg = f"the key comes from {' and '.join(self._gone)}, where there is none in this process"
             raise ConfigError(msg)
+        if self._unfit:
+            raise ConfigError(self._unfit[0])
         if not self._fixed:
             self._secrets = Secrets({name: await _asked(name, source) for name, source in self._sources.items()})
             self._known = Secrets({**self._public, **self._secrets})
@@ -158,6 +173,10 @@ class Signer:
             self.veil.add(secrets_of(signed.headers, signed.url))
         return signed
 
+    def sent_to(self, request: Request) -> str:
+        """Where a request went: a key may belong to another host."""
+        return self._last[1].url if self._last is not None and self._last[0].url == request.url else request.url
+
     async def _ask(self, exchange: Exchange, request: Request) -> Response:
         response = await exchange(request)
         return response if 200 <= response.status < 300 else self.veil.cleansed(response)  # noqa: PLR2004 (success, by RFC 9110)
@@ -173,9 +192,10 @@ async def _asked(name: str, source: Source) -> str:
         value = await value
     text = value.strip() if isinstance(value, str) else ""
     kind = type(value).__name__
-    if text and (name != "api_key" or sendable(text)):
+    wrong = flaw(text)
+    if not wrong:
         return text
-    what = "a string that no header can carry" if text else f"{kind}; it must return a non-empty string"
+    what = f"a string that {wrong}" if text else f"{kind}; it must return a non-empty string"
     del value, text  # it may be a key all the same, and a traceback can show what a frame holds
     msg = f"the callable given as {name} returned {what}"
     raise ConfigError(msg)
@@ -285,28 +305,44 @@ class HttpEmbedder(Embedder):
         reply = await self._fill(texts, options, None, tally)
         return Embeddings(reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype)
 
-    async def _fill(self, texts: Sequence[str], options: Options, out: Out | None, tally: Tally) -> Reply:
+    async def _fill(
+        self, texts: Sequence[str], options: Options, out: OutputRows | None, tally: Tally, tries: int | None = None
+    ) -> Reply:
         if not self._probed:
             await self._prepare(tally)  # `embed_batch` comes here without a plan
         line = self._line()
         counted = self._pace.counts_tokens
         tokens = sum(map(self.count_tokens, texts)) if counted else 0
+        kept: list[tuple[EmbedkitError, Reply, dict[int, DecodeError]]] = []  # of a reply in which some are missing
         while True:
             codec, wire = self._codec, self._native(options)
             request = codec.encode(texts, wire)
             refused: list[Response] = []
 
             def receive(
-                response: Response, codec: Codec = codec, wire: Options = wire, refused: list[Response] = refused
+                response: Response,
+                codec: Codec = codec,
+                wire: Options = wire,
+                refused: list[Response] = refused,
+                request: Request = request,
             ) -> Reply:
                 if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
                     refused.append(self._signer.veil.cleansed(response))
-                    raise self._clean(self._judged(codec, refused[-1]))
-                return self._decoded(codec, response, (wire, options), len(texts), out)
+                    raise self._clean(placed(self._judged(codec, refused[-1]), self._signer.sent_to(request)))
+                reply = self._decoded(codec, response, (wire, options), len(texts), out)
+                if out is not None and out.failures and not kept and any(each.once_more for each in out.failures.values()):
+                    kept.append((together(out.failures), reply, out.failures))
+                    raise kept[0][0]  # asked for once more, where there is another try
+                return reply
 
             try:
-                reply = await line.send(request, receive, tally, texts=len(texts), tokens=tokens)
+                reply = await line.send(
+                    request, receive, tally, texts=len(texts), tokens=tokens, tries=tries, whole=self._joins(options)
+                )
             except EmbedkitError as error:
+                if out is not None and kept and error is kept[0][0]:  # there was none
+                    _, reply, out.failures = kept[0]
+                    return reply
                 if refused and self._learned(codec, refused[-1]):
                     continue
                 raise self._clean(error) from None
@@ -314,21 +350,68 @@ class HttpEmbedder(Embedder):
                 self._pace.correct(self._clock(), reply.tokens - tokens)
             return reply
 
-    def _decoded(self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: Out | None) -> Reply:
+    def _decoded(
+        self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
+    ) -> Reply:
         """The rows of a success. What is wrong with it is told of a copy that quotes no key: an excerpt of the original may cut one in half."""
+        if out is not None and out.failures:
+            out.failures = {}  # of an earlier try
         try:
-            if asked[0] is asked[1] and not asked[1].normalize:
-                return codec.decode(response, asked[1], count, out)
-            return _shaped(codec, response, asked, count, out, self._target.facts)
+            if asked[0] is asked[1] and asked[1].normalize is None and asked[1].dimensions is None:  # as most replies are
+                reply = codec.decode(response, asked[1], count, out)
+            else:
+                reply = self._shaped(codec, response, asked, count, out)
         except EmbedkitError as error:
             failure = error
+        else:
+            if out is not None and out.failures:
+                for each in out.failures.values():
+                    self._clean(each)
+            return reply
+        failure = self._undecoded(failure, codec, response, asked, count)  # the first may quote a key, and a traceback show it
+        raise failure
+
+    def _undecoded(
+        self, failure: EmbedkitError, codec: Codec, response: Response, asked: tuple[Options, Options], count: int
+    ) -> EmbedkitError:
+        """What is wrong with a reply, in the server's own words where it has some, and from whom it came."""
         veiled = self._signer.veil.cleansed(response)
         if veiled is not response:
             try:
-                _shaped(codec, veiled, asked, count, None, self._target.facts)
+                self._shaped(codec, veiled, asked, count, None)
             except EmbedkitError as error:
                 failure = error
-        raise self._clean(failure)  # before an event shows it
+        if type(failure) is DecodeError:  # whatever of the reply the codec missed, the server's own words say more
+            failure = inside(veiled) or _quoting(failure, veiled)
+        if isinstance(failure, DecodeError):
+            failure.message = f"{self.provider}:{self.model} at {bare(self._target.base_url)}: {failure.message}"
+        return self._clean(failure)  # before an event shows it
+
+    def _shaped(
+        self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
+    ) -> Reply:
+        """The rows as the options (of the wire, of the caller) want them: what the provider did not make is made of what it answered."""
+        wire, options = asked
+        try:
+            return shaped(codec, response, asked, count, out, self._target.facts)
+        except DecodeError as error:
+            if error.answered is None or not self._can_cut(error.answered, wire):
+                raise
+        wire = msgspec.structs.replace(wire, dimensions=None)
+        return shaped(codec, response, (wire, options), count, out, self._target.facts)
+
+    def _can_cut(self, answered: int, wire: Options) -> bool:
+        """Whether vectors of the width answered can be cut to the one asked for: the catalogue knows the model to be trained for both."""
+        facts, asked = self._target.facts, wire.dimensions
+        if facts is None or asked is None or wire.dtype != "float32" or answered <= asked:
+            return False
+        return asked in facts.widths and (answered == facts.dimensions or answered in facts.widths)
+
+    def _joins(self, options: Options) -> bool:
+        fields: bool | Collection[str] = getattr(self._codec, "joins", ())
+        if isinstance(fields, bool) or not options.extra:
+            return fields is True
+        return any(options.extra.get(field) for field in fields)
 
     def _native(self, options: Options) -> Options:
         """The options as the wire gets them: without the width and dtype that have to be made on the client."""
@@ -480,33 +563,12 @@ def _teaches(codec: Codec, response: Response) -> Codec | None:
     return None if better == codec else better
 
 
-def _shaped(
-    codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: Out | None, facts: ModelFacts | None
-) -> Reply:
-    """Decode, then do on the client what the wire could not: cut (re-normalised), unit length, a smaller dtype."""
-    import numpy as np
-
-    wire, options = asked
-    if wire is options or wire.dtype == options.dtype != "float32":  # the provider's own bytes, of the model's own width
-        reply = codec.decode(response, options, count, out)
-        if options.normalize:
-            normalise(reply.vectors)
-        return reply
-    whole = codec.decode(response, wire, count)
-    values = whole.vectors
-    had = values.shape[1]
-    width = options.dimensions or had
-    if had < width or (had > width and (facts is None or (had != facts.dimensions and had not in facts.widths))):
-        msg = f"dimensions={width} was asked for, but the provider answered {had}, and the model has {widths(facts)}"
-        raise DecodeError(msg)
-    if values.shape[1] > width or options.normalize:
-        values = np.ascontiguousarray(values[:, :width])
-        if options.normalize is not False:
-            normalise(values)
-    made = quantised(values, options.dtype)
-    rows = out(made.shape[1]) if out is not None else np.empty(made.shape, made.dtype)
-    rows[:] = made
-    return msgspec.structs.replace(whole, vectors=rows)
+def _quoting(error: DecodeError, response: Response) -> DecodeError:
+    """The error with the start of a reply that has no vectors, unless it shows it already."""
+    shown = wordless(response)
+    if shown and shown not in error.message:
+        error.message = f"{error.message}; the reply {shown}"
+    return error
 
 
 def this_loop() -> object:

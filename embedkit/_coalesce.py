@@ -48,7 +48,7 @@ class Coalesced(Wrapped):
         self._lines: dict[tuple[asyncio.AbstractEventLoop, bytes], _Line] = {}
 
     async def _embed(self, rows: list[str], options: Options, *, skip: bool, workers: int) -> Embeddings:
-        loop = _running() if self._shares(rows) else None
+        loop = _running() if self._shares(rows) and not self._joins(options) else None
         if loop is None:
             return await self.inner._embed(rows, options, skip=skip, workers=workers)  # noqa: SLF001 (the same house)
         limits, count = self._known_limits(), self.count_tokens
@@ -204,7 +204,8 @@ class _Line:
             self._depart()  # what did not fit
         try:
             texts = [row for call in calls for row in call.rows]
-            result = await self._inner._embed(texts, self._options, skip=True, workers=self._inner.max_concurrency)  # noqa: SLF001
+            skip = len(texts) > 1 or calls[0].skip  # a lone text is not looked for
+            result = await self._inner._embed(texts, self._options, skip=skip, workers=self._inner.max_concurrency)  # noqa: SLF001
         except asyncio.CancelledError:
             for call in calls:
                 call.settle(RuntimeError(CLOSED))

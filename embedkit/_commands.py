@@ -21,14 +21,16 @@ import click
 
 from . import catalog
 from ._connect import connect, split
-from ._inputs import INPUTS, Rows, count, form_of, read
+from ._inputs import INPUTS, TOLD, Rows, Source, form_of
 from ._install import DISTRIBUTION
 from ._outputs import FORMS, OUTPUTS, Jsonl, Output
 from ._pipes import aside
 from ._progress import Progress, in_line
 from ._retry import RetryPolicy
 from ._sift import empty
+from ._sniff import FORMATS
 from ._types import DType
+from .codec import Parameter
 from .errors import ConfigError, EmbedkitError
 from .providers import find
 
@@ -41,6 +43,10 @@ if TYPE_CHECKING:
     from ._types import ModelFacts
 
 T = TypeVar("T")
+OF_LOCAL = {
+    "path": Parameter(help="a directory with model.onnx"),
+    "threads": Parameter(takes=(int,), help="how many processor cores to use"),
+}
 FAILED, USAGE, PARTIAL, INTERRUPTED, UNREAD = 1, 2, 3, 130, 141
 
 
@@ -122,8 +128,19 @@ def _asks(command: Callable[..., None]) -> Callable[..., None]:
             "--normalize/--no-normalize", default=None, help="Make every vector unit length, or leave it as it comes."
         ),
         click.option(
-            "--param", "parameters", metavar="NAME=VALUE", multiple=True, help="What only this provider takes (api_version …)."
+            "--param",
+            "parameters",
+            metavar="NAME=VALUE",
+            multiple=True,
+            help="What only this provider takes, as often as needed. Where it takes a number, true or false, or an object, VALUE is "
+            'JSON (keep_alive=-1, legacy=false, model_options={"num_ctx": 2048}); where it takes text, VALUE is the text as it '
+            "stands (api_version=20241021), or in JSON's double quotes.",
         ),
+        click.option("--ca-file", metavar="PATH", help="Certificates (PEM) to trust instead of the system's."),
+        click.option(
+            "--insecure", is_flag=True, help="Believe any server: verify no certificate. Your key goes to whoever answers."
+        ),
+        click.option("--proxy", metavar="URL", help="Proxy to go through; else HTTPS_PROXY, HTTP_PROXY and NO_PROXY say."),
         click.option(
             "--traceback", is_flag=True, expose_value=False, callback=_remember, help="With an error, show where it came from."
         ),
@@ -136,12 +153,33 @@ def _asks(command: Callable[..., None]) -> Callable[..., None]:
 def _connected(model: str | None, *, api_key_env: str | None, parameters: tuple[str, ...], **asked: Any) -> Embedder:
     """The embedder, of what was asked for on the command line."""
     given = {name: value for name, value in asked.items() if value is not None}
+    given.update(_trust(given.pop("ca_file", None), insecure=given.pop("insecure")))
     if api_key_env is not None:
         given["api_key"] = os.environ.get(api_key_env) or _no_key()
     try:
         return connect(model, **given, **_parameters(split(model)[0], parameters))
     except TypeError as error:
         raise ConfigError(str(error)) from error
+
+
+def _trust(ca_file: str | None, *, insecure: bool) -> dict[str, Any]:
+    """Whom to believe, as `connect` takes it; a file that holds no certificates is refused before anything is asked."""
+    if ca_file is None:
+        return {"ssl": False} if insecure else {}
+    if insecure:
+        msg = "--ca-file and --insecure contradict each other: pass one of them"
+        raise ConfigError(msg)
+    import ssl
+
+    if not ca_file:  # the ssl module would take it for none
+        msg = "--ca-file is empty: pass the path of certificates in PEM, or leave it out"
+        raise ConfigError(msg)
+    try:
+        return {"ssl": ssl.create_default_context(cafile=ca_file)}
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        why = "there is no such file" if isinstance(error, FileNotFoundError) else f"it holds no certificates in PEM ({error})"
+        msg = f"--ca-file {ca_file}: {why}"
+        raise ConfigError(msg) from None
 
 
 def _no_key() -> str:
@@ -151,19 +189,26 @@ def _no_key() -> str:
 
 
 def _parameters(provider: str, pairs: tuple[str, ...]) -> dict[str, Any]:
-    """Host parameters. Those that are credentials are refused: a command line can be read by others and is remembered."""
-    known = {} if provider == "local" else find(provider).parameters
+    """Host parameters, each of the kind that it takes. Credentials are refused: a command line can be read by others and is remembered."""
+    known = OF_LOCAL if provider == "local" else find(provider).parameters
     taken: dict[str, Any] = {}
     for pair in pairs:
         name, mark, value = pair.partition("=")
-        if not mark or not name or (provider != "local" and name not in known):
+        if not mark or name not in known:
             takes = ", ".join(each for each, one in known.items() if not one.secret) or "none"
             msg = f"--param takes NAME=VALUE, with a parameter of {provider}'s own (there is {takes})"
             raise ConfigError(msg)
-        if name in known and known[name].secret:
-            msg = f"--param {name} is a credential: set {' or '.join(known[name].variables)} instead"
+        declared = known[name]
+        if declared.secret:
+            instead = (
+                f": set {' or '.join(declared.variables)} instead" if declared.variables else ", and those are not given here"
+            )
+            msg = f"--param {name} is a credential{instead}"
             raise ConfigError(msg)
-        taken[name] = int(value) if provider == "local" and value.isdecimal() else value
+        if name in taken:
+            msg = f"--param {name} is given twice"
+            raise ConfigError(msg)
+        taken[name] = declared.read(name, declared.spelled(value))
     return taken
 
 
@@ -175,14 +220,18 @@ def _parameters(provider: str, pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("-m", "--model", metavar="MODEL", help='"provider:model"; the embedded model unless given.')
 @click.option("-o", "--output", "out", metavar="OUT", required=True, help=".npy, .parquet, .jsonl, or - for JSONL on stdout.")
 @click.option(
-    "--input-format", type=click.Choice(["text", "jsonl", "csv", "parquet"]), help="What INPUT is, if its suffix does not tell."
+    "--input-format", type=click.Choice(list(FORMATS)), help="What INPUT is, if neither its suffix nor its beginning tells."
 )
 @click.option(
     "--output-format", type=click.Choice(["npy", "jsonl", "parquet"]), help="What OUT is, if its suffix does not tell."
 )
 @click.option("--column", default="text", metavar="NAME", show_default=True, help="The text's column or field.")
 @click.option(
-    "--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True, help="What a refused text does."
+    "--on-error",
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
+    show_default=True,
+    help="What a row without a text, or a refused one, does.",
 )
 @click.option("--max-concurrency", type=click.IntRange(min=1), metavar="N", help="Most requests in flight.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
@@ -191,34 +240,46 @@ def _parameters(provider: str, pairs: tuple[str, ...]) -> dict[str, Any]:
 def embed(source: str, model: str | None, out: str, **options: Any) -> None:
     """Embed the texts of INPUT (a file, or - for stdin) into OUT.
 
-    Text has one text per line, and a blank line is a row with an empty text. JSONL has an object or a string per line. Rows
-    keep their order. OUT appears when everything is done, and not at all if something fails.
+    Text has one text per line, and a blank line is a row with an empty text. JSONL has an object or a string per line, CSV and
+    TSV a header. What stdin is, its beginning tells, unless --input-format does. Rows keep their order. OUT appears when
+    everything is done, and not at all if something fails.
+
+    A file is looked through before anything is sent: a row without a usable text (null, missing, no string, no JSON, not
+    UTF-8) ends it there, unless --on-error skip makes it a failed row.
 
     \b
     OUT        rows
     .npy       one matrix, row i for the i-th text: float32, or what --dtype says
     .parquet   the input's columns, and "embedding", a list of fixed size
-    .jsonl     the input's record, and "embedding"
+    .jsonl     the input's record (of JSONL: to the letter), and "embedding"
 
-    With --on-error skip a refused text costs its own row only: NaN there (zeros where the type has no NaN, null in JSONL), the
+    With --on-error skip a row without a text, or one that is refused, costs itself only: NaN there (zeros where the type has no NaN, null in JSONL), the
     row and its error on stderr, exit code 3.
     """  # noqa: D301 (click's mark for lines that stay as they are)
-    form = form_of(source, options.pop("input_format"), INPUTS, "text", "--input-format")
+    asked = options.pop("input_format")
+    form = form_of(source, asked, INPUTS, TOLD, "--input-format")
+    if source == "-" and sys.stdin is None:
+        msg = "stdin is closed"
+        raise ConfigError(msg)
     kind = form_of(out, options.pop("output_format"), OUTPUTS, "jsonl", "--output-format")
     target = _target(out, kind, force=options.pop("force"))
-    column, skip, quiet = options.pop("column"), options.pop("on_error") == "skip", options.pop("quiet")
+    column, skip, quiet = _column(options.pop("column")), options.pop("on_error") == "skip", options.pop("quiet")
     like = _like(options["dimensions"], options["dtype"] or "float32")
     progress = Progress(quiet=quiet, shares=target is None and sys.stdout.isatty())
     embedder = _connected(model, observe=progress.observe, **options)
-    rows = Rows(read(source, form, column, whole=FORMS[kind].whole))
+    given = Source(
+        name=source, form=form, column=column, sure=asked is not None, carried=kind if FORMS[kind].whole else "", skip=skip,
+        empty=skip or embedder.accepts_empty,
+    )  # fmt: skip
+    rows = Rows(given.read())
 
     def work(output: Output) -> None:
-        progress.expect(count(source, form) if progress.visible else None)
         _run(lambda: _embed(embedder, rows, output, progress, skip=skip))
         output.finish()
 
     try:
         with progress:
+            progress.expect(given.look_through())
             if target is None:
                 work(Jsonl(None, column, like))
             else:
@@ -231,6 +292,15 @@ def embed(source: str, model: str | None, out: str, **options: Any) -> None:
         raise click.exceptions.Exit(PARTIAL)
 
 
+def _column(name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        msg = f"--column {name!a} is not UTF-8"
+        raise ConfigError(msg) from None
+    return name
+
+
 def _like(dimensions: int | None, dtype: DType) -> NDArray[Any]:
     """No rows yet, of the type to come and, where it is known, the width."""
     return empty(0, (dimensions or 0) // (8 if dtype in ("binary", "ubinary") else 1), dtype)
@@ -241,6 +311,9 @@ def _target(out: str, kind: str, *, force: bool) -> Path | None:
     if out == "-":
         if kind != "jsonl":
             msg = f"{kind} does not go to stdout; name a file, or leave --output-format out"
+            raise ConfigError(msg)
+        if sys.stdout is None:
+            msg = "stdout is closed"
             raise ConfigError(msg)
         return None
     path = Path(os.path.realpath(out))  # a symbolic link stays one
@@ -272,7 +345,7 @@ async def _embed(embedder: Embedder, rows: Rows, output: Output, progress: Progr
                 await aside(output.write, pieces, part.vectors, part.failures)
             else:  # here: nothing is left running in the folder when Ctrl-C removes it
                 output.write(pieces, part.vectors, part.failures)
-            progress.add(part)
+            progress.add(part, rows.faults)
     if not progress.texts:
         output.write(rows.take(0), output.like)
     elif progress.failed == progress.texts:

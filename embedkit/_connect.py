@@ -20,6 +20,7 @@ import msgspec
 from . import catalog
 from ._address import address, parts, shown, without_user
 from ._client import HttpEmbedder, KeyFile, Variable
+from ._credential import flaw
 from ._embedder import Embedder
 from ._events import Event
 from ._hints import Later
@@ -91,7 +92,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         model: split on the first colon only. None: EMBEDKIT_MODEL if set, else the embedded local model.
         api_key: a string, or a callable (sync or async) asked on every attempt. Explicit beats the environment. A sequence of them:
             a pool, see `base_url`.
-        base_url: what the provider's docs call it; without a path its usual version segment is added; "user:password@" in it goes out
+        base_url: what the provider's docs call it, or the endpoint's whole URL; without a path its usual version segment is added; "user:password@" in it goes out
             as a header. A sequence of them: endpoints of one and the same model, which share the work by their speed; one that fails is left out until it answers again.
         input_type: what texts are for, unless a call says otherwise; likewise the five that follow, see `Options`.
         dimensions: components per vector; asked of the API, else cut here for models trained for it.
@@ -109,7 +110,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         read_timeout: seconds between two pieces of a response.
         max_response_bytes: most bytes of a response, after decompression.
         session: your own `aiohttp.ClientSession`, not closed here.
-        proxy: URL; else HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Loopback is never proxied, netrc never read.
+        proxy: URL; else HTTPS_PROXY, HTTP_PROXY and NO_PROXY. The environment's are not used for loopback; netrc is never read.
         ssl: an SSLContext, the path of a CA bundle, or False to verify nothing.
         headers: sent with every request. Compressed answers are asked for except on loopback, where undoing it takes longer than it
             saves; `{"accept-encoding": "identity"}` asks for none.
@@ -151,8 +152,9 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
     place, key = cast("str | None", base_url), cast("Credential | None", api_key)
     host = find(provider)
     _known(provider, parameters, {each: one.help for each, one in host.parameters.items()})
+    url, ours, named = address(host, place)
+    parameters = _agreed(host, name, named, parameters)
     settled = {each: _parameter(host, each, parameters.get(each)) for each in host.parameters}
-    url, ours = address(host, place)
     url, user = without_user(url)
     target = Target(host, name, url, catalog.facts(host.catalogue or host.name, host.known_as(name)), _public(host, settled))
     target = Target(host, name, host.locate(url, target), target.facts, target.parameters)
@@ -379,6 +381,23 @@ def _parameter(host: Host, name: str, given: Any) -> Any:
     return None
 
 
+def _agreed(host: Host, model: str, named: Mapping[str, str], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters, with those that the URL names. Model and parameters have to be what it says."""
+    for each, value in named.items():
+        given = model if each == "model" else parameters.get(each)
+        if (
+            each in ("model", *host.parameters)
+            and given is not None
+            and given != value
+            and not f"{given}".endswith(f"/{value}")
+        ):
+            msg = (
+                f"the URL names {each} {value!r}, and {given!r} is given: make them the same, or leave the route out of the URL"
+            )
+            raise ConfigError(msg)
+    return {**{each: value for each, value in named.items() if each in host.parameters}, **parameters}
+
+
 def _public(host: Host, settled: Mapping[str, Any]) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Variable) else value
             for name, value in settled.items() if value is not None and not host.parameters[name].secret}  # fmt: skip
@@ -403,16 +422,16 @@ def _credentials(
         raise ConfigError(msg)
     if api_key is not None or by_hand:  # credentials given by hand are not mixed with the environment's
         sources = {each: value for each, value in sources.items() if each in by_hand or each not in stand_ins}
-        return sources if api_key is None else {**sources, "api_key": _key(api_key)}, ""
+        return _fit(sources if api_key is None else {**sources, "api_key": api_key}), ""
     found: Variable | KeyFile | None = next(filter(None, map(Variable, host.keys)), None)
     if found is None and host.key_file is not None:
         found = KeyFile(host.key_file(os.environ)) or None
     if found is not None and trusted:
-        _key(found, found.name)
-        return {**sources, "api_key": found}, ""
+        return _fit({**sources, "api_key": found}), ""
     if host.key_required and not explicit and not stand_ins:
         raise ConfigError(_keyless(host))
     held = next((value for value in (found, *stand_ins.values()) if value is not None), None)
+    sources = _fit(sources)
     if held is None or trusted:
         return sources, ""
     why = f"because {scheme}://{name} is not one of {host.name}'s own hosts: pass api_key= to send it there"
@@ -430,7 +449,14 @@ def _loopback(name: str) -> bool:
     return name in LOOPBACK or re.fullmatch(r"127\.\d+\.\d+\.\d+", name) is not None
 
 
-def _key(key: Any, name: str = "api_key") -> Any:
+def _fit(sources: Mapping[str, Any]) -> dict[str, Any]:
+    """The credentials, if each is one."""
+    return {
+        name: _key(value, value.name if isinstance(value, (Variable, KeyFile)) else name) for name, value in sources.items()
+    }
+
+
+def _key(key: Any, name: str) -> Any:
     """The key, if it is one: a callable, or a string that a header can carry. Its value never shows."""
     if callable(key):
         return key
@@ -438,7 +464,7 @@ def _key(key: Any, name: str = "api_key") -> Any:
         what = "empty" if isinstance(key, str) else type(key).__name__
         msg = f"{name} is {what}; pass a non-empty string or a callable, or leave it out"
         raise ConfigError(msg)
-    if not sendable(key.strip()) or re.search(r"\s", key.strip()):
-        msg = f"the key in {name} holds white space or a character that no header can carry: pass the key alone"
+    if wrong := flaw(key):
+        msg = f"the key in {name} {wrong}"
         raise ConfigError(msg)
     return key if isinstance(key, (Variable, KeyFile)) else key.strip()

@@ -4,9 +4,17 @@ Every slice owns its rows of the matrix from the start, so the order of arrival 
 allocates; no reply is ever joined to another.
 
 A batch refused for its size comes back in pieces: of the size that the refusal names, which holds for all that follow, else in
-halves. So does a batch that was not answered in time. A batch refused for a text loses just that text: at once where the provider
-names it, else by halving until it stands alone. Whether the *request* is refused rather than a text is settled once per call, by one
-known-good text (and, should that fail too, by the halves of the batch).
+halves. A batch that fails for one text loses just that text: at once where the reply names it, else by halving until it stands alone.
+Of the pieces each is sent once; a text that stands alone has all the tries of the policy again. Every failure that one text can cause
+is taken for that: a refusal, a failing server, no answer, an answer without a usable vector for it.
+
+Whether one text is at fault is asked before anything is taken apart, and again before a text that stands alone is given up. A refusal
+may be of the *request*: that is settled once per call, by one known-good text (and, should that fail too, by the halves of the batch).
+A server that fails may fail everybody: then only an answer that came since the failure tells, to another batch or to the known-good
+text. Where that fails too, the failure is raised. A batch that was not answered in time is halved first and asked about later, since
+it may have been too large.
+
+Where vectors depend on the other texts of their request, nothing is taken apart: every failure but that of a row is raised.
 """
 
 from __future__ import annotations
@@ -17,21 +25,32 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._crew import Crew
 from ._types import DType, Reply, array_of
-from .errors import DecodeError, EmbedkitError, InvalidInputError, TooLargeError, TransportTimeoutError
+from .codec import OutputRows, together
+from .errors import (
+    ApiError,
+    DecodeError,
+    EmbedkitError,
+    InvalidInputError,
+    ServerError,
+    TooLargeError,
+    TooLongError,
+    TransportError,
+    TransportTimeoutError,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     import anyio
     from numpy.typing import NDArray
 
-    Fill = Callable[[Sequence[str], Callable[[int], NDArray[Any]]], Awaitable[Reply]]
+    Fill = Callable[[Sequence[str], OutputRows, int | None], Awaitable[Reply]]
     Tell = Callable[[int, EmbedkitError], None]
     Cut = Callable[[int, int], Iterator[slice]]
     Learn = Callable[[Sequence[str], TooLargeError], bool]
 
-GOOD = "hello"  # a text no provider refuses
-LATE = 3  # how often a batch that is late is halved and sent again
+PROBE_TEXT = "hello"  # a text no provider refuses
+LATE, STREAK = 3, 8  # failures in a row after which somebody asks whether the server is well: of late batches, of other pieces
 
 
 def _silent(texts: int, error: EmbedkitError) -> None:
@@ -46,11 +65,17 @@ def _nothing_new(texts: Sequence[str], error: TooLargeError) -> bool:  # noqa: A
 class Board:
     """The state of one call: its matrix (of `room` rows, the first of them for `texts`), what is done, failed and still to do.
 
-    `cut(start, stop)` gives the slices of a range of texts. `learn(texts, error)` is told of a batch found too large; True says that
-    `cut` knows better from now on.
+    `cut(start, stop)` gives the slices of a range of texts. `fill(texts, out, tries)` embeds a batch, in at most so many tries (None: as
+    the policy says). `learn(texts, error)` is told of a batch found too large; True says that `cut` knows better from now on.
+    `whole`: the texts are one request, which is not taken apart. `lone`: the caller has one text and wants its error, whoever is at fault.
     """
 
-    def __init__(
+    _trusted: bool | None = None  # whether this request, with these options, is accepted at all
+    _passed = _streak = 0  # good replies; failures since the last one
+    _made_for: slice | None = None  # the part whose reply the matrix was made for, until that reply is found good
+    _asking: anyio.Lock | None = None
+
+    def __init__(  # noqa: PLR0913 (one call's whole setting)
         self,
         texts: Sequence[str],
         cut: Cut,
@@ -60,6 +85,8 @@ class Board:
         dtype: DType = "float32",
         width: int | None = None,
         skip: bool = False,
+        whole: bool = False,
+        lone: bool = False,
         learn: Learn = _nothing_new,
         on_split: Tell = _silent,
         on_failure: Tell = _silent,
@@ -77,11 +104,11 @@ class Board:
         self._room = room
         self._dtype = dtype
         self._skip = skip
+        self._whole = whole and len(texts) > 1
+        self._lone = lone and len(texts) == 1
         self._learn = learn
         self._on_split = on_split
         self._on_failure = on_failure
-        self._trusted: bool | None = None  # whether this request, with these options, is accepted at all
-        self._asking: anyio.Lock | None = None
 
     async def run(self, workers: int, first: int | None = None) -> None:
         """Do all the work, with so many workers (`first`: before the first good answer).
@@ -94,55 +121,85 @@ class Board:
             msg = "a batch was cancelled from within, not by the caller; its vectors are lost"
             raise RuntimeError(msg)
 
-    async def _attempt(self, part: slice, late: int) -> None:
+    async def _attempt(self, part: slice, depth: int) -> None:
+        """Send one batch, `depth` halvings below one that was not answered: then once, whatever the policy allows."""
         if self._asking is not None and self._trusted is None:
             async with self._asking:
                 pass  # whether this request is accepted at all is being asked: one answer serves all
+        out = OutputRows(lambda width: self._rows(part, width), self.width)
         try:
-            reply = await self._fill(self._texts[part], lambda width: self._rows(part, width))
+            reply = await self._fill(self._texts[part], out, 1 if depth and part.stop - part.start > 1 else None)
         except UnicodeEncodeError as error:
-            refused: EmbedkitError = unencodable(self._texts[part], error)
+            failure: EmbedkitError = unencodable(self._texts[part], error)
         except EmbedkitError as error:
-            refused = _own(error)
+            failure = _own(error)
         else:
             self._settle(reply)
             self.done[part] = b"\1" * (part.stop - part.start)
+            if out.failures:
+                self._drop(part, out.failures)
             return
+        self._streak += 1
+        if self._made_for is part:
+            self.matrix = self._made_for = None
         try:
-            await self._refused(part, refused, late)
+            await self._failed(part, failure, depth)
         finally:
-            del refused  # it knows this frame, and so would keep the matrix alive
+            del failure  # it knows this frame, and so would keep the matrix alive
 
-    async def _refused(self, part: slice, refused: EmbedkitError, late: int) -> None:
-        if isinstance(refused, TooLargeError):
-            await self._shrink(part, refused)
-        elif isinstance(refused, InvalidInputError):
-            await self._isolate(part, refused)
-        elif (
-            isinstance(refused, TransportTimeoutError)
-            and refused.retryable
-            and refused.sent
-            and late < LATE
-            and part.stop - part.start > 1
-        ):
-            self._again(part, refused, *_halves(part), late=late + 1)
+    async def _failed(self, part: slice, error: EmbedkitError, depth: int) -> None:
+        """Take the batch apart, give its text up, or raise the error."""
+        size, passed = part.stop - part.start, self._passed
+        named = sorted({row for row in error.rows if 0 <= row < size})
+        if self._whole and len(named) < size:
+            self._raise(part, error)
+        elif isinstance(error, TooLargeError):
+            await self._shrink(part, error)
+        elif isinstance(error, InvalidInputError):
+            if not named:
+                await self._check_request(part, error)
+            self._isolate(part, error, named, 0)
+        elif self._lone or not _may_be_one_text(error, size):
+            self._raise(part, error)
         else:
-            refused.rows = tuple(part.start + row for row in refused.rows)
-            self._stop(part.stop - part.start, refused)
+            late = isinstance(error, TransportTimeoutError)
+            if size == 1 or named or self._streak > (LATE if late else STREAK) or not (depth or late):
+                await self._check_server(part, error, passed)
+            self._isolate(part, error, named, depth + 1)
+
+    def _isolate(self, part: slice, error: EmbedkitError, named: list[int], depth: int) -> None:
+        """Give up the rows that are named, or the one text there is, and send the others again; else halve."""
+        size = part.stop - part.start
+        if not named and size > 1:
+            self._again(part, error, *_halves(part), depth=depth)
+            return
+        named = named or [0]
+        self._give_up([part.start + row for row in named], error)
+        edges = [-1, *named, size]
+        gaps = [slice(part.start + before + 1, part.start + after) for before, after in pairwise(edges)]
+        self._again(part, error, *(gap for gap in gaps if gap.start < gap.stop))
 
     def _rows(self, part: slice, width: int) -> NDArray[Any]:
-        if width != (self.width or width):
-            msg = f"this reply has {width} values per row, earlier ones under the same options had {self.width}"
+        if self._made_for is part:
+            self.matrix = None  # made for this very reply, by a row that is not like its others
+        known = self.width if self.matrix is None else self.matrix.shape[1]
+        if width != (known or width):
+            msg = f"this reply has {width} values per row, earlier ones under the same options had {known}"
             raise DecodeError(msg)
         if self.matrix is None:
             import numpy as np
 
-            self.width = width
             self.matrix = np.empty((self._room, width), array_of(self._dtype))
+            self._made_for = part
         return self.matrix[part]
 
     def _settle(self, reply: Reply) -> None:
         self._trusted = self._crew.proven = True
+        self._passed += 1
+        self._streak = 0
+        self._made_for = None
+        if self.matrix is not None:
+            self.width = self.matrix.shape[1]
         self.model = reply.model or self.model
         self.tokens = None if reply.tokens is None or self.tokens is None else self.tokens + reply.tokens
 
@@ -153,33 +210,44 @@ class Board:
             pieces = list(self._cut(part.start, part.stop))
             self._again(part, error, *(pieces if len(pieces) > 1 else _halves(part)))
         else:
-            await self._ask(part, error)
+            await self._check_request(part, error)
             self._give_up([part.start], error)
 
-    async def _isolate(self, part: slice, error: InvalidInputError) -> None:
-        size = part.stop - part.start
-        named = sorted({row for row in error.rows if 0 <= row < size})
-        if not named:
-            await self._ask(part, error)
-            if size > 1:
-                self._again(part, error, *_halves(part))
+    async def _check_server(self, part: slice, error: EmbedkitError, passed: int) -> None:
+        """Raise the error where the server fails everybody: no reply was good since it came, and the known-good text fails too."""
+        async with self._lock():
+            if self._passed > passed:
                 return
-            named = [0]
-        self._give_up([part.start + row for row in named], error)
-        edges = [-1, *named, size]
-        gaps = [slice(part.start + before + 1, part.start + after) for before, after in pairwise(edges)]
-        self._again(part, error, *(gap for gap in gaps if gap.start < gap.stop))
+            try:
+                await self._probe([PROBE_TEXT])
+            except EmbedkitError as other:
+                if isinstance(other, (InvalidInputError, TooLargeError)) or _may_be_one_text(other, 1):
+                    self._raise(part, error)
+                other.rows = ()
+                self._stop(part.stop - part.start, other)
 
-    async def _ask(self, part: slice, error: EmbedkitError) -> None:
-        """Settle whether the request itself is refused: if texts beyond doubt fail too, no text is to blame."""
+    def _lock(self) -> anyio.Lock:
         if self._asking is None:
             import anyio
 
             self._asking = anyio.Lock()
-        async with self._asking:
-            if self._trusted is None:
+        return self._asking
+
+    async def _check_request(self, part: slice, error: EmbedkitError) -> None:
+        """Settle whether the request itself is refused: if texts beyond doubt fail too, no text is to blame.
+
+        Nothing is asked about one text that is too long, nor for a caller who has no other: that request is refused either way.
+        """
+        if self._trusted is None and self._lone:
+            self._trusted = self.width is not None or isinstance(
+                error, TooLargeError
+            )  # so were others before it, under these options
+        if self._trusted or (isinstance(error, TooLongError) and part.stop - part.start == 1):
+            return
+        async with self._lock():
+            if self._trusted is None and not self._lone:
                 halves = [self._texts[half] for half in _halves(part)] if part.stop - part.start > 1 else []
-                for texts in ([GOOD], *halves):
+                for texts in ([PROBE_TEXT], *halves):
                     if await self._accepted(texts):
                         return
         if self._trusted:
@@ -190,7 +258,7 @@ class Board:
 
     async def _accepted(self, texts: Sequence[str]) -> bool:
         try:
-            self._settle(await self._fill(texts, _scratch(len(texts), self._dtype)))
+            await self._probe(texts)
         except (InvalidInputError, TooLargeError):
             return False
         except EmbedkitError as error:
@@ -198,10 +266,31 @@ class Board:
             self._stop(len(texts), error)
         return True
 
-    def _again(self, part: slice, error: EmbedkitError, *pieces: slice, late: int = 0) -> None:
+    async def _probe(self, texts: Sequence[str]) -> None:
+        """Embed texts for the sake of the answer."""
+        out = OutputRows(lambda width: _scratch(len(texts), width, self._dtype))
+        reply = await self._fill(texts, out, None)
+        if len(out.failures) == len(texts):
+            raise together(out.failures)
+        self._settle(reply)
+
+    def _again(self, part: slice, error: EmbedkitError, *pieces: slice, depth: int = 0) -> None:
         if pieces:
-            self._crew.again(pieces, late)
+            self._crew.again(pieces, depth)
             self._on_split(part.stop - part.start, error)
+
+    def _drop(self, part: slice, failures: Mapping[int, DecodeError]) -> None:
+        """Give up the rows of a reply that cannot be used; the others are done."""
+        for row in failures:
+            self.done[part.start + row] = 0
+        while failures:
+            error = together(failures)
+            failures = {row: other for row, other in failures.items() if row not in error.rows}
+            self._give_up([part.start + row for row in error.rows], error)
+
+    def _raise(self, part: slice, error: EmbedkitError) -> NoReturn:
+        error.rows = tuple(part.start + row for row in error.rows)
+        self._stop(part.stop - part.start, error)
 
     def _give_up(self, rows: list[int], error: EmbedkitError) -> None:
         """Mark rows as failed, or raise their error."""
@@ -230,13 +319,19 @@ def _own(error: EmbedkitError) -> EmbedkitError:
     return mine
 
 
-def _scratch(count: int, dtype: DType) -> Callable[[int], NDArray[Any]]:
-    def rows(width: int) -> NDArray[Any]:
-        import numpy as np
+def _scratch(count: int, width: int, dtype: DType) -> NDArray[Any]:
+    import numpy as np
 
-        return np.empty((count, width), array_of(dtype))
+    return np.empty((count, width), array_of(dtype))
 
-    return rows
+
+def _may_be_one_text(error: EmbedkitError, size: int) -> bool:
+    """Whether one of so many texts may have caused this: a failing server, no answer to what was sent, an answer without its vector."""
+    if isinstance(error, DecodeError):
+        return error.missing or len(error.rows) == size
+    if isinstance(error, TransportError):
+        return error.sent and (error.retryable or size == 1)  # final: the deadline is over, and no smaller request follows
+    return isinstance(error, ServerError) or (type(error) is ApiError and error.retryable)
 
 
 def unencodable(texts: Sequence[str], error: UnicodeEncodeError) -> InvalidInputError:
@@ -256,4 +351,4 @@ def _encodes(text: str) -> bool:
     return True
 
 
-__all__ = ["GOOD", "Board", "unencodable"]
+__all__ = ["PROBE_TEXT", "Board", "unencodable"]

@@ -20,11 +20,12 @@ from ._events import BatchDone, BatchFailed, BatchSplit, Event, notify
 from ._hints import NDArray
 from ._long import Knife, fitted
 from ._plan import estimate, plan, tightened
-from ._sift import OPTIONS, Sift, blank, checked, empty, listed, raised
+from ._sift import OPTIONS, Sift, blank, checked, empty, raised, spread_out, stored_width
 from ._stream import Stream
+from ._texts import listed, without_text
 from ._transport import Tally
 from ._types import DType, Embeddings, InputType, Limits, OnError, Options, Reply, Truncate, Usage
-from .codec import Out, finite, normalise, to_json
+from .codec import OutputRows, finite, normalise, to_json
 from .errors import ApiError, ConfigError, DecodeError, EmbedkitError, TooLargeError
 
 WIDTHS = 256  # most sets of options whose width is remembered: `extra` may differ with every call
@@ -85,10 +86,15 @@ class Embedder(ABC):
             TypeError: something in `texts` is no string; the message names its row.
             ConfigError: an option cannot be honoured; nothing was sent.
             EmbedkitError: see `embedkit.errors`. `rows` names the texts concerned, `partial` holds what was embedded before.
-                With `on_error="skip"` a bad text only marks its own row: NaN there, and its error in `failures`.
+                With `on_error="skip"` a bad text only marks its own row: NaN there, and its error in `failures`. So does what is
+                missing (None, NaN) or no string.
         """
         options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
-        return await self._embed(listed(texts), options, skip=_skips(on_error), workers=self.max_concurrency)
+        skip = _skips(on_error)
+        rows = listed(texts, skip=skip)
+        if not skip:
+            return await self._embed(rows, options, skip=False, workers=self.max_concurrency)
+        return await self._among(rows, options, self._embed, workers=self.max_concurrency)
 
     async def embed_query(
         self,
@@ -125,14 +131,18 @@ class Embedder(ABC):
 
         Each part's `start` is the index of its first text in the stream; `failures` counts rows within the part. `async for` is
         enough on asyncio; `async with embedder.stream(…) as parts` also ends the work at once when the block is left.
+
+        Where a vector depends on the other texts of its request (late chunking, contextualised models), each part is one request and
+        so one document: its boundary is set here, by `limits` and at most 256 texts, not by your documents. To set it yourself, call
+        `embed` once per document.
         """
         options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
         skip = _skips(on_error)
 
-        async def work(part: list[str]) -> Embeddings:
-            return await self._embed_part(part, options, skip=skip)
+        async def work(part: list[Any]) -> Embeddings:
+            return await (self._among(part, options, self._embed_part) if skip else self._embed_part(part, options, skip=False))
 
-        return Stream(texts, self._known_limits, work, workers=self.max_concurrency, count_tokens=self.count_tokens)
+        return Stream(texts, self._known_limits, work, workers=self.max_concurrency, count_tokens=self.count_tokens, skip=skip)
 
     @property
     def borrowed(self) -> bool:
@@ -160,16 +170,43 @@ class Embedder(ABC):
         options = checked(msgspec.structs.replace(self.options, **named))
         return self.options if options == self.options else options
 
+    async def _among(
+        self, rows: list[Any], options: Options, embed: Callable[..., Awaitable[Embeddings]], **more: Any
+    ) -> Embeddings:
+        """`embed` of those rows that are strings; the others are failed rows."""
+        others = without_text(rows)
+        if not others:
+            return await embed(rows, options, skip=True, **more)
+        places = [place for place in range(len(rows)) if place not in others]
+        try:
+            made = await embed([rows[place] for place in places], options, skip=True, **more)
+        except EmbedkitError as error:
+            error.rows = tuple(places[row] for row in error.rows)
+            if error.partial is not None:
+                error.partial = spread_out(error.partial, places, others)
+            raise
+        for failure in others.values():
+            self._sign(failure)
+        return spread_out(made, places, others, width=self._known_width(options))
+
     async def _embed(self, rows: list[str], options: Options, *, skip: bool, workers: int) -> Embeddings:
         if not rows:
             return Embeddings(empty(0, 0, options.dtype), self.model, Usage(0, 0), dtype=options.dtype)
         try:
-            how = self._shortens(options)
+            how, lone = self._shortens(options), len(rows) == 1 and not skip
             if how is None:
-                return await self._settled(rows, options, skip=skip, workers=workers)
+                return await self._settled(rows, options, skip=skip, workers=workers, lone=lone)
+            if self._joins(options):
+                msg = (
+                    f"{'long_text' if how == 'mean' else 'truncate'}={how!r} cuts texts on the client, and here a vector depends on the "
+                    "other texts of its request: leave it out and shorten the texts before"
+                )
+                raise ConfigError(msg)
             options = msgspec.structs.replace(options, truncate=None)
             knife = Knife(how, self._most_tokens(options), self.count_tokens)
-            made = await fitted(rows, lambda pieces: self._settled(pieces, options, skip=True, workers=workers), knife)
+            made = await fitted(
+                rows, lambda pieces: self._settled(pieces, options, skip=True, workers=workers, lone=lone), knife
+            )
             if made.failures and not skip:
                 raise raised(made)
         except EmbedkitError as error:
@@ -190,6 +227,10 @@ class Embedder(ABC):
         """Whether `embed_batch` itself can do `truncate="end"`."""
         return True
 
+    def _joins(self, options: Options) -> bool:  # noqa: ARG002 (they may ask for it)
+        """Whether a vector depends on the other texts of its request, so that those of a call are one request."""
+        return False
+
     def _most_tokens(self, options: Options) -> int | None:  # noqa: ARG002 (what goes before a text depends on them)
         """Tokens that one text may have."""
         return self._known_limits().max_text_tokens
@@ -202,24 +243,27 @@ class Embedder(ABC):
         if isinstance(error, ApiError):
             error.provider, error.model = error.provider or self.provider, error.model or self.model
 
-    async def _settled(self, rows: list[str], options: Options, *, skip: bool, workers: int) -> Embeddings:
-        sift = Sift(rows, accepts_empty=self.accepts_empty, skip=skip)
+    async def _settled(self, rows: list[str], options: Options, *, skip: bool, workers: int, lone: bool) -> Embeddings:
+        whole = self._joins(options)
+        sift = Sift(rows, accepts_empty=self.accepts_empty, skip=skip, repeats=whole)
         tally = Tally()
         await self._prepare(tally)
+        if whole:
+            self._fits_one_request(sift.texts)
         key = option_key(options)
         widths: dict[bytes, int] = self.__dict__.setdefault("_widths", {})
 
         fills = self._fill if self.observe is None else partial(self._timed, self.observe)
 
-        def fill(texts: Sequence[str], out: Out) -> Awaitable[Reply]:
-            return fills(texts, options, out, tally)
+        def fill(texts: Sequence[str], out: OutputRows, tries: int | None) -> Awaitable[Reply]:
+            return fills(texts, options, out, tally, tries)
 
         def cut(start: int, stop: int) -> Iterator[slice]:
             return plan(sift.texts, self._known_limits(), self.count_tokens, start=start, stop=stop)
 
         board = Board(
-            sift.texts, cut, fill, room=len(rows), dtype=options.dtype, width=widths.get(key), skip=skip, learn=self._learn,
-            on_split=self._tell_split, on_failure=self._tell_failure,
+            sift.texts, cut, fill, room=len(rows), dtype=options.dtype, width=widths.get(key), skip=skip, whole=whole, lone=lone,
+            learn=self._learn, on_split=self._tell_split, on_failure=self._tell_failure,
         )  # fmt: skip
         try:
             await board.run(workers, self._start)
@@ -230,6 +274,23 @@ class Embedder(ABC):
                 error.partial = self._result(board, sift, options, tally)
             raise
         return self._result(board, sift, options, tally)
+
+    def _fits_one_request(self, texts: Sequence[str]) -> None:
+        """Raise TooLargeError where texts that belong together need more than one request."""
+        first = next(plan(texts, self._known_limits(), self.count_tokens), slice(0, 0))
+        if first.stop < len(texts):
+            msg = (
+                f"the texts of this call are one document to the model, so one request, and {len(texts)} were given: {first.stop} fit into "
+                "one request; call embed() once per document, with fewer texts"
+            )
+            error = TooLargeError(msg)
+            error.max_texts = first.stop
+            raise error
+
+    def _known_width(self, options: Options) -> int:
+        """Values per row that these options have given before, else that they ask for; 0: nobody knows."""
+        known: int | None = self.__dict__.get("_widths", {}).get(option_key(options))
+        return known or stored_width(options)
 
     def _known_limits(self) -> Limits:
         """The limits, no wider than refusals have shown."""
@@ -250,12 +311,18 @@ class Embedder(ABC):
         """What has to be asked before anything can be planned."""
 
     async def _timed(
-        self, observe: Callable[[Event], object], texts: Sequence[str], options: Options, out: Out, tally: Tally
+        self,
+        observe: Callable[[Event], object],
+        texts: Sequence[str],
+        options: Options,
+        out: OutputRows,
+        tally: Tally,
+        tries: int | None,
     ) -> Reply:
         import time
 
         started = time.monotonic()
-        reply = await self._fill(texts, options, out, tally)
+        reply = await self._fill(texts, options, out, tally, tries)
         seconds = time.monotonic() - started
         done = BatchDone(provider=self.provider, model=self.model, texts=len(texts), tokens=reply.tokens, seconds=seconds)
         notify(observe, done)
@@ -269,8 +336,15 @@ class Embedder(ABC):
         if self.observe is not None:
             notify(self.observe, BatchFailed(provider=self.provider, model=self.model, texts=texts, error=error))
 
-    async def _fill(self, texts: Sequence[str], options: Options, out: Out, tally: Tally) -> Reply:
-        """Embed one batch into the rows that `out(width)` gives."""
+    async def _fill(
+        self,
+        texts: Sequence[str],
+        options: Options,
+        out: OutputRows,
+        tally: Tally,
+        tries: int | None = None,  # noqa: ARG002 (an `embed_batch` is called once)
+    ) -> Reply:
+        """Embed one batch into the rows that `out(width)` gives, in at most so many tries (None: as the policy says)."""
         made = await self.embed_batch(texts, options)
         if not isinstance(made, Embeddings):
             msg = f"{type(self).__name__}.embed_batch returned {type(made).__name__}; it must return embedkit.Embeddings"
@@ -284,8 +358,7 @@ class Embedder(ABC):
     def _result(self, board: Board, sift: Sift, options: Options, tally: Tally) -> Embeddings:
         matrix = board.matrix
         if matrix is None:
-            asked = (options.dimensions or 0) // (8 if options.dtype in ("binary", "ubinary") else 1)
-            matrix = empty(sift.count, board.width or asked, options.dtype)
+            matrix = empty(sift.count, board.width or stored_width(options), options.dtype)
         missing = [row for row, done in enumerate(board.done) if not done] if not all(board.done) else []
         if missing:
             matrix[missing] = blank(matrix)
@@ -325,7 +398,7 @@ def _remember(widths: dict[bytes, int], key: bytes, width: int | None) -> None:
         raise DecodeError(msg)
 
 
-def _copied(vectors: Any, count: int, options: Options, out: Out, who: str) -> NDArray[Any]:
+def _copied(vectors: Any, count: int, options: Options, out: OutputRows, who: str) -> NDArray[Any]:
     """What a custom `embed_batch` made, checked and copied into the rows it belongs to."""
     import numpy as np
 
@@ -345,8 +418,17 @@ def _copied(vectors: Any, count: int, options: Options, out: Out, who: str) -> N
     with np.errstate(all="ignore"):
         rows[:] = made
     if rows.dtype.kind == "f":
-        finite(rows)
+        _note_non_finite(rows, out)
     elif (rows != made).any():
         msg = f"dtype={options.dtype!r} was asked for, but {who} answered {made.dtype} values that do not fit it"
         raise DecodeError(msg)
     return rows
+
+
+def _note_non_finite(rows: NDArray[Any], out: OutputRows) -> None:
+    try:
+        finite(rows)
+    except DecodeError as error:
+        if len(error.rows) == len(rows):
+            raise
+        out.failures = {row: error.at(row) for row in error.rows}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._refusal import judge
+from ._refusal import judge, placed
 from .errors import ApiError, AuthError, DecodeError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Wallet:
             if clock() >= self._until:
                 response = await ask(request)
                 if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
-                    raise self._refused(response, clock())
+                    raise self._refused(response, request.url, clock())
                 self.token, seconds = self._read(response)
                 self._since = clock()
                 self._until = self._since + seconds * SPENT
@@ -71,8 +71,8 @@ class Wallet:
         self.token, self._until = "", 0.0
         return True
 
-    def _refused(self, response: Response, now: float) -> ApiError:
-        error = judge(response, provider=self._provider, model="", message="", now=now)
+    def _refused(self, response: Response, url: str, now: float) -> ApiError:
+        error = placed(judge(response, provider=self._provider, model="", message="", now=now), url)
         if error.retryable:
             return error
         message = f"the key was not exchanged for a token: {error.message}"

@@ -380,16 +380,16 @@ def _translated(error: Exception, request: Request, settings: HttpSettings) -> E
         return late
     if isinstance(error, aiohttp.ClientHttpProxyError):
         hint = "; put user:password@ into the proxy's URL" if error.status == 407 else ""  # noqa: PLR2004 (Proxy Authentication Required)
-        return TransportError(f"the proxy refused to reach {where}: status {error.status}{hint}", retryable=error.status >= 500)  # noqa: PLR2004 (it may pass)
+        return _unsent(f"the proxy refused to reach {where}: status {error.status}{hint}", retryable=error.status >= 500)  # noqa: PLR2004 (it may pass)
     if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
-        return TransportError(f"TLS to {where} failed: {_distrust(error)}", retryable=False)
+        return _unsent(f"TLS to {where} failed: {_distrust(error)}", retryable=False)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return TransportError(f"the host name {error.host!r} cannot be resolved; check base_url, the proxy and the network")
+        return _unsent(f"the host name {error.host!r} cannot be resolved; check base_url, the proxy and the network")
     if isinstance(error, aiohttp.ClientProxyConnectionError):
-        return TransportError(f"the proxy {error.host}:{error.port} for {where} cannot be reached: {_reason(error.os_error)}")
+        return _unsent(f"the proxy {error.host}:{error.port} for {where} cannot be reached: {_reason(error.os_error)}")
     if isinstance(error, aiohttp.ClientConnectorError):
         down = f" ({settings.down})" if settings.down else ""
-        return TransportError(f"cannot connect to {where}: {_reason(error.os_error)}{down}")
+        return _unsent(f"cannot connect to {where}: {_reason(error.os_error)}{down}")
     if isinstance(error, ValueError):  # after TLS: a certificate that is refused is a ValueError too
         return ConfigError(f"{where}: {_wrong(request)}")
     if isinstance(error, (aiohttp.ClientResponseError, aiohttp.ClientPayloadError)) and "content-encoding" in str(error):
@@ -397,7 +397,7 @@ def _translated(error: Exception, request: Request, settings: HttpSettings) -> E
             f"{where} compressed its answer in a way that cannot be undone; headers={{'accept-encoding': 'identity'}} asks for none"
         )
     if isinstance(error, aiohttp.ClientResponseError):
-        return TransportError(f"what answers at {where} does not speak HTTP; check base_url", retryable=False)
+        return _unsent(f"what answers at {where} does not speak HTTP; check base_url", retryable=False)
     if isinstance(error, aiohttp.ClientPayloadError):
         return TransportError(f"the answer of {where} broke off")
     if isinstance(error, OSError):
@@ -405,6 +405,13 @@ def _translated(error: Exception, request: Request, settings: HttpSettings) -> E
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return TransportError(f"{where} hung up before it had answered")
     return TransportError(f"the connection to {where} broke: {type(error).__name__}")
+
+
+def _unsent(message: str, *, retryable: bool = True) -> TransportError:
+    """The error of a request that never reached its server, so no text of it can be the reason."""
+    error = TransportError(message, retryable=retryable)
+    error.sent = False
+    return error
 
 
 def _where(url: str) -> str:

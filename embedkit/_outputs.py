@@ -6,6 +6,7 @@ written here lies in a folder of its own until all of it is there.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from abc import ABC, abstractmethod
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from ._inputs import ADDED
+from . import _arrow
+from ._inputs import ADDED, Line
 from ._pipes import own
 from ._sift import blank
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from ._inputs import Records
 
 OUTPUTS = {".npy": "npy", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+DEEPEST = 30  # lists and structs in each other: pyarrow reads a schema of 100 levels, of which a list takes two
 GROUP_BYTES = 64 * 1024 * 1024  # vectors per Parquet row group
 
 
@@ -104,7 +107,11 @@ class Npy(Output):
 
 
 class Jsonl(Output):
-    """The input's record and its embedding, one JSON object per line; null in a row that failed."""
+    """The input's record and its embedding, one JSON object per line; null in a row that failed.
+
+    A record of JSONL is written as its line says, to the letter. Components of float32 are the shortest text that reads back to the same
+    float32.
+    """
 
     def __init__(self, folder: Path | None, column: str, like: NDArray[Any]) -> None:  # noqa: ARG002
         super().__init__(like)
@@ -112,11 +119,15 @@ class Jsonl(Output):
         self._file = own(sys.stdout, "wb") if self.path is None else self.path.open("wb")
 
     def _put(self, pieces: list[Records], vectors: NDArray[Any], failed: Collection[int]) -> None:
-        records = (record for piece in pieces for record in (piece if isinstance(piece, list) else piece.to_pylist()))
+        import numpy as np
+        import orjson
+
+        records = (record for piece in pieces for record in (piece if isinstance(piece, list) else _arrow.records(piece)))
         lines = bytearray()
-        for row, (record, vector) in enumerate(zip(records, vectors, strict=True)):
-            values = None if row in failed else vector.tolist()
-            lines += msgspec.json.encode({**record, ADDED: values}, enc_hook=str) + b"\n"
+        for row, (record, vector) in enumerate(zip(records, np.ascontiguousarray(vectors), strict=True)):
+            fields = record.source if isinstance(record, Line) else msgspec.json.encode(record, enc_hook=str)
+            values = b"null" if row in failed else orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY)
+            lines += b'%b%b"%b":%b}\n' % (fields[:-1], b"," if record else b"", ADDED.encode(), values)
         rest = memoryview(lines)
         while rest:  # an unbuffered handle may take less than it is given
             rest = rest[self._file.write(rest) :]
@@ -148,6 +159,7 @@ class Parquet(Output):
         self._vectors: list[NDArray[Any]] = []
         self._files: list[Path] = []
         self._schema: pa.Schema | None = None
+        self._exact: set[str] = set()  # columns with whole numbers that no float64 holds
         self._writer: Any = None
 
     def _put(self, pieces: list[Records], vectors: NDArray[Any], failed: Collection[int]) -> None:  # noqa: ARG002
@@ -165,7 +177,8 @@ class Parquet(Output):
         added: pa.Array = pa.array([], self._kind())
         if len(values):
             added = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=self._kind())
-        schema = table.schema if self._schema is None else _widened(self._schema, table.schema)
+        self._exact |= _inexact_as_floats(table)
+        schema = table.schema if self._schema is None else _widened(self._schema, table.schema, self._exact)
         if schema != self._schema:
             self._begin(schema)
         self._writer.write_table(_fitted(table, self._schema).append_column(ADDED, added))
@@ -237,17 +250,33 @@ def _array(values: list[Any]) -> Any:
         found = pa.array(values)
     except (pa.ArrowException, OverflowError):
         return pa.array(_texts(values), pa.string())
-    return pa.array(_texts(values), pa.string()) if "struct<>" in str(found.type) else found  # Parquet has no empty struct
+    # Parquet has no empty struct, and its readers stop at some depth.
+    unwritable = "struct<>" in str(found.type) or _deeper(found.type, DEEPEST)
+    return pa.array(_texts(values), pa.string()) if unwritable else found
+
+
+def _deeper(kind: pa.DataType, most: int) -> bool:
+    return any(not most or _deeper(kind.field(number).type, most - 1) for number in range(kind.num_fields))
 
 
 def _texts(values: list[Any]) -> list[str | None]:
     return [
-        each if each is None or isinstance(each, str) else msgspec.json.encode(each, enc_hook=str).decode() for each in values
+        each if each is None or isinstance(each, str) else json.dumps(each, ensure_ascii=False, separators=(",", ":"))
+        for each in values
     ]
 
 
-def _widened(old: pa.Schema, new: pa.Schema) -> pa.Schema:
-    """A schema for the rows of both."""
+def _inexact_as_floats(table: pa.Table) -> set[str]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    whole = [field.name for field in table.schema if pa.types.is_int64(field.type)]
+    most = {name: pc.min_max(table.column(name)).as_py() for name in whole}
+    return {name for name, ends in most.items() if ends["max"] is not None and max(-ends["min"], ends["max"]) > 2**53}
+
+
+def _widened(old: pa.Schema, new: pa.Schema, exact: Collection[str]) -> pa.Schema:
+    """A schema for the rows of both; the columns in `exact` keep every digit."""
     import pyarrow as pa
 
     fields = {field.name: field for field in old}
@@ -256,6 +285,8 @@ def _widened(old: pa.Schema, new: pa.Schema) -> pa.Schema:
         try:
             fields[field.name] = pa.unify_schemas(both, promote_options="permissive").field(0)
         except pa.ArrowException:
+            fields[field.name] = pa.field(field.name, pa.string())
+        if field.name in exact and pa.types.is_floating(fields[field.name].type):
             fields[field.name] = pa.field(field.name, pa.string())
     return pa.schema(list(fields.values()), old.metadata)
 

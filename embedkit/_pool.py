@@ -14,13 +14,22 @@ import msgspec
 
 from ._client import HttpEmbedder, this_loop
 from ._desk import Desk, Member
-from ._dispatch import GOOD
+from ._dispatch import PROBE_TEXT
 from ._embedder import Embedder
 from ._events import RetryScheduled, notify
 from ._plan import tightened
 from ._transport import Tally
 from ._types import Embeddings, Limits, Options, Reply, Usage
-from .errors import ConfigError, EmbedkitError, InvalidInputError, RateLimitError, TooLargeError, TransportTimeoutError
+from .codec import OutputRows, together
+from .errors import (
+    ConfigError,
+    DecodeError,
+    EmbedkitError,
+    InvalidInputError,
+    RateLimitError,
+    TooLargeError,
+    TransportTimeoutError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +37,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ._retry import RetryPolicy
-    from .codec import Out
 
 AGREE = 0.98  # least cosine between two endpoints' vectors of one text: above what quantised weights cost, below any two models
 
@@ -60,7 +68,7 @@ class Pool(Embedder):
     def _reset(self) -> None:
         self._one_place = len({each.base_url for each in self._embedders}) == 1  # several keys: one model beyond doubt
         self._members = [Member(each, verified=self._one_place) for each in self._embedders]
-        self._known: tuple[str, NDArray[Any]] | None = None  # where the first answer to GOOD came from, and what it was
+        self._known: tuple[str, NDArray[Any]] | None = None  # where the first answer to PROBE_TEXT came from, and what it was
         self._desks: dict[object, Desk[HttpEmbedder]] = {}
 
     @property
@@ -84,6 +92,9 @@ class Pool(Embedder):
     def _cuts(self) -> bool:
         return self._embedders[0]._cuts()  # noqa: SLF001
 
+    def _joins(self, options: Options) -> bool:
+        return self._embedders[0]._joins(options)  # noqa: SLF001
+
     def _most_tokens(self, options: Options) -> int | None:
         return self._embedders[0]._most_tokens(options)  # noqa: SLF001
 
@@ -98,9 +109,14 @@ class Pool(Embedder):
         for each in self._embedders:
             await each.aclose()
 
-    async def _fill(self, texts: Sequence[str], options: Options, out: Out | None, tally: Tally) -> Reply:
+    async def _fill(
+        self, texts: Sequence[str], options: Options, out: OutputRows | None, tally: Tally, tries: int | None = None
+    ) -> Reply:
         desk = self._desk()
         failures, refusing, until = 0, set[Member[HttpEmbedder]](), math.inf
+        whole = self._joins(options)
+        most = max(self._retry.attempts, len(self._members)) if tries is None else tries
+        unusable, doubted = 0, len(self._members) == 1  # unusable answers, of which a second is one too many
         while True:
             member = await desk.turn(until)
             if member is None:
@@ -113,27 +129,34 @@ class Pool(Embedder):
                     await self._verify(member, tally)
                     desk.serve()  # its window is open now
                 proven = True
-                return await self._asked(member, texts, options, out, tally)
+                reply = await self._asked(member, texts, options, out, tally)
+                if out is None or not out.failures or doubted or failures + 1 >= most:
+                    return reply
+                doubted = True  # another endpoint may have a vector for every text
+                raise together(out.failures)
             except (ConfigError, InvalidInputError, TooLargeError):
                 raise  # about the texts or the request: another endpoint would say the same
             except EmbedkitError as error:
                 failures += 1
-                member.health.failed(self._clock(), sent, error)
-                if not isinstance(error, RateLimitError):
-                    member.verified = self._one_place  # what comes back may be another model
-                if not error.retryable:
+                self._note(member, sent, error)
+                unusable += isinstance(error, DecodeError)
+                if not error.retryable and unusable != 1:
                     refusing.add(member)
                 # A batch that is late comes back smaller; a question that is late says nothing of the batch.
-                late = proven and isinstance(error, TransportTimeoutError) and error.sent and len(texts) > 1
-                most = max(self._retry.attempts, len(self._members))
-                if late or failures >= most or len(refusing) == len(self._members) or self._clock() >= until:
+                late = proven and isinstance(error, TransportTimeoutError) and error.sent and len(texts) > 1 and not whole
+                if late or failures >= most or unusable > 1 or len(refusing) == len(self._members) or self._clock() >= until:
                     raise
                 self._tell(failures, error)
             finally:
                 desk.leave(member)
 
+    def _note(self, member: Member[HttpEmbedder], sent: float, error: EmbedkitError) -> None:
+        member.health.failed(self._clock(), sent, error)
+        if not isinstance(error, RateLimitError):
+            member.verified = self._one_place  # what comes back may be another model
+
     async def _asked(
-        self, member: Member[HttpEmbedder], texts: Sequence[str], options: Options, out: Out | None, tally: Tally
+        self, member: Member[HttpEmbedder], texts: Sequence[str], options: Options, out: OutputRows | None, tally: Tally
     ) -> Reply:
         sent = self._clock()
         reply = await member.embedder._fill(texts, options, out, tally)  # noqa: SLF001
@@ -168,7 +191,7 @@ class Pool(Embedder):
         import numpy as np
 
         options = msgspec.structs.replace(self.options, dtype="float32", dimensions=None, normalize=True, truncate=None)
-        reply = await member.embedder._fill([GOOD], options, None, tally)  # noqa: SLF001
+        reply = await member.embedder._fill([PROBE_TEXT], options, None, tally)  # noqa: SLF001
         found = reply.vectors[0]
         if self._known is None:
             self._known = (member.embedder.base_url, found)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 KEYWORD = re.compile(
-    r"(?<![\w?&])(api_key|base_url|dimensions|dtype|input_type|max_concurrency|model|normalize|on_error|truncate)="
+    r"(?<![\w?&])(api_key|base_url|dimensions|dtype|input_type|max_concurrency|model|normalize|on_error|proxy|ssl|truncate)="
     r"(?:'([\w.:/-]*)'|(\d+\b)|True\b|(?=[\s,;:.)]|$))"
 )  # of `connect`, as its errors spell it
 
@@ -54,7 +54,7 @@ class Progress:
                 TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn(),
                 console=Console(stderr=True), transient=True,
             )  # fmt: skip
-            self._task = self._bar.add_task("connecting", total=None)
+            self._task = self._bar.add_task("looking through the input", total=None)
             self._bar.start()
         return self
 
@@ -66,10 +66,10 @@ class Progress:
     def expect(self, total: int | None) -> None:
         """How many texts there will be, where that is known."""
         if self._bar is not None:
-            self._bar.update(self._task, total=total)
+            self._bar.update(self._task, total=total, description="connecting")
 
-    def add(self, part: Embeddings) -> None:
-        """A part has come back and is written."""
+    def add(self, part: Embeddings, faults: dict[int, str] | None = None) -> None:
+        """A part has come back and is written. `faults`: by row, what the input says of those without a text; what is told is taken out."""
         usage = part.usage
         self.texts += len(part)
         self.failed += len(part.failures)
@@ -80,7 +80,8 @@ class Progress:
         for row, error in part.failures.items():
             alone = copy.copy(error)
             alone.rows = ()  # they count within the part, and the line names the row itself
-            self._print(f"row {part.start + row}: {in_line(alone)}")
+            known = (faults or {}).pop(part.start + row, None)
+            self._print(f"row {part.start + row}: {known or in_line(alone)}")
         if self._bar is not None:
             self._bar.update(self._task, completed=self.texts, description=self._now())
 
@@ -133,7 +134,7 @@ def in_line(error: BaseException) -> str:
 
 
 def _option(keyword: re.Match[str]) -> str:
-    name = {"api_key": "api-key-env"}.get(keyword[1], keyword[1].replace("_", "-"))
+    name = {"api_key": "api-key-env", "ssl": "ca-file"}.get(keyword[1], keyword[1].replace("_", "-"))
     return f"--{name} {keyword[2] or keyword[3] or ''}".rstrip()
 
 

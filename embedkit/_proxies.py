@@ -1,4 +1,4 @@
-"""Which proxy a request takes, if any: the one given, else the environment's, as requests and httpx read it; never one to loopback."""
+"""Which proxy a request takes, if any: the one given, else the environment's, as requests and httpx read it; never that one to loopback."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ def proxy_for(url: str, given: str | None, *, read_environment: bool = True) -> 
     Raises:
         ConfigError: it is one that aiohttp cannot speak to. Its URL may hold a password, and is not quoted.
     """
-    if is_loopback(url):
-        return None
-    proxy = _from_environment(url) if given is None and read_environment else given
+    proxy = _from_environment(url) if given is None and read_environment and not is_loopback(url) else given
     if not proxy:
         return None
     parts = urlsplit(proxy)

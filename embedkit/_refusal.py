@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from ._types import Response
+from ._reason import EXCERPT, Refusal, failed, fine, has_vectors, read, shortened
+from ._types import Response, bare
 from .errors import (
     ApiError,
     AuthError,
@@ -30,71 +29,7 @@ from .errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-EXCERPT = 2_000  # characters of a body kept on an error
 CAP = 120.0  # seconds; a longer hint is not slept (openai-python, _base_client.py, 2026-11)
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """What a body says of its own failure; empty strings where it says nothing."""
-
-    message: str = ""
-    code: str = ""
-    kind: str = ""
-    body: Any = None
-
-
-def read(response: Response) -> Refusal:
-    """Message, code and kind out of any known envelope, or of plain text, or of an HTML page."""
-    text = bytes(response.body).decode("utf-8", "replace").strip()
-    try:
-        body = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        return Refusal(message=_prose(text))
-    return _envelope(body[0] if isinstance(body, list) and body else body)  # Gemini wraps errors in a list
-
-
-def _envelope(body: Any) -> Refusal:
-    if not isinstance(body, dict):
-        return Refusal(message=body if isinstance(body, str) else "", body=body)
-    inner = body.get("error") or body.get("errors") or body.get("detail") or body.get("details")
-    if isinstance(inner, list) and inner:  # Hugging Face: texts; FastAPI: {loc, msg}; Cloudflare, watsonx: {code, message}
-        one = inner[0] if isinstance(inner[0], dict) else {}
-        return Refusal("; ".join(map(_item, inner)), _text(one, "code"), _text(one, "type"), body)
-    if isinstance(inner, dict):
-        message = ": ".join(filter(None, (_text(inner, "message", "detail", "error"), _relayed(inner))))
-        return Refusal(message, _text(inner, "code"), _text(inner, "type", "status"), body)
-    message = _text(body, "message", "Message", "error", "detail", "reason", "msg", "errorMessage")  # the last: IBM's IAM
-    code = _text(body, "code", "error_code", "errorCode")
-    return Refusal(message or str(inner or ""), code, _text(body, "error_type", "type", "__type"), body)
-
-
-def _relayed(inner: Mapping[str, Any]) -> str:
-    """What the provider behind OpenRouter said: "Provider returned error" helps nobody."""
-    metadata = inner.get("metadata")
-    raw = metadata.get("raw") if isinstance(metadata, dict) else None
-    return read(Response(0, {}, raw.encode())).message if isinstance(raw, str) else ""
-
-
-def _text(body: Mapping[str, Any], *names: str) -> str:
-    return next((str(body[name]) for name in names if isinstance(body.get(name), (str, int)) and body[name] != ""), "")
-
-
-def _item(item: Any) -> str:
-    if not isinstance(item, dict):
-        return str(item)
-    where = item.get("loc")
-    place = ".".join(map(str, where)) if isinstance(where, list) else _text(item, "field")  # the latter is Jina's
-    message = _text(item, "msg", "message")
-    return f"{place}: {message}" if place else message
-
-
-def _prose(text: str) -> str:
-    if not re.match(r"<(!doctype|html|head|body)", text, re.IGNORECASE):
-        return text[:EXCERPT]
-    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
-    plain = title[1] if title else re.sub(r"<[^>]+>", " ", text)
-    return "an HTML page instead of JSON: " + " ".join(plain.split())[:200]
-
 
 # --- the verdict -----------------------------------------------------------------------------------------------------
 
@@ -139,7 +74,10 @@ _QUOTA = (
     r"|ServiceQuotaExceeded"  # Bedrock, a 400 (7.4)
 )
 _KEY = r"API_KEY_INVALID|api key not valid|invalid api key|incorrect api key|invalid_api_key"
-_MODEL = r"(from|to|access( to)?) this model|model_not_found|no access to model|access to the model with the specified"
+_MODEL = r"(from|to|access( to)?) this model|model_not_found|no access to model"
+# A code that says whose fault a 403 is, whatever its words say of a model: AWS' "You don't have access to the model with the specified
+# model ID" is about the account (part 2, 7.4).
+_DENIED = r"denied|permission|forbidden|unauthori[sz]ed|not ?authorized"
 # No such model, under another status than 404: Hugging Face's router, Mistral, Perplexity, Infinity, Voyage, OpenRouter, Bedrock,
 # Hyperbolic, in this order; Jina's code ends like OpenAI's.
 _ABSENT = (
@@ -153,7 +91,19 @@ _ROW = (
 )
 _RETRYABLE = frozenset({408, 409, 425, 429, 424, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 _SERVER = 500
-_NAMED = {"rate_limit_exceeded": "429", "3040": "429"}  # the second: Cloudflare is out of capacity (part 2, 14)
+_ELSEWHERE = (404, 405, 410, 421)  # of a wrong URL, or of a model that is not there
+# The status that a code in a success stands for. Codes are compared in small letters, without what joins their words.
+_REFUSED_KEY = (
+    r"unauth|forbidden|authfail|authinvalid|^auth\w*(error|exception|required)$|permission|accessdenied|loginrequired"
+    r"|invalid(api|access|auth|security|bearer)*(key|token|credential|signature)s?$|(api|access)(key|token)(is)?(invalid|expired|missing)"
+)
+_NAMED = (
+    (401, _REFUSED_KEY),
+    (429, r"ratelimit|toomanyrequest|throttl|requestlimit|ratequota|resourceexhausted|^3040$"),  # Cloudflare is out of capacity (part 2, 14)
+    (402, r"insufficient|quotaexceed|outofcredit|billing|arrear|paymentrequired|balance"),
+    (404, r"(model|route|resource)notfound|^notfound(error)?$"),
+    (503, r"unavailable|overloaded|serverbusy|^internal(server)?error$|^servererror$"),
+)  # fmt: skip
 
 
 def judge(response: Response, *, provider: str, model: str, message: str, now: float) -> ApiError:
@@ -161,7 +111,7 @@ def judge(response: Response, *, provider: str, model: str, message: str, now: f
     refusal = read(response)
     status = response.status
     says = " ".join(filter(None, (_errortype(response), refusal.code, refusal.kind, message or refusal.message)))
-    kind = _kind(status, says, refusal)
+    kind = _kind(status, says, refusal, _errortype(response))
     if status == 429 and response.headers.get("x-ratelimit-type", "").endswith("ByDay"):
         kind = QuotaError  # GitHub Models: the day's allowance; its retry-after is hours (part 2, 1.2)
     should = response.headers.get("x-should-retry")
@@ -194,20 +144,48 @@ def _figure(pattern: str, says: str) -> int | None:
 
 
 def inside(response: Response) -> EmbedkitError | None:
-    """The error hidden in a success: the one its own code names, else a DecodeError; None when the body names no error."""
+    """The error hidden in a success: the one its own code names, else a DecodeError; None when the body names no error.
+
+    Lenient beside vectors, where only what is called an error is one; strict where there are none, where any words are the reason.
+    """
     refusal = read(response)
-    if not isinstance(refusal.body, dict) or not any(map(refusal.body.get, ("error", "errors", "detail"))):
+    body, message = refusal.body, "" if fine(refusal.message) else refusal.message
+    if not isinstance(body, dict) and (not isinstance(body, str) or message == body):
+        return None  # no JSON, bare vectors or bare words: they are shown by whoever cannot read them
+    called = isinstance(body, dict) and not all(map(fine, map(body.get, ("error", "errors", "err"))))
+    named = _named(refusal)
+    if not called and (has_vectors(body) or not (message or named or failed(body))):
         return None
-    named = _NAMED.get(refusal.code, refusal.code)
+    if named is None:
+        return DecodeError(f"status {response.status}, but the body is an error: {_said(message, response)}")
+    now = _until(response.headers.get("date", ""), 0.0) or float("inf")  # without it a date in the headers is no hint
+    return judge(type(response)(named, response.headers, response.body), provider="", model="", message=message, now=now)
+
+
+def _named(refusal: Refusal) -> int | None:
+    """The status that a body names by its code or kind, or by the few words that no other failure has."""
     if re.search(_QUOTA, f"{refusal.code} {refusal.kind}"):
-        named = "429"
-    if not re.fullmatch("[45][0-9][0-9]", named):  # no failure of HTTP
-        return DecodeError(f"status {response.status}, but the body is an error: {refusal.message[:EXCERPT]}")
-    shown = type(response)(int(named), response.headers, response.body)
-    return judge(shown, provider="", model="", message=refusal.message, now=0.0)
+        return 429
+    for said in (refusal.code, refusal.kind):
+        if re.fullmatch("[45][0-9][0-9]", said):
+            return int(said)
+        plain = re.sub(r"[\W_]", "", said).lower()
+        if found := next((status for status, words in _NAMED if re.search(words, plain)), None):
+            return found
+    if re.search(_QUOTA, refusal.message):
+        return 402
+    return 401 if re.search(_KEY, refusal.message, re.IGNORECASE) else None
 
 
-def _kind(status: int, says: str, refusal: Refusal) -> type[ApiError]:  # noqa: C901, PLR0911 (one question a line, in the order they are asked)
+def placed(error: ApiError, url: str) -> ApiError:
+    """The error of a request to this URL: where nothing is found there, the message says where that was, without user and query."""
+    if error.status in _ELSEWHERE:
+        error.message = f"{error.message}; asked at {bare(url)}"
+        error.args = (error.message,)
+    return error
+
+
+def _kind(status: int, says: str, refusal: Refusal, errortype: str) -> type[ApiError]:  # noqa: C901, PLR0911 (one question a line, in the order they are asked)
     def match(pattern: str) -> bool:
         return re.search(pattern, says, re.IGNORECASE) is not None
 
@@ -222,8 +200,9 @@ def _kind(status: int, says: str, refusal: Refusal) -> type[ApiError]:  # noqa: 
     if match(_KEY):
         return AuthError
     if status == 403:
-        return NotFoundError if match(_MODEL) else AuthError
-    if status in (404, 410, 405, 421) or (status in (400, 422) and match(_ABSENT)):
+        denied = re.search(_DENIED, f"{errortype} {refusal.code} {refusal.kind}", re.IGNORECASE)
+        return NotFoundError if match(_MODEL) and not denied else AuthError
+    if status in _ELSEWHERE or (status in (400, 422) and match(_ABSENT)):
         return NotFoundError
     if status == 429:
         return TooLargeError if _impossible(says) else RateLimitError
@@ -253,7 +232,16 @@ def _worded(message: str, response: Response) -> str:
         return f"the server redirects to {where}; redirects of a POST are not followed: set base_url to the final address"
     if message:
         return message[:EXCERPT]
-    return f"the server answered {response.status} with {'an empty body' if not response.body else 'no message'}"
+    if not response.body:
+        return f"the server answered {response.status} with an empty body"
+    shown = _said("", response)
+    return f"the server answered {response.status} with no message" + (
+        f": {shown}" if shown not in ("{}", "[]", "null") else ""
+    )
+
+
+def _said(message: str, response: Response) -> str:
+    return message[:EXCERPT] or shortened(bytes(response.body).decode("utf-8", "replace").strip())
 
 
 def _errortype(response: Response) -> str:
@@ -270,7 +258,9 @@ def _request_id(response: Response, refusal: Refusal) -> str | None:
         if found := response.headers.get(name):
             return found
     body = refusal.body if isinstance(refusal.body, dict) else {}
-    return _text(body, "request_id", "trace", "id") or response.headers.get("cf-ray") or None  # Cloudflare's own id last
+    given = (body.get(name) for name in ("request_id", "trace", "id"))
+    own = next((str(each) for each in given if isinstance(each, (str, int)) and not isinstance(each, bool) and each != ""), "")
+    return own or response.headers.get("cf-ray") or None  # Cloudflare's own id last
 
 
 # --- the hint --------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from .errors import ApiError, ConfigError, EmbedkitError, RateLimitError
+from .errors import ApiError, ConfigError, DecodeError, EmbedkitError, RateLimitError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -55,7 +55,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         jitter over a doubling backoff; for a rate limit half of it is certain, since a quick retry cannot outlast a window of a
         minute.
         """
-        if not error.retryable or attempt >= self.attempts:
+        if not (error.retryable or (isinstance(error, DecodeError) and error.once_more)) or attempt >= self.attempts:
             return None
         if isinstance(error, ApiError) and error.status == _ONCE_MORE and attempt > 1:
             return None

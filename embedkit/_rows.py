@@ -11,16 +11,20 @@ is left alone. Then it is parsed as it came.
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, ForwardRef, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ForwardRef, TypeAlias, TypeVar
 
 import msgspec
 
+from ._byte_types import certain, source_of
 from ._hints import NDArray
-from ._types import QUANTISED, DType, Options, array_of
-from .errors import ConfigError, DecodeError
+from ._numbers import finite
+from ._types import QUANTISED, Options, array_of
+from .errors import DecodeError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +38,11 @@ _NUMERIC = b"-0123456789"  # what a list of numbers begins with
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _BRACKET = ord("[")
 _MARK, _QUOTED, _ESCAPED = "#", b'"#"', b"\\u0023"  # no base64, and the only other way to write it
+_MARK_OF_ORDER = b"\xef\xbb\xbf"
+# What stands where a number should: words for what is no number, and exponents beyond float32 (300) or a double.
+_NO_NUMBER = re.compile(
+    rb"(?<=[\[,:\s])[-+]?(?:(?:NaN|nan|Infinity|inf)\b|\d[\d.]*[eE]\+?0*(?:[3-9]\d\d|[1-9]\d{3,})\b)(?=[\],}\s])"
+)
 
 
 class Vector:
@@ -41,15 +50,35 @@ class Vector:
 
     __slots__ = ("text",)
 
-    def __init__(self, text: str | memoryview | list[float]) -> None:
-        self.text: str | memoryview | list[float] = text  # base64, a list as it stands in the JSON, or a short list
+    def __init__(self, text: str | memoryview | list[float | None]) -> None:
+        self.text: str | memoryview | list[float | None] = text  # base64, a list as it stands in the JSON, or a short list
 
 
-# What `matrix` takes for one row: a reply's own, or components made from it.
+# What `matrix` takes for one row: a reply's own, or components made from it; None: null stands there; or why there is none.
 if TYPE_CHECKING:
-    Given: TypeAlias = Vector | bytes | Sequence[float] | NDArray[Any]
+    Given: TypeAlias = Vector | bytes | Sequence[float] | NDArray[Any] | DecodeError | None
 else:  # evaluated where it was written, wherever it is used
-    Given = Vector | bytes | Sequence[float] | ForwardRef("NDArray[Any]", module="embedkit._hints")
+    Given = Vector | bytes | Sequence[float] | ForwardRef("NDArray[Any]", module="embedkit._hints") | DecodeError | None
+
+
+class OutputRows:
+    """Where the rows of one reply go, and which of its texts have no usable vector.
+
+    Attributes:
+        width: values per row of earlier replies under the same options; None: this is the first.
+        failures: row within the batch → what is wrong with its vector. Such a row is NaN (zero where the dtype has no NaN).
+    """
+
+    __slots__ = ("_rows", "failures", "width")
+
+    def __init__(self, rows: Callable[[int], NDArray[Any]], width: int | None = None) -> None:
+        self._rows = rows
+        self.width: int | None = width
+        self.failures: dict[int, DecodeError] = {}
+
+    def __call__(self, width: int) -> NDArray[Any]:
+        """The rows to fill, so many values wide."""
+        return self._rows(width)
 
 
 def decoder_of(kind: type[T]) -> msgspec.json.Decoder[T]:
@@ -58,24 +87,39 @@ def decoder_of(kind: type[T]) -> msgspec.json.Decoder[T]:
 
 
 def _vector(kind: type, value: Any) -> Vector:
+    """An embedding. A null in a list is left for `matrix`, which knows its row."""
     if kind is not Vector or type(value) not in (str, list):
         msg = f"Expected an embedding, got `{type(value).__name__}`"
         raise TypeError(msg)
     if type(value) is list:
         for each in value:
-            if type(each) not in (float, int):
+            if type(each) not in (float, int, type(None)):
                 msg = f"Expected a list of numbers, got `{type(each).__name__}` in it"
                 raise TypeError(msg)
     return Vector(value)
 
 
 def parse(body: bytes | bytearray | memoryview, reader: msgspec.json.Decoder[T]) -> T:
-    """The JSON body as the type of a decoder made by `decoder_of`, each `Vector` in it still unread. Raises what msgspec raises."""
+    """The JSON body as the type of a decoder made by `decoder_of`, each `Vector` in it still unread. Raises what msgspec raises.
+
+    A byte order mark is passed over, and a number that JSON cannot say is read as null: NaN and Infinity as Python's json module
+    writes them, and what is beyond a double.
+    """
     body = bytes(body) if isinstance(body, memoryview) else body
     if reader.dec_hook is None:  # made without `decoder_of`
         reader = decoder_of(reader.type)
-    if len(body) < SMALL and body[(quote := body.rfind(b'"', 0, STRIDE) + 1) : quote + 1] in _BASE64:
-        return reader.decode(body)
+    try:
+        if len(body) < SMALL and body[(quote := body.rfind(b'"', 0, STRIDE) + 1) : quote + 1] in _BASE64:
+            return reader.decode(body)
+        return _lifted(body, reader)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        mended = _NO_NUMBER.sub(b"null", body.removeprefix(_MARK_OF_ORDER))
+        if mended == body:
+            raise
+    return _lifted(mended, reader)
+
+
+def _lifted(body: bytes | bytearray, reader: msgspec.json.Decoder[T]) -> T:
     gaps, lifted = _strings(body) or _lists(body)
     if lifted:
         short = _QUOTED.join(gaps)
@@ -124,6 +168,9 @@ def _lists(body: bytes | bytearray) -> tuple[list[bytes | bytearray], list[memor
     return gaps, lifted
 
 
+_NULL = DecodeError("null stands in place of an embedding")
+
+
 @cache
 def _tools() -> tuple[Any, Callable[..., bytes], dict[str, np.dtype[Any]]]:
     """numpy, the SIMD decoder, numpy's type of each of ours: loaded when the first vector has come."""
@@ -150,11 +197,13 @@ class Reader:
         """
         try:
             if not isinstance(given, Vector):
+                if given is None or isinstance(given, DecodeError):
+                    raise (given or _NULL).at(*(() if row is None else (row,)))
                 return given if isinstance(given, bytes) else self._numpy.asarray(given, "f8")
             text = given.text
             numbers: NDArray[Any]
             if isinstance(text, list):
-                numbers = self._numpy.array(text, "f8")
+                numbers = self._numpy.array(text, "f8")  # null is NaN
             elif isinstance(text, memoryview) and text[0] == _BRACKET:
                 numbers = self._numpy.frombuffer(self._doubles(text), "f8")
             else:
@@ -172,40 +221,61 @@ class Reader:
         try:
             return self._parser.parse(text).as_buffer(of_type="d")
         except (ValueError, TypeError, RuntimeError):  # junk, or an integer beyond 64 bits: read again by what can say where
-            return self._numpy.array(msgspec.json.decode(text, type=list[float]), "f8")
+            return self._numpy.array(msgspec.json.decode(text, type=list[float | None]), "f8")
 
 
 def matrix(vectors: Sequence[Given], options: Options, count: int, out: Out | None = None) -> NDArray[Any]:
     """Vectors as checked rows, written into `out(width)`.
 
-    Each is the `Vector` of a reply, or components made from one: bytes of the dtype asked for, or numbers.
+    Each is the `Vector` of a reply, or components made from one: bytes of the dtype asked for, or numbers; None: the reply has none.
+    What is wrong with single rows is noted in `out.failures` where `out` is an `OutputRows`, else raised.
 
     Raises:
-        DecodeError: wrong count, ragged or wrong width, bytes that are no whole number of items, junk, non-finite or
-            out-of-range values. `rows` names the row where it is one.
+        DecodeError: wrong count, another width than the one asked for (`answered` says which), bytes that are no whole number of
+            values or of another type, no usable row. `rows` names the rows where it is about some.
     """
     if len(vectors) != count:
-        msg = f"{count} texts were sent, but {len(vectors)} embeddings came back"
-        raise DecodeError(msg)
+        raise miscounted(len(vectors), count)
     np, decode, kinds = _tools()
     kind = kinds[options.dtype]
     read = Reader()
-    first = read(vectors[0], 0)
-    # Doubles made from floats begin with a zero, floats hardly ever; where the width is known, the length tells too.
-    certain = isinstance(first, bytes) and first[:1] != b"\0" and options.dimensions is None
-    source = kind if certain else _source(first, kind, options)
-    width = _width(first, source, options)
-    rows: NDArray[Any] = out(width) if out is not None else np.empty((count, width), kind)
     done = 0
-    if type(first) is bytes and source is rows.dtype and rows.flags.c_contiguous and sys.byteorder == "little":
-        done = _copy(rows, vectors, first, decode)
-    if done < count:
-        with np.errstate(all="ignore"):  # a number beyond float32 is found below
-            for place in range(done, count):
-                _convert(rows, place, read(vectors[place], place) if place else first, source)
-    if kind.kind == "f" and b"\0" in np.isfinite(rows).tobytes():  # for one row `all` takes as long again
-        finite(rows)
+    try:
+        first = read(vectors[0], 0)
+        source = kind if isinstance(first, bytes) and certain(first, kind) else source_of(first, kind, options)
+        width = _width(first, source, options)
+        if type(out) is OutputRows and out.width is not None and out.width != width:
+            raise _unlike_earlier(width, out.width, rows=(0,))
+        rows: NDArray[Any] = out(width) if out is not None else np.empty((count, width), kind)
+        if type(first) is bytes and source is rows.dtype and rows.flags.c_contiguous and sys.byteorder == "little":
+            done = _copy(rows, vectors, first, decode)
+        if done < count:
+            with np.errstate(all="ignore"):  # a number beyond float32 is found below
+                for place in range(done, count):
+                    _convert(rows, place, read(vectors[place], place) if place else first, source)
+        if kind.kind == "f" and b"\0" in np.isfinite(rows).tobytes():  # for one row `all` takes as long again
+            finite(rows)
+    except DecodeError as error:
+        if not error.rows:
+            raise
+        return _row_by_row(vectors, options, out, error)  # one row is wrong, maybe the first, which the others were measured by
     return rows
+
+
+def miscounted(found: int, count: int) -> DecodeError:
+    """The error of a reply with another number of embeddings than texts; one with too few may be asked for once more."""
+    error = DecodeError(
+        f"{count} text{'s were' if count > 1 else ' was'} sent, but {found} embedding{'s' * (found != 1)} came back"
+    )
+    error.once_more = error.missing = found < count
+    return error
+
+
+class Missing:
+    """What stands in place of an item that a reply does not have: its embedding is the reason."""
+
+    embedding: ClassVar[DecodeError] = DecodeError("the reply has no embedding for this text, and those of the others")
+    embedding.once_more = True  # it may be there the next time
 
 
 def _copy(rows: NDArray[Any], vectors: Sequence[Given], first: bytes, decode: Callable[..., bytes]) -> int:
@@ -228,32 +298,27 @@ def _copy(rows: NDArray[Any], vectors: Sequence[Given], first: bytes, decode: Ca
 def _width(first: bytes | NDArray[Any], source: np.dtype[Any], options: Options) -> int:
     width, rest = divmod(len(first), source.itemsize if isinstance(first, bytes) else 1)
     if rest or not width:
-        msg = f"an embedding of {len(first)} bytes is not a whole number of {source.name} values"
-        raise DecodeError(msg)
+        msg = (
+            f"an embedding of {len(first)} bytes is not a whole number of {source.name} values"
+            if rest
+            else "the embedding is empty"
+        )
+        raise DecodeError(msg, rows=(0,))
     got = width * 8 if options.dtype in ("binary", "ubinary") else width
     if options.dimensions not in (None, got):
-        msg = f"dimensions={options.dimensions} was asked for, but the provider answered {got}"
-        raise DecodeError(msg)
+        raise _another_width(got, options, rows=(0,))
     return width
 
 
-def _source(first: bytes | NDArray[Any], kind: np.dtype[Any], options: Options) -> np.dtype[Any]:
-    """The type inside base64: the one asked for, or float64 from a server that sends doubles (seen from vLLM).
+def _unlike_earlier(got: int, known: int, rows: Sequence[int]) -> DecodeError:
+    msg = f"this reply has {got} values per row, earlier ones under the same options had {known}"
+    return DecodeError(msg, rows=rows)
 
-    Told by length where the width is known. Else doubles made from floats betray themselves: the low 29 bits of every second
-    word are zero, and as doubles the vector has unit length (as floats it would then be longer).
-    """
-    import numpy as np
 
-    if kind != np.float32 or not isinstance(first, bytes) or len(first) % 8 or len(first) < 64:  # noqa: PLR2004 (too short to tell)
-        return kind
-    if options.dimensions is not None:
-        return np.dtype("<f8") if len(first) == 8 * options.dimensions else kind
-    if int.from_bytes(first[:4], "little") & 0x1FFFFFFF or (np.frombuffer(first, "<u4")[::2] & 0x1FFFFFFF).any():
-        return kind
-    with np.errstate(over="ignore"):  # floats read as doubles may be anything
-        length = np.linalg.norm(np.frombuffer(first, "<f8"))
-    return np.dtype("<f8") if abs(length - 1) < 0.01 else kind  # noqa: PLR2004 (unit length to rounding)
+def _another_width(got: int, options: Options, rows: Sequence[int] = ()) -> DecodeError:
+    error = DecodeError(f"dimensions={options.dimensions} was asked for, but the provider answered {got}", rows=rows)
+    error.answered = got
+    return error
 
 
 def _convert(rows: NDArray[Any], place: int, vector: bytes | NDArray[Any], source: np.dtype[Any]) -> None:
@@ -271,46 +336,122 @@ def _convert(rows: NDArray[Any], place: int, vector: bytes | NDArray[Any], sourc
         raise DecodeError(msg, rows=[place])
 
 
-def finite(rows: NDArray[Any]) -> None:
-    """Raise DecodeError where a value is NaN or infinite."""
+# --- a reply with rows that cannot be used ---------------------------------------------------------------------------
+
+
+def _row_by_row(vectors: Sequence[Given], options: Options, out: Out | None, error: DecodeError) -> NDArray[Any]:
+    """Every row that can be used, where some cannot: null, empty, not finite, of another width than the one asked for or most have."""
+    kind = _tools()[2][options.dtype]
+    found, failures = _read_each(vectors, options, kind)
+    known = out.width if isinstance(out, OutputRows) else None
+    width = _common_width({place: len(row) for place, row in found.items()}, options, known)
+    for place, row in list(found.items()):
+        if len(row) != width:
+            del found[place]
+            failures[place] = DecodeError(
+                f"embeddings of unequal width: this one has {len(row)} values, others have {width}", rows=(place,)
+            )
+    failures = dict(sorted(failures.items()))
+    if not isinstance(out, OutputRows) or not found:
+        raise together(failures) if failures else error
+    rows: NDArray[Any] = out(width)
+    rows[:] = float("nan") if kind.kind == "f" else 0
+    for place, row in found.items():
+        rows[place] = row
+    out.failures = failures
+    return rows
+
+
+def _read_each(
+    vectors: Sequence[Given], options: Options, kind: np.dtype[Any]
+) -> tuple[dict[int, NDArray[Any]], dict[int, DecodeError]]:
+    """(row → its values in the dtype asked for, row → why there are none)."""
+    read = Reader()
+    found: dict[int, NDArray[Any]] = {}
+    failures: dict[int, DecodeError] = {}
+    source: np.dtype[Any] | None = None
+    for place, given in enumerate(vectors):
+        try:
+            made = read(given, place)
+            if isinstance(made, bytes):
+                if source is None or source == kind:  # until one row shows more, it is what was asked for
+                    source = source_of(made, kind, options)
+                made = _values(made, source, place)
+            found[place] = _row(made, kind, place)
+        except DecodeError as error:
+            if not error.rows:
+                raise
+            failures[place] = error.at(place)
+    return found, failures
+
+
+def _values(made: bytes, source: np.dtype[Any], place: int) -> NDArray[Any]:
     import numpy as np
 
-    bad = ~np.isfinite(rows).all(axis=1)
-    if bad.any():
-        places = [int(place) for place in np.flatnonzero(bad)]
-        msg = f"the provider answered NaN or infinite values for {len(places)} of {len(rows)} texts"
-        raise DecodeError(msg, rows=places)
+    if len(made) % source.itemsize:
+        msg = f"an embedding of {len(made)} bytes is not a whole number of {source.name} values"
+        raise DecodeError(msg, rows=(place,))
+    return np.frombuffer(made, source.newbyteorder("<"))
 
 
-def normalise(rows: NDArray[Any]) -> None:
-    """Make every row unit length, in place. A zero vector stays zero."""
+def _row(values: NDArray[Any], kind: np.dtype[Any], place: int) -> NDArray[Any]:
+    """Values as a checked row of this type."""
     import numpy as np
 
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    lengths[lengths == 0] = 1.0
-    np.divide(rows, lengths[:, None], out=rows, casting="same_kind")  # by doubles: a length may be beyond float32 either way
+    if not values.size:
+        msg = "the embedding is empty"
+        raise DecodeError(msg, rows=(place,))
+    row = np.empty((1, values.size), kind)
+    with np.errstate(all="ignore"):
+        _convert(row, 0, values, kind)
+    if kind.kind == "f":
+        finite(row)
+    made: NDArray[Any] = row[0]
+    return made
 
 
-def quantised(rows: NDArray[Any], dtype: DType) -> NDArray[Any]:
-    """Float rows in a smaller dtype, made on the client for providers that cannot.
+def _common_width(widths: dict[int, int], options: Options, known: int | None) -> int:
+    """The values per row that a reply's usable rows share: asked for, known from earlier replies, or those of most.
 
-    int8 is each component of the vector at unit length, times 127, rounded; uint8 is that plus 128. ubinary is one bit per component, 1 where it is positive, most
-    significant bit first; binary is that minus 128, as Cohere and Voyage pack them (wire reference 2.3; part 2, 2.1).
+    Raises:
+        DecodeError: none has the width asked for or known; or there is no telling which of them is right.
     """
-    import numpy as np
+    asked, bits = options.dimensions, 8 if options.dtype in ("binary", "ubinary") else 1
+    wanted = known if asked is None else asked // bits
+    counts = Counter(widths.values())
+    if wanted is not None and (wanted in counts or not counts):
+        return wanted
+    if not counts:
+        return 0
+    most, times = counts.most_common(1)[0]
+    if wanted is None:
+        if 2 * times > len(widths):
+            return most
+        first = next(iter(widths.values()))
+        msg = f"embeddings of unequal width: {', '.join(map(str, sorted(counts)))} values, and none is that of most"
+        raise DecodeError(msg, rows=[place for place, width in widths.items() if width != first])
+    alone = tuple(widths) if len(widths) == 1 and known is not None else ()  # one text may be at fault, several are not
+    if asked is not None:
+        raise _another_width(most * bits, options, alone)
+    raise _unlike_earlier(most, wanted, alone)
 
-    if dtype == "float32":
-        return rows
-    if dtype in ("binary", "ubinary"):
-        if rows.shape[1] % 8:
-            msg = f"dtype={dtype!r} packs eight components into a byte, and this model has {rows.shape[1]}"
-            raise ConfigError(msg)
-        bits: NDArray[Any] = np.packbits(rows > 0, axis=1)
-        return bits if dtype == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
-    unit = rows.copy()
-    normalise(unit)
-    whole: NDArray[Any] = np.rint(unit * 127)
-    return whole.astype(np.int8) if dtype == "int8" else (whole + 128).astype(np.uint8)
+
+def together(failures: Mapping[int, DecodeError]) -> DecodeError:
+    """One error for the failures of single rows: the first, about all the rows that share its reason."""
+    first = next(iter(failures.values()))
+    return first.at(*(row for row, error in failures.items() if error.message == first.message))
 
 
-__all__ = ["Given", "Out", "Reader", "Vector", "decoder_of", "finite", "matrix", "normalise", "parse", "quantised"]
+__all__ = [
+    "Given",
+    "Missing",
+    "Out",
+    "OutputRows",
+    "Reader",
+    "Vector",
+    "decoder_of",
+    "matrix",
+    "miscounted",
+    "parse",
+    "together",
+]

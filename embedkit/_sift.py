@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from operator import index
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from ._hints import NDArray
-from ._plan import plain, shown
 from ._types import DType, Embeddings, Options, array_of
 from .errors import ConfigError, EmbedkitError, InvalidInputError
 
@@ -58,28 +57,24 @@ def _whole(dimensions: Any) -> int | None:
     raise ConfigError(msg)
 
 
-def listed(texts: str | Iterable[str]) -> list[str]:
-    """The texts as a list of plain strings; TypeError names the row and type of anything else."""
-    if isinstance(texts, str):
-        return [plain(texts)]
-    if isinstance(texts, (bytes, bytearray)) or not hasattr(texts, "__iter__"):
-        later = "; stream() takes an async one" if hasattr(texts, "__aiter__") else ""
-        msg = f"texts is {type(texts).__name__}; embed() takes a string or an iterable of strings{later}"
-        raise TypeError(msg)
-    rows = list(texts)
-    if set(map(type, rows)) <= {str}:
-        return rows
-    for row, text in enumerate(rows):
-        if not isinstance(text, str):
-            msg = f"texts[{row}] is {type(text).__name__}, not str: {shown(text)}"
-            raise TypeError(msg)
-    return list(map(plain, rows))
+def stored_width(options: Options) -> int:
+    """Values per row that the options ask for; 0 where they do not say."""
+    return (options.dimensions or 0) // (8 if options.dtype in ("binary", "ubinary") else 1)
+
+
+def spread_out(made: Embeddings, places: Sequence[int], others: Mapping[int, EmbedkitError], *, width: int = 0) -> Embeddings:
+    """The embeddings with the rows of `others` between them; row i of `made` goes to places[i]. `width`: where there are none."""
+    rows = empty(len(places) + len(others), made.vectors.shape[1] if places else width, made.dtype)
+    if places:
+        rows[list(places)] = made.vectors
+    failures = {places[row]: error.at(places[row]) for row, error in made.failures.items()}
+    return msgspec.structs.replace(made, vectors=rows, failures=dict(sorted({**failures, **others}.items())))
 
 
 class Sift:
-    """What of the caller's rows is sent: equal texts once, empty ones not at all; and the way back."""
+    """What of the caller's rows is sent: equal texts once (unless they may repeat), empty ones not at all; and the way back."""
 
-    def __init__(self, rows: list[str], *, accepts_empty: bool, skip: bool) -> None:
+    def __init__(self, rows: list[str], *, accepts_empty: bool, skip: bool, repeats: bool = False) -> None:
         self.failures: dict[int, EmbedkitError] = {}
         self.count = len(rows)
         self._places: NDArray[Any] | None = None  # the caller's row → its place among the texts sent; -1: not sent
@@ -88,12 +83,24 @@ class Sift:
         if refused:
             self._refuse([row for row, text in enumerate(rows) if not text], skip=skip)
             del places[""]
+        if repeats:
+            self._keep_all(rows, refused=refused)
+            return
         self.texts = list(places) if len(places) < len(rows) else rows
         if self.texts is not rows:
             import numpy as np
 
             order = dict(zip(places, range(len(places)), strict=True))
             self._places = np.fromiter((order.get(text, -1) for text in rows), np.intp, len(rows))
+
+    def _keep_all(self, rows: list[str], *, refused: bool) -> None:
+        """Every text is sent, in its place; only empty ones that are refused are left out."""
+        self.texts = [text for text in rows if text] if refused else rows
+        if refused:
+            import numpy as np
+
+            sent = np.fromiter(map(bool, rows), bool, len(rows))
+            self._places = np.where(sent, np.cumsum(sent) - 1, -1)
 
     def _refuse(self, empty: list[int], *, skip: bool) -> None:
         msg = "the text is empty, and this provider embeds no empty text"

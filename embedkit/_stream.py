@@ -17,6 +17,7 @@ import msgspec
 
 from ._hints import Later
 from ._plan import Tray, estimate, measure, plain, shown
+from ._texts import one_by_one, refuse_what_has_no_rows
 from ._types import Embeddings, Limits
 from .errors import EmbedkitError
 
@@ -42,15 +43,18 @@ class Stream(AsyncIterator[Embeddings]):
         self,
         source: Iterable[str] | AsyncIterable[str],
         limits: Callable[[], Limits],
-        work: Callable[[list[str]], Awaitable[Embeddings]],
+        work: Callable[[list[Any]], Awaitable[Embeddings]],
         *,
         workers: int,
         count_tokens: Callable[[str], int] = estimate,
+        skip: bool = False,
     ) -> None:
-        if isinstance(source, (str, bytes, bytearray)) or not (hasattr(source, "__aiter__") or hasattr(source, "__iter__")):
-            msg = f"stream() takes an iterable or async iterable of strings, not {type(source).__name__}"
+        takes = "stream() takes an iterable or async iterable of strings"
+        refuse_what_has_no_rows(source, takes)
+        if isinstance(source, str) or not (hasattr(source, "__aiter__") or hasattr(source, "__iter__")):
+            msg = f"{takes}, not {type(source).__name__}"
             raise TypeError(msg)
-        self._pump = _Pump(_Parts(source, limits, count_tokens), work, workers)
+        self._pump = _Pump(_Parts(source, limits, count_tokens, skip=skip), work, workers)
 
     def __aiter__(self) -> Self:
         return self
@@ -247,10 +251,16 @@ class _Parts:
     """Reads the source and cuts it into parts within the limits."""
 
     def __init__(
-        self, source: Iterable[str] | AsyncIterable[str], limits: Callable[[], Limits], count_tokens: Callable[[str], int]
+        self,
+        source: Iterable[str] | AsyncIterable[str],
+        limits: Callable[[], Limits],
+        count_tokens: Callable[[str], int],
+        *,
+        skip: bool = False,
     ) -> None:
         self._later: AsyncIterator[str] | None = aiter(source) if isinstance(source, AsyncIterable) else None
-        self._now: Iterator[str] = iter(()) if isinstance(source, AsyncIterable) else iter(source)
+        self._now: Iterator[str] = iter(()) if isinstance(source, AsyncIterable) else one_by_one(source)
+        self._skip = skip
         self._limits = limits
         self._count_tokens = count_tokens
         self._row = 0  # texts read
@@ -284,6 +294,8 @@ class _Parts:
         except (StopIteration, StopAsyncIteration):
             return None
         row, self._row = self._row, self._row + 1
+        if not isinstance(text, str) and self._skip:
+            return text, 0, 0  # a failed row
         if not isinstance(text, str):
             msg = f"text {row} of the stream is {type(text).__name__}, not str: {shown(text)}"
             raise TypeError(msg)

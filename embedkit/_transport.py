@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from ._events import RequestSent, RetryScheduled, Throttled, notify
 from ._retry import CAP, RetryPolicy, again
-from .errors import EmbedkitError, RateLimitError, ServerError, TransportTimeoutError
+from .errors import AuthError, DecodeError, EmbedkitError, RateLimitError, ServerError, TransportTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -50,9 +50,19 @@ class Tally:
 class _Job(Generic[T]):
     """One request on its way, through all its attempts."""
 
-    __slots__ = ("alone", "number", "receive", "request", "spent", "tally", "texts", "tokens")
+    __slots__ = ("again", "alone", "number", "receive", "request", "spent", "tally", "texts", "tokens", "tries", "whole")
 
-    def __init__(self, request: Request, receive: Callable[[Response], T], tally: Tally, texts: int, tokens: int) -> None:
+    def __init__(
+        self,
+        request: Request,
+        receive: Callable[[Response], T],
+        tally: Tally,
+        texts: int,
+        tokens: int,
+        tries: int | None,
+        *,
+        whole: bool,
+    ) -> None:
         self.request = request
         self.receive = receive
         self.tally = tally
@@ -61,6 +71,9 @@ class _Job(Generic[T]):
         self.number = 1  # of the attempt
         self.spent = 0.0  # seconds in exchanges and backoff: what the deadline counts
         self.alone = True  # the last failure concerns this request only
+        self.tries = tries
+        self.whole = whole
+        self.again = False  # an answer that could not be used has been asked for once more
 
 
 async def _sleep(seconds: float) -> None:
@@ -98,19 +111,37 @@ class Transport:
         self._jitter = jitter
 
     async def send(
-        self, request: Request, receive: Callable[[Response], T], tally: Tally, *, texts: int = 0, tokens: int = 0
+        self,
+        request: Request,
+        receive: Callable[[Response], T],
+        tally: Tally,
+        *,
+        texts: int = 0,
+        tokens: int = 0,
+        tries: int | None = None,
+        whole: bool = False,
     ) -> T:
         """What `receive` makes of the response to this request.
 
+        Args:
+            request: without credentials.
+            receive: reads a response; what it raises is judged by the policy. A DecodeError may ask to be tried once more.
+            tally: counts what is sent.
+            texts: that the request holds.
+            tokens: that it is estimated to take.
+            tries: how often it is sent at most, whatever the policy allows. A rate limit and a renewed token do not count: no text is
+                at fault.
+            whole: its texts cannot come back in smaller requests.
+
         Raises:
             EmbedkitError: whatever `receive` or the exchange raised last, once the policy gives up. A timeout of a request that holds
-                several texts is given up at once: it is to come back smaller.
+                several texts is given up at once, unless it is `whole`: it is to come back smaller.
         """
-        job = _Job(request, receive, tally, texts, tokens)
+        job = _Job(request, receive, tally, texts, tokens, tries, whole=whole)
         try:
             return await self._attempt(job)
         except EmbedkitError as error:
-            if not error.retryable:
+            if not (error.retryable or (isinstance(error, DecodeError) and error.once_more)):
                 raise
             return await again(
                 lambda: self._attempt(job), error, decide=lambda made, error: self._decide(job, made, error), sleep=self._sleep
@@ -145,8 +176,14 @@ class Transport:
 
     def _decide(self, job: _Job[T], made: int, error: EmbedkitError) -> float | None:
         """Seconds until the next attempt after `made`, or None."""
-        if isinstance(error, TransportTimeoutError) and error.sent and job.texts > 1:
+        if isinstance(error, TransportTimeoutError) and error.sent and job.texts > 1 and not job.whole:
             return None
+        if job.tries is not None and made >= job.tries and not isinstance(error, (RateLimitError, AuthError)):
+            return None
+        if isinstance(error, DecodeError):
+            if job.again:
+                return None
+            job.again = True
         wait = self.policy.wait(made, error, self._jitter())
         if wait is None or (self.policy.deadline is not None and job.spent + wait >= self.policy.deadline):
             if not job.alone and error.retry_after is not None and error.retry_after <= CAP:

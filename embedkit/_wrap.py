@@ -34,6 +34,12 @@ class Wrapped(Embedder):
     def _known_limits(self) -> Limits:
         return self.inner._known_limits()  # noqa: SLF001 (the same house)
 
+    def _joins(self, options: Options) -> bool:
+        return self.inner._joins(options)  # noqa: SLF001 (the same house)
+
+    def _known_width(self, options: Options) -> int:
+        return self.inner._known_width(options)  # noqa: SLF001 (the same house)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.inner!r}>"
 

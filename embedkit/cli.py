@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the provider or the network failed, 2 usage, configuration
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from ._install import install
 if TYPE_CHECKING:
     from types import FrameType
 
-NEEDED = ("click", "rich", "pyarrow")
+NEEDED = ("click", "orjson", "pyarrow", "rich")
 INTERRUPTED = 130
 
 
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if missing:
         sys.stderr.write(f"embedkit: the command line needs {', '.join(missing)}: {install('cli')}\n")
         sys.exit(2)
+    if sys.stderr is None:  # closed by whoever started us
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 (for good)
     ended: list[int] = []
     _end_like_ctrl_c(ended)
     try:

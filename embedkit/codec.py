@@ -14,9 +14,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from ._byte_types import are_floats, float_type, no_floats
 from ._hints import NDArray
-from ._refusal import inside, read
-from ._rows import Given, Out, Reader, Vector, decoder_of, finite, matrix, normalise, parse, quantised
+from ._numbers import finite, normalise, quantised
+from ._reason import looks, read
+from ._refusal import inside
+from ._rows import Given, Missing, Out, OutputRows, Reader, Vector, decoder_of, matrix, miscounted, parse, together
 from ._types import Limits, ModelFacts, Options, Reply, Request, Response, bare
 from .errors import ConfigError, DecodeError
 
@@ -29,9 +32,11 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what a
 class Codec(Protocol):
     """What the engine needs of a dialect. Pure: no clock, no socket, no state that changes.
 
-    Three facts may stand beside them: `sends_dimensions` (True where left out), `sends_dtypes` (only float32 where left out) and
+    Four facts may stand beside them: `sends_dimensions` (True where left out), `sends_dtypes` (only float32 where left out) and
     `cuts` (`truncate="end"`; True where left out) say what the API honours itself. What it does not, the engine does on the client,
-    and the codec's options come without it.
+    and the codec's options come without it. `joins` says where a vector depends on the other texts of its request (late chunking,
+    contextualised models): the fields of `extra` that make it so, or True for always. Then the texts of a call are one request, each is
+    sent, and nothing of it is split, shared with other calls or kept in a cache.
 
     Two more functions may be there. `probe() -> Request | None`: something to ask once before the first batch. `learn(response) -> Codec`:
     a codec that knows more after this response (a refused encoding, a cap); the engine then uses that one.
@@ -107,6 +112,8 @@ class Parameter(msgspec.Struct, frozen=True):
         key: it stands in for the API key (an access key, a token): one of the two is needed, and given by hand it silences
             the other's variables.
         choices: what it may be; empty: anything.
+        takes: of which kinds it is, of str, bool, int, float, dict and list. Where str is not among them, text (of an environment
+            variable, say) is read as JSON.
         help: one line on what it is.
     """
 
@@ -115,7 +122,39 @@ class Parameter(msgspec.Struct, frozen=True):
     secret: bool = False
     key: bool = False
     choices: tuple[str, ...] = ()
+    takes: tuple[type, ...] = (str,)
     help: str = ""
+
+    def spelled(self, text: str) -> Any:
+        """What a text from outside Python stands for: JSON of a kind that the parameter takes, else the text itself."""
+        try:
+            value = msgspec.json.decode(text.lower() if bool in self.takes else text)
+        except (*UNREADABLE, UnicodeEncodeError):
+            return text
+        return value if self._is_one(value) else text
+
+    def read(self, name: str, value: Any) -> Any:
+        """The value, if it is of a kind that the parameter takes; ConfigError says which it takes."""
+        if isinstance(value, str) and str not in self.takes:
+            value = self.spelled(value)
+        if not self._is_one(value):
+            from reprlib import repr as brief
+
+            kinds = " or ".join(_KINDS[kind][1] for kind in self.takes)
+            msg = f"{name}={brief(value)}: it takes {kinds}{f' ({self.help})' if self.help else ''}"
+            raise ConfigError(msg)
+        return value
+
+    def _is_one(self, value: Any) -> bool:
+        if isinstance(value, bool):
+            return bool in self.takes
+        return any(isinstance(value, _KINDS[kind][0]) for kind in self.takes if kind is not bool)
+
+
+_KINDS: dict[type, tuple[Any, str]] = {
+    str: (str, "text"), bool: (bool, "true or false"), int: (int, "a whole number"), float: ((int, float), "a number"),
+    dict: (Mapping, "an object of names and values"), list: ((list, tuple), "a list"),
+}  # fmt: skip
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -126,6 +165,13 @@ class Target(msgspec.Struct, frozen=True):
     base_url: str
     facts: ModelFacts | None = None
     parameters: Mapping[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        declared = self.host.parameters
+        read = {
+            name: declared[name].read(name, value) if name in declared else value for name, value in self.parameters.items()
+        }
+        msgspec.structs.force_setattr(self, "parameters", read)
 
     def __repr__(self) -> str:
         return f"Target({self.host.name}:{self.model} at {bare(self.base_url)})"
@@ -193,6 +239,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         dialect: `dialect(target, **quirks)` makes the codec.
         base_url: where it lives; None when only the user can know.
         segment: path added to a base URL that has none.
+        routes: what the dialect puts behind a base URL, and what else of this API's people copy with it: taken off the end of a URL
+            that is given. "/models/{model}:{verb}" names what it must agree with: the model, or one of `parameters`; `{model*}` may hold slashes.
         keys: environment variables that may hold the key, first one wins; empty: none is ever read.
         key_file: `key_file(environment)`, the path of a file that may hold the key where no variable does.
         key_required: refuse to start without a key (an explicit `base_url` lifts this).
@@ -218,6 +266,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     dialect: Callable[..., Codec]
     base_url: str | None = None
     segment: str = ""
+    routes: tuple[str, ...] = ("/embeddings",)
     keys: tuple[str, ...] = ()
     key_file: Callable[[Mapping[str, str]], str] | None = None
     key_required: bool = False
@@ -318,73 +367,117 @@ def parsed(decoder: msgspec.json.Decoder[T], response: Response) -> T:
     except UNREADABLE as error:
         if (hidden := inside(response)) is not None:
             raise hidden from None
-        start = bytes(response.body[:200]).decode("utf-8", "replace")
-        msg = f"unreadable reply: {error}; it starts with {start!r}"
-        raise DecodeError(msg) from None
+        failure = DecodeError(f"unreadable reply: {error}; it {looks(response)}")
+        failure.once_more = not isinstance(error, msgspec.ValidationError)  # that is JSON, of another shape
+    raise failure
 
 
 class _Entry(msgspec.Struct, frozen=True, gc=False):
-    embedding: Vector
-    index: int | None = None
+    embedding: Vector | None = None
+    index: Any = None
 
 
 class _Document(msgspec.Struct, frozen=True, gc=False):
     data: list[_Entry]
-    index: int | None = None
-
-
-class _Usage(msgspec.Struct, frozen=True, gc=False):
-    prompt_tokens: int | None = None
-    total_tokens: int | None = None
+    index: Any = None
 
 
 class _Listing(msgspec.Struct, Generic[T], frozen=True):
-    data: list[T] = []
-    model: str | None = None
-    usage: _Usage | None = None
-    error: msgspec.Raw | None = None
+    data: list[T | None] | None = None
+    model: Any = None
+    usage: Any = None
+    error: Any = None
 
 
 _flat = decoder_of(_Listing[_Entry])
 _nested = decoder_of(_Listing[_Document])
+_NO_ENTRY, _NO_DOCUMENT = _Entry(), _Document([])
 
 
-def listing(response: Response, count: int, *, nested: bool = False) -> tuple[list[Vector], str, int | None]:
+def listing(response: Response, count: int, *, nested: bool = False) -> tuple[list[Given], str, int | None]:
     """Vectors in input order, model and tokens of an OpenAI-like list: `data` of {embedding, index}, `model`, `usage`.
 
     Where nested, `data` holds documents, {data, index}, and each of them the embeddings of its chunks.
     """
     decoder: msgspec.json.Decoder[Any] = _nested if nested else _flat
     reply = parsed(decoder, response)
-    if not reply.data and reply.error is not None and (error := inside(response)) is not None:
+    data = reply.data or []
+    if not data and (error := inside(response)) is not None:
         raise error
     if nested:
-        entries = [entry for document in _sorted(reply.data) for entry in _sorted(document.data)]
+        documents = [(document or _NO_DOCUMENT) for document in data]
+        entries = [
+            entry for document in in_place(documents, len(data)) for entry in in_place(document.data, len(document.data))
+        ]
     else:
-        entries = reply.data if len(reply.data) != count else _sorted(reply.data)  # a wrong number is found by `matrix`
-    usage = reply.usage or _Usage()
-    tokens = usage.total_tokens if usage.prompt_tokens is None else usage.prompt_tokens
-    return [entry.embedding for entry in entries], reply.model or "", tokens
+        entries = in_place(data if None not in data else [entry or _NO_ENTRY for entry in data], count)
+    tokens = tokens_in(reply.usage, "prompt_tokens", "total_tokens")
+    return [entry.embedding for entry in entries], text_of(reply.model), tokens
 
 
-def _sorted(items: list[Any]) -> list[Any]:
-    if len(items) == 1 and not items[0].index:
+def in_place(items: list[Any], count: int) -> list[Any]:
+    """Items in input order, by their `index`; a `Missing` where the others' indices name one. Another number comes as it is."""
+    if len(items) == 1 == count or len(items) > count or not items:
+        return items  # a wrong number is found by `matrix`
+    places = _places([item.index for item in items], count)
+    if places is None:
         return items
-    order = in_order([item.index for item in items], len(items))
-    return [items[place] for place in order] if order else items
+    found: list[Any] = [Missing] * count
+    for place, item in zip(places, items, strict=True):
+        found[place] = item
+    return found
 
 
-def in_order(indices: list[int | None], count: int) -> list[int] | None:
-    """The order that puts rows given with these indices into input order; None: they are already in it.
+def in_order(indices: Sequence[Any], count: int) -> list[int] | None:
+    """The order that puts `count` rows given with these indices into input order; None: they are already in it. See `in_place`."""
+    places = _places(indices, count)
+    return None if places is None else sorted(range(count), key=places.__getitem__)
 
-    Missing everywhere is taken as in order; anything else but a permutation of 0..count-1 is a DecodeError.
+
+def _places(indices: Sequence[Any], count: int) -> list[int] | None:
+    """The place of each row, of `count` at most, by what stands as its index; None: they are in order, as far as one can tell.
+
+    An index may be written as text. One that is left out beside others is 0, as serialisers that leave out zeros write it. With `count`
+    rows, one constant offset does not matter; with fewer, none of which is 0, nobody knows from where they count, and so who is
+    missing. Left out everywhere: in order. Anything else but different numbers from 0 to count-1 is a DecodeError.
     """
-    if indices == list(range(count)) or not any(index is not None for index in indices):
+    whole = list(range(count))
+    if indices == whole or all(index is None for index in indices):
         return None
-    if sorted(index for index in indices if index is not None) != list(range(count)):
-        msg = f"the reply's indices are not 0 to {count - 1}, each once: {_brief(indices)}"
+    numbers = [0 if index is None else whole_number(index) for index in indices]
+    known = [number for number in numbers if number is not None]
+    left_out, full = sum(index is None for index in indices), len(indices) == count
+    offset = max(0, min(known, default=0)) if full and not left_out else 0
+    places = [number - offset for number in known]
+    if len(known) < len(indices) or left_out > 1 or len(set(places)) < len(places) or not set(places) <= set(whole):
+        msg = f"the reply's index numbers are not 0 to {count - 1}, each once: {_brief(indices)}"
         raise DecodeError(msg)
-    return sorted(range(count), key=lambda place: indices[place] or 0)
+    return None if places == whole or (not full and 0 not in places) else places
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number, however it is written: 3, 3.0 or "3". None for anything else."""
+    if isinstance(value, str):
+        text = value.strip()
+        return int(text) if re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII) else None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < 2**53 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def tokens_in(usage: Any, *names: str) -> int | None:
+    """The first of these fields of a reply's usage that holds a number of tokens; None where none does. Never an error."""
+    for name in names if isinstance(usage, dict) else ():
+        found = usage.get(name)
+        number = found if type(found) is int else whole_number(found)
+        if number is not None and number >= 0:
+            return number
+    return None
+
+
+def text_of(value: Any) -> str:
+    """A text that a reply need not have, like the model's name; empty where it is none."""
+    return value if isinstance(value, str) else ""
 
 
 def _brief(values: Sequence[object], most: int = 8) -> str:
@@ -411,6 +504,9 @@ def pooled(tokens: Sequence[Given], how: str) -> NDArray[Any]:
     import numpy as np
 
     rows = [np.asarray(unpacked(token)) for token in tokens]
+    if any(row.ndim != 1 for row in rows):
+        msg = "a text came back as token vectors in base64, whose type nobody says"
+        raise DecodeError(msg)
     if not rows or len(set(map(len, rows))) > 1:
         msg = f"a text came back as {len(rows)} token vectors{' of unequal width' if rows else ''}"
         raise DecodeError(msg)
@@ -435,9 +531,11 @@ __all__ = [
     "Grant",
     "Host",
     "Limits",
+    "Missing",
     "ModelFacts",
     "Options",
     "Out",
+    "OutputRows",
     "Parameter",
     "Reply",
     "Request",
@@ -445,6 +543,7 @@ __all__ = [
     "Secrets",
     "Target",
     "Vector",
+    "are_floats",
     "bearer",
     "belongs",
     "compact",
@@ -452,7 +551,9 @@ __all__ = [
     "decoder_of",
     "filled",
     "finite",
+    "float_type",
     "in_order",
+    "in_place",
     "inside",
     "known_width",
     "levelled",
@@ -460,6 +561,8 @@ __all__ = [
     "lone",
     "matrix",
     "meanings",
+    "miscounted",
+    "no_floats",
     "normalise",
     "only",
     "parse",
@@ -471,8 +574,12 @@ __all__ = [
     "quantised",
     "read",
     "sendable",
+    "text_of",
     "to_json",
+    "together",
+    "tokens_in",
     "unpacked",
+    "whole_number",
     "widths",
     "with_headers",
 ]

@@ -87,7 +87,13 @@ class ConfigError(EmbedkitError, ValueError):
 
 
 class TransportError(EmbedkitError):
-    """No response arrived. `retryable` is False where trying again cannot help (a certificate is refused)."""
+    """No response arrived. `retryable` is False where trying again cannot help (a certificate is refused).
+
+    Attributes:
+        sent: the request may have been sent, and may be the reason; False where no connection came about.
+    """
+
+    sent: bool = True
 
     def __init__(self, message: str, *, retryable: bool = True, rows: Iterable[int] = ()) -> None:
         super().__init__(message, rows=rows)
@@ -95,17 +101,21 @@ class TransportError(EmbedkitError):
 
 
 class TransportTimeoutError(TransportError, TimeoutError):
-    """No response arrived in time.
-
-    Attributes:
-        sent: the request had been sent, so that less work may be done in time; False where no connection came about.
-    """
-
-    sent: bool = True
+    """No response arrived in time. Where it was `sent`, less work may be done in time."""
 
 
 class DecodeError(EmbedkitError):
-    """A successful status, but a body that breaks the reply contract. Never retried: the same answer would come back."""
+    """A successful status, but a body that breaks the reply contract. The same answer would come back, so it is raised at once.
+
+    Attributes:
+        once_more: it cannot be read as a whole, or has too few embeddings: it has been asked for once more, where the policy has tries.
+        missing: it has too few embeddings, and nothing says whose are missing.
+        answered: components per vector that came, where another width was asked for; None elsewhere.
+    """
+
+    once_more: bool = False
+    missing: bool = False
+    answered: int | None = None
 
 
 class ApiError(EmbedkitError):

@@ -19,8 +19,8 @@ from ._connect import connect
 from ._embedder import Embedder
 from ._hints import NDArray
 from ._portal import current
-from ._sift import listed
 from ._stream import PART, Stream
+from ._texts import listed, one_by_one, refuse_what_has_no_rows
 from ._types import DType, Embeddings, InputType, Limits, OnError, Options, Truncate
 from .errors import ConfigError
 
@@ -36,7 +36,7 @@ class _Feed:
     """A caller's iterable: read in the caller's thread, while that waits, whenever the stream on the loop asks for more."""
 
     def __init__(self, texts: Iterable[str], size: int) -> None:
-        self._texts = iter(texts)
+        self._texts = one_by_one(texts)
         self._size = size
         self._read: Iterator[str] = iter(())
         self._end: Exception | None = None
@@ -109,7 +109,7 @@ class SyncEmbedder:
         on_error: OnError = "raise",
     ) -> Embeddings:
         """As `Embedder.embed`."""
-        rows = listed(texts)
+        rows = listed(texts, skip=on_error == "skip")
         return self._call(
             lambda: self.embedder.embed(
                 rows, input_type=input_type, dimensions=dimensions, dtype=dtype, truncate=truncate,
@@ -149,6 +149,7 @@ class SyncEmbedder:
         on_error: OnError = "raise",
     ) -> Generator[Embeddings, None, None]:
         """As `Embedder.stream`. Leaving the loop early stops the work."""
+        refuse_what_has_no_rows(texts, "stream() takes an iterable or async iterable of strings")
         feed = None
         if hasattr(texts, "__iter__") and not isinstance(texts, (str, bytes, bytearray, AsyncIterable)):
             feed = _Feed(texts, min(self.limits.max_texts or PART, PART))

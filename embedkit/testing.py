@@ -210,9 +210,18 @@ async def _check_abuse(golden: Mapping[str, Any], result: Embeddings) -> None:
             raise AssertionError(msg)
     for what, spoilt in _spoilt(items):
         await _must_raise(golden, _answered(golden, _put(body, path, spoilt)), DecodeError, what)
-    await _must_raise(golden, response({"error": {"message": "spoilt"}}), DecodeError, "an error inside a success")
+    for error in _ERRORS:
+        await _must_raise(golden, response(error), DecodeError, "an error inside a success", "spoilt")
     await _must_raise(golden, response("not json"), DecodeError, "junk")
     await _must_raise(golden, response("<html><title>502 Bad Gateway</title></html>", 502), ServerError, "an HTML 502")
+
+
+_ERRORS: tuple[dict[str, Any], ...] = (
+    {"error": {"message": "spoilt"}},
+    {"object": "error", "message": "spoilt"},
+    {"base_resp": {"status_code": 1004, "status_msg": "spoilt"}},
+    {"status": "failed", "reason": "spoilt"},
+)
 
 
 def _answered(golden: Mapping[str, Any], body: Any) -> Response:
@@ -275,8 +284,13 @@ def _put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return copy
 
 
-async def _must_raise(golden: Mapping[str, Any], answer: Response, kind: type[EmbedkitError], what: str) -> None:
+async def _must_raise(
+    golden: Mapping[str, Any], answer: Response, kind: type[EmbedkitError], what: str, words: str = ""
+) -> None:
     error = await _embed(golden, FakeExchange([answer]))
+    if words not in str(error):
+        msg = f"{what} must show its words, {words!r}, got {error!r}"
+        raise AssertionError(msg)
     if type(error) is not kind or (kind is ServerError and not error.retryable):
         msg = f"{what} must raise {kind.__name__}{' (retryable)' if kind is ServerError else ''}, got {error!r}"
         raise AssertionError(msg)

@@ -240,8 +240,6 @@ SAYS: dict[str, str] = {
     "voyage/400-pgai-*": "TooLongError",
     # the model does not exist, or not for this account (exchanges, quirk 15)
     "bedrock/400-openinference-should-handle-streaming-errors.json": "NotFoundError",
-    "bedrock/403-langchaingo-testbedrockanthropictoolcalling.json": "NotFoundError",
-    "bedrock/403-openinference-should-handle-mistral-pixtral-models.json": "NotFoundError",
     "hyperbolic/400-huggingface-js-test-tapes.json": "NotFoundError",
     "mistral/400-ai-bad-request-response.json": "NotFoundError",
     "mistral/400-rig-embedding-matrix-error-preserves-provider-body.json": "NotFoundError",

@@ -8,14 +8,17 @@ import json
 import math
 import os
 import signal
+import ssl
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import trustme
 from click.testing import CliRunner
 
 import embedkit
@@ -265,6 +268,20 @@ def test_the_options_reach_the_request(api, monkeypatch):
         (["in.txt", "-o", "out.npy", "--truncate", "end"], "compatible cannot do --truncate end"),
         (["in.txt", "-o", "out.npy", "--dtype", "int8", "--normalize"], "--normalize"),
         (["in.txt", "-o", "out.npy", "--param", "nonsense"], "--param takes NAME=VALUE"),
+        (["in.txt", "-o", "out.npy", "--column", "\udcff"], "--column '\\udcff' is not UTF-8"),
+        (["in.txt", "-o", "out.npy", "--ca-file", "none.pem"], "--ca-file none.pem: there is no such file"),
+        (["in.txt", "-o", "out.npy", "--ca-file", "in.txt"], "--ca-file in.txt: it holds no certificates in PEM"),
+        (["in.txt", "-o", "out.npy", "--ca-file", ""], "--ca-file is empty"),
+        (["in.txt", "-o", "out.npy", "--ca-file", "in.txt", "--insecure"], "--ca-file and --insecure contradict each other"),
+        (["in.txt", "-o", "out.npy", "--proxy", "socks5://a:1"], "--proxy socks5://a:1: an http or https URL with a host"),
+        (
+            ["lines.txt", "-o", "out.npy"],
+            "lines.txt is text by its suffix, but begins like JSON lines: pass --input-format jsonl",
+        ),
+        (
+            ["-", "-o", "out.npy", "--input-format", "text", "--param", "a=1", "--param", "a=2"],
+            "of compatible's own (there is none)",
+        ),
         (["in.txt", "-o", "out.npy", "--param", "api_version=1"], "with a parameter of compatible's own (there is none)"),
         (["in.txt", "-o", "out.npy", "-m", "local:", "--param", "threads=0"], "threads=0: a whole number of at least 1"),
     ],
@@ -273,6 +290,7 @@ def test_what_cannot_work_is_one_line_and_exit_code_2(api, arguments, message):
     """Nothing is asked of the provider, nothing is written, and the line says what to do."""
     for name in ("in.txt", "in.csv", "there.npy.txt"):
         made(name)
+    Path(made("in.jsonl")).rename("lines.txt")
     Path("there.npy").write_bytes(b"precious")
     Path("folder.npy").mkdir()
     before = left()
@@ -283,6 +301,69 @@ def test_what_cannot_work_is_one_line_and_exit_code_2(api, arguments, message):
     assert (stderr.startswith("embedkit: "), stderr.count("\n")) == (True, 1)
     assert left() == before
     assert Path("there.npy").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    ("pair", "sent"),
+    [
+        ("keep_alive=-1", {"keep_alive": -1}),
+        ("keep_alive=0", {"keep_alive": 0}),
+        ("keep_alive=10m", {"keep_alive": "10m"}),
+        ('model_options={"num_ctx": 2048, "f16_kv": true}', {"options": {"num_ctx": 2048, "f16_kv": True}}),
+        ("legacy=false", {}),
+        ("legacy=False", {}),
+    ],
+)
+def test_a_parameter_is_what_it_looks_like(pair, sent):
+    """Numbers, truth values and JSON go out as such, to a provider that takes them."""
+    made("in.txt", ["one"], [1])
+    with Api((200, {}, {"embeddings": [[0.6, 0.8]]})) as api:
+        code, _, stderr = embedkit_(
+            "embed", "in.txt", "-o", "out.npy", "-m", "ollama:m", "--base-url", api.url, "--param", pair
+        )
+
+    assert (code, stderr[:6]) == (0, "1 text")
+    assert api.bodies == [{"model": "m", "input": ["one"], "truncate": False, **sent}]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["legacy=maybe"], "legacy='maybe': it takes true or false"),
+        (["legacy=0"], "legacy='0': it takes true or false"),
+        (["model_options=num_ctx"], "model_options='num_ctx': it takes an object of names and values"),
+        (["keep_alive=1", "keep_alive=2"], "--param keep_alive is given twice"),
+        (["threads=1"], "with a parameter of ollama's own (there is keep_alive, model_options, legacy)"),
+    ],
+)
+def test_a_parameter_that_is_none_is_refused(pairs, message):
+    """Exit code 2, what it takes, and nothing sent."""
+    made("in.txt")
+    options = [each for pair in pairs for each in ("--param", pair)]
+    code, _, stderr = embedkit_("embed", "in.txt", "-o", "out.npy", "-m", "ollama:m", *options)
+
+    assert (code, stderr.count("\n")) == (2, 1)
+    assert message in stderr
+
+
+def test_a_private_authority_on_the_command_line(tmp_path):
+    """Refused by default, with the option that mends it; trusted by `--ca-file`; believed blindly by `--insecure`."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path("ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    made("in.txt")
+    with Api(context=context) as api:
+        refused, _, said = embed(api, "in.txt", "-o", "out.npy")
+        codes = [
+            embed(api, "in.txt", "-o", f"{name}.npy", *how)[0]
+            for name, how in (("a", ["--ca-file", "ca.pem"]), ("b", ["--insecure"]))
+        ]
+        checked, _, _ = embedkit_("check", "--base-url", api.url, "--ca-file", "ca.pem")
+
+    assert (refused, codes, checked) == (1, [0, 0], 0)
+    assert "for a private CA pass --ca-file /path/to/ca.pem" in said
+    assert np.load("a.npy").tolist() == np.load("b.npy").tolist() == expected()
 
 
 @pytest.mark.parametrize(
@@ -395,23 +476,151 @@ def test_when_every_text_fails_nothing_is_written(api):
     assert left() == ["in.txt"]
 
 
-def test_a_bad_line_deep_in_the_file_leaves_nothing(api):
-    """Read, embedded and half-written is not done: exit code 2, the place, and no output."""
+def test_a_bad_line_deep_in_the_file_costs_nothing(api):
+    """It is found before anything is sent: exit code 2, the place, the way out, and no output."""
     Path("in.jsonl").write_text('{"text": "one"}\n' * 1_000 + "oops\n")
     code, _, stderr = embed(api, "in.jsonl", "-o", "out.parquet")
 
     assert code == 2
-    assert stderr.startswith("embedkit: in.jsonl, row 1000 (line 1001): not JSON")
+    assert stderr == (
+        "embedkit: in.jsonl, row 1000 (line 1001): not JSON: Expecting value (at character 0 of the line); "
+        "--on-error skip makes it a failed row\n"
+    )
+    assert api.bodies == []
     assert left() == ["in.jsonl"]
 
 
 def test_on_stdout_the_rows_before_a_failure_are_there(api):
     """A pipe cannot take back what it was given; the exit code says that there is more."""
-    Path("in.jsonl").write_text('{"text": "one"}\n' * 512 + "oops\n")
-    code, stdout, _ = embed(api, "in.jsonl", "-o", "-")
+    made("in.txt", ["one"] * 512 + ["BAD"], ["one"] * 513)
+    code, stdout, _ = embed(api, "in.txt", "-o", "-", "--max-concurrency", 1)
 
-    assert code == 2
-    assert parsed(stdout) == [{"text": "one", "embedding": vector("one")}] * len(stdout.splitlines())
+    assert code == 1
+    assert parsed(stdout) == [{"text": "one", "embedding": vector("one")}] * 512
+
+
+MIXED = [
+    b'{"text": "one", "n": NaN}', b'{"text": null}', b'{"body": "x"}', b'{"text": 7}', b'{"text": {"a": 1}}', b'{"text": NaN}', b"oops",
+    b'{"text": "\xff"}', b'{"text": "\\ud800"}', b"[1]", b'{"text": ""}', b'"two words"',
+]  # fmt: skip
+FAILED = range(1, 10)
+
+
+@pytest.mark.parametrize("target", ["out.npy", "out.jsonl", "out.parquet", "-"])
+@pytest.mark.parametrize("how", ["a file", "a pipe"])
+def test_skip_costs_a_row_without_a_text_itself_only(api, target, how):
+    """Null, missing, no string, no JSON, no UTF-8: exit code 3, each named by row and line with what is wrong, the others embedded."""
+    Path("in.jsonl").write_bytes(b"\n".join(MIXED))
+    source, stdin = ("in.jsonl", b"") if how == "a file" else ("-", b"\n".join(MIXED))
+    code, stdout, stderr = embed(api, source, "-o", target, "--on-error", "skip", stdin=stdin)
+    said = stderr.splitlines()
+
+    assert code == 3
+    assert [line.split(":")[:2] for line in said[:-1]] == [[f"row {row}", f" line {row + 1}"] for row in FAILED]
+    assert said[0] == "row 1: line 2: 'text' is null, which is no string"
+    assert said[-1].endswith(", 9 failed (rows count from 0)")
+    assert [text for body in api.bodies for text in body["input"]] == ["one", "", "two words"]
+    if target == "out.npy":
+        found = np.load(target).tolist()
+    elif target == "out.parquet":
+        found = pq.read_table(target)["embedding"].to_pylist()
+    else:
+        found = [row["embedding"] for row in parsed(stdout or Path(target).read_text())]
+    found = [None if row is None or all(map(math.isnan, row)) else row for row in found]
+    texts = {0: "one", 10: "", 11: "two words"}
+    assert found == [vector(texts[row]) if row in texts else None for row in range(12)]
+
+
+def test_a_bad_row_late_in_a_pipe_costs_its_row_with_skip(api):
+    """60,000 rows that can be read only once."""
+    rows = b'{"text": "one"}\n' * 59_990 + b'{"text": null}\n' + b'{"text": "two"}\n' * 9
+    Path("rows").write_bytes(rows)
+    with Path("rows").open("rb") as file:
+        cat = subprocess.Popen(["cat"], stdin=file, stdout=subprocess.PIPE)
+        running = process(api, "-", "-o", "out.npy", "--on-error", "skip", stdin=cat.stdout)
+        cat.stdout.close()
+        _, stderr = running.communicate(timeout=120)
+        cat.wait()
+
+    assert running.returncode == 3
+    assert stderr.startswith("row 59990: line 59991: 'text' is null, which is no string\n60,000 texts x 3 dimensions")
+    assert np.isnan(np.load("out.npy")).any(axis=1).nonzero()[0].tolist() == [59_990]
+
+
+def test_an_empty_text_is_refused_before_it_is_paid_for(api):
+    """By a provider that takes none: found in the file, by row and line; with skip it costs its row."""
+    made("in.txt", ["one", "", "two"], [1, 2, 3])
+    code, _, stderr = embed(api, "in.txt", "-o", "out.npy", "-m", "mistral:m", "--api-key-env", "PATH")
+    assert (code, api.bodies) == (2, [])
+    assert "in.txt, row 1 (line 2): 'text' is empty, and this provider embeds no empty text; --on-error skip" in stderr
+    code, _, _ = embed(api, "in.txt", "-o", "out.npy", "-m", "mistral:m", "--api-key-env", "PATH", "--on-error", "skip")
+    assert (code, np.isnan(np.load("out.npy")).all(axis=1).tolist()) == (3, [False, True, False])
+
+
+def test_stdin_from_a_file_is_looked_through_too(api):
+    """`< in.jsonl` can be read twice."""
+    Path("in.jsonl").write_text('{"text": "one"}\n' * 1_000 + '{"text": null}\n')
+    with Path("in.jsonl").open("rb") as file:
+        running = process(api, "-", "-o", "out.npy", stdin=file)
+        _, stderr = running.communicate(timeout=60)
+    assert (running.returncode, api.bodies) == (2, [])
+    assert "row 1000 (line 1001): 'text' is null" in stderr
+    with Path("in.jsonl").open("rb") as file:
+        running = process(api, "-", "-o", "out.npy", "--on-error", "skip", stdin=file)
+        running.communicate(timeout=60)
+    assert (running.returncode, np.load("out.npy").shape) == (3, (1_001, 3))
+
+
+@pytest.mark.parametrize(
+    ("stdin", "message"),
+    [
+        (b'[{"text": "a"}, {"text": "b"}]', "stdin begins like a JSON array: write one object per line, as jq -c '.[]' does"),
+        (b"id;text\n1;a\n", "stdin begins like a table whose fields are parted by ';'"),
+        (b'"a"\n"b"\n', "stdin begins like JSON strings: pass --input-format jsonl, or --input-format text"),
+        (b"PAR1\x15\x04", "stdin begins like Parquet; Parquet cannot be read from a pipe"),
+        (b"\x1f\x8b\x08\x00", "stdin begins like gzip: unpack it first, as gzip -dc does"),
+        (b'{"body": "a"}\n', "there is 'body' (choose with --column)"),
+    ],
+)
+def test_a_pipe_is_not_embedded_as_what_it_is_not(api, stdin, message):
+    """Exit code 2, one line, and nothing sent."""
+    code, stdout, stderr = embed(api, "-", "-o", "-", stdin=stdin)
+
+    assert (code, stdout, api.bodies, stderr.count("\n")) == (2, "", [], 1)
+    assert message in stderr
+
+
+def test_a_pipe_is_told_by_its_beginning(api):
+    """JSON lines, CSV and TSV, with all their columns; `--input-format` has the last word."""
+    rows = [{"id": "1", "text": "one"}, {"id": "2", "text": "two, more"}]
+    pipes = [
+        "".join(json.dumps(row) + "\n" for row in rows), 'id,text\n1,one\n2,"two, more"\n', "id\ttext\r\n1\tone\r\n2\ttwo, more\r\n",
+    ]  # fmt: skip
+    for content in pipes:
+        code, stdout, _ = embed(api, "-", "-o", "-", stdin=content.encode())
+        assert (code, parsed(stdout)) == (0, [{**row, "embedding": vector(row["text"])} for row in rows])
+    code, stdout, _ = embed(api, "-", "-o", "-", "--input-format", "text", stdin=pipes[0].encode())
+    assert (code, [row["text"] for row in parsed(stdout)]) == (0, pipes[0].splitlines())
+
+
+def test_parquet_of_every_type_becomes_json_lines(api):
+    """What Python's dates cannot hold, too: nothing is embedded for nothing."""
+    beside = {
+        "ns": pa.array([1_700_000_000_123_456_789, None], pa.timestamp("ns")), "far": pa.array([2**62, None], pa.timestamp("us", "UTC")),
+        "span": pa.array([-(10**18) - 1, None], pa.duration("ns")), "day": pa.array([10**7, None], pa.int32()).view(pa.date32()),
+        "vector": pa.array([[0.1, 0.2], None], pa.list_(pa.float32(), 2)), "raw": pa.array([b"\xff", None]),
+        "sum": pa.array([Decimal("1.10"), None]), "pairs": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int8())),
+    }  # fmt: skip
+    pq.write_table(pa.table({"text": ["one", "two"], **beside}), "in.parquet")
+    code, stdout, _ = embed(api, "in.parquet", "-o", "-")
+    first, second = parsed(stdout)
+
+    assert code == 0
+    assert first == {
+        "text": "one", "ns": "2023-11-14T22:13:20.123456789", "far": "+148108-07-06T14:00:27.387904Z", "span": "-P11574DT6400.000000001S",
+        "day": "+29349-01-26", "vector": [0.1, 0.2], "raw": "/w==", "sum": "1.10", "pairs": [["k", 1]], "embedding": vector("one"),
+    }  # fmt: skip
+    assert second == {"text": "two", **dict.fromkeys(beside), "embedding": vector("two")}
 
 
 def test_nobody_listening_is_one_line(api):
@@ -588,6 +797,29 @@ def test_a_list_that_nobody_reads():
     assert (found.returncode, found.stderr) == (141, "")
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("- -o - <&-", 2, "embedkit: stdin is closed\n"),
+        ("in.txt -o - >&-", 2, "embedkit: stdout is closed\n"),
+        ("in.txt -o out.npy >&-", 0, "5 texts"),
+        ("in.txt -o - -q 2>&-", 0, ""),
+        ("in.txt -o - >/dev/full", 2, "embedkit: No space left on device\n"),
+    ],
+)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_streams_that_are_closed_or_full(api, line, code, said):
+    """One line and an exit code, never a stack trace."""
+    made("in.txt")
+    command = f'"$PYTHON" -m embedkit embed --base-url "$URL" {line}'
+    found = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "URL": api.url, "PYTHON": sys.executable},
+    )  # fmt: skip
+
+    assert (found.returncode, found.stderr[: len(said)]) == (code, said)
+    assert "Traceback" not in found.stderr
+
+
 def test_a_reader_that_is_gone_before_the_first_row():
     """A closed pipe ends it with 141, also where only the end of the output fails."""
     made("in.txt", ["one"], [1])
@@ -602,7 +834,7 @@ def test_a_reader_that_is_gone_before_the_first_row():
     assert (running.wait(60), stderr) == (141, "")
 
 
-@pytest.mark.parametrize("missing", ["click", "rich", "pyarrow"])
+@pytest.mark.parametrize("missing", ["click", "orjson", "pyarrow", "rich"])
 def test_without_its_extra_it_says_what_to_install(missing):
     """Exit code 2 and the command that mends it, not an ImportError."""
     script = f"import sys; sys.modules[{missing!r}] = None; from embedkit.cli import main; main(['models'])"

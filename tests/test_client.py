@@ -124,8 +124,9 @@ async def test_learning_never_goes_round_in_circles(on_error):
     with pytest.raises(InvalidInputError, match="unknown field encoding_format") as caught:
         await embedder.embed("a", on_error=on_error)
 
+    known_good = [(["hello"], None)] if on_error == "skip" else []  # nobody else's text is at stake otherwise
     assert [(texts_of(request), body.get("encoding_format")) for request, body in zip(exchange.requests, exchange.bodies, strict=True)] == [
-        (["a"], "base64"), (["a"], None), (["hello"], None),
+        (["a"], "base64"), (["a"], None), *known_good,
     ]  # fmt: skip
     assert caught.value.rows == ()
 
@@ -902,7 +903,7 @@ async def test_a_key_quoted_back_is_hidden(status):
 
 async def test_a_broken_reply_shows_its_start_without_the_key():
     """A DecodeError quotes what came, but not a key in it."""
-    exchange = FakeExchange([response(f"hello {SECRET}, this is no JSON")])
+    exchange = FakeExchange([response(f"hello {SECRET}, this is no JSON")] * 2)
     with pytest.raises(DecodeError, match=r"unreadable reply: .*it starts with 'hello \*\*\*, this is no JSON'"):
         await embedkit.connect("openai:m", api_key=SECRET, exchange=exchange).embed("a")
 

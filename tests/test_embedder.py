@@ -237,7 +237,7 @@ async def test_a_string_is_one_text():
         ("ab", "c"),
         np.array(["ab", "c"]),
         np.array(["ab", "c"], object),
-        {"ab": 1, "c": 2},
+        {"ab": 1, "c": 2}.keys(),
         pytest.param("generator", id="generator"),
         pytest.param("map", id="map"),
     ],
@@ -479,13 +479,13 @@ async def test_any_pattern_of_equal_empty_and_bad_texts(texts, size, workers, ac
 @settings(deadline=None, max_examples=120)
 @given(st.lists(st.sampled_from(["bad 1", "bad 2", *"abcdefg"]), min_size=1, max_size=50), st.integers(1, 6), st.integers(1, 4))
 async def test_any_pattern_of_equal_and_bad_texts_raises_with_what_is_known(texts, size, workers):
-    """The raised error names exactly the rows of one bad text; `partial` holds true vectors or NaN, row by row."""
+    """The raised error names exactly the rows of one bad text, or none where there is no other text; `partial` holds true vectors or NaN, row by row."""
     embedder = Own(size, workers=workers, bad={"bad 1", "bad 2"})
     wrong = {text: tuple(row for row, each in enumerate(texts) if each == text) for text in ("bad 1", "bad 2") if text in texts}
     try:
         result = await embedder.embed(texts)
     except InvalidInputError as error:
-        assert error.rows in wrong.values()  # noqa: PT017 (it may also succeed)
+        assert error.rows in wrong.values() or (error.rows, len(set(texts))) == ((), 1)  # noqa: PT017 (it may also succeed)
         partial = error.partial
     else:
         assert not wrong
@@ -652,14 +652,14 @@ async def test_a_refused_request_is_no_bad_text(count, workers, on_error):
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 async def test_one_text_refused_with_its_request(on_error):
-    """A single text, and a known-good one refused like it: two requests, and no row is blamed."""
+    """A single text, and (where it could be set aside) a known-good one refused like it; no row is blamed."""
     embedder = Refusing()
 
     with pytest.raises(InvalidInputError) as caught:
         await embedder.embed(["x"], on_error=on_error)
 
     assert caught.value.rows == ()
-    assert embedder.calls == [["x"], ["hello"]]
+    assert embedder.calls == [["x"], ["hello"]][: 1 if on_error == "raise" else 2]
 
 
 async def test_an_embedder_that_knows_only_its_own_texts():

@@ -332,9 +332,9 @@ async def test_usage_is_exact_at_the_deadline():
     tally = []
     original = embedder._fill
 
-    async def fill(texts, options, out, count):
+    async def fill(texts, options, out, count, tries):
         tally.append(count)
-        return await original(texts, options, out, count)
+        return await original(texts, options, out, count, tries)
 
     embedder._fill = fill
     with pytest.raises(TransportError, match="deadline of 100 s"):

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedkit import ConfigError
-from embedkit._inputs import BLOCK, INPUTS, Block, Rows, count, form_of, read
+from embedkit._inputs import BLOCK, INPUTS, TOLD, Block, Rows, Source, form_of
 
 
 @pytest.fixture
@@ -30,24 +30,33 @@ def file(tmp_path):
 
 
 def form(name):
-    return form_of(name, None, INPUTS, "text", "--input-format")
+    return form_of(name, None, INPUTS, TOLD, "--input-format")
 
 
-def texts(name, column="text", *, whole=False):
-    return [text for block in read(name, form(name), column, whole=whole) for text in block.texts]
+def source(name, column="text", **how):
+    return Source(name=name, form=form(name), column=column, **how)
+
+
+def texts(name, column="text", **how):
+    return [text for block in source(name, column, **how).read() for text in block.texts]
+
+
+def faults(name, column="text", **how):
+    """By row, what is wrong with those that are skipped."""
+    return {row: why for block in source(name, column, skip=True, **how).read() for row, why in block.faults.items()}
 
 
 def records(name, column="text"):
     """The whole rows, as dicts."""
     found = []
-    for block in read(name, form(name), column, whole=True):
+    for block in source(name, column, carried="jsonl").read():
         found += block.records if isinstance(block.records, list) else block.records.to_pylist()
     return found
 
 
-def refused(name, column="text", *, whole=False):
+def refused(name, column="text", **how):
     with pytest.raises(ConfigError) as error:
-        texts(name, column, whole=whole)
+        texts(name, column, **how)
     return str(error.value)
 
 
@@ -63,17 +72,18 @@ def refused(name, column="text", *, whole=False):
         ("c.ndjson", "jsonl"),
         ("d.csv", "csv"),
         ("e.v2.pq", "parquet"),
-        ("-", "text"),
+        ("in.tsv", "tsv"),
+        ("-", TOLD),
     ],
 )
 def test_the_suffix_tells_the_format(name, found):
-    """Whatever its case, by the last suffix; stdin is text."""
+    """Whatever its case, by the last suffix; stdin has none, and is told by its beginning."""
     assert form(name) == found
 
 
 def test_what_is_asked_for_wins():
     """`--input-format` beats the suffix."""
-    assert form_of("a.txt", "jsonl", INPUTS, "text", "--input-format") == "jsonl"
+    assert form_of("a.txt", "jsonl", INPUTS, TOLD, "--input-format") == "jsonl"
 
 
 @pytest.mark.parametrize("name", ["a.foo", "a", "a.jsonl.gz", ".txt"])
@@ -123,12 +133,12 @@ def test_text_that_is_not_utf8_is_refused_by_place(file, content, message):
     """Row, line and byte are named; nothing is replaced in silence."""
     name = file("in.txt", content)
 
-    assert refused(name) == f"{name}, {message}"
+    assert refused(name) == f"{name}, {message}; --on-error skip makes it a failed row"
 
 
 def test_the_rows_before_a_bad_line_are_not_lost(file):
     """Blocks are read one at a time: those before the bad one are there to be embedded."""
-    blocks = read(file("in.txt", b"good\n" * BLOCK + b"\xff\n"), "text", "text", whole=False)
+    blocks = source(file("in.txt", b"good\n" * BLOCK + b"\xff\n")).read()
 
     assert next(blocks).texts == ["good"] * BLOCK
     with pytest.raises(ConfigError, match=rf"row {BLOCK} \(line {BLOCK + 1}\)"):
@@ -161,18 +171,22 @@ def test_jsonl_from_another_column(file):
     assert records(name, "body")[1] == {"body": "two"}
 
 
-def test_jsonl_may_end_in_blank_lines(file):
-    """Blank lines at the end are no rows; a byte order mark at the start is none of the JSON."""
-    assert texts(file("in.jsonl", '\ufeff{"text": "one"}\n\n  \n')) == ["one"]
+def test_a_blank_line_of_jsonl_is_no_row(file):
+    """Between rows as at the end; a byte order mark at the start is none of the JSON."""
+    assert texts(file("in.jsonl", '\ufeff{"text": "one"}\r\n\r\n \t\n"two"\n\n  \n')) == ["one", "two"]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('"a"\n\n"b"\n', "line 2: blank, with rows after it; every row has a line of its own"),
-        ('"a"\n{"text": "b"\n', "row 1 (line 2): not JSON: Input data was truncated"),
-        ('{"text": NaN}\n', "row 0 (line 1): not JSON: JSON is malformed: invalid character (byte 9)"),
-        ('{"text": "\\ud800"}\n', "row 0 (line 1): not JSON: "),
+        ('"a"\n{"text": "b"\n', "row 1 (line 2): not JSON: Expecting ',' delimiter (at character 12 of the line)"),
+        ('"a"\n\n"b"\n\noops\n', "row 2 (line 5): not JSON: Expecting value (at character 0 of the line)"),
+        ('{"text": NaN}\n', "row 0 (line 1): 'text' is NaN, which is no string"),
+        ('{"text": -Infinity}\n', "row 0 (line 1): 'text' is -Infinity, which is no string"),
+        ('{"text": "\\ud800"}\n', "row 0 (line 1): 'text' holds half of a surrogate pair, which is no character"),
+        ('"\\udfff"\n', "row 0 (line 1): 'text' holds half of a surrogate pair, which is no character"),
+        ('{"text": "a", "deep": ' + "[" * 5000 + "]" * 5000 + "}\n", "row 0 (line 1): nested too deeply to be read"),
+        (b'"a"\n{"text": "\xff"}\n', "row 1 (line 2): not UTF-8 (invalid start byte at byte 10 of the line)"),
         ("[1, 2]\n", "row 0 (line 1): [1, 2] is neither an object nor a string"),
         ("null\n", "row 0 (line 1): null is neither an object nor a string"),
         ('{"text": 7}\n', "row 0 (line 1): 'text' is 7, which is no string"),
@@ -194,7 +208,7 @@ def test_an_embedding_that_is_there_already_is_not_overwritten(file, content):
     name, column = file("in.jsonl", content), next(iter(set(json.loads(content)) - {"embedding"}), "embedding")
 
     assert "there is an 'embedding' already, and the output adds its own; rename it, or write .npy" in refused(
-        name, column, whole=True
+        name, column, carried="jsonl"
     )
     assert texts(name, column) == ["a"]
 
@@ -225,7 +239,8 @@ def test_a_short_csv_row_has_no_value_there(file):
 
 
 def test_csv_of_a_header_alone_has_no_rows(file):
-    """No rows is no error; blank lines at the end are none either."""
+    """No rows is no error; blank lines are none either."""
+    assert texts(file("between.csv", "text\none\n\n\ntwo\n")) == ["one", "two"]
     assert texts(file("in.csv", "text\n")) == []
     assert texts(file("ends.csv", "text\none\n\n\n")) == ["one"]
 
@@ -237,7 +252,6 @@ def test_csv_of_a_header_alone_has_no_rows(file):
         ("id,body\n1,a\n", ": no 'text'; there is 'id', 'body' (choose with --column)"),
         ("text,text\na,b\n", ": two columns are called 'text'"),
         ("text\na\nb,c\n", ", row 1 (line 3): 2 fields, but the header has 1"),
-        ("text\na\n\nb\n", ", line 3: blank, with rows after it"),
         ('text\na\n"b\n', ", row 1 (after line 3): unexpected end of data"),
         ('text\n"a"b\n', ", row 0 (after line 2): ',' expected after '\"'"),
     ],
@@ -250,10 +264,35 @@ def test_csv_that_cannot_be_read_is_refused_by_place(file, content, message):
 
 
 def test_csv_that_is_not_utf8_is_refused(file):
-    """As text is, by the last row that could be read: the file is decoded some lines ahead."""
-    name = file("in.csv", b"text\n" + b"a\n" * 5_000 + b"\xff\n")
+    """As text is, by its row; one that is skipped keeps the fields that can be read. A header has to be UTF-8."""
+    name = file("in.csv", b"text,n\n" + b"a,1\n" * 5_000 + b"\xff,2\nb,\xe9\nc,3\n")
 
-    assert refused(name).endswith(": not UTF-8 (invalid start byte)")
+    assert "row 5000 (line 5002): not UTF-8" in refused(name)
+    assert faults(name) == {5000: "line 5002: not UTF-8", 5001: "line 5003: not UTF-8"}
+    skipped = [row for block in source(name, skip=True).read() for row in block.records][-3:]
+    assert skipped == [{"text": None, "n": "2"}, {"text": "b", "n": None}, {"text": "c", "n": "3"}]
+    assert "the header is not UTF-8" in refused(file("head.csv", b"text,\xe9\na,b\n"))
+
+
+@pytest.mark.parametrize("name", ["in.tsv", "in.tab"])
+def test_tsv_is_csv_with_tabs(file, name):
+    """Quotes mean the same; a quote within a field is a quote."""
+    name = file(name, 'id\ttext\n1\t"two\nlines, ""quoted"""\n2\ta "b", c\n')
+
+    assert records(name) == [{"id": "1", "text": 'two\nlines, "quoted"'}, {"id": "2", "text": 'a "b", c'}]
+
+
+@pytest.mark.parametrize(
+    ("name", "mark", "way"),
+    [
+        ("a.csv", "\t", "pass --input-format tsv"),
+        ("a.tsv", ",", "pass --input-format csv"),
+        ("a.csv", ";", "part them by commas"),
+    ],
+)
+def test_fields_that_are_parted_by_something_else(file, name, mark, way):
+    """The header shows it, and the error says what to do."""
+    assert way in refused(file(name, f"id{mark}text\n1{mark}a\n"))
 
 
 # --- Parquet ---------------------------------------------------------------------------------------------------------
@@ -282,7 +321,7 @@ def test_parquet_keeps_types_nested_columns_and_nulls(file):
         "time": pa.array([0, None], pa.timestamp("us", "UTC")),
     }
     table = pa.table({"text": ["a", "b"], **beside}).replace_schema_metadata({"made by": "a test"})
-    blocks = list(read(file("in.parquet", table), "parquet", "text", whole=True))
+    blocks = list(source(file("in.parquet", table), carried="parquet").read())
     batches = [block.records for block in blocks]
 
     assert pa.Table.from_batches(batches).equals(table)
@@ -292,21 +331,15 @@ def test_parquet_keeps_types_nested_columns_and_nulls(file):
 def test_parquet_reads_only_the_text_where_nothing_else_is_wanted(file):
     """A matrix needs one column: the others stay on the disk."""
     table = pa.table({"text": ["a"], "embedding": [[1.0]]})
-    (block,) = read(file("in.parquet", table), "parquet", "text", whole=False)
+    (block,) = source(file("in.parquet", table)).read()
 
     assert block.records.schema.names == ["text"]
 
 
 def test_an_empty_parquet_file_keeps_its_columns(file):
     """No rows, but a schema for the output."""
-    blocks = list(
-        read(
-            file("in.parquet", pa.table({"text": pa.array([], pa.string()), "n": pa.array([], pa.int8())})),
-            "parquet",
-            "text",
-            whole=True,
-        )
-    )
+    table = pa.table({"text": pa.array([], pa.string()), "n": pa.array([], pa.int8())})
+    blocks = list(source(file("in.parquet", table), carried="jsonl").read())
 
     assert [block.texts for block in blocks] == [[]]
     assert blocks[0].records.schema.names == ["text", "n"]
@@ -336,14 +369,14 @@ def test_parquet_that_cannot_be_read_is_refused(file, table, message):
 def test_parquet_does_not_come_through_a_pipe():
     """Its index stands at the end: the error says so before anything is read."""
     with pytest.raises(ConfigError, match="cannot be read from a pipe"):
-        next(read("-", "parquet", "text", whole=False))
+        next(Source(name="-", form="parquet").read())
 
 
 def test_an_embedding_column_in_parquet_is_not_overwritten(file):
     """As in JSONL."""
     name = file("in.parquet", pa.table({"text": ["a"], "embedding": [1]}))
 
-    assert "there is an 'embedding' already" in refused(name, whole=True)
+    assert "there is an 'embedding' already" in refused(name, carried="jsonl")
 
 
 # --- blocks, counts --------------------------------------------------------------------------------------------------
@@ -357,7 +390,7 @@ def test_rows_come_in_blocks(file, name):
         "in.txt": "\n".join(words), "in.jsonl": "\n".join(map(json.dumps, words)), "in.csv": "\n".join(["text", *words]),
         "in.parquet": pa.table({"text": words}),
     }[name]  # fmt: skip
-    blocks = [block.texts for block in read(file(name, content), form(name), "text", whole=False)]
+    blocks = [block.texts for block in source(file(name, content)).read()]
 
     assert [len(block) for block in blocks] == [BLOCK, BLOCK, 5]
     assert sum(blocks, []) == words  # noqa: RUF017 (three lists)
@@ -385,26 +418,150 @@ def test_records_come_back_beside_their_texts(takes):
     assert taken == words
 
 
+# --- what is found before anything is sent ----------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("name", "content", "rows"),
     [
         ("a.txt", "one\ntwo", 2),
         ("a.txt", "one\ntwo\n", 2),
         ("a.txt", "", 0),
-        ("a.jsonl", '"a"\n"b"\n', 2),
-        ("a.csv", "text\na\n", None),  # a field may hold line breaks
+        ("a.jsonl", '"a"\n\n"b"\n', 2),
+        ("a.csv", 'text\n"a\nb"\nc\n', 2),
         ("a.parquet", pa.table({"text": ["a"] * 9}), 9),
-        ("a.parquet", b"junk", None),
     ],
 )
-def test_rows_are_counted_where_that_is_cheap(file, name, content, rows):
-    """For the progress bar; where counting would cost a reading of its own there is no total."""
-    assert count(file(name, content), form(name)) == rows
+def test_looking_through_counts_the_rows(file, name, content, rows):
+    """For the progress bar; a field may hold line breaks."""
+    assert source(file(name, content)).look_through() == rows
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
-def test_nobody_counts_what_cannot_be_read_twice(tmp_path):
-    """stdin, a pipe with a name, and a file that is not there."""
+def test_nobody_looks_through_what_cannot_be_read_twice(tmp_path):
+    """A pipe with a name, and a file that is not there (reading will say so)."""
     os.mkfifo(tmp_path / "pipe.txt")
 
-    assert [count(name, "text") for name in ("-", str(tmp_path / "pipe.txt"), str(tmp_path / "none.txt"))] == [None] * 3
+    assert [source(str(tmp_path / name)).look_through() for name in ("pipe.txt", "none.txt")] == [None] * 2
+
+
+BAD = {
+    "null": '{"text": null}', "missing": '{"body": "x"}', "a number": '{"text": 7}', "an object": '{"text": {"a": 1}}',
+    "a list": '{"text": ["a"]}', "a truth value": '{"text": true}', "NaN": '{"text": NaN}', "not JSON": "oops", "cut": '{"text": "a"',
+    "two values": '{"text": "a"} {"text": "b"}', "an array": '["a"]', "null alone": "null", "a number alone": "7", "not UTF-8": b'{"text": "\xff"}',
+    "half a pair": '{"text": "\\ud83d"}', "deep": '{"text": ' + "[" * 5000 + "]" * 5000 + "}", "empty object": "{}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", BAD.values(), ids=BAD)
+def test_a_bad_row_of_jsonl_is_refused_by_place_or_costs_its_row(file, line):
+    """Wherever it stands: with "raise" it is found before anything is sent, by row and line, with the way out; else it is a row without text."""
+    line = line if isinstance(line, bytes) else line.encode()
+    name = file("in.jsonl", b'"ok"\n' * 1_000 + line + b'\n{"text": "last"}\n')
+    with pytest.raises(ConfigError) as error:
+        source(name).look_through()
+    read = texts(name, skip=True, carried="jsonl")
+
+    assert str(error.value).startswith(f"{name}, row 1000 (line 1001): ")
+    assert str(error.value).endswith("; --on-error skip makes it a failed row")
+    assert read == ["ok"] * 1_000 + [None, "last"]
+    assert list(faults(name)) == [1000]
+    assert source(name, skip=True).look_through() == 1_002
+
+
+def test_an_empty_text_is_refused_where_the_provider_refuses_it(file):
+    """Before it is paid for; a provider that takes it gets it."""
+    name = file("in.jsonl", '"a"\n""\n')
+
+    assert "row 1 (line 2): 'text' is empty, and this provider embeds no empty text" in refused(name, empty=False)
+    assert texts(name) == ["a", ""]
+    table = file("in.parquet", pa.table({"text": ["a", ""]}))
+    assert "row 1: 'text' is empty" in refused(table, empty=False)
+
+
+def test_a_column_that_no_row_has_is_refused_even_with_skip(file):
+    """Nothing but failed rows is no result: the first reason is named."""
+    name = file("in.jsonl", '{"body": "a"}\n' * 300)
+    with pytest.raises(ConfigError, match=r"no row has a text that can be used; row 0, line 1: no 'text'; there is 'body'"):
+        source(name, skip=True).look_through()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"text":"a","n":NaN,"i":[Infinity,{"deep":-Infinity}]}',
+        '{"text":"a","big":' + "9" * 5_000 + ',"far":1e400,"near":1e-400}',
+        '{"text":"a","twice":1,"twice":2,"text":"b"}',
+        '{"text":"a","half":"\\ud800","\\udc00":1}',
+        '{ "text" : "a" , "zero":-0 , "real":0.1000000000000000055511151231257827 }',
+        '{"text":"a","deep":' + "[" * 400 + "]" * 400 + "}",
+        '{"text":"\\u0041\\ud83d\\ude00","sep":"\u2028","nul":"\\u0000"}',
+    ],
+    ids=range(7),
+)
+def test_what_stands_beside_the_text_in_jsonl_is_carried_to_the_letter(file, line):
+    """Python's NaN, numbers of any size, keys that repeat, halves of pairs, the spelling of everything."""
+    for end in ("\n", "\r\n", ""):
+        (block,) = source(file("in.jsonl", f"\ufeff{line}{end}"), carried="jsonl").read()
+        assert block.records[0].source.decode() == line
+        assert block.records[0]["text"] == json.loads(line, parse_int=str)["text"]
+
+
+def test_what_parquet_cannot_hold_is_refused_by_row_and_field(file):
+    """Half of a surrogate pair beside the text is no UTF-8 whatever one does; JSON can say it."""
+    name = file("in.jsonl", '{"text": "a"}\n{"text": "b", "note": {"x": ["\\ud800"]}}\n')
+
+    assert "row 1 (line 2): 'note' holds half of a surrogate pair" in refused(name, carried="parquet", skip=True)
+    assert texts(name, carried="jsonl") == texts(name) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("depth", "taken"), [(499, True), (500, False), (900, False)])
+def test_nesting_that_could_not_be_written_is_refused_at_reading(file, depth, taken):
+    """Into Parquet it goes as text, up to a depth that Python can write from anywhere; JSONL carries the line itself."""
+    name = file(
+        "in.jsonl", '{"text": "a", "x": ' + "[" * depth + "]" * depth + "}\n" + '{"text": "b", "x": ' + f"{[[]] * 600}" + "}\n"
+    )
+
+    assert texts(name, carried="jsonl") == ["a", "b"]
+    if taken:
+        assert texts(name, carried="parquet") == ["a", "b"]
+    else:
+        assert "row 0 (line 1): nested more than 500 deep" in refused(name, carried="parquet")
+
+
+def test_timestamps_of_spark_keep_their_year(tmp_path):
+    """INT96, any year: pyarrow alone would wrap what does not fit into nanoseconds of 64 bits."""
+    ends = [253_402_214_400_000_000, -62_135_596_800_000_000]  # the last day of 9999, the first of the year 1
+    moments = pa.array([*ends, 1_577_836_800_123_456, None], pa.timestamp("us"))
+    name = str(tmp_path / "in.parquet")
+    pq.write_table(pa.table({"text": ["a"] * 4, "t": moments}), name, use_deprecated_int96_timestamps=True)
+    *_, block = source(name, carried="jsonl").read()
+
+    assert block.records["t"].to_pylist() == moments.to_pylist()
+
+
+def test_parquet_costs_a_bad_row_alone(file):
+    """Null, and text that is not UTF-8 (a file may hold it)."""
+    words = pa.StringArray.from_buffers(3, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0\3\0\0\0"), pa.py_buffer(b"a\xffb"))
+    name = file("in.parquet", pa.table({"text": pa.concat_arrays([words, pa.array([None, "c"])])}))
+
+    assert texts(name, skip=True) == ["a", None, "b", None, "c"]
+    assert faults(name) == {1: "'text' is not UTF-8 (invalid start byte at byte 0)", 3: "'text' is null, which is no string"}
+    assert "row 1: 'text' is not UTF-8" in refused(name)
+
+
+def test_parquet_that_json_cannot_say_is_refused_before_anything_is_sent(file):
+    """A string beside the text that is not UTF-8, by row; fields or columns of one name. As Parquet or a matrix they are no trouble."""
+    words = pa.StringArray.from_buffers(2, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0"), pa.py_buffer(b"a\xff"))
+    twins = pa.StructArray.from_arrays([pa.array([1, 2]), pa.array([1, 2])], ["x", "x"])
+    for column, message in (
+        (words, "row 1: column 'n' is not UTF-8"),
+        (twins, "column 'n' cannot be written as JSON: two fields of"),
+    ):
+        for nested in (column, pa.array([[1], [2]]).from_arrays([0, 1, 2], column)):
+            name = file("in.parquet", pa.table({"text": ["a", "b"], "n": nested}))
+            assert message in refused(name, carried="jsonl", skip=True)
+            assert texts(name, carried="parquet") == texts(name) == ["a", "b"]
+    name = file("in.parquet", pa.Table.from_arrays([pa.array(["a"]), pa.array([1]), pa.array([2])], ["text", "n", "n"]))
+    assert "two columns are called 'n'" in refused(name, carried="parquet")
+    assert texts(name) == ["a"]

@@ -268,7 +268,11 @@ async def test_what_is_hidden_is_only_the_key():
 
 def planted(host):
     """Keywords that connect to this host, with a secret wherever it takes one."""
-    settings = {name: KEY if one.secret else (one.choices or ("PLAIN",))[0] for name, one in host.parameters.items()}
+    plain = {
+        name: (*one.choices, *(kind() for kind in one.takes if kind is not str), "PLAIN")[0]
+        for name, one in host.parameters.items()
+    }
+    settings = {name: KEY if one.secret else plain[name] for name, one in host.parameters.items()}
     settings.pop("host", None)  # Databricks': the base URL stands for it
     if not any(one.key for one in host.parameters.values()):
         settings["api_key"] = KEY
@@ -496,7 +500,7 @@ def test_what_connect_refuses(wrong):
 
 async def test_pickles_of_what_came_of_it():
     """An error, its partial result and an event travel without the key; an embedder's pickle is the caller's own copy of it."""
-    answers = [{"data": [{"embedding": [1.0]}]}, response(f"no {KEY}", 500)]
+    answers = [{"data": [{"embedding": [1.0]}]}, *[response(f"no {KEY}", 500)] * 2]
     exchange = FakeExchange(answers)
     embedder = embedkit.connect("openai:m", api_key=KEY, exchange=exchange, limits=embedkit.Limits(max_texts=1), max_concurrency=1, retry=RetryPolicy(attempts=1))  # fmt: skip
     with pytest.raises(EmbedkitError) as caught:

@@ -38,7 +38,11 @@ class Server(FakeExchange):
         if not self.allows(texts):
             self.refused.append(len(texts))
             return copy.copy(self.refusal)
-        return {"data": [{"index": row, "embedding": [float(text), 1.0]} for row, text in enumerate(texts)]}
+        return {
+            "data": [
+                {"index": row, "embedding": [float(text) if text.isdigit() else 0.5, 1.0]} for row, text in enumerate(texts)
+            ]
+        }
 
     @property
     def sizes(self):
@@ -248,13 +252,26 @@ async def test_a_late_batch_comes_back_smaller(halvings):
 
 
 async def test_a_batch_that_is_always_late_is_given_up():
-    """After so many halvings it is not the size: the timeout is raised, with what was embedded before."""
-    server = Server(lambda texts: "0000063" not in texts, late())
+    """Where a known-good text is late like the one that is left, the timeout is raised, with what was embedded before."""
+    server = Server(lambda texts: not {"0000063", "hello"} & set(texts), late())
     with pytest.raises(TransportTimeoutError) as caught:
-        await connected(server, limits=Limits(max_texts=32)).embed(numbers(64), on_error="skip")
+        await connected(server, limits=Limits(max_texts=32), retry=RetryPolicy(attempts=1)).embed(numbers(64), on_error="skip")
 
-    assert server.sizes == [32, 32, 16, 16, 8, 8, 4, 4]
-    assert np.isnan(caught.value.partial.vectors[:, 0]).sum() == 32 >> LATE
+    assert server.sizes == [32, 32, 16, 16, 8, 8, 4, 4, 2, 2, 1, 1, 1]
+    assert np.isnan(caught.value.partial.vectors[:, 0]).sum() == 1
+
+
+async def test_one_text_that_is_always_late_costs_its_row():
+    """The batch is halved down to it, with one known-good text on the way; alone it has the policy's tries."""
+    server = Server(lambda texts: "0000063" not in texts, late())
+    result = await connected(server, limits=Limits(max_texts=32), retry=RetryPolicy(attempts=2, initial=0)).embed(
+        numbers(64), on_error="skip"
+    )
+
+    assert list(result.failures) == [63]
+    assert isinstance(result.failures[63], TransportTimeoutError)
+    assert np.array_equal(result.vectors[:63, 0], np.arange(63))
+    assert server.sizes == [32, 32, 16, 16, 8, 8, 4, 4, 2, 2, 1, 1, 1, 1]
 
 
 async def test_only_what_was_late_comes_back_smaller():

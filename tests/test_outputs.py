@@ -7,17 +7,28 @@ import decimal
 import io
 import json
 import math
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from embedkit import _outputs
+from embedkit._inputs import Line
 from embedkit._outputs import FORMS, OUTPUTS, Jsonl, Npy
 from embedkit._sift import empty
 
 WIDTH = 3
+JSONS = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.integers(-5, 5) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "", "x.y", "é"]), inner, max_size=3),
+    max_leaves=8,
+)
 KINDS = {"float32": np.float32, "int8": np.int8, "uint8": np.uint8}
 
 
@@ -190,6 +201,77 @@ def test_jsonl_spells_what_json_lacks(tmp_path):
     }  # fmt: skip
 
 
+def kept(source, **record):
+    """A record of JSONL and its line."""
+    line = Line(record)
+    line.source = source
+    return line
+
+
+def test_a_record_of_jsonl_is_written_to_the_letter(tmp_path):
+    """What JSON does not know, what no float holds, keys that repeat, spaces: as they came; an empty object needs no comma."""
+    sources = [b'{"text":"a","n":NaN,"big":1e999,"x":1,"x":2}', b'{ "text" : "b" , "half":"\\ud800" }', b"{ }"]
+    records = [kept(sources[0], text="a", x=2), kept(sources[1], text="b"), kept(sources[2])]
+    path = written(tmp_path, "jsonl", [(records, vectors(3), {2})])
+
+    assert path.read_bytes().splitlines() == [
+        sources[0][:-1] + b',"embedding":[0.0,1.0,2.0]}', sources[1][:-1] + b',"embedding":[3.0,4.0,5.0]}', b'{ "embedding":null}',
+    ]  # fmt: skip
+
+
+ODD = [
+    0.0,
+    -0.0,
+    1e-45,
+    -1e-45,
+    1.1754942e-38,
+    1.17549435e-38,
+    3.4028235e38,
+    -3.4028235e38,
+    0.1,
+    1 / 3,
+    16777217.0,
+    1e22,
+    9.5367431640625e-07,
+]
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=64), st.integers(0, 2**32 - 1))
+@example(ODD, 0)
+def test_a_float32_comes_back_bit_by_bit_from_short_text(numbers, seed):
+    """Through `json.loads` and numpy: every bit, denormals and the sign of zero too, in at most nine digits."""
+    bits = np.random.default_rng(seed).integers(0, 2**32, 256, np.uint32).view(np.float32)
+    rows = np.concatenate([np.array(numbers, np.float32), bits[np.isfinite(bits)]])[None, :]
+    with TemporaryDirectory() as folder:
+        text = written(Path(folder), "jsonl", [(dicts("a"), rows)]).read_text("utf-8")
+    spelled = json.loads(text, parse_float=str, parse_constant=refuse)["embedding"]
+
+    assert np.array(json.loads(text)["embedding"], np.float32).tobytes() == rows.tobytes()
+    assert max(len(Decimal(each).normalize().as_tuple().digits) for each in spelled) <= 9
+
+
+def refuse(constant):
+    """No JSON has this."""
+    raise AssertionError(constant)
+
+
+def test_a_line_is_about_half_as_long_as_with_doubles(tmp_path):
+    """1,536 components of a unit vector: about 12.5 bytes each, where a double's text takes 21."""
+    row = np.random.default_rng(9).standard_normal((1, 1536)).astype(np.float32)
+    row /= np.linalg.norm(row)
+    line = written(tmp_path, "jsonl", [(dicts("a"), row)]).read_bytes()
+
+    assert len(line) < 0.62 * len(json.dumps({"text": "a", "embedding": row[0].tolist()}, separators=(",", ":")))
+
+
+def test_rows_that_are_not_contiguous_are_written_too(tmp_path):
+    """Views with strides, and rows of Fortran's order."""
+    wide = np.arange(12, dtype=np.float32).reshape(2, 6)
+    for view in (wide[:, ::2], np.asfortranarray(wide)[:, 1:4], wide[::-1]):
+        found = [line["embedding"] for line in lines(tmp_path, [(dicts("a", "b"), view)])]
+        assert found == view.tolist()
+
+
 def test_a_pipe_may_take_a_line_in_pieces(tmp_path):
     """An unbuffered handle that takes seven bytes at a time gets all of them, once."""
 
@@ -254,6 +336,54 @@ def test_parquet_joins_categories_of_different_batches(tmp_path):
     found = table(tmp_path, [(batch, vectors(2)) for batch in batches])
 
     assert found["text"].to_pylist() == ["a", "b", "c", "a"]
+
+
+def nested(depth, make):
+    value = 1
+    for _ in range(depth):
+        value = make(value)
+    return value
+
+
+@pytest.mark.parametrize("make", [lambda value: [value], lambda value: {"a": value}], ids=["lists", "objects"])
+@pytest.mark.parametrize("depth", [1, 30, 31, 400])
+def test_nesting_that_readers_refuse_becomes_text(tmp_path, make, depth):
+    """Parquet can be written deeper than it is read; many lists side by side are not deep."""
+    value = nested(depth, make)
+    wide = {f"field {number}": [number] for number in range(50)}
+    found = table(tmp_path, [([{"text": "a", "value": value, "wide": wide}], vectors(1))])
+
+    assert found["wide"].to_pylist() == [wide]
+    assert found["value"].to_pylist() == [value if depth <= 30 else json.dumps(value, separators=(",", ":"))]
+
+
+@pytest.mark.usefixtures("small_groups")
+@pytest.mark.parametrize("order", [1, -1])
+def test_whole_numbers_keep_every_digit_beside_others(tmp_path, order):
+    """One that no float64 holds makes a column of text, wherever the row groups end; smaller ones are numbers."""
+    parts = [([{"text": "t", "id": value, "n": small}], vectors(1)) for value, small in ((2**60 + 1, 3), (0.5, 0.5))][::order]
+    found = table(tmp_path, parts)
+
+    assert found["id"].to_pylist() == [str(2**60 + 1), "0.5"][::order]
+    assert found["n"].to_pylist() == [3.0, 0.5][::order]
+
+
+def test_text_of_a_mixed_column_is_what_python_writes(tmp_path):
+    """NaN within a value is not lost on the way."""
+    found = table(tmp_path, [([{"text": "t", "v": {"x": math.nan}}, {"text": "t", "v": "plain"}], vectors(2))])
+
+    assert found["v"].to_pylist() == ['{"x":NaN}', "plain"]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.dictionaries(st.sampled_from(["v", "", "x.y"]), JSONS, max_size=3), min_size=1, max_size=5))
+@pytest.mark.usefixtures("small_groups")
+def test_any_records_of_json_become_a_table(records):
+    """Whatever stands in a column from row to row: one file that can be read, none of its rows lost, and no error after the bill."""
+    with TemporaryDirectory() as folder:
+        found = table(Path(folder), [([{"text": "t", **record}], vectors(1, row)) for row, record in enumerate(records)])
+
+    assert found["embedding"].to_pylist() == vectors(len(records)).tolist()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedkit import ConfigError, DecodeError, RetryPolicy, connect
+from embedkit import ConfigError, DecodeError, Options, RetryPolicy, connect
 from embedkit.codec import quantised
 from embedkit.testing import FakeExchange, response
 
@@ -174,7 +174,7 @@ def test_a_missing_key_is_named(provider):
 async def test_a_success_without_vectors_is_none(provider, body):
     """A 200 that holds no vectors is a DecodeError, not an empty result."""
     with pytest.raises(DecodeError):
-        await embedder(provider, None, FakeExchange([response(body)])).embed(TEXTS)
+        await embedder(provider, None, FakeExchange(lambda _: response(body))).embed(TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -449,4 +449,5 @@ async def test_a_reply_of_another_count_is_no_result():
     """A list nested in an envelope is counted as any other."""
     for rows in (UNIT[:2], np.vstack([UNIT, UNIT])):
         with pytest.raises(DecodeError, match=f"3 texts were sent, but {len(rows)} embeddings"):
-            await embedder("cloudflare", None, FakeExchange([{"result": {"data": rows.tolist()}}])).embed(TEXTS)
+            exchange = FakeExchange(lambda _, rows=rows: {"result": {"data": rows.tolist()}})
+            await embedder("cloudflare", None, exchange).embed_batch(TEXTS, Options())

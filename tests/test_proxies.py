@@ -33,18 +33,18 @@ ENVIRONMENTS = [
     ({"HTTPS_PROXY": HERE, "NO_PROXY": "b.test,10.0.0.0/8"}, None, "https://10.1.2.3/v1", None),
     ({"HTTPS_PROXY": HERE, "NO_PROXY": "10.0.0.0/8"}, None, "https://11.1.2.3/v1", HERE),
     ({"HTTPS_PROXY": HERE, "NO_PROXY": "2001:db8::/32"}, None, "https://[2001:db8::7]/v1", None),
-    ({"ALL_PROXY": HERE}, THERE, "http://127.0.0.1:8080/v1", None),
-    ({"ALL_PROXY": HERE}, THERE, "http://127.7.7.7/v1", None),
-    ({"ALL_PROXY": HERE}, THERE, "https://[::1]/v1", None),
-    ({"ALL_PROXY": HERE}, THERE, "http://localhost:11434/api", None),
-    ({"ALL_PROXY": HERE}, THERE, "http://api.localhost/v1", None),
+    *(
+        ({"ALL_PROXY": HERE}, *each)
+        for url in ("http://127.0.0.1:8080/v1", "http://127.7.7.7/v1", "https://[::1]/v1", "http://localhost:11434/api", "http://api.localhost/v1")
+        for each in ((None, url, None), (THERE, url, THERE), ("", url, None))
+    ),
     ({"ALL_PROXY": HERE}, None, "http://127.evil.test/v1", HERE),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("environment", "proxy", "url", "expected"), ENVIRONMENTS)
 def test_which_proxy(environment, proxy, url, expected, monkeypatch):
-    """`proxy=` wins, then the variables as requests and httpx read them; loopback is never proxied."""
+    """`proxy=` wins, then the variables as requests and httpx read them, which loopback is spared."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 

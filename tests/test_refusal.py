@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from embedkit._refusal import CAP, EXCERPT, duration, inside, judge, read
+from embedkit._reason import EXCERPT, read
+from embedkit._refusal import CAP, duration, inside, judge
 from embedkit._types import Response
 from embedkit.errors import (
     ApiError,

@@ -335,11 +335,24 @@ async def test_an_exhausted_account_is_not_asked_again_whatever_the_server_says(
     assert (count, type(error)) == (1, embedkit.QuotaError)
 
 
-@pytest.mark.parametrize("broken", ["no json", "[]", '{"data": []}', '{"data": [{"embedding": [NaN]}]}'])
+@pytest.mark.parametrize("broken", ["[]", '{"data": 7}', '{"data": [{"embedding": [NaN]}]}', '{"data": [{"embedding": null}]}'])
 async def test_a_broken_reply_is_not_asked_again(broken):
-    """The same answer would come back."""
+    """One that can be read and breaks the contract: the same answer would come back."""
     count, error = await after(response(broken), GOOD)
 
+    assert (count, type(error)) == (1, DecodeError)
+
+
+@pytest.mark.parametrize("broken", ["", "no json", "<html></html>", '{"data": [{"embedd', '{"data": []}', "{}"])
+async def test_a_reply_that_cannot_be_read_is_asked_for_once_more(broken):
+    """One that is cut, empty or no JSON, or has too few embeddings, may be whole the next time; a third is not asked for."""
+    broken = response(broken)
+
+    assert await after(broken, GOOD) == (2, None)
+    assert await after(response("busy", 503), broken, GOOD) == (3, None)
+    count, error = await after(broken, broken, GOOD)
+    assert (count, type(error)) == (2, DecodeError)
+    count, error = await after(broken, GOOD, retry=RetryPolicy(attempts=1))
     assert (count, type(error)) == (1, DecodeError)
 
 

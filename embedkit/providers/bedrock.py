@@ -27,12 +27,15 @@ from ..codec import (
     counted,
     decoder_of,
     filled,
+    inside,
     lone,
     matrix,
+    miscounted,
     only,
     parsed,
     read,
     to_json,
+    whole_number,
     with_headers,
 )
 from ..errors import ConfigError, DecodeError
@@ -46,20 +49,22 @@ def _invoke(target: Target, body: Mapping[str, Any], options: Options) -> Reques
 
 
 class _TitanReply(msgspec.Struct, frozen=True, rename="camel"):
-    embedding: Vector  # embeddingsByType holds the same floats again
-    input_text_token_count: int | None = None
+    embedding: Vector | None = None  # embeddingsByType holds the same floats again
+    input_text_token_count: Any = None
 
 
 class _CohereReply(msgspec.Struct, frozen=True):
-    embeddings: dict[str, list[Vector]] | list[Vector]  # by type; or, of one type that was not named, the plain list
+    embeddings: dict[str, list[Vector | None] | None] | list[Vector | None] | None = (
+        None  # by type; or, of one type that was not named, the plain list
+    )
 
 
 class _NovaItem(msgspec.Struct, frozen=True, gc=False):
-    embedding: Vector
+    embedding: Vector | None = None
 
 
 class _NovaReply(msgspec.Struct, frozen=True):
-    embeddings: list[_NovaItem]
+    embeddings: list[_NovaItem | None] | None = None
 
 
 _titan = decoder_of(_TitanReply)
@@ -86,9 +91,11 @@ class Titan(msgspec.Struct, frozen=True):
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = parsed(_titan, response)
+        if reply.embedding is None and (error := inside(response)) is not None:
+            raise error
         tokens = counted(response, _TOKENS)
         rows = matrix([reply.embedding], options, count, out)
-        return Reply(rows, "", reply.input_text_token_count if tokens is None else tokens)
+        return Reply(rows, "", whole_number(reply.input_text_token_count) if tokens is None else tokens)
 
     def explain(self, response: Response) -> str:
         return read(response).message
@@ -123,10 +130,10 @@ class Cohere(msgspec.Struct, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         given = parsed(_cohere, response).embeddings
         kind = "float" if options.dtype == "float32" else options.dtype
-        vectors: list[Vector] | None = given.get(kind) if isinstance(given, dict) else given
+        vectors: list[Vector | None] | None = given.get(kind) if isinstance(given, dict) else given
         if vectors is None:
-            msg = f"the reply has no {kind} embeddings, only {', '.join(given) or 'none'}"  # type: ignore[arg-type]  # a dict here
-            raise DecodeError(msg)
+            msg = f"the reply has no {kind} embeddings, only {', '.join(given or ()) or 'none'}"  # type: ignore[arg-type]  # no list here
+            raise inside(response) or DecodeError(msg)
         return Reply(matrix(vectors, options, count, out), "", counted(response, _TOKENS))
 
     def explain(self, response: Response) -> str:
@@ -153,8 +160,11 @@ class Nova(msgspec.Struct, frozen=True):
         return _invoke(self.target, {"taskType": "SINGLE_EMBEDDING", "singleEmbeddingParams": single}, options)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
-        vectors = [item.embedding for item in parsed(_nova, response).embeddings]
-        return Reply(matrix(vectors, options, count, out), "", counted(response, _TOKENS))
+        items = parsed(_nova, response).embeddings
+        if items is None:
+            raise inside(response) or miscounted(0, count)
+        rows = matrix([item.embedding if item else None for item in items], options, count, out)
+        return Reply(rows, "", counted(response, _TOKENS))
 
     def explain(self, response: Response) -> str:
         return read(response).message
@@ -209,6 +219,7 @@ _KEYS = {
 HOSTS = (
     Host(
         name="bedrock", dialect=_family, base_url="https://bedrock-runtime.{region}.amazonaws.com",
+        routes=("/model/{model*}/invoke", "/model/{model*}/converse"),
         keys=("AWS_BEARER_TOKEN_BEDROCK",), key_required=True, locate=filled, authorise=_authorised, known_as=_bare,
         domains=("bedrock-runtime.*.amazonaws.com", "bedrock-runtime-fips.*.amazonaws.com", "bedrock-runtime.*.vpce.amazonaws.com"),
         parameters={

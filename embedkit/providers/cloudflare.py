@@ -23,6 +23,7 @@ from ..codec import (
     inside,
     matrix,
     meanings,
+    miscounted,
     only,
     parsed,
     prefixed,
@@ -35,8 +36,8 @@ _FIELDS = {"query": "queries", "document": "documents"}  # qwen3-embedding write
 
 
 class _Result(msgspec.Struct, frozen=True):
-    data: list[Vector] = []
-    pooling: str | None = None
+    data: list[Vector | None] | None = None
+    pooling: Any = None
 
 
 class _Reply(msgspec.Struct, frozen=True):
@@ -72,12 +73,11 @@ class Dialect(msgspec.Struct, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         result = parsed(_decoder, response).result
         if result is None:
-            msg = "the reply has no result"
-            raise inside(response) or DecodeError(msg)
+            raise inside(response) or miscounted(0, count)
         if self._pooling and result.pooling not in (None, options.extra.get("pooling", self._pooling)):
             msg = f"pooling={self._pooling!r} was asked for, but the vectors are pooled by {result.pooling!r}: the two do not compare"
             raise DecodeError(msg)
-        return Reply(matrix(result.data, options, count, out))
+        return Reply(matrix(result.data or [], options, count, out))
 
     def explain(self, response: Response) -> str:
         return read(response).message
@@ -95,6 +95,7 @@ class Dialect(msgspec.Struct, frozen=True):
 HOSTS = (
     Host(
         name="cloudflare", dialect=Dialect, base_url="https://api.cloudflare.com/client/v4", segment="/client/v4",
+        routes=tuple(f"/accounts/{{account_id}}{rest}" for rest in ("/ai/run/{model*}", "/ai/run", "/ai/v1/embeddings", "/ai/v1", "/ai", "")),
         keys=("CLOUDFLARE_API_TOKEN",), key_required=True, domains=("api.cloudflare.com",),
         parameters={
             "account_id": Parameter(("CLOUDFLARE_ACCOUNT_ID",), required=True, help="whose account, 32 hexadecimal digits"),

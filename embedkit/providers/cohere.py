@@ -7,13 +7,29 @@ the second. Replies in either shape of version 1 are read too, so a private depl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Target, Vector, belongs, compact, decoder_of, inside, matrix, only, parsed, read, to_json
+from ..codec import (
+    JSON,
+    Host,
+    Out,
+    Target,
+    Vector,
+    belongs,
+    compact,
+    decoder_of,
+    inside,
+    matrix,
+    only,
+    parsed,
+    read,
+    to_json,
+    tokens_in,
+)
 from ..errors import DecodeError
 
 _PURPOSES = {
@@ -27,18 +43,10 @@ _PURPOSES = {
 _KINDS = {"float32": "float", "int8": "int8", "uint8": "uint8", "binary": "binary", "ubinary": "ubinary"}
 
 
-class _Billed(msgspec.Struct, frozen=True, gc=False):
-    input_tokens: float | None = None  # a JSON number, at times 4.0
-
-
-class _Meta(msgspec.Struct, frozen=True, gc=False):
-    billed_units: _Billed | None = None
-
-
 class _Reply(msgspec.Struct, frozen=True):
     # By type; or, from version 1 when no type was named, the plain list (wire reference 2.4).
-    embeddings: dict[str, list[Vector] | None] | list[Vector] | None = None
-    meta: _Meta | None = None
+    embeddings: dict[str, list[Vector | None] | None] | list[Vector | None] | None = None
+    meta: Any = None
 
 
 _decoder = decoder_of(_Reply)
@@ -76,15 +84,15 @@ class Dialect(msgspec.Struct, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = parsed(_decoder, response)
         kind, given = _KINDS[options.dtype], reply.embeddings
-        kinds: Mapping[str, list[Vector] | None] = given if isinstance(given, dict) else {kind: given}
+        kinds: Mapping[str, list[Vector | None] | None] = given if isinstance(given, dict) else {kind: given}
         vectors = kinds.get(kind) or (kinds.get("base64") if kind == "float" else None)
         if vectors is None:
             msg = f"the reply has no {kind} embeddings" + (
                 f", only {', '.join(given)}" if isinstance(given, dict) and given else ""
             )
             raise inside(response) or DecodeError(msg)
-        tokens = reply.meta.billed_units.input_tokens if reply.meta and reply.meta.billed_units else None
-        return Reply(matrix(vectors, options, count, out), "", None if tokens is None else int(tokens))
+        billed = reply.meta.get("billed_units") if isinstance(reply.meta, dict) else None
+        return Reply(matrix(vectors, options, count, out), "", tokens_in(billed, "input_tokens"))
 
     def explain(self, response: Response) -> str:
         return read(response).message
@@ -103,7 +111,8 @@ def _locate(base_url: str, target: Target) -> str:
 
 HOSTS = (
     Host(
-        name="cohere", dialect=Dialect, base_url="https://api.cohere.com/v2", segment="/v2", locate=_locate,
+        name="cohere", dialect=Dialect, base_url="https://api.cohere.com/v2", segment="/v2",
+        routes=("/embed", "/compatibility/v1/embeddings", "/compatibility/v1"), locate=_locate,
         keys=("CO_API_KEY", "COHERE_API_KEY"), key_required=True,  # cohere-python, client.py
         domains=("cohere.com", "cohere.ai"), url_variables=("CO_API_URL",), read_url=address,
         limits=Limits(max_texts=96),  # docs.cohere.com/reference/embed

@@ -108,7 +108,7 @@ HOSTS = (
     _hosted(
         "databricks", "https://{host}/serving-endpoints", "DATABRICKS_TOKEN", "DATABRICKS_API_KEY",
         domains=("databricks.com", "azuredatabricks.net"), url_variables=("DATABRICKS_HOST", "DATABRICKS_API_BASE"),
-        read_url=workspace, locate=_databricks, parameters={"host": Parameter(help="the workspace, adb-….azuredatabricks.net")},
+        routes=("/embeddings", "/{model}/invocations"), read_url=workspace, locate=_databricks, parameters={"host": Parameter(help="the workspace, adb-….azuredatabricks.net")},
         quirks={"width_field": None}, limits=Limits(max_texts=150),
     ),
     # Keys are bound to a region: base_url="https://dashscope-intl.aliyuncs.com" is Singapore (19).

@@ -8,6 +8,7 @@ generation takes the task as a field; the second ignores that and wants it in th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -24,15 +25,16 @@ from ..codec import (
     inside,
     levelled,
     matrix,
+    miscounted,
     only,
     parsed,
     parted,
     prefixed,
     read,
     to_json,
+    tokens_in,
     with_headers,
 )
-from ..errors import DecodeError
 
 _TASKS = {
     "query": "RETRIEVAL_QUERY",
@@ -45,17 +47,13 @@ _EACH = ("taskType", "title")  # fields of one text: where `extra` has them, the
 
 
 class _Values(msgspec.Struct, frozen=True, gc=False):
-    values: Vector
-
-
-class _Usage(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    prompt_token_count: int | None = None  # second generation only (recorded)
+    values: Vector | None = None
 
 
 class _Reply(msgspec.Struct, frozen=True, rename="camel"):
-    embeddings: list[_Values] | None = None
+    embeddings: list[_Values | None] | None = None
     embedding: _Values | None = None  # of :embedContent, which a gateway may have asked
-    usage_metadata: _Usage | None = None
+    usage_metadata: Any = None  # second generation only (recorded)
 
 
 _decoder = decoder_of(_Reply)
@@ -89,10 +87,10 @@ class Dialect(msgspec.Struct, frozen=True):
         reply = parsed(_decoder, response)
         items = reply.embeddings if reply.embedding is None else [reply.embedding]
         if items is None:
-            raise inside(response) or DecodeError("the reply has no embeddings")
-        rows = matrix([item.values for item in items], options, count, out)
+            raise inside(response) or miscounted(0, count)
+        rows = matrix([item.values if item else None for item in items], options, count, out)
         levelled(rows, options, self.target.facts)
-        return Reply(rows, "", reply.usage_metadata.prompt_token_count if reply.usage_metadata else None)
+        return Reply(rows, "", tokens_in(reply.usage_metadata, "promptTokenCount"))
 
     def explain(self, response: Response) -> str:
         return read(response).message
@@ -113,6 +111,7 @@ HOSTS = (
     Host(
         name="gemini", dialect=Dialect, base_url="https://generativelanguage.googleapis.com/v1", segment="/v1",
         keys=("GOOGLE_API_KEY", "GEMINI_API_KEY"), key_required=True, domains=("generativelanguage.googleapis.com",),
+        routes=("/models/{model}:{verb}", "/models/{model}", "/models", "/openai/embeddings", "/openai"),
         authorise=_keyed, steady=True, known_as=_bare, limits=Limits(max_texts=100),  # more: 400 "at most 100 requests can be in one batch"
     ),
 )  # fmt: skip

@@ -46,10 +46,10 @@ class _Toolkit(msgspec.Struct, frozen=True):
     embeddings: msgspec.Raw
 
 
-_pooled = decoder_of(list[Vector])
+_vectors = decoder_of(list[Vector | None])
 _toolkit = decoder_of(_Toolkit)
 _SHAPES: dict[int, msgspec.json.Decoder[Any]] = {  # by number of axes, the commonest first
-    2: _pooled,
+    2: _vectors,
     1: decoder_of(Vector),
     3: decoder_of(list[list[Vector]]),
     4: decoder_of(list[tuple[list[Vector]]]),  # a pipeline's batch axis of one, left in
@@ -91,7 +91,8 @@ class Dialect(msgspec.Struct, frozen=True):
     def explain(self, response: Response) -> str:
         refusal = read(response)
         more = refusal.body.get("warnings") if isinstance(refusal.body, dict) else None  # the toolkit's reasons
-        return "; ".join([refusal.message, *map(str, more)]) if isinstance(more, list) else refusal.message
+        told = [each for each in map(str, more) if each not in refusal.message] if isinstance(more, list) else []
+        return "; ".join(filter(None, [refusal.message, *told]))
 
     def _vectors(self, response: Response) -> Sequence[Given]:
         axes, found = _shaped(response)
@@ -101,7 +102,14 @@ class Dialect(msgspec.Struct, frozen=True):
         if how is None:
             msg = f"{self.target.model} answers one vector per token, not per text: pass pooling='mean', 'cls' or 'last', as its card says"
             raise DecodeError(msg)
-        return [pooled(tokens if axes == 3 else tokens[0], how) for tokens in found]  # noqa: PLR2004 (texts, tokens, components)
+        return [_pooled(tokens if axes == 3 else tokens[0], how) for tokens in found]  # noqa: PLR2004 (texts, tokens, components)
+
+
+def _pooled(tokens: Sequence[Given], how: str) -> Given:
+    try:
+        return pooled(tokens, how)
+    except DecodeError as error:
+        return error  # of this text alone
 
 
 def _shaped(response: Response) -> tuple[int, Any]:
@@ -111,7 +119,7 @@ def _shaped(response: Response) -> tuple[int, Any]:
     for axes, decoder in _SHAPES.items():
         with suppress(*UNREADABLE):
             return axes, parse(response.body, decoder)
-    return 2, parsed(_pooled, response)  # raises what is wrong with it
+    return 2, parsed(_vectors, response)  # raises what is wrong with it
 
 
 def token_file(environment: Mapping[str, str]) -> str:
@@ -130,11 +138,12 @@ _SAME: dict[str, Any] = {
 HOSTS = (
     Host(
         name="huggingface", dialect=Dialect, base_url="https://router.huggingface.co/hf-inference", segment="/hf-inference",
-        quirks={"route": "/models/{model}/pipeline/feature-extraction"}, key_required=True, domains=("huggingface.co",), **_SAME,
+        quirks={"route": "/models/{model}/pipeline/feature-extraction"},
+        routes=("/models/{model*}/pipeline/feature-extraction", "/models/{model*}", "/models"), key_required=True, domains=("huggingface.co",), **_SAME,
     ),
     # Scaled to zero, an endpoint wakes on a request; the header makes its proxy wait for that instead of answering 503 (3C).
     Host(
-        name="hfendpoint", dialect=Dialect, quirks={"headers": {"x-scale-up-timeout": "600"}}, catalogue="huggingface",
+        name="hfendpoint", dialect=Dialect, routes=("/v1/embeddings", "/v1"), quirks={"headers": {"x-scale-up-timeout": "600"}}, catalogue="huggingface",
         domains=("endpoints.huggingface.cloud",), timeout=600.0, **_SAME,
     ),
 )  # fmt: skip

@@ -7,28 +7,41 @@ always goes out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Target, Vector, compact, decoder_of, in_order, inside, matrix, only, parsed, read, to_json
-from ..errors import DecodeError
+from ..codec import (
+    JSON,
+    Host,
+    Out,
+    Target,
+    Vector,
+    compact,
+    decoder_of,
+    in_place,
+    inside,
+    matrix,
+    miscounted,
+    only,
+    parsed,
+    read,
+    to_json,
+    tokens_in,
+)
 
 _TASKS = {"query": "retrieval/query", "document": "retrieval/document"}
 
 
 class _Item(msgspec.Struct, frozen=True, gc=False):
-    embedding: Vector
-    index: int | None = None
-
-
-class _Usage(msgspec.Struct, frozen=True, gc=False):
-    input_tokens: int | None = None
+    embedding: Vector | None = None
+    index: Any = None
 
 
 class _Reply(msgspec.Struct, frozen=True):
     embeddings: list[_Item] | None = None
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 _decoder = decoder_of(_Reply)
@@ -55,12 +68,10 @@ class Dialect(msgspec.Struct, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = parsed(_decoder, response)
         if reply.embeddings is None:
-            msg = "the reply has no embeddings"
-            raise inside(response) or DecodeError(msg)
-        vectors = [item.embedding for item in reply.embeddings]
-        order = in_order([item.index for item in reply.embeddings], len(vectors))  # they may come in any order (22)
-        rows = matrix([vectors[place] for place in order] if order else vectors, options, count, out)
-        return Reply(rows, "", reply.usage.input_tokens if reply.usage else None)
+            raise inside(response) or miscounted(0, count)
+        items = in_place(reply.embeddings, count)  # they may come in any order (22)
+        rows = matrix([item.embedding for item in items], options, count, out)
+        return Reply(rows, "", tokens_in(reply.usage, "input_tokens"))
 
     def explain(self, response: Response) -> str:
         return read(response).message

@@ -42,6 +42,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
     target: Target
     sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
+    joins: ClassVar[tuple[str, ...]] = ("late_chunking",)  # all texts of one request are then read as one document
 
     @property
     def limits(self) -> Limits:

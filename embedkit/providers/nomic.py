@@ -7,12 +7,29 @@ come as they are, and `normalize=True` makes sure.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Target, Vector, compact, decoder_of, inside, matrix, only, parsed, read, to_json
-from ..errors import DecodeError
+from ..codec import (
+    JSON,
+    Host,
+    Out,
+    Target,
+    Vector,
+    compact,
+    decoder_of,
+    inside,
+    matrix,
+    miscounted,
+    only,
+    parsed,
+    read,
+    text_of,
+    to_json,
+    tokens_in,
+)
 
 _TASKS = {
     None: "search_document",  # the API's default and its client's, said aloud
@@ -23,15 +40,10 @@ _TASKS = {
 }
 
 
-class _Usage(msgspec.Struct, frozen=True, gc=False):
-    prompt_tokens: int | None = None
-    total_tokens: int | None = None
-
-
 class _Reply(msgspec.Struct, frozen=True):
-    embeddings: list[Vector] | None = None
-    model: str | None = None
-    usage: _Usage | None = None
+    embeddings: list[Vector | None] | None = None
+    model: Any = None
+    usage: Any = None
 
 
 _decoder = decoder_of(_Reply)
@@ -67,11 +79,9 @@ class Dialect(msgspec.Struct, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = parsed(_decoder, response)
         if reply.embeddings is None:
-            msg = "the reply has no embeddings"
-            raise inside(response) or DecodeError(msg)
-        usage = reply.usage or _Usage()
-        tokens = usage.total_tokens if usage.prompt_tokens is None else usage.prompt_tokens
-        return Reply(matrix(reply.embeddings, options, count, out), reply.model or "", tokens)
+            raise inside(response) or miscounted(0, count)
+        tokens = tokens_in(reply.usage, "prompt_tokens", "total_tokens")
+        return Reply(matrix(reply.embeddings, options, count, out), text_of(reply.model), tokens)
 
     def explain(self, response: Response) -> str:
         return read(response).message
@@ -84,7 +94,7 @@ def address(value: str) -> str:
 
 HOSTS = (
     Host(
-        name="nomic", dialect=Dialect, base_url="https://api-atlas.nomic.ai/v1", segment="/v1",
+        name="nomic", dialect=Dialect, routes=("/embedding/text",), base_url="https://api-atlas.nomic.ai/v1", segment="/v1",
         keys=("NOMIC_API_KEY",), key_required=True,  # the community's name: the official client reads its own login (6.1)
         domains=("nomic.ai",), url_variables=("ATLAS_API_PATH",), read_url=address,
         limits=Limits(max_texts=10),  # the most the official client sends (nomic-ai/nomic#392); the API names no limit

@@ -6,7 +6,9 @@ asked for (`legacy=True`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -24,21 +26,22 @@ from ..codec import (
     inside,
     matrix,
     meanings,
+    miscounted,
     only,
     parsed,
     prefixed,
     read,
+    text_of,
     to_json,
+    whole_number,
 )
-from ..errors import DecodeError
 
 
 class _Reply(msgspec.Struct, frozen=True):
-    embeddings: list[Vector] | None = None
+    embeddings: list[Vector | None] | None = None
     embedding: Vector | None = None
-    model: str | None = None
-    prompt_eval_count: int | None = None  # left out when zero
-    error: msgspec.Raw | None = None
+    model: Any = None
+    prompt_eval_count: Any = None  # left out when zero
 
 
 _decoder = decoder_of(_Reply)
@@ -81,13 +84,13 @@ class Dialect(msgspec.Struct, frozen=True):
         reply = parsed(_decoder, response)
         vectors = reply.embeddings if reply.embedding is None else [reply.embedding]
         if vectors is None:
-            msg = "the reply has no embeddings"
-            raise inside(response) or DecodeError(msg)
-        return Reply(matrix(vectors, options, count, out), reply.model or "", reply.prompt_eval_count)
+            raise inside(response) or miscounted(0, count)
+        return Reply(matrix(vectors, options, count, out), text_of(reply.model), whole_number(reply.prompt_eval_count))
 
     def explain(self, response: Response) -> str:
         message = read(response).message
-        return f"{message}; `ollama pull {self.target.model}` fetches it" if response.status == 404 else message  # noqa: PLR2004
+        absent = re.search(r"model\b.*\bnot found|try pulling", message)  # another 404 is about the URL
+        return f"{message}; `ollama pull {self.target.model}` fetches it" if absent else message
 
 
 def address(value: str) -> str:
@@ -111,17 +114,24 @@ def address(value: str) -> str:
         port = 11434 if not mark else {"https": 443}.get(scheme, 80)
         port = 443 if (scheme, name) == ("https", "ollama.com") else port
     path = f"/{path.strip('/')}" if path.strip("/") else ""
+    path = re.sub("/(api|v1)(/embed|/embeddings)?$", "", path)
     return f"{scheme}://{user}{at}{f'[{name}]' if ':' in name else name}:{port}{path}/api"
+
+
+def _locate(base_url: str, target: Target) -> str:  # noqa: ARG001 (the shape of `locate`)
+    """Ollama speaks OpenAI's dialect under /v1, and this one under /api beside it."""
+    return re.sub(r"/v1(?=$|\?)", "/api", base_url)
 
 
 HOSTS = (
     Host(
-        name="ollama", dialect=Dialect, base_url="http://127.0.0.1:11434/api", segment="/api", keys=("OLLAMA_API_KEY",),
+        name="ollama", dialect=Dialect, base_url="http://127.0.0.1:11434/api", segment="/api", locate=_locate,
+        routes=("/embed", "/embeddings"), keys=("OLLAMA_API_KEY",),
         domains=("ollama.com",), url_variables=("OLLAMA_HOST",), read_url=address, limits=Limits(max_texts=32),
         parameters={
-            "keep_alive": Parameter(help='how long the model stays loaded: "10m", seconds, 0 or -1'),
-            "model_options": Parameter(help="the model's own options, e.g. {'num_ctx': 8192}"),
-            "legacy": Parameter(help="True speaks /api/embeddings, one text per request"),
+            "keep_alive": Parameter(takes=(str, float), help='how long the model stays loaded: "10m", seconds, 0 or -1'),
+            "model_options": Parameter(takes=(dict,), help='the model\'s own options, e.g. {"num_ctx": 8192}'),
+            "legacy": Parameter(takes=(bool,), help="true speaks /api/embeddings, one text per request"),
         },
         timeout=600.0, down="is Ollama running? `ollama serve` starts it",
     ),

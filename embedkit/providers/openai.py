@@ -8,7 +8,7 @@ width field, whether base64 may be asked for, what can be cut. Replies are taken
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
@@ -64,6 +64,7 @@ class Dialect(msgspec.Struct, frozen=True):
     pads: bool = False
     counts_tokens: bool = True
     headers: Mapping[str, str] = {}
+    joins: ClassVar[tuple[str, ...]] = ("late_chunking",)  # Jina's, at whatever server or router passes it on
 
     @property
     def limits(self) -> Limits:

@@ -9,12 +9,29 @@ of its own; chunks are grouped by hand, `extra={"input": [["chunk", "chunk"], â€
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import ClassVar
 
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Given, Host, Out, Target, Vector, compact, listing, matrix, meanings, only, read, to_json, unpacked
+from ..codec import (
+    JSON,
+    Given,
+    Host,
+    Out,
+    Target,
+    compact,
+    float_type,
+    listing,
+    matrix,
+    meanings,
+    only,
+    read,
+    to_json,
+    unpacked,
+)
+from ..errors import DecodeError
 
 _KINDS = {"float32": "base64_int8", "int8": "base64_int8", "binary": "base64_binary", "ubinary": "base64_binary"}
 _OFFSET = bytes(byte ^ 0x80 for byte in range(256))  # a byte â†’ the same less 128, as int8: what "binary" is in this house
@@ -34,6 +51,11 @@ class Dialect(msgspec.Struct, frozen=True):
     def _contextual(self) -> bool:
         return self.target.model.startswith("pplx-embed-context-")
 
+    @property
+    def joins(self) -> tuple[str, ...]:
+        """Chunks grouped by hand know of each other, and stand for the texts in their order."""
+        return ("input",) if self._contextual else ()
+
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
         only(options, target.host.name, truncate=(), input_type=meanings(target.facts))
@@ -48,18 +70,30 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         vectors, model, tokens = listing(response, count, nested=self._contextual)
-        return Reply(matrix([_read(vector, options) for vector in vectors], options, count, out), model, tokens)
+        if vectors and (name := float_type(_bytes(vectors[0]))):
+            msg = f"the vectors are {name}, but Perplexity's are int8 or packed bits"
+            raise DecodeError(msg)
+        return Reply(matrix([_given(vector, options) for vector in vectors], options, count, out), model, tokens)
 
     def explain(self, response: Response) -> str:
         return read(response).message
 
 
-def _read(vector: Vector, options: Options) -> Given:
-    """The bytes of a vector as what was asked for; numbers, should they ever come, as they are."""
-    made = unpacked(vector)
-    if isinstance(made, bytes) and options.dtype == "float32":
+def _bytes(vector: Given) -> bytes:
+    """The bytes inside base64; none of anything else."""
+    with suppress(DecodeError):
+        made = unpacked(vector)
+        if isinstance(made, bytes):
+            return made
+    return b""
+
+
+def _given(vector: Given, options: Options) -> Given:
+    """The bytes of a vector as what was asked for; anything else as it is, should it ever come."""
+    made = _bytes(vector)
+    if made and options.dtype == "float32":
         return memoryview(made).cast("b")
-    return made.translate(_OFFSET) if isinstance(made, bytes) and options.dtype == "binary" else made
+    return made.translate(_OFFSET) if made and options.dtype == "binary" else vector
 
 
 def address(value: str) -> str:
@@ -69,7 +103,7 @@ def address(value: str) -> str:
 
 HOSTS = (
     Host(
-        name="perplexity", dialect=Dialect, base_url="https://api.perplexity.ai/v1", segment="/v1",
+        name="perplexity", dialect=Dialect, routes=("/embeddings", "/contextualizedembeddings"), base_url="https://api.perplexity.ai/v1", segment="/v1",
         keys=("PERPLEXITY_API_KEY",), key_required=True, domains=("perplexity.ai",),
         url_variables=("PERPLEXITY_BASE_URL",), read_url=address,
         limits=Limits(max_texts=512, max_tokens=120_000, max_text_tokens=32_000),  # wire reference part 2, 18

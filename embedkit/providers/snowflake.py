@@ -7,6 +7,7 @@ reference, part 2, 16). There is no switch for queries, width, dtype or truncati
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -14,35 +15,36 @@ from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
     Host,
+    Missing,
     Out,
     Parameter,
     Target,
     Vector,
     decoder_of,
     filled,
-    in_order,
+    in_place,
+    inside,
     matrix,
+    miscounted,
     only,
     parsed,
     read,
+    text_of,
     to_json,
+    tokens_in,
 )
 from ..errors import DecodeError
 
 
 class _Item(msgspec.Struct, frozen=True, gc=False):
-    embedding: list[Vector]
-    index: int | None = None
-
-
-class _Usage(msgspec.Struct, frozen=True, gc=False):
-    total_tokens: int | None = None
+    embedding: list[Vector | None] | None = None
+    index: Any = None
 
 
 class _Reply(msgspec.Struct, frozen=True):
-    data: list[_Item]
-    model: str | None = None
-    usage: _Usage | None = None
+    data: list[_Item] | None = None
+    model: Any = None
+    usage: Any = None
 
 
 _decoder = decoder_of(_Reply)
@@ -68,13 +70,14 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = parsed(_decoder, response)
-        order = in_order([item.index for item in reply.data], count) if len(reply.data) == count else None
-        items = [reply.data[place] for place in order] if order else reply.data
-        if any(len(item.embedding) != 1 for item in items):
-            msg = f"a text came back with {', '.join(str(len(item.embedding)) for item in items[:8])} embeddings, not one"
+        if reply.data is None:
+            raise inside(response) or miscounted(0, count)
+        found = [[item.embedding] if item is Missing else item.embedding or [None] for item in in_place(reply.data, count)]
+        if any(len(each) != 1 for each in found):
+            msg = f"a text came back with {', '.join(str(len(each)) for each in found[:8])} embeddings, not one"
             raise DecodeError(msg)
-        rows = matrix([item.embedding[0] for item in items], options, count, out)
-        return Reply(rows, reply.model or "", reply.usage.total_tokens if reply.usage else None)
+        rows = matrix([each[0] for each in found], options, count, out)
+        return Reply(rows, text_of(reply.model), tokens_in(reply.usage, "total_tokens"))
 
     def explain(self, response: Response) -> str:
         return read(response).message
@@ -88,7 +91,7 @@ def _locate(base_url: str, target: Target) -> str:
 
 HOSTS = (
     Host(
-        name="snowflake", dialect=Dialect, base_url="https://{account}.snowflakecomputing.com/api/v2", segment="/api/v2",
+        name="snowflake", dialect=Dialect, routes=("/cortex/inference:{verb}", "/cortex"), base_url="https://{account}.snowflakecomputing.com/api/v2", segment="/api/v2",
         keys=("SNOWFLAKE_PAT", "SNOWFLAKE_TOKEN", "SNOWFLAKE_JWT"), key_required=True, domains=("snowflakecomputing.com",),
         locate=_locate,
         parameters={

@@ -40,7 +40,7 @@ class _Info(msgspec.Struct, frozen=True):
     version: str | None = None
 
 
-_decoder = decoder_of(list[Vector])  # two axes, also for one text
+_decoder = decoder_of(list[Vector | None])  # two axes, also for one text
 _info = decoder_of(_Info)
 
 
@@ -100,10 +100,12 @@ class Dialect(msgspec.Struct, frozen=True):
 
 HOSTS = (
     Host(
-        name="tei", dialect=Dialect, base_url="http://localhost:3000", catalogue="huggingface",
+        name="tei", dialect=Dialect, routes=("/embed", "/embed_all", "/v1/embeddings", "/embeddings", "/v1"), base_url="http://localhost:3000", catalogue="huggingface",
         limits=Limits(max_texts=32, max_bytes=1_900_000),  # --max-client-batch-size; --payload-limit, less what JSON adds
         parameters={
-            "prompt_name": Parameter(help="one of the model's own prompts in place of a prefix; or a mapping from input type to such"),
+            "prompt_name": Parameter(
+                takes=(str, dict), help="one of the model's own prompts in place of a prefix; or a mapping from input type to such"
+            ),
         },
         timeout=600.0, down="is text-embeddings-router running?",
     ),

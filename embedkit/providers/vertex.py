@@ -28,15 +28,17 @@ from ..codec import (
     levelled,
     lone,
     matrix,
+    miscounted,
     only,
     parsed,
     parted,
     prefixed,
     read,
     to_json,
+    tokens_in,
     with_headers,
 )
-from ..errors import ConfigError, DecodeError
+from ..errors import ConfigError
 
 _TASKS = {
     "query": "RETRIEVAL_QUERY",
@@ -48,27 +50,19 @@ _TASKS = {
 _EACH = ("task_type", "title")  # fields of one instance: where `extra` has them, they go to every one
 
 
-class _Statistics(msgspec.Struct, frozen=True, gc=False):
-    token_count: float | None = None
-
-
 class _Values(msgspec.Struct, frozen=True, gc=False):
-    values: Vector
-    statistics: _Statistics | None = None
+    values: Vector | None = None
+    statistics: Any = None
 
 
 class _Prediction(msgspec.Struct, frozen=True, gc=False):
-    embeddings: _Values
-
-
-class _Usage(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    prompt_token_count: int | None = None
+    embeddings: _Values | None = None
 
 
 class _Reply(msgspec.Struct, frozen=True, rename="camel"):
-    predictions: list[_Prediction] | None = None
+    predictions: list[_Prediction | None] | None = None
     embedding: _Values | None = None
-    usage_metadata: _Usage | None = None
+    usage_metadata: Any = None
 
 
 _decoder = decoder_of(_Reply)
@@ -110,16 +104,16 @@ class Dialect(msgspec.Struct, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = parsed(_decoder, response)
         if reply.predictions is not None:
-            items = [prediction.embeddings for prediction in reply.predictions]
-            counts = [item.statistics.token_count if item.statistics else None for item in items]
+            items = [prediction.embeddings if prediction else None for prediction in reply.predictions]
+            counts = [tokens_in(item.statistics if item else None, "token_count") for item in items]
         elif reply.embedding is not None:
-            items, counts = [reply.embedding], [reply.usage_metadata.prompt_token_count if reply.usage_metadata else None]
+            items, counts = [reply.embedding], [tokens_in(reply.usage_metadata, "promptTokenCount")]
         else:
-            raise inside(response) or DecodeError("the reply has no embeddings")
-        rows = matrix([item.values for item in items], options, count, out)
+            raise inside(response) or miscounted(0, count)
+        rows = matrix([item.values if item else None for item in items], options, count, out)
         levelled(rows, options, self.target.facts)
         known = [number for number in counts if number is not None]
-        return Reply(rows, "", int(sum(known)) if len(known) == count else None)
+        return Reply(rows, "", sum(known) if len(known) == count else None)
 
     def explain(self, response: Response) -> str:
         return read(response).message
@@ -129,6 +123,8 @@ def _locate(base_url: str, target: Target) -> str:
     """The host of the location, then project and location; a base URL that says where publishers are is used as it is."""
     if "/publishers/" in base_url:
         return base_url
+    if "/projects/" in base_url:
+        return msgspec.structs.replace(target, base_url=base_url).url("/publishers/google")
     name = target.host.name
     project, location = target.parameters.get("project"), target.parameters.get("location") or "global"
     if project is None:
@@ -155,7 +151,7 @@ def _authorised(request: Request, credentials: Mapping[str, str], now: float) ->
 HOSTS = (
     Host(
         name="vertex", dialect=Dialect, base_url="https://aiplatform.googleapis.com/v1beta1", segment="/v1beta1",
-        key_required=True, domains=("aiplatform.googleapis.com",), locate=_locate, authorise=_authorised,
+        routes=("/models/{model}:{verb}", "/models/{model}", "/models"), key_required=True, domains=("aiplatform.googleapis.com",), locate=_locate, authorise=_authorised,
         parameters={
             "project": Parameter(("GOOGLE_CLOUD_PROJECT",), help="a Google Cloud project"),
             "location": Parameter(("GOOGLE_CLOUD_LOCATION",), help="a region like us-central1, a multi-region (us, eu), or global"),

@@ -44,6 +44,11 @@ class Dialect(msgspec.Struct, frozen=True):
     def _contextual(self) -> bool:
         return self.target.model.startswith("voyage-context-")
 
+    @property
+    def joins(self) -> tuple[str, ...]:
+        """Chunks grouped by hand know of each other, and stand for the texts in their order."""
+        return ("inputs",) if self._contextual else ()
+
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
         # Contextualized models have no `truncation` (2.2).
@@ -90,7 +95,7 @@ def key_path(environment: Mapping[str, str]) -> str:
 
 HOSTS = (
     Host(
-        name="voyage", dialect=Dialect, base_url=_OWN + "v1", segment="/v1", authorise=_routed, steady=True,
+        name="voyage", dialect=Dialect, routes=("/embeddings", "/contextualizedembeddings", "/multimodalembeddings"), base_url=_OWN + "v1", segment="/v1", authorise=_routed, steady=True,
         keys=("VOYAGE_API_KEY",), key_file=key_path, key_required=True,
         domains=("voyageai.com", "ai.mongodb.com"), limits=Limits(max_texts=1000),  # docs.voyageai.com/reference/embeddings-api
     ),

@@ -6,7 +6,9 @@ with a dot in it is such a token already (a JWT), and goes out as it is (wire re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -22,12 +24,16 @@ from ..codec import (
     Vector,
     compact,
     decoder_of,
+    inside,
     matrix,
+    miscounted,
     only,
     parsed,
     prefixed,
     read,
+    text_of,
     to_json,
+    whole_number,
 )
 from ..errors import ConfigError
 
@@ -36,13 +42,13 @@ _IAM = "https://iam.cloud.ibm.com/identity/token"
 
 
 class _Result(msgspec.Struct, frozen=True, gc=False):
-    embedding: Vector
+    embedding: Vector | None = None
 
 
 class _Reply(msgspec.Struct, frozen=True):
-    results: list[_Result]  # in input order, without an index
-    model_id: str | None = None
-    input_token_count: int | None = None
+    results: list[_Result | None] | None = None  # in input order, without an index
+    model_id: Any = None
+    input_token_count: Any = None
 
 
 class _Token(msgspec.Struct, frozen=True):
@@ -81,8 +87,10 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = parsed(_decoder, response)
-        rows = matrix([result.embedding for result in reply.results], options, count, out)
-        return Reply(rows, reply.model_id or "", reply.input_token_count)
+        if reply.results is None:
+            raise inside(response) or miscounted(0, count)
+        rows = matrix([result.embedding if result else None for result in reply.results], options, count, out)
+        return Reply(rows, text_of(reply.model_id), whole_number(reply.input_token_count))
 
     def explain(self, response: Response) -> str:
         return read(response).message
@@ -94,7 +102,9 @@ def _locate(base_url: str, target: Target) -> str:
     if not given.get("project_id") and not given.get("space_id"):
         msg = "watsonx needs project_id or space_id: pass one, or set WATSONX_PROJECT_ID"
         raise ConfigError(msg)
-    return base_url if "?" in base_url else f"{base_url}?version={quote(given.get('version', _VERSION), safe='')}"
+    if re.search(r"[?&]version=", base_url):
+        return base_url
+    return f"{base_url}{'&' if '?' in base_url else '?'}version={quote(given.get('version', _VERSION), safe='')}"
 
 
 def _ask(credentials: Mapping[str, str]) -> Request | None:
@@ -113,7 +123,7 @@ def _read(response: Response) -> tuple[str, float]:
 
 HOSTS = (
     Host(
-        name="watsonx", dialect=Dialect, segment="/ml/v1",
+        name="watsonx", dialect=Dialect, routes=("/text/embeddings",), segment="/ml/v1",
         keys=("WATSONX_APIKEY", "WATSONX_API_KEY"), key_required=True, domains=("ml.cloud.ibm.com",),
         url_variables=("WATSONX_URL",), locate=_locate, grant=Grant(_ask, _read),
         parameters={

@@ -6,25 +6,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Target, Vector, compact, decoder_of, inside, matrix, only, parsed, read, to_json
-from ..errors import DecodeError
+from ..codec import (
+    JSON,
+    Host,
+    Out,
+    Target,
+    Vector,
+    compact,
+    decoder_of,
+    inside,
+    matrix,
+    miscounted,
+    only,
+    parsed,
+    read,
+    to_json,
+    tokens_in,
+)
 
 
 class _Item(msgspec.Struct, frozen=True, gc=False):
-    embedding: Vector
-
-
-class _Usage(msgspec.Struct, frozen=True, gc=False):
-    total_tokens: int | None = None
+    embedding: Vector | None = None
 
 
 class _Reply(msgspec.Struct, frozen=True):
-    results: list[_Item] | None = None
-    usage: _Usage | None = None
+    results: list[_Item | None] | None = None
+    usage: Any = None
 
 
 _decoder = decoder_of(_Reply)
@@ -54,10 +66,9 @@ class Dialect(msgspec.Struct, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = parsed(_decoder, response)
         if reply.results is None:
-            msg = "the reply has no results"
-            raise inside(response) or DecodeError(msg)
-        rows = matrix([item.embedding for item in reply.results], options, count, out)
-        return Reply(rows, "", reply.usage.total_tokens if reply.usage else None)
+            raise inside(response) or miscounted(0, count)
+        rows = matrix([item.embedding if item else None for item in reply.results], options, count, out)
+        return Reply(rows, "", tokens_in(reply.usage, "total_tokens"))
 
     def explain(self, response: Response) -> str:
         return read(response).message
@@ -65,7 +76,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
 HOSTS = (
     Host(
-        name="zeroentropy", dialect=Dialect, base_url="https://api.zeroentropy.dev/v1", segment="/v1",
+        name="zeroentropy", dialect=Dialect, routes=("/models/embed",), base_url="https://api.zeroentropy.dev/v1", segment="/v1",
         keys=("ZEROENTROPY_API_KEY",), key_required=True, domains=("zeroentropy.dev",),
         limits=Limits(max_texts=128),  # a choice: no limit is documented
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -21,11 +22,14 @@ class Api:
         hold_after: requests answered before replies are held back.
         held: set once a reply is held back.
         release: set it, and held replies go out.
+        context: of TLS, to speak that.
         refusal: what it says of a text it refuses.
         bodies, keys: of the requests so far.
     """
 
-    def __init__(self, *script: tuple[int, dict[str, str], object], hold_after: int = 10**9) -> None:
+    def __init__(
+        self, *script: tuple[int, dict[str, str], object], hold_after: int = 10**9, context: ssl.SSLContext | None = None
+    ) -> None:
         self.script = list(script)
         self.hold_after = hold_after
         self.held, self.release = threading.Event(), threading.Event()
@@ -35,7 +39,9 @@ class Api:
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"api": self}))
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        if context is not None:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self.url = f"http{'s' if context else ''}://127.0.0.1:{self._server.server_port}/v1"
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def answer(self, body: dict[str, Any], key: str | None) -> tuple[int, dict[str, str], object]:

@@ -1,0 +1,104 @@
+"""Which type is inside the bytes of a vector: the one asked for, or another, proven by the bytes and never by how many there are.
+
+The components of one vector are of one order of magnitude. Read as another type than theirs, they are scattered over all there are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import DecodeError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ._types import Options
+
+LEAST = 64  # bytes of a vector: fewer show nothing of their type
+FEW = 16  # values that are not zero: fewer show nothing either
+# The highest byte of a float32 of a magnitude between 2**-18 and 8, as nearly all components of embeddings are.
+_USUAL = bytes(sign | byte for sign in (0x00, 0x80) for byte in range(0x36, 0x41))
+# Standard deviation of the base-2 exponents of one vector. Of Gaussian components it is 1.6, as |log2| of a normal variable has it;
+# of floats read as doubles eight times that (their exponents count in eighths); of random bytes 74 as floats, 590 as doubles.
+LIKELY, UNLIKELY = 6.0, 20.0
+PLAUSIBLE = 48  # how far, in bits, the usual component may be from 1: 14 decimal digits
+BIAS_4, BIAS_8 = 127, 1023  # of the exponents of float32 and float64 (IEEE 754)
+ROUNDING = 0.01  # by how much a vector of unit length may miss it
+
+
+def certain(first: bytes, kind: np.dtype[Any]) -> bool:
+    """Whether bytes are float32 beyond doubt, told at a glance: every second value is of a usual size.
+
+    Read as doubles those are the low halves, whose bits are random, or zero but for the first three where they were made from floats.
+    """
+    return kind.itemsize == 4 and len(first) >= LEAST and not first[3:131:8].translate(None, _USUAL)  # noqa: PLR2004 (bytes of a float32)
+
+
+def source_of(first: bytes | NDArray[Any], kind: np.dtype[Any], options: Options) -> np.dtype[Any]:
+    """The type inside base64: the one asked for, or float64 from a server that sends doubles (vLLM did), proven by the bytes.
+
+    The width asked for proves nothing: floats of twice that width are as long as doubles. Without one, float32 is never refused.
+
+    Raises:
+        DecodeError: the bytes are of another type than the one asked for.
+    """
+    import numpy as np
+
+    if not isinstance(first, bytes):
+        return kind
+    if kind.kind != "f":
+        if (name := float_type(first)) is not None:
+            msg = f"dtype={options.dtype!r} was asked for, but the provider answered {name} values"
+            raise DecodeError(msg)
+        return kind
+    if _are_doubles(first, LEAST if options.dimensions is None else FEW):
+        return np.dtype("<f8")
+    if options.dimensions is not None and len(first) % 4 == 0 and are_floats(first) is False:
+        raise no_floats(len(first))
+    return kind
+
+
+def no_floats(size: int) -> DecodeError:
+    """The error of bytes that are no floats, where a width was asked for that they would have as such."""
+    return DecodeError(f"the {size} bytes of an embedding are neither float32 nor float64 values")
+
+
+def float_type(values: bytes) -> str | None:
+    """The type of bytes that are float32 or float64 beyond doubt, and so no small integers or packed bits; None elsewhere."""
+    if len(values) < LEAST:
+        return None
+    if len(values) % 4 == 0 and values[::4].translate(None, _USUAL) and are_floats(values) and not _are_doubles(values, FEW):
+        return "float32"
+    return "float64" if len(values) % 8 == 0 and _are_doubles(values, FEW) else None
+
+
+def are_floats(values: bytes) -> bool | None:
+    """Whether bytes look like the components of a vector when read as float32; None where too few of them are not zero."""
+    import numpy as np
+
+    exponents = (np.frombuffer(values, "<u4") >> 23) & 0xFF
+    exponents = exponents[(np.frombuffer(values, "<u4") & 0x7FFFFFFF) != 0].astype("f8")
+    if len(exponents) < FEW:
+        return None
+    return bool(exponents.std() < UNLIKELY and abs(exponents.mean() - BIAS_4) < PLAUSIBLE)
+
+
+def _are_doubles(values: bytes, least: int) -> bool:
+    """Whether bytes are float64: as such of one order of magnitude, but as float32 made of random halves.
+
+    Doubles made from narrower floats betray themselves too: the low 29 bits of each are zero. That many zeros are no accident where
+    the vector is of unit length as doubles, or where there are enough values.
+    """
+    import numpy as np
+
+    if len(values) % 8 or len(values) < LEAST:
+        return False
+    whole = np.frombuffer(values, "<u8")
+    exponents = ((whole >> 52) & 0x7FF)[(whole & 0x7FFFFFFFFFFFFFFF) != 0].astype("f8")
+    likely = bool(len(exponents) >= FEW and exponents.std() < LIKELY and abs(exponents.mean() - BIAS_8) < PLAUSIBLE)
+    if (np.frombuffer(values, "<u4")[::2] & 0x1FFFFFFF).any():
+        return likely and not are_floats(values)
+    with np.errstate(over="ignore"):  # floats read as doubles may be anything
+        length = np.linalg.norm(np.frombuffer(values, "<f8"))
+    return bool(abs(length - 1) < ROUNDING or (likely and len(exponents) >= least))

@@ -1,0 +1,331 @@
+"""Reading what a server says of a failure: message, code and kind out of whatever body and headers came.
+
+The places that are known come first, since they give the best words. Else every name in the body is looked at, within bounds, and the
+text under the one that promises most is taken. What a user has sent and vectors are not repeated: an excerpt is short, its strings
+and its numbers are cut. Pure; runs on failures only.
+"""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import msgspec
+
+from ._types import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+EXCERPT = 2_000  # characters of a body kept on an error
+SHORT = 300  # characters of a body nobody has found a message in
+STRING = 100  # characters of one string in it
+LONG = 100_000  # bytes that no body without vectors has
+NODES = 5_000  # values looked at in a body
+DEPTH = 12  # how deep
+FEW = 3  # numbers in a row that are shown; more are a vector
+MOST = 5  # texts joined into one message
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """What a body says of its own failure; empty strings where it says nothing."""
+
+    message: str = ""
+    code: str = ""
+    kind: str = ""
+    body: Any = None
+
+
+def read(response: Response) -> Refusal:
+    """Message, code and kind out of any envelope, of plain text, of an HTML page or, where the body says nothing, of a header."""
+    text = _text_of(response)
+    try:
+        body = _decoded(text)
+    except (msgspec.DecodeError, RecursionError):
+        found = _prose(text)
+    else:
+        found = _of_json(body, response.status)
+    return found if found.message else msgspec.structs.replace(found, message=_in_headers(response.headers))
+
+
+def wordless(response: Response) -> str:
+    """What a body without vectors looks like; empty where it has some."""
+    if len(response.body) > LONG:
+        return ""
+    try:
+        body = _decoded(_text_of(response))
+    except (msgspec.DecodeError, RecursionError):
+        return looks(response)
+    return "" if has_vectors(body) else looks(response)
+
+
+def looks(response: Response) -> str:
+    """What a body that is of no use looks like, in a few words to put behind "it"."""
+    text = _text_of(response)
+    if not text:
+        told = _in_headers(response.headers)
+        return f"is empty, but a header says {told[:SHORT]!r}" if told else "is empty"
+    if re.match(r"<", text):
+        return f"is {_prose(text).message[:SHORT]}"
+    return f"starts with {shortened(text)!r}"
+
+
+def shortened(text: str) -> str:
+    """The start of a body: JSON without the length of its vectors and strings, anything else cut."""
+    try:
+        body = _brief(msgspec.json.decode(text))
+    except (msgspec.DecodeError, RecursionError):
+        return text[: SHORT * 2 // 3]
+    whole = msgspec.json.encode(body).decode()
+    return whole if len(whole) <= SHORT else whole[:SHORT] + "…"
+
+
+def fine(value: Any, depth: int = DEPTH) -> bool:
+    """Whether what stands where an error would says that there is none: nothing, false, zero, "success" …"""
+    if isinstance(value, str):
+        return re.fullmatch(_FINE, value.strip().rstrip(".!").lower()) is not None
+    if isinstance(value, (dict, list)):
+        within = value.values() if isinstance(value, dict) else value
+        return not within or (depth > 0 and all(fine(each, depth - 1) for each in within))
+    return not value or (isinstance(value, (int, float)) and not isinstance(value, bool) and 200 <= value < 300)  # noqa: PLR2004 (success, by RFC 9110)
+
+
+def has_vectors(body: Any) -> bool:
+    """Whether there is an embedding in a body: a longer list of numbers, a packed one, or a number under such a name."""
+    for path, value in _walked(body):
+        named = not path or re.search(_VECTOR, "/".join(path))
+        if isinstance(value, list):
+            some = value[:FEW]
+            if some and all(_number(each) for each in some) and (named or any(isinstance(each, float) for each in some)):
+                return True
+        elif path and re.search(r"(?i)(embedding|base64|vector)s?$", path[-1]) and _packed_vector(value):
+            return True
+    return False
+
+
+def _packed_vector(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9+/=_-]{8,}", value) is not None
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def failed(body: Any) -> bool:
+    """Whether a body says of itself that it is no success, be it without a word of explanation."""
+    signs = {"success", "ok", "issuccess", "succeeded"}
+    return isinstance(body, dict) and any(
+        (_plain(name) in signs and value is False)
+        or (
+            _plain(name) in {*signs, "status", "state", "object", "type", "result"}
+            and isinstance(value, str)
+            and re.fullmatch(r"error|err|fail(ed|ure)?|false|(un|not ?)success\w*", value.strip().lower()) is not None
+        )
+        or (_plain(name) in ("error", "errors", "err") and not fine(value))
+        for name, value in body.items()
+    )
+
+
+_FINE = (
+    r"|ok|okay|success\w*|succe\w+|complete[d]?|done|finished|normal|none|null|nil|false|no[_ ]?errors?|0+|2\d\d|200 ok"
+    r"|(the )?(request|operation|call|query) (was |has )?(been )?(success\w*|succeeded|completed|processed)( success\w*)?|\w*成功"
+)
+_VECTOR = r"(?i)embedding|vector|values|data|predictions|float|int8|binary"
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def _text_of(response: Response) -> str:
+    return bytes(response.body).decode("utf-8", "replace").strip().lstrip("\ufeff").strip()
+
+
+def _decoded(text: str) -> Any:
+    """The body as JSON: as it is, else the first event of a stream of events."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        event = re.search(r"^data: ?([{\[\"].*)$", text, re.MULTILINE) if re.match(r"data:|event:|id:|:", text) else None
+        if event is None:
+            raise
+        return msgspec.json.decode(event[1])
+
+
+def _of_json(body: Any, status: int = 0) -> Refusal:
+    body = body[0] if isinstance(body, list) and body else body  # Gemini wraps errors in a list
+    found = _envelope(body)
+    message = found.message
+    if fine(message) or not re.search(r"[^\W\d_]", message):  # a number is no reason
+        message = _words(body) or message
+    code, kind = found.code, found.kind.removeprefix("about:blank")  # RFC 9457: no kind
+    if (within := _packed(message)) is not None:  # a gateway that puts the whole answer of another into its message
+        message, code, kind = within.message, code or within.code, kind or within.kind
+    return Refusal(message, code or _code(body, status), kind, body)
+
+
+def _packed(message: str) -> Refusal | None:
+    """What a message says that is JSON itself; None where it is not, or says nothing."""
+    if not message.startswith(("{", "[", '"')):
+        return None
+    try:
+        inner = msgspec.json.decode(message)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    found = Refusal(inner) if isinstance(inner, str) else _of_json(inner)
+    return found if found.message else None
+
+
+def _envelope(body: Any) -> Refusal:
+    """The places that are known."""
+    if not isinstance(body, dict):
+        return Refusal(message=body if isinstance(body, str) else "", body=body)
+    inner = body.get("error") or body.get("errors") or body.get("detail") or body.get("details")
+    if isinstance(inner, list) and inner:  # Hugging Face: texts; FastAPI: {loc, msg}; Cloudflare, watsonx: {code, message}
+        one = inner[0] if isinstance(inner[0], dict) else {}
+        message = "; ".join(filter(None, map(_item, inner)))
+        return Refusal(message, _text(one, "code"), _text(one, "type"), body)
+    if isinstance(inner, dict):
+        message = ": ".join(filter(None, (_text(inner, "message", "detail", "error"), _relayed(inner))))
+        return Refusal(message, _text(inner, "code"), _text(inner, "type", "status"), body)
+    message = _text(body, "message", "Message", "error", "detail", "reason", "msg", "errorMessage")  # the last: IBM's IAM
+    code = _text(body, "code", "error_code", "errorCode")
+    return Refusal(message, code, _text(body, "error_type", "type", "__type"), body)
+
+
+def _relayed(inner: Mapping[str, Any]) -> str:
+    """What the provider behind OpenRouter said: "Provider returned error" helps nobody."""
+    metadata = inner.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    return read(Response(0, {}, raw.encode())).message if isinstance(raw, str) else ""
+
+
+def _text(body: Mapping[str, Any], *names: str) -> str:
+    return next((str(body[name]) for name in names if _said(body.get(name))), "")
+
+
+def _said(value: Any) -> bool:
+    return isinstance(value, (str, int)) and not isinstance(value, bool) and value != ""
+
+
+def _item(item: Any) -> str:
+    if not isinstance(item, dict):
+        return str(item) if _said(item) else ""
+    where = item.get("loc")
+    place = ".".join(map(str, where)) if isinstance(where, list) else _text(item, "field")  # the latter is Jina's
+    message = _text(item, "msg", "message")
+    return f"{place}: {message}" if place and message else message
+
+
+# --- any envelope ----------------------------------------------------------------------------------------------------
+
+# Names of what is meant for people, the most telling first; spelt in small letters, without what joins words.
+_ERROR = r"(error|err|fault|failure|exception|title|warning|statustext)s?$"
+_TELLING = (
+    r"(message|msg)s?$",
+    r"(description|detail|reason|cause|explanation|faultstring|problem|diagnostic)s?$",
+    _ERROR,
+)
+# What the user has sent, and what is for machines.
+_NO_WORDS = (
+    r"^(inputs?|texts?|prompts?|documents?|query|queries|sentences?|contents?|passages?|chunks?|instances?|usage|meta|model|object"
+    r"|url|uri|links?|docs?|documentation\w*|help|path|trace\w*|stack\w*|timestamp|\w*id|type|instance|param|loc|field|version)$"
+)
+
+
+def _words(body: Any) -> str:
+    """The text for people in any JSON: that under the most telling name; else whatever reads like a sentence; else nothing."""
+    found: dict[int, list[str]] = {}
+    for path, value in _walked(body):
+        if not isinstance(value, str) or fine(value):
+            continue
+        names = [_plain(name) for name in path if name]
+        rank = next((place for place, words in enumerate(_TELLING) if names and re.search(words, names[-1])), len(_TELLING))
+        if rank == len(_TELLING):
+            own = next(
+                (place for place, name in enumerate(names) if re.search(_ERROR, name)), len(names)
+            )  # {"errors": {"input": […]}}
+            if not re.search(r"\w\W+\w", value) or any(re.match(_NO_WORDS, name) for name in names[:own]):
+                continue
+            rank -= own < len(names)
+        texts = found.setdefault(rank, [])
+        if value not in texts and len(texts) < MOST:
+            texts.append(value if rank < 2 else value[:SHORT])  # noqa: PLR2004 (under these names it need not be a message)
+    return "; ".join(found[min(found)])[:EXCERPT] if found else ""
+
+
+def _code(body: Any, status: int) -> str:
+    """The code in any JSON that is none of success: under a name that ends in it, or a failure of HTTP under "status"."""
+    for path, value in _walked(body):
+        name = _plain(path[-1]) if path else ""
+        if not _said(value) or fine(value) or len(str(value)) > STRING:
+            continue
+        if re.search(r"(code|errno|errorcode)$", name) or (
+            name == "status" and re.fullmatch("[45][0-9][0-9]", str(value)) and str(value) != str(status)
+        ):
+            return str(value)
+    return ""
+
+
+def _walked(body: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every value of a body with the names that lead to it, the shallow ones first; an item of a list goes by the list's name."""
+    level: list[tuple[tuple[str, ...], Any]] = [((), body)]
+    seen = 0
+    for _ in range(DEPTH):
+        below: list[tuple[tuple[str, ...], Any]] = []
+        for path, value in level:
+            seen += 1
+            if seen > NODES:
+                return
+            yield path, value
+            if isinstance(value, dict):
+                below += [((*path, str(name)), each) for name, each in value.items()]
+            elif isinstance(value, list) and not (len(value) > FEW and isinstance(value[0], (int, float))):
+                below += [(path, each) for each in value[:NODES]]
+        level = below
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+def _brief(value: Any, depth: int = 6) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= STRING else value[:STRING] + "…"
+    if isinstance(value, (dict, list)) and value and not depth:
+        return "…"
+    if isinstance(value, dict):
+        return {_brief(name): _brief(each, depth - 1) for name, each in list(value.items())[:20]}
+    if isinstance(value, list):
+        return [_brief(each, depth - 1) for each in value[:FEW]] + ([f"… {len(value)} in all"] if len(value) > FEW else [])
+    return value
+
+
+# --- what is no JSON -------------------------------------------------------------------------------------------------
+
+
+def _prose(text: str) -> Refusal:
+    text = text[:LONG]
+    if re.match(r"<(!doctype html|html|head|body)", text, re.IGNORECASE):
+        title = re.search(r"<title[^<>]*>([^<]*)</title>", text, re.IGNORECASE | re.DOTALL)
+        plain = title[1] if title else re.sub(r"<[^<>]+>", " ", text)
+        return Refusal("an HTML page instead of JSON: " + " ".join(unescape(plain).split())[:200])
+    if re.match(r"<[?!\w]", text):
+        text = re.sub(
+            r"<!\[CDATA\[(.*?)\]\]>", lambda found: found[1].replace("<", "&lt;"), text[: EXCERPT * 10], flags=re.DOTALL
+        )
+        named = [{name: unescape(inner).strip()} for name, inner in re.findall(r"<(?:\w+:)?(\w+)[^<>]*>([^<]*)</", text)]
+        words = _words(named) or " ".join(unescape(re.sub(r"<[^<>]+>", " ", text)).split())[:200]
+        return Refusal(f"XML instead of JSON: {words}", _code(named, 0))
+    return Refusal(text[:SHORT] if text.startswith(("{", "[")) else text[:EXCERPT])  # JSON that was cut may be all vectors
+
+
+def _in_headers(headers: Mapping[str, str]) -> str:
+    """What a header says: one whose name promises words, else why a key is refused (RFC 6750)."""
+    for words in (*_TELLING[:2], r"(error|err|fault|failure)s?$"):
+        for name, value in headers.items():
+            if re.search(words, _plain(name)) and not fine(value):
+                return unquote(value)[:EXCERPT]  # gRPC's are escaped
+    challenge = headers.get("www-authenticate", "")
+    told = re.search(r'error_description="([^"]+)"', challenge) or re.search(r'error="([^"]+)"', challenge)
+    return told[1][:EXCERPT] if told else ""

@@ -1,0 +1,86 @@
+"""What a provider did not make, made on the client of the float32 vectors that it answered: a smaller width, unit length, a smaller dtype."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .codec import OutputRows, are_floats, no_floats, normalise, quantised, together, widths
+from .errors import DecodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from ._types import ModelFacts, Options, Reply, Response
+    from .codec import Codec
+
+
+def shaped(
+    codec: Codec,
+    response: Response,
+    asked: tuple[Options, Options],
+    count: int,
+    out: OutputRows | None,
+    facts: ModelFacts | None,
+) -> Reply:
+    """The reply decoded as the wire was asked, its rows then as the caller's options want them: cut and re-normalised, quantised."""
+    import numpy as np
+
+    wire, options = asked
+    if wire is options or wire.dtype == options.dtype != "float32":  # the provider's own bytes, of the model's own width
+        reply = codec.decode(response, options, count, out)
+        if options.normalize:
+            normalise(reply.vectors)
+        return reply
+    own = OutputRows(lambda width: np.empty((count, width), np.float32))
+    whole = codec.decode(response, wire, count, own)
+    if own.failures and out is None:
+        raise together(own.failures)
+    values = whole.vectors
+    sound = next((row for place, row in enumerate(values) if place not in own.failures), None)
+    if options.dimensions is not None and sound is not None and are_floats(sound.tobytes()) is False:
+        raise no_floats(sound.nbytes)  # the wire did not know of the width, so the bytes went unproven
+    values = cut(values, options, facts)
+    if own.failures and options.dtype != "float32":
+        values[list(own.failures)] = 0  # NaN has no integer
+    rows = _laid(quantised(values, options.dtype), out, own.failures)
+    return msgspec.structs.replace(whole, vectors=rows)
+
+
+def cut(values: NDArray[Any], options: Options, facts: ModelFacts | None) -> NDArray[Any]:
+    """The first components of each vector, as many as asked for, made unit length again.
+
+    Raises:
+        DecodeError: they are too few, or of a width that the model is not known to be cut from.
+    """
+    import numpy as np
+
+    had = values.shape[1]
+    width = options.dimensions or had
+    if had < width or (had > width and (facts is None or (had != facts.dimensions and had not in facts.widths))):
+        msg = f"dimensions={width} was asked for, but the provider answered {had}, and the model has {widths(facts)}"
+        raise DecodeError(msg)
+    if had > width or options.normalize:
+        values = np.ascontiguousarray(values[:, :width])
+        if options.normalize is not False:
+            normalise(values)
+    return values
+
+
+def _laid(made: NDArray[Any], out: OutputRows | None, failures: Mapping[int, DecodeError]) -> NDArray[Any]:
+    """The rows where they belong, those that failed without a vector."""
+    if out is None:
+        return made
+    count, width = made.shape
+    if out.width not in (None, width):
+        msg = f"this reply has {width} values per row, earlier ones under the same options had {out.width}"
+        raise DecodeError(msg, rows=(0,) if count == 1 else ())
+    rows: NDArray[Any] = out(width)
+    rows[:] = made
+    out.failures = dict(failures)
+    if failures and rows.dtype.kind != "f":
+        rows[list(failures)] = 0
+    return rows

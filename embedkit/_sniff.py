@@ -1,0 +1,125 @@
+"""What an input is, told by its beginning. Pure. It is looked at so that nothing is embedded as raw lines that is something else."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from typing import Literal
+
+import msgspec
+
+SAMPLE = 64 * 1024  # bytes looked at
+FORMATS = {"text": "text", "jsonl": "JSON lines", "csv": "CSV", "tsv": "TSV", "parquet": "Parquet"}
+MAGIC = {
+    b"\x1f\x8b": ("gzip", "unpack it first, as gzip -dc does"),
+    b"\x28\xb5\x2f\xfd": ("Zstandard", "unpack it first, as zstd -dc does"),
+    b"\xfd7zXZ\x00": ("xz", "unpack it first, as xz -dc does"),
+    b"BZh91AY&SY": ("bzip2", "unpack it first, as bzip2 -dc does"),
+    b"PK\x03\x04": ("a ZIP archive or an office document", "unpack it, or export text from it, first"),
+    b"%PDF-": ("PDF", "extract its text first"),
+    b"ARROW1\x00\x00": ("an Arrow file", "write it as Parquet first"),
+    b"\xff\xff\xff\xff": ("an Arrow stream", "write it as Parquet first"),
+    b"\x93NUMPY": ("a NumPy array", "that holds vectors, not texts"),
+    b"SQLite format 3\x00": ("an SQLite database", "export its texts first"),
+    b"Obj\x01": ("Avro", "write it as Parquet or JSON lines first"),
+    b"\xff\xfe": ("text in UTF-16", "make it UTF-8 first, as iconv -f UTF-16 -t UTF-8 does"),
+    b"\xfe\xff": ("text in UTF-16", "make it UTF-8 first, as iconv -f UTF-16 -t UTF-8 does"),
+}
+OBJECT = re.compile(r'\{\s*(?:"(?:[^"\\]|\\.)*"\s*:|\})')
+ARRAY = re.compile(r'\[\s*(?:\{\s*"|$)')
+UNFINISHED = re.compile(r'\[\s*[\["{]')  # of a line that goes on beyond what is looked at
+DICT = re.compile(r"\{\s*'[^']*'\s*:")
+NAME = re.compile(r"[^\W\d][\w.-]*(?: [\w.-]+)*")
+PARTED: dict[str, Literal["csv", "tsv"] | None] = {",": "csv", "\t": "tsv", ";": None, "|": None}
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What the beginning of an input looks like.
+
+    Attributes:
+        form: the format that reads it; None where none does.
+        what: in words.
+        way: what to do, where no format reads it.
+        sure: False where it may as well be text.
+    """
+
+    form: Literal["text", "jsonl", "csv", "tsv", "parquet"] | None
+    what: str
+    way: str = ""
+    sure: bool = True
+
+
+TEXT = Look("text", "text")
+
+
+def look(start: bytes, column: str, *, whole: bool) -> Look:
+    """What begins like this. `whole`: nothing comes after it."""
+    if start.startswith(b"PAR1"):
+        return Look("parquet", "Parquet")
+    for magic, (what, way) in MAGIC.items():
+        if start.startswith(magic):
+            return Look(None, what, way)
+    finished = whole or b"\n" in start
+    lines = start.decode("utf-8-sig", "replace").split("\n")
+    if not whole and len(lines) > 1:
+        lines.pop()  # it is not all there
+    there = [line.strip() for line in lines if line.strip()]
+    if not there:
+        return TEXT
+    return _json(there, finished=finished) or _table([line.removesuffix("\r") for line in lines], column) or TEXT
+
+
+def _json(lines: list[str], *, finished: bool) -> Look | None:
+    first = lines[0]
+    objects = sum(OBJECT.match(line) is not None for line in lines)
+    array = ARRAY.match(first) or (not finished and UNFINISHED.match(first)) or isinstance(_parsed(first), list)
+    cases = (
+        (OBJECT.match(first), Look("jsonl", "JSON lines")),
+        (DICT.match(first), Look(None, "dicts as Python prints them", "write JSON, as json.dumps does")),
+        (array, Look(None, "a JSON array", "write one object per line, as jq -c '.[]' does")),
+        (first == "{", Look(None, "a JSON document of several lines", "write one object per line, as jq -c does")),
+        (2 * objects >= len(lines), Look(None, "JSON lines, with others among them", "pass --input-format jsonl")),
+        (all(isinstance(_parsed(line), str) for line in lines), Look("jsonl", "JSON strings", sure=False)),
+    )
+    return next((found for holds, found in cases if holds), None)
+
+
+def _parsed(line: str) -> object:
+    if line[0] not in '["':
+        return None
+    try:
+        found: object = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found
+
+
+def _table(lines: list[str], column: str) -> Look | None:
+    tables = {mark: _rows(lines, mark) for mark in PARTED}
+    for mark, rows in tables.items():
+        if column in rows[0]:
+            one = Look("csv", f"CSV of one column, {column!r}", sure=False)
+            return one if len(rows[0]) == 1 else _parted(mark)
+    for mark, rows in tables.items():
+        header, counted = rows[0], rows[: -1 if len(rows) > 3 else None]  # noqa: PLR2004 (the last may break off within quotes)
+        alike = len(header) > 1 < len(rows) and {len(row) for row in counted} == {len(header)}
+        named = len(set(header)) == len(header) and all(map(NAME.fullmatch, header))
+        if alike and named and not any(field.startswith(" ") for row in rows for field in row):
+            found = _parted(mark)
+            return found if mark == "\t" else Look(found.form, found.what, found.way, sure=False)
+    return None
+
+
+def _rows(lines: list[str], mark: str) -> list[list[str]]:
+    try:
+        return [row for row in csv.reader(lines[:50], delimiter=mark) if row] or [[]]
+    except csv.Error:
+        return [[]]
+
+
+def _parted(mark: str) -> Look:
+    form = PARTED[mark]
+    if form is None:
+        return Look(None, f"a table whose fields are parted by {mark!r}", "part them by commas (csv) or tabs (tsv)")
+    return Look(form, FORMATS[form])
