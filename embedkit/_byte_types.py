@@ -20,8 +20,10 @@ FEW = 16  # values that are not zero: fewer show nothing either
 # The highest byte of a float32 of a magnitude between 2**-18 and 8, as nearly all components of embeddings are.
 _USUAL = bytes(sign | byte for sign in (0x00, 0x80) for byte in range(0x36, 0x41))
 # Standard deviation of the base-2 exponents of one vector. Of Gaussian components it is 1.6, as |log2| of a normal variable has it;
-# of floats read as doubles eight times that (their exponents count in eighths); of random bytes 74 as floats, 590 as doubles.
-LIKELY, UNLIKELY = 6.0, 20.0
+# of floats read as doubles, and of pairs of float16 read as floats, eight times that (their exponents count in eighths); of random bytes
+# 74 as floats, 590 as doubles.
+LIKELY, SCATTERED = 6.0, 8.0
+CLOSE = 12  # how far, in bits, it may be from 1 where the type is not the one asked for
 PLAUSIBLE = 48  # how far, in bits, the usual component may be from 1: 14 decimal digits
 BIAS_4, BIAS_8 = 127, 1023  # of the exponents of float32 and float64 (IEEE 754)
 ROUNDING = 0.01  # by how much a vector of unit length may miss it
@@ -30,15 +32,22 @@ ROUNDING = 0.01  # by how much a vector of unit length may miss it
 def certain(first: bytes, kind: np.dtype[Any]) -> bool:
     """Whether bytes are float32 beyond doubt, told at a glance: every second value is of a usual size.
 
-    Read as doubles those are the low halves, whose bits are random, or zero but for the first three where they were made from floats.
+    Read as doubles those are the low halves, whose bits are random, or zero but for the first three where they were made from floats. Where
+    their own low halves are of a usual size too, they may be pairs of bfloat16.
     """
-    return kind.itemsize == 4 and len(first) >= LEAST and not first[3:131:8].translate(None, _USUAL)  # noqa: PLR2004 (bytes of a float32)
+    return (
+        kind.itemsize == 4
+        and len(first) >= LEAST
+        and not first[3:131:8].translate(None, _USUAL)
+        and bool(first[1:131:8].translate(None, _USUAL))
+    )
 
 
 def source_of(first: bytes | NDArray[Any], kind: np.dtype[Any], options: Options) -> np.dtype[Any]:
     """The type inside base64: the one asked for, or float64 from a server that sends doubles (vLLM did), proven by the bytes.
 
-    The width asked for proves nothing: floats of twice that width are as long as doubles. Without one, float32 is never refused.
+    The width asked for proves nothing: floats of twice that width are as long as doubles. Without one, float32 is the default, and refused only where the bytes
+    are those of another floating-point type.
 
     Raises:
         DecodeError: the bytes are of another type than the one asked for.
@@ -54,8 +63,12 @@ def source_of(first: bytes | NDArray[Any], kind: np.dtype[Any], options: Options
         return kind
     if _are_doubles(first, LEAST if options.dimensions is None else FEW):
         return np.dtype("<f8")
-    if options.dimensions is not None and len(first) % 4 == 0 and are_floats(first) is False:
-        raise no_floats(len(first))
+    if len(first) % 4 == 0 and are_floats(first) is False:
+        if (name := _other_type(first)) is not None:
+            msg = f"dtype='float32' was asked for, but the provider answered {name} values"
+            raise DecodeError(msg)
+        if options.dimensions is not None:
+            raise no_floats(len(first))
     return kind
 
 
@@ -77,11 +90,42 @@ def are_floats(values: bytes) -> bool | None:
     """Whether bytes look like the components of a vector when read as float32; None where too few of them are not zero."""
     import numpy as np
 
-    exponents = (np.frombuffer(values, "<u4") >> 23) & 0xFF
-    exponents = exponents[(np.frombuffer(values, "<u4") & 0x7FFFFFFF) != 0].astype("f8")
+    exponents = _exponents(np.frombuffer(values, "<u4"), 23, 0xFF)
     if len(exponents) < FEW:
         return None
-    return bool(exponents.std() < UNLIKELY and abs(exponents.mean() - BIAS_4) < PLAUSIBLE)
+    return bool(exponents.std() < SCATTERED and abs(exponents.mean() - BIAS_4) < PLAUSIBLE) and not _paired(values)
+
+
+def _exponents(words: NDArray[Any], shift: int, mask: int) -> NDArray[Any]:
+    """The exponents of floating-point numbers that are not zero, given as unsigned integers."""
+    signless = words & ((1 << (8 * words.itemsize - 1)) - 1)
+    found: NDArray[Any] = ((words >> shift) & mask)[signless != 0].astype("f8")
+    return found
+
+
+def _paired(values: bytes) -> bool:
+    """Whether pairs of bfloat16 look like float32: then the lower half of each has an exponent of the usual kind as well."""
+    lower = values[1::4]
+    return not lower.translate(None, _USUAL) and len(set(lower)) > 1
+
+
+def _other_type(values: bytes) -> str | None:
+    """What bytes are that are no float32 or float64 as they stand, where another reading makes one vector of them."""
+    import numpy as np
+
+    if _paired(values):
+        return "bfloat16"
+    readings = (
+        ("float16", "<u2", 10, 0x1F, 15),
+        ("big-endian float32", ">u4", 23, 0xFF, BIAS_4),
+        ("big-endian float64", ">u8", 52, 0x7FF, BIAS_8),
+    )
+    for name, kind, shift, mask, bias in readings:
+        if len(values) % np.dtype(kind).itemsize == 0:
+            found = _exponents(np.frombuffer(values, kind), shift, mask)
+            if len(found) >= LEAST and found.max() < mask and found.std() < LIKELY / 2 and abs(found.mean() - bias) < CLOSE:
+                return name
+    return None
 
 
 def _are_doubles(values: bytes, least: int) -> bool:
@@ -95,7 +139,7 @@ def _are_doubles(values: bytes, least: int) -> bool:
     if len(values) % 8 or len(values) < LEAST:
         return False
     whole = np.frombuffer(values, "<u8")
-    exponents = ((whole >> 52) & 0x7FF)[(whole & 0x7FFFFFFFFFFFFFFF) != 0].astype("f8")
+    exponents = _exponents(whole, 52, 0x7FF)
     likely = bool(len(exponents) >= FEW and exponents.std() < LIKELY and abs(exponents.mean() - BIAS_8) < PLAUSIBLE)
     if (np.frombuffer(values, "<u4")[::2] & 0x1FFFFFFF).any():
         return likely and not are_floats(values)

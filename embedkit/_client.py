@@ -337,7 +337,7 @@ class HttpEmbedder(Embedder):
 
             try:
                 reply = await line.send(
-                    request, receive, tally, texts=len(texts), tokens=tokens, tries=tries, whole=self._joins(options)
+                    request, receive, tally, texts=len(texts), tokens=tokens, tries=tries or None, whole=self._joins(options)
                 )
             except EmbedkitError as error:
                 if out is not None and kept and error is kept[0][0]:  # there was none

@@ -67,6 +67,11 @@ class Crew:
         """Go on with these instead of what the iterator has left."""
         self._slices = slices
 
+    def finish(self) -> None:
+        """Give out nothing more; what is in flight comes to its end."""
+        self._slices = iter(())
+        self._pieces.clear()
+
     async def _together(self, work: Work) -> None:
         import anyio
 

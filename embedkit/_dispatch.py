@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     Learn = Callable[[Sequence[str], TooLargeError], bool]
 
 PROBE_TEXT = "hello"  # a text no provider refuses
+SUSPECTED = 0  # tries as the policy says, of a text that is suspected
 LATE, STREAK = 3, 8  # failures in a row after which somebody asks whether the server is well: of late batches, of other pieces
 
 
@@ -66,7 +67,7 @@ class Board:
     """The state of one call: its matrix (of `room` rows, the first of them for `texts`), what is done, failed and still to do.
 
     `cut(start, stop)` gives the slices of a range of texts. `fill(texts, out, tries)` embeds a batch, in at most so many tries (None: as
-    the policy says). `learn(texts, error)` is told of a batch found too large; True says that `cut` knows better from now on.
+    the policy says; 0: the same for a text that is suspected, whose failures say nothing of the endpoint). `learn(texts, error)` is told of a batch found too large; True says that `cut` knows better from now on.
     `whole`: the texts are one request, which is not taken apart. `lone`: the caller has one text and wants its error, whoever is at fault.
     """
 
@@ -74,6 +75,7 @@ class Board:
     _passed = _streak = 0  # good replies; failures since the last one
     _made_for: slice | None = None  # the part whose reply the matrix was made for, until that reply is found good
     _asking: anyio.Lock | None = None
+    _unusable: EmbedkitError | None = None  # of a row, to be raised at the end
 
     def __init__(  # noqa: PLR0913 (one call's whole setting)
         self,
@@ -116,6 +118,8 @@ class Board:
         The first error that cannot be set aside stops everyone and is raised as it is.
         """
         await self._crew.run(self._attempt, workers, first)
+        if self._unusable is not None:
+            self._stop(len(self._unusable.rows), self._unusable)
         if self.done.count(1) + len(self.failures) < len(self._texts):
             # A group takes a worker's own cancellation for its end, and the rows would be missing from a success.
             msg = "a batch was cancelled from within, not by the caller; its vectors are lost"
@@ -128,7 +132,9 @@ class Board:
                 pass  # whether this request is accepted at all is being asked: one answer serves all
         out = OutputRows(lambda width: self._rows(part, width), self.width)
         try:
-            reply = await self._fill(self._texts[part], out, 1 if depth and part.stop - part.start > 1 else None)
+            reply = await self._fill(
+                self._texts[part], out, None if not depth else 1 if part.stop - part.start > 1 else SUSPECTED
+            )
         except UnicodeEncodeError as error:
             failure: EmbedkitError = unencodable(self._texts[part], error)
         except EmbedkitError as error:
@@ -150,7 +156,8 @@ class Board:
     async def _failed(self, part: slice, error: EmbedkitError, depth: int) -> None:
         """Take the batch apart, give its text up, or raise the error."""
         size, passed = part.stop - part.start, self._passed
-        named = sorted({row for row in error.rows if 0 <= row < size})
+        unsure = isinstance(error, DecodeError) and error.missing
+        named = [] if unsure else sorted({row for row in error.rows if 0 <= row < size})
         if self._whole and len(named) < size:
             self._raise(part, error)
         elif isinstance(error, TooLargeError):
@@ -272,6 +279,7 @@ class Board:
         reply = await self._fill(texts, out, None)
         if len(out.failures) == len(texts):
             raise together(out.failures)
+        self.width = self.width or reply.vectors.shape[1]
         self._settle(reply)
 
     def _again(self, part: slice, error: EmbedkitError, *pieces: slice, depth: int = 0) -> None:
@@ -283,6 +291,12 @@ class Board:
         """Give up the rows of a reply that cannot be used; the others are done."""
         for row in failures:
             self.done[part.start + row] = 0
+        if not self._skip:  # raised when what is in flight has come too, since it is paid for
+            error = together(failures)
+            error.rows = tuple(part.start + row for row in error.rows)
+            self._unusable = self._unusable or error
+            self._crew.finish()
+            return
         while failures:
             error = together(failures)
             failures = {row: other for row, other in failures.items() if row not in error.rows}

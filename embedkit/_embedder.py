@@ -358,7 +358,7 @@ class Embedder(ABC):
     def _result(self, board: Board, sift: Sift, options: Options, tally: Tally) -> Embeddings:
         matrix = board.matrix
         if matrix is None:
-            matrix = empty(sift.count, board.width or stored_width(options), options.dtype)
+            matrix = empty(sift.count, board.width or self._known_width(options), options.dtype)
         missing = [row for row, done in enumerate(board.done) if not done] if not all(board.done) else []
         if missing:
             matrix[missing] = blank(matrix)

@@ -115,7 +115,7 @@ class Pool(Embedder):
         desk = self._desk()
         failures, refusing, until = 0, set[Member[HttpEmbedder]](), math.inf
         whole = self._joins(options)
-        most = max(self._retry.attempts, len(self._members)) if tries is None else tries
+        most = max(self._retry.attempts, len(self._members)) if not tries else tries
         unusable, doubted = 0, len(self._members) == 1  # unusable answers, of which a second is one too many
         while True:
             member = await desk.turn(until)
@@ -138,7 +138,7 @@ class Pool(Embedder):
                 raise  # about the texts or the request: another endpoint would say the same
             except EmbedkitError as error:
                 failures += 1
-                self._note(member, sent, error)
+                self._note(member, sent, error, suspected=tries is not None)
                 unusable += isinstance(error, DecodeError)
                 if not error.retryable and unusable != 1:
                     refusing.add(member)
@@ -150,7 +150,9 @@ class Pool(Embedder):
             finally:
                 desk.leave(member)
 
-    def _note(self, member: Member[HttpEmbedder], sent: float, error: EmbedkitError) -> None:
+    def _note(self, member: Member[HttpEmbedder], sent: float, error: EmbedkitError, *, suspected: bool) -> None:
+        if suspected and not isinstance(error, RateLimitError):
+            return  # a text that is looked for fails its request everywhere, which says nothing of the endpoint
         member.health.failed(self._clock(), sent, error)
         if not isinstance(error, RateLimitError):
             member.verified = self._one_place  # what comes back may be another model

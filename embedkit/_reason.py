@@ -138,7 +138,9 @@ _VECTOR = r"(?i)embedding|vector|values|data|predictions|float|int8|binary"
 
 
 def _text_of(response: Response) -> str:
-    return bytes(response.body).decode("utf-8", "replace").strip().lstrip("\ufeff").strip()
+    body = bytes(response.body)
+    encoding = "utf-16" if body[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+    return body.decode(encoding, "replace").strip().lstrip("\ufeff").strip()
 
 
 def _decoded(text: str) -> Any:
@@ -308,8 +310,9 @@ def _prose(text: str) -> Refusal:
     text = text[:LONG]
     if re.match(r"<(!doctype html|html|head|body)", text, re.IGNORECASE):
         title = re.search(r"<title[^<>]*>([^<]*)</title>", text, re.IGNORECASE | re.DOTALL)
-        plain = title[1] if title else re.sub(r"<[^<>]+>", " ", text)
-        return Refusal("an HTML page instead of JSON: " + " ".join(unescape(plain).split())[:200])
+        shown = re.sub(r"<(style|script|title)[^<>]*>.*?</\1>|<[^<>]+>", " ", text, flags=re.IGNORECASE | re.DOTALL)
+        said = (" ".join(unescape(each).split()) for each in (title[1] if title else "", shown))
+        return Refusal("an HTML page instead of JSON: " + ": ".join(filter(None, said))[:200])
     if re.match(r"<[?!\w]", text):
         text = re.sub(
             r"<!\[CDATA\[(.*?)\]\]>", lambda found: found[1].replace("<", "&lt;"), text[: EXCERPT * 10], flags=re.DOTALL

@@ -50,8 +50,9 @@ class Vector:
 
     __slots__ = ("text",)
 
-    def __init__(self, text: str | memoryview | list[float | None]) -> None:
-        self.text: str | memoryview | list[float | None] = text  # base64, a list as it stands in the JSON, or a short list
+    def __init__(self, text: str | memoryview | list[float | None] | DecodeError) -> None:
+        # base64, a list as it stands in the JSON, a short list, or why it is none of them
+        self.text: str | memoryview | list[float | None] | DecodeError = text
 
 
 # What `matrix` takes for one row: a reply's own, or components made from it; None: null stands there; or why there is none.
@@ -97,6 +98,20 @@ def _vector(kind: type, value: Any) -> Vector:
                 msg = f"Expected a list of numbers, got `{type(each).__name__}` in it"
                 raise TypeError(msg)
     return Vector(value)
+
+
+def decoder_of_any(kind: type[T]) -> msgspec.json.Decoder[T]:
+    """The same, that takes anything for an embedding: `matrix` then refuses what is none, by its row."""
+    return msgspec.json.Decoder(kind, dec_hook=_anything)
+
+
+def _anything(kind: type, value: Any) -> Any:
+    if kind is not Vector:
+        return _vector(kind, value)
+    try:
+        return _vector(kind, value)
+    except TypeError as error:
+        return Vector(DecodeError(str(error)))
 
 
 def parse(body: bytes | bytearray | memoryview, reader: msgspec.json.Decoder[T]) -> T:
@@ -201,6 +216,8 @@ class Reader:
                     raise (given or _NULL).at(*(() if row is None else (row,)))
                 return given if isinstance(given, bytes) else self._numpy.asarray(given, "f8")
             text = given.text
+            if isinstance(text, DecodeError):
+                raise text.at(*(() if row is None else (row,)))
             numbers: NDArray[Any]
             if isinstance(text, list):
                 numbers = self._numpy.array(text, "f8")  # null is NaN
@@ -429,7 +446,9 @@ def _common_width(widths: dict[int, int], options: Options, known: int | None) -
             return most
         first = next(iter(widths.values()))
         msg = f"embeddings of unequal width: {', '.join(map(str, sorted(counts)))} values, and none is that of most"
-        raise DecodeError(msg, rows=[place for place, width in widths.items() if width != first])
+        error = DecodeError(msg, rows=[place for place, width in widths.items() if width != first])
+        error.missing = True
+        raise error
     alone = tuple(widths) if len(widths) == 1 and known is not None else ()  # one text may be at fault, several are not
     if asked is not None:
         raise _another_width(most * bits, options, alone)
@@ -450,6 +469,7 @@ __all__ = [
     "Reader",
     "Vector",
     "decoder_of",
+    "decoder_of_any",
     "matrix",
     "miscounted",
     "parse",

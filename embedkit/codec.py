@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -19,7 +20,20 @@ from ._hints import NDArray
 from ._numbers import finite, normalise, quantised
 from ._reason import looks, read
 from ._refusal import inside
-from ._rows import Given, Missing, Out, OutputRows, Reader, Vector, decoder_of, matrix, miscounted, parse, together
+from ._rows import (
+    Given,
+    Missing,
+    Out,
+    OutputRows,
+    Reader,
+    Vector,
+    decoder_of,
+    decoder_of_any,
+    matrix,
+    miscounted,
+    parse,
+    together,
+)
 from ._types import Limits, ModelFacts, Options, Reply, Request, Response, bare
 from .errors import ConfigError, DecodeError
 
@@ -365,6 +379,9 @@ def parsed(decoder: msgspec.json.Decoder[T], response: Response) -> T:
     try:
         return parse(response.body, decoder)
     except UNREADABLE as error:
+        if isinstance(error, msgspec.ValidationError):  # one embedding may be none; the others are
+            with suppress(*UNREADABLE):
+                return parse(response.body, decoder_of_any(decoder.type))
         if (hidden := inside(response)) is not None:
             raise hidden from None
         failure = DecodeError(f"unreadable reply: {error}; it {looks(response)}")
@@ -386,7 +403,6 @@ class _Listing(msgspec.Struct, Generic[T], frozen=True):
     data: list[T | None] | None = None
     model: Any = None
     usage: Any = None
-    error: Any = None
 
 
 _flat = decoder_of(_Listing[_Entry])

@@ -109,7 +109,7 @@ class DecodeError(EmbedkitError):
 
     Attributes:
         once_more: it cannot be read as a whole, or has too few embeddings: it has been asked for once more, where the policy has tries.
-        missing: it has too few embeddings, and nothing says whose are missing.
+        missing: it has too few embeddings, or some of another width, and nothing says whose.
         answered: components per vector that came, where another width was asked for; None elsewhere.
     """
 
