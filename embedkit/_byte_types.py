@@ -36,7 +36,7 @@ def certain(first: bytes, kind: np.dtype[Any]) -> bool:
     their own low halves are of a usual size too, they may be pairs of bfloat16.
     """
     return (
-        kind.itemsize == 4
+        kind.kind == "f"
         and len(first) >= LEAST
         and not first[3:131:8].translate(None, _USUAL)
         and bool(first[1:131:8].translate(None, _USUAL))

@@ -382,7 +382,7 @@ class HttpEmbedder(Embedder):
             except EmbedkitError as error:
                 failure = error
         if type(failure) is DecodeError:  # whatever of the reply the codec missed, the server's own words say more
-            failure = inside(veiled) or _quoting(failure, veiled)
+            failure = _worded(failure, inside(veiled), veiled)
         if isinstance(failure, DecodeError):
             failure.message = f"{self.provider}:{self.model} at {bare(self._target.base_url)}: {failure.message}"
         return self._clean(failure)  # before an event shows it
@@ -561,6 +561,16 @@ def _teaches(codec: Codec, response: Response) -> Codec | None:
     learn: Callable[[Response], Codec] | None = getattr(codec, "learn", None)
     better = codec if learn is None else learn(response)
     return None if better == codec else better
+
+
+def _worded(failure: DecodeError, said: EmbedkitError | None, veiled: Response) -> EmbedkitError:
+    """What the server says; where single rows are at fault, beside what is wrong with them."""
+    if said is None:
+        return _quoting(failure, veiled)
+    if failure.rows and type(said) is DecodeError:
+        failure.message = f"{failure.message}: {said.message}"
+        return failure
+    return said
 
 
 def _quoting(error: DecodeError, response: Response) -> DecodeError:

@@ -23,11 +23,11 @@ from . import catalog
 from ._connect import connect, split
 from ._inputs import INPUTS, TOLD, Rows, Source, form_of
 from ._install import DISTRIBUTION
+from ._numbers import empty
 from ._outputs import FORMS, OUTPUTS, Jsonl, Output
 from ._pipes import aside
 from ._progress import Progress, in_line
 from ._retry import RetryPolicy
-from ._sift import empty
 from ._sniff import FORMATS
 from ._types import DType
 from .codec import Parameter

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     Learn = Callable[[Sequence[str], TooLargeError], bool]
 
 PROBE_TEXT = "hello"  # a text no provider refuses
+ODD = 3  # rows that may have set a wrong width
 SUSPECTED = 0  # tries as the policy says, of a text that is suspected
 LATE, STREAK = 3, 8  # failures in a row after which somebody asks whether the server is well: of late batches, of other pieces
 
@@ -76,6 +77,7 @@ class Board:
     _made_for: slice | None = None  # the part whose reply the matrix was made for, until that reply is found good
     _asking: anyio.Lock | None = None
     _unusable: EmbedkitError | None = None  # of a row, to be raised at the end
+    _probed: int | None = None  # values per row of the known-good text
 
     def __init__(  # noqa: PLR0913 (one call's whole setting)
         self,
@@ -95,6 +97,7 @@ class Board:
     ) -> None:
         self.matrix: NDArray[Any] | None = None
         self.width = width  # of a stored row: of bytes where bits are packed
+        self._told = width is not None  # by earlier calls
         self.model = ""
         self.tokens: int | None = 0
         self.failures: dict[int, EmbedkitError] = {}
@@ -130,7 +133,7 @@ class Board:
         if self._asking is not None and self._trusted is None:
             async with self._asking:
                 pass  # whether this request is accepted at all is being asked: one answer serves all
-        out = OutputRows(lambda width: self._rows(part, width), self.width)
+        out, width = _PartRows(self, part), self.width
         try:
             reply = await self._fill(
                 self._texts[part], out, None if not depth else 1 if part.stop - part.start > 1 else SUSPECTED
@@ -149,12 +152,12 @@ class Board:
         if self._made_for is part:
             self.matrix = self._made_for = None
         try:
-            await self._failed(part, failure, depth)
+            await self._failed(part, failure, depth, width)
         finally:
             del failure  # it knows this frame, and so would keep the matrix alive
 
-    async def _failed(self, part: slice, error: EmbedkitError, depth: int) -> None:
-        """Take the batch apart, give its text up, or raise the error."""
+    async def _failed(self, part: slice, error: EmbedkitError, depth: int, width: int | None) -> None:
+        """Take the batch apart, give its text up, or raise the error. `width`: what was known when it was sent."""
         size, passed = part.stop - part.start, self._passed
         unsure = isinstance(error, DecodeError) and error.missing
         named = [] if unsure else sorted({row for row in error.rows if 0 <= row < size})
@@ -170,8 +173,17 @@ class Board:
             self._raise(part, error)
         else:
             late = isinstance(error, TransportTimeoutError)
-            if size == 1 or named or self._streak > (LATE if late else STREAK) or not (depth or late):
+            if (
+                size == 1
+                or named
+                or (unsure and self.width is None)
+                or self._streak > (LATE if late else STREAK)
+                or not (depth or late)
+            ):
                 await self._check_server(part, error, passed)
+                if isinstance(error, DecodeError) and (self._corrected() or width not in (None, self.width)):
+                    self._again(part, error, part, depth=depth)
+                    return
             self._isolate(part, error, named, depth + 1)
 
     def _isolate(self, part: slice, error: EmbedkitError, named: list[int], depth: int) -> None:
@@ -186,7 +198,8 @@ class Board:
         gaps = [slice(part.start + before + 1, part.start + after) for before, after in pairwise(edges)]
         self._again(part, error, *(gap for gap in gaps if gap.start < gap.stop))
 
-    def _rows(self, part: slice, width: int) -> NDArray[Any]:
+    def rows_of(self, part: slice, width: int) -> NDArray[Any]:
+        """The rows of this part, so many values wide; all parts are of one width."""
         if self._made_for is part:
             self.matrix = None  # made for this very reply, by a row that is not like its others
         known = self.width if self.matrix is None else self.matrix.shape[1]
@@ -279,8 +292,21 @@ class Board:
         reply = await self._fill(texts, out, None)
         if len(out.failures) == len(texts):
             raise together(out.failures)
-        self.width = self.width or reply.vectors.shape[1]
+        self._probed = reply.vectors.shape[1]
+        self.width = self.width or self._probed
         self._settle(reply)
+
+    def _corrected(self) -> bool:
+        """True where the known-good text shows that the width so far was that of a few odd rows, which fail instead of all that follow."""
+        odd = [row for row, done in enumerate(self.done) if done] if self._probed not in (None, self.width) else []
+        if not odd or len(odd) > ODD or self._told:
+            return False
+        msg = f"embeddings of unequal width: this one has {self.width} values, a known-good text {self._probed}"
+        self.width, self.matrix = self._probed, None
+        for row in odd:
+            self.done[row] = 0
+        self._give_up(odd, DecodeError(msg))
+        return True
 
     def _again(self, part: slice, error: EmbedkitError, *pieces: slice, depth: int = 0) -> None:
         if pieces:
@@ -331,6 +357,24 @@ def _own(error: EmbedkitError) -> EmbedkitError:
     mine.__cause__, mine.__context__ = error.__cause__, error.__context__
     mine.__suppress_context__ = error.__suppress_context__
     return mine
+
+
+class _PartRows(OutputRows):
+    """The rows of one part in the matrix of a board, as wide as the board knows by the time that a reply is read."""
+
+    __slots__ = ("_board", "_part")
+
+    def __init__(self, board: Board, part: slice) -> None:
+        self._board = board
+        self._part = part
+        self.failures = {}
+
+    @property
+    def width(self) -> int | None:  # type: ignore[override]  # asked, not kept
+        return self._board.width
+
+    def __call__(self, width: int) -> NDArray[Any]:
+        return self._board.rows_of(self._part, width)
 
 
 def _scratch(count: int, width: int, dtype: DType) -> NDArray[Any]:

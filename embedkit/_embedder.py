@@ -19,8 +19,9 @@ from ._dispatch import Board
 from ._events import BatchDone, BatchFailed, BatchSplit, Event, notify
 from ._hints import NDArray
 from ._long import Knife, fitted
+from ._numbers import blank, empty
 from ._plan import estimate, plan, tightened
-from ._sift import OPTIONS, Sift, blank, checked, empty, raised, spread_out, stored_width
+from ._sift import OPTIONS, Sift, checked, raised, spread_out, stored_width
 from ._stream import Stream
 from ._texts import listed, without_text
 from ._transport import Tally

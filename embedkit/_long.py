@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
-from ._sift import blank, empty
+from ._numbers import blank, empty
 from ._types import Embeddings, Usage
 from .codec import normalise
 from .errors import EmbedkitError, TooLargeError, TooLongError

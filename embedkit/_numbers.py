@@ -1,11 +1,11 @@
-"""Arithmetic on rows: finite, of unit length, in a smaller dtype."""
+"""Arithmetic on rows: finite, of unit length, in a smaller dtype, without a vector."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ._hints import NDArray
-from ._types import DType
+from ._types import DType, array_of
 from .errors import ConfigError, DecodeError
 
 
@@ -49,3 +49,17 @@ def quantised(rows: NDArray[Any], dtype: DType) -> NDArray[Any]:
     normalise(unit)
     whole: NDArray[Any] = np.rint(unit * 127)
     return whole.astype(np.int8) if dtype == "int8" else (whole + 128).astype(np.uint8)
+
+
+def blank(rows: NDArray[Any]) -> float:
+    """What stands in a row without a vector: NaN, or zero where the dtype has no NaN."""
+    return float("nan") if rows.dtype.kind == "f" else 0
+
+
+def empty(count: int, width: int, dtype: DType) -> NDArray[Any]:
+    """Rows without a vector, so many values wide."""
+    import numpy as np
+
+    rows: NDArray[Any] = np.empty((count, width), array_of(dtype))
+    rows[:] = blank(rows)
+    return rows

@@ -16,8 +16,8 @@ import msgspec
 
 from . import _arrow
 from ._inputs import ADDED, Line
+from ._numbers import blank
 from ._pipes import own
-from ._sift import blank
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -115,7 +115,7 @@ class Pool(Embedder):
         desk = self._desk()
         failures, refusing, until = 0, set[Member[HttpEmbedder]](), math.inf
         whole = self._joins(options)
-        most = max(self._retry.attempts, len(self._members)) if not tries else tries
+        most = tries or max(self._retry.attempts, len(self._members))
         unusable, doubted = 0, len(self._members) == 1  # unusable answers, of which a second is one too many
         while True:
             member = await desk.turn(until)
@@ -139,8 +139,9 @@ class Pool(Embedder):
             except EmbedkitError as error:
                 failures += 1
                 self._note(member, sent, error, suspected=tries is not None)
-                unusable += isinstance(error, DecodeError)
-                if not error.retryable and unusable != 1:
+                once_more = isinstance(error, DecodeError) and (error.once_more or bool(out is not None and out.failures))
+                unusable += once_more
+                if not (error.retryable or once_more):
                     refusing.add(member)
                 # A batch that is late comes back smaller; a question that is late says nothing of the batch.
                 late = proven and isinstance(error, TransportTimeoutError) and error.sent and len(texts) > 1 and not whole

@@ -261,8 +261,8 @@ def matrix(vectors: Sequence[Given], options: Options, count: int, out: Out | No
         first = read(vectors[0], 0)
         source = kind if isinstance(first, bytes) and certain(first, kind) else source_of(first, kind, options)
         width = _width(first, source, options)
-        if type(out) is OutputRows and out.width is not None and out.width != width:
-            raise _unlike_earlier(width, out.width, rows=(0,))
+        if isinstance(out, OutputRows) and (known := out.width) is not None and known != width:
+            raise _unlike_earlier(width, known, rows=(0,))
         rows: NDArray[Any] = out(width) if out is not None else np.empty((count, width), kind)
         if type(first) is bytes and source is rows.dtype and rows.flags.c_contiguous and sys.byteorder == "little":
             done = _copy(rows, vectors, first, decode)

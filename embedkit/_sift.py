@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from ._hints import NDArray
-from ._types import DType, Embeddings, Options, array_of
+from ._numbers import blank, empty
+from ._types import Embeddings, Options
 from .errors import ConfigError, EmbedkitError, InvalidInputError
 
 BLOCK = 1024  # rows moved at a time when equal texts get their rows back
@@ -145,17 +146,3 @@ def raised(result: Embeddings) -> EmbedkitError:
     if len(result.failures) < len(result):
         error.partial = msgspec.structs.replace(result, failures={})
     return error
-
-
-def blank(rows: NDArray[Any]) -> float:
-    """What stands in a row without a vector: NaN, or zero where the dtype has no NaN."""
-    return float("nan") if rows.dtype.kind == "f" else 0
-
-
-def empty(count: int, width: int, dtype: DType) -> NDArray[Any]:
-    """Rows without a vector, so many values wide."""
-    import numpy as np
-
-    rows: NDArray[Any] = np.empty((count, width), array_of(dtype))
-    rows[:] = blank(rows)
-    return rows

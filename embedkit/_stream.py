@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from ._hints import Later
+from ._numbers import empty
 from ._plan import Tray, estimate, measure, plain, shown
 from ._texts import one_by_one, refuse_what_has_no_rows
 from ._types import Embeddings, Limits
@@ -140,6 +141,7 @@ class _Pump:
         self._todo: deque[tuple[int, int, list[str]] | None] = deque()  # (number, row of the first text, texts); None: go home
         self._shelf: dict[int, Embeddings | BaseException] = {}
         self._next = 0
+        self._width = 0  # values per row of the parts before
         self._total: int | None = None  # parts there will be, once known
         self._over = False
         self._news: Any = None
@@ -178,7 +180,10 @@ class _Pump:
         self._permits.release()
         if isinstance(found, BaseException):
             raise found
-        return found
+        if found.vectors.shape[1] or not self._width:
+            self._width = found.vectors.shape[1]
+            return found
+        return msgspec.structs.replace(found, vectors=empty(len(found), self._width, found.dtype))  # no text of it has a vector
 
     async def run(self) -> None:
         """Read part after part and have it embedded, until the source ends or a part fails."""

@@ -426,9 +426,15 @@ def listing(response: Response, count: int, *, nested: bool = False) -> tuple[li
             entry for document in in_place(documents, len(data)) for entry in in_place(document.data, len(document.data))
         ]
     else:
-        entries = in_place(data if None not in data else [entry or _NO_ENTRY for entry in data], count)
+        entries = in_place(data if None not in data else _without_null(data), count)
     tokens = tokens_in(reply.usage, "prompt_tokens", "total_tokens")
     return [entry.embedding for entry in entries], text_of(reply.model), tokens
+
+
+def _without_null(data: list[Any]) -> list[Any]:
+    """A list in which null stands for some entries: their places are those that the others' indices leave out, or where they stand."""
+    there = [entry for entry in data if entry is not None]
+    return there if any(entry.index is not None for entry in there) else [entry or _NO_ENTRY for entry in data]
 
 
 def in_place(items: list[Any], count: int) -> list[Any]:

@@ -875,7 +875,8 @@ async def test_a_long_body_is_cut_to_an_excerpt():
         await embedkit.connect(**OPENAI, exchange=FakeExchange([response(page, 502)]), retry=ONCE).embed("a")
 
     assert caught.value.body == page[:2000]
-    assert caught.value.message == "an HTML page instead of JSON: Bad Gateway"
+    assert caught.value.message.startswith("an HTML page instead of JSON: Bad Gateway: xxx")
+    assert len(caught.value.message) < 250
 
 
 SECRET = "sk-secret-of-the-test"

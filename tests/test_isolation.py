@@ -7,6 +7,7 @@ import json
 import math
 from collections import Counter
 
+import anyio
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -349,3 +350,87 @@ async def test_a_pool_isolates_too(fails, kind):
     result = await embedder.embed(texts, on_error="skip")
 
     check(texts, result, {40}, kind)
+
+
+# --- widths and parts ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("size", [1, 2, 3, 64])
+@pytest.mark.parametrize("count", [2, 7])
+async def test_a_vector_of_another_width_costs_its_row_wherever_it_stands(count, size, workers):
+    """First or last, alone in its batch or one of two: what most have, or a known-good text, says which width is right."""
+    for place in range(count):
+        for other in ("[1.0, 2.0]", "[1, 2, 3, 4]"):
+            texts = texts_of(count, {place})
+            embedder = connected(Server(spoils=other), size=size, max_concurrency=workers)
+
+            check(texts, await embedder.embed(texts, on_error="skip"), {place}, DecodeError)
+            with pytest.raises(DecodeError) as caught:
+                await connected(Server(spoils=other), size=size, max_concurrency=workers).embed(texts)
+            assert caught.value.rows == (place,)
+
+
+@pytest.mark.parametrize("junk", ['["x", 1, 2]', "[[1.0, 2.0]]", '{"a": 1}', "7", "true", '"?"'])
+@pytest.mark.parametrize("size", [1, 64])
+async def test_what_is_no_embedding_at_all_costs_its_row(junk, size):
+    """Text, lists in lists, objects: the others of its batch are read all the same."""
+    texts, server = texts_of(9, {4}), Server(spoils=junk)
+
+    check(texts, await connected(server, size=size).embed(texts, on_error="skip"), {4}, DecodeError)
+
+
+@pytest.mark.parametrize("size", [1, 64])
+async def test_an_error_in_place_of_one_embedding_costs_its_row(size):
+    """The server's words stand beside it."""
+
+    def answer(request):
+        texts = json.loads(request.body)["input"]
+        return {"data": [{"index": row, "error": "cannot embed this"} if text.startswith("bad") else {"index": row, "embedding": right(text)}
+                         for row, text in enumerate(texts)]}  # fmt: skip
+
+    texts = texts_of(9, {4})
+    result = await connected(FakeExchange(answer), size=size).embed(texts, on_error="skip")
+
+    check(texts, result, {4}, DecodeError)
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+async def test_a_null_item_costs_its_row(numbered):
+    """Its place is that which the other indices leave out, or where it stands."""
+
+    def answer(request):
+        texts = json.loads(request.body)["input"]
+        items = [{**({"index": row} if numbered else {}), "embedding": right(text)} for row, text in enumerate(texts)]
+        return {"data": [None if text.startswith("bad") else item for text, item in zip(texts, items, strict=True)]}
+
+    texts = texts_of(9, {4})
+
+    check(texts, await connected(FakeExchange(answer)).embed(texts, on_error="skip"), {4}, DecodeError)
+
+
+async def test_what_is_in_flight_when_a_row_turns_out_unusable_still_comes():
+    """It is paid for: with "raise" the error carries it too."""
+    texts, server = texts_of(100, {40}), Server(spoils="[NaN, 1, 1]")
+
+    async def answer(request):
+        await anyio.sleep(0.01 if b"bad" in request.body else 0.05)
+        return server.answer(request)
+
+    with pytest.raises(DecodeError) as caught:
+        await connected(FakeExchange(answer), size=32, max_concurrency=8).embed(texts)
+
+    assert caught.value.rows == (40,)
+    assert (~np.isnan(caught.value.partial.vectors).any(axis=1)).sum() == 99
+
+
+async def test_a_bad_text_does_not_put_a_healthy_endpoint_on_leave():
+    """Over a pool a text is found about as fast as over one endpoint: what is suspected says nothing of who is asked."""
+    texts, server = texts_of(300, {40, 170, 290}), Server(lambda: response("x", 500))
+    embedder = embedkit.connect(
+        "compatible:m", base_url=["http://a/v1", "http://b/v1"], exchange=server, limits=Limits(max_texts=64), retry=RetryPolicy(attempts=2, initial=0.0)
+    )  # fmt: skip
+    result = await embedder.embed(texts, on_error="skip")
+
+    check(texts, result, {40, 170, 290}, ServerError)
+    assert len(server.batches) < 80

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from embedkit import _outputs
 from embedkit._inputs import Line
+from embedkit._numbers import empty
 from embedkit._outputs import FORMS, OUTPUTS, Jsonl, Npy
-from embedkit._sift import empty
 
 WIDTH = 3
 JSONS = st.recursive(

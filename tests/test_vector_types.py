@@ -172,6 +172,24 @@ async def test_bytes_that_happen_to_be_numbers_as_floats_are_no_floats(model):
     assert "neither float32 nor float64" in str(refused)
 
 
+OTHERS = {
+    "float16": lambda values: values.astype("<f2"), "big-endian float32": lambda values: values.astype(">f4"),
+    "big-endian float64": lambda values: values.astype(">f8"),
+    "bfloat16": lambda values: (values.astype("<f4").view("<u4") >> 16).astype("<u2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("unit", [True, False])
+@pytest.mark.parametrize("width", [128, 256, 768, 1536])
+async def test_other_floats_are_never_read_as_float32(kind, unit, width):
+    """Types that nobody asks for, told by their bytes: refused with and without a width, for a known model too."""
+    for seed in range(20):
+        rows = OTHERS[kind](made(np.random.default_rng(seed), 2, width, unit=unit))
+        for model, asked in itertools.product((KNOWN, UNKNOWN), (None, width // 4, width // 2, width, 2 * width)):
+            assert isinstance(await read(model, reply(rows, as_numbers=False), 2, dimensions=asked), DecodeError)
+
+
 async def test_a_server_that_ignores_dimensions():
     """The commonest cut, to half, of a model that is known: cut and made unit length; of one that is not: refused, with both widths."""
     rows, truth = sent(made(np.random.default_rng(1), 2, 1536, unit=True), "<f4")

@@ -109,7 +109,9 @@ class Dialect(msgspec.Struct, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         vectors, model, tokens = listing(response, count)
         rows = matrix(vectors, options, count, out)
-        if self.pads and options.dimensions is not None and not rows[:, -1].any():
+        facts = self.target.facts
+        wide = facts.dimensions if facts is not None and facts.dimensions else 0
+        if self.pads and options.dimensions is not None and wide < options.dimensions and not rows[:, -1].any():
             msg = f"dimensions={options.dimensions} is more than {self.target.model} has: every vector ends in zero"
             raise DecodeError(msg)
         return Reply(rows, model, tokens if self.counts_tokens else None)
