@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 import time
 from functools import partial
 from inspect import isawaitable
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ._calls import this_loop, until_closed
 from ._credential import flaw
 from ._embedder import Embedder
 from ._grant import Wallet
@@ -299,6 +299,7 @@ class HttpEmbedder(Embedder):
 
     # --- one batch ---------------------------------------------------------------------------------------------------
 
+    @until_closed
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
         """One request, without planning: `embed` is what you want."""
         tally = Tally()
@@ -513,7 +514,10 @@ class HttpEmbedder(Embedder):
         return line
 
     async def aclose(self) -> None:
-        """Close the sockets of this event loop. Called twice it does nothing; used again the embedder opens anew."""
+        """End the calls in flight on this event loop with `ClosedError`, then close its sockets.
+
+        Called twice it does nothing; used again the embedder opens anew. See `Embedder.aclose`.
+        """
         line = self._lines.pop(this_loop(), None)
         if line is not None:
             await line.exchange.aclose()
@@ -543,7 +547,7 @@ class HttpEmbedder(Embedder):
         return self._kept()
 
     def _kept(self) -> dict[str, Any]:
-        local = {"_lines", "_pace", "_signer", "_pid", "_probed", "_probing", "_widths", "_tight"}
+        local = {"_lines", "_pace", "_signer", "_pid", "_probed", "_probing", "_widths", "_tight", "_calls"}
         return {name: value for name, value in self.__dict__.items() if name not in local}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -564,19 +568,6 @@ def _quoting(error: DecodeError, response: Response) -> DecodeError:
     if shown and shown not in error.message:
         error.message = f"{error.message}; the reply {shown}"
     return error
-
-
-def this_loop() -> object:
-    """What identifies the running event loop, asyncio or trio."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None:
-        try:
-            return asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-    import anyio.lowlevel
-
-    return anyio.lowlevel.current_token()
 
 
 async def _pause(seconds: float) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from ._calls import calls_of, ending_calls, until_closed
 from ._dispatch import Board
 from ._events import BatchDone, BatchFailed, BatchSplit, Event, notify
 from ._long import Knife, fitted
@@ -70,6 +71,7 @@ class Embedder(ABC):
         Raise `InvalidInputError(message, rows=[…])` (rows within the batch) for bad texts, `TooLargeError` to be given less.
         """
 
+    @until_closed
     async def embed(
         self,
         texts: str | Iterable[str],
@@ -98,6 +100,7 @@ class Embedder(ABC):
         skip = _skips(on_error)
         return await self._among(listed(texts, skip=skip), options, self._embed, skip=skip, workers=self.max_concurrency)
 
+    @until_closed
     async def embed_query(
         self,
         text: str,
@@ -144,15 +147,35 @@ class Embedder(ABC):
         async def work(part: list[Any]) -> Embeddings:
             return await self._among(part, options, self._embed_part, skip=skip)
 
-        return Stream(texts, self._known_limits, work, workers=self.max_concurrency, count_tokens=self.count_tokens, skip=skip)
+        return Stream(
+            texts,
+            self._known_limits,
+            work,
+            workers=self.max_concurrency,
+            count_tokens=self.count_tokens,
+            skip=skip,
+            calls=calls_of(self),
+        )
 
     @property
     def borrowed(self) -> bool:
         """True where the session is the caller's, and so bound to its event loop."""
         return False
 
-    async def aclose(self) -> None:  # noqa: B027 (there may be nothing to close)
-        """Close what is open. May be called twice; a closed embedder opens again when it is used."""
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "aclose" in cls.__dict__:  # one rule for all, whoever writes it
+            cls.aclose = ending_calls(cls.__dict__["aclose"])  # type: ignore[assignment, method-assign]
+
+    async def aclose(self) -> None:
+        """End the calls in flight, then close what is open. May be called twice; a closed embedder opens again when it is used.
+
+        Every call of `embed`, `embed_query` and `embed_batch` that is in flight on this event loop, whatever it waits for, raises
+        `ClosedError` at once, and is over when this returns; so is every stream, after the parts that are ready. A call that cannot be
+        interrupted any more gives its result. The same holds with `coalesce`, `hedge` and pools, and for embedders of your own, whose
+        `aclose` runs once their calls have ended. Calls on other event loops go on: each loop closes its own.
+        """
+        await calls_of(self).end()
 
     async def __aenter__(self) -> Self:
         return self

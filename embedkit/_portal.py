@@ -15,6 +15,8 @@ import weakref
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from .errors import ClosedError
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable
@@ -60,7 +62,7 @@ class Portal:
         except _Escape as escape:
             raise escape.error from None
         except CancelledError:
-            raise RuntimeError(_ENDING if self.over else "the call was cancelled on embedkit's event loop") from None
+            raise ClosedError(_ENDING if self.over else "the call was cancelled on embedkit's event loop") from None
         except BaseException:
             call.cancel()
             raise
@@ -79,7 +81,7 @@ class Portal:
 
     def _check(self) -> None:
         if self.over:
-            raise RuntimeError(_ENDING)
+            raise ClosedError(_ENDING)
 
     def users(self) -> list[User]:
         """The embedders that may have sockets open here."""

@@ -180,7 +180,11 @@ class SyncEmbedder:
             del stream  # whose end stops the work
 
     def close(self) -> None:
-        """Close the sockets. May be called twice; a closed embedder opens again when it is used."""
+        """Close the sockets. May be called twice; a closed embedder opens again when it is used.
+
+        Calls of other threads that are in flight raise `ClosedError` at once, streams after the parts that are ready: see
+        `Embedder.aclose`.
+        """
         if not current().over:  # else done already
             self._call(self.embedder.aclose)
 
