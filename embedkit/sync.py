@@ -7,10 +7,10 @@ read in the thread that calls, so a generator may block, read a database cursor 
 from __future__ import annotations
 
 import contextlib
+import queue
 from collections.abc import AsyncIterable, Iterator
 from functools import wraps
 from itertools import islice
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ._connect import connect
@@ -44,7 +44,7 @@ class _Feed:
         self._size = size
         self._read: Iterator[str] = iter(())
         self._end: Exception | None = None
-        self._bell: SimpleQueue[asyncio.Future[Any] | None] = SimpleQueue()
+        self._bell: queue.SimpleQueue[asyncio.Future[Any] | None] = queue.SimpleQueue()  # gevent may have patched it
 
     def __aiter__(self) -> Self:
         return self
