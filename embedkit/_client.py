@@ -13,7 +13,7 @@ from functools import partial
 from inspect import isawaitable
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -24,7 +24,8 @@ from ._grant import Wallet
 from ._hedge import Hedge
 from ._http import AiohttpExchange, HttpSettings
 from ._limiter import Limiter
-from ._pace import Rate, shared
+from ._pace import TOKENS, Rate, shared
+from ._plan import estimate
 from ._reason import wordless
 from ._refusal import inside, judge, placed
 from ._retry import RetryPolicy
@@ -43,7 +44,17 @@ from .codec import (
     widths,
     with_headers,
 )
-from .errors import ApiError, AuthError, ConfigError, DecodeError, EmbedkitError, ServerError
+from .errors import (
+    ApiError,
+    AuthError,
+    ConfigError,
+    DecodeError,
+    EmbedkitError,
+    RateLimitError,
+    ServerError,
+    TooLargeError,
+    TooLongError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -57,7 +68,12 @@ if TYPE_CHECKING:
     Source = str | Callable[[], str | Awaitable[str]]
 
 
+STUBBORN, SMALLER = (
+    3,
+    4,
+)  # refusals of one batch after which it is taken to be too large for the quota, and comes back so much smaller
 START, CEILING = 8, 64  # requests in flight: at first, and at most, where the caller says nothing
+E = TypeVar("E", bound=EmbedkitError)
 
 
 class Variable(str):
@@ -314,6 +330,8 @@ class HttpEmbedder(Embedder):
         line = self._line()
         counted = self._pace.counts_tokens
         tokens = sum(map(self.count_tokens, texts)) if counted else 0
+        asked = self._checked(texts, tokens)
+        batch = Batch(texts, tokens if counted else None, whole=self._joins(options))
         kept: list[tuple[EmbedkitError, Reply, dict[int, DecodeError]]] = []  # of a reply in which some are missing
         while True:
             codec, wire = self._codec, self._native(options)
@@ -326,10 +344,13 @@ class HttpEmbedder(Embedder):
                 wire: Options = wire,
                 refused: list[Response] = refused,
                 request: Request = request,
+                batch: Batch = batch,
             ) -> Reply:
                 if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
                     refused.append(self._signer.veil.cleansed(response))
-                    raise self._clean(placed(self._judged(codec, refused[-1]), self._signer.sent_to(request)))
+                    raise self._clean(
+                        placed(batch.judged(self._judged(codec, refused[-1]), self), self._signer.sent_to(request))
+                    )
                 reply = self._decoded(codec, response, (wire, options), len(texts), out)
                 if out is not None and out.failures and not kept and any(each.once_more for each in out.failures.values()):
                     kept.append((together(out.failures), reply, out.failures))
@@ -338,7 +359,13 @@ class HttpEmbedder(Embedder):
 
             try:
                 reply = await line.send(
-                    request, receive, tally, texts=len(texts), tokens=tokens, tries=tries, whole=self._joins(options)
+                    request,
+                    receive,
+                    tally,
+                    texts=len(texts),
+                    tokens=asked,
+                    tries=tries,
+                    whole=self._joins(options),
                 )
             except EmbedkitError as error:
                 if out is not None and kept and error is kept[0][0]:  # there was none
@@ -347,9 +374,28 @@ class HttpEmbedder(Embedder):
                 if refused and self._learned(codec, refused[-1]):
                     continue
                 raise self._clean(error) from None
-            if counted and reply.tokens is not None:
-                self._pace.correct(self._clock(), reply.tokens - tokens)
+            self._pace.answered(self._clock(), tokens, asked, reply.tokens)
             return reply
+
+    def _quota(self) -> int | None:
+        return self._pace.most_by_our_count
+
+    def _checked(self, texts: Sequence[str], tokens: int) -> int:
+        """The tokens to ask the quota for: all that it ever grants, where an estimate says that it takes more.
+
+        A lone text of more tokens than that is refused here only where they are really counted. An estimate may be twice too high, so
+        the text is sent alone, and the provider says whether it passes.
+        """
+        most = self._pace.most
+        if most is None or tokens <= most:
+            return tokens
+        if len(texts) == 1 and self.count_tokens is not estimate:
+            msg = (
+                f"the text has {tokens} tokens, and the quota of this account passes at most {most} in all its time, so it was not sent; "
+                f"shorten the text, pass long_text='mean' with limits=Limits(max_text_tokens={most}), or ask for a larger quota"
+            )
+            raise TooLongError(msg, provider=self.provider, model=self.model, rows=(0,))
+        return most
 
     def _decoded(
         self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
@@ -553,6 +599,47 @@ class HttpEmbedder(Embedder):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._reset()
+
+
+class Batch:
+    """One batch, and whether a rate limit refuses it because it could never pass: then it is to come back smaller, and not to be waited for.
+
+    It could not where it holds more tokens than the quota grants in all its time, or where the pace finds that nothing so large passes.
+    """
+
+    __slots__ = ("_texts", "_tokens", "_whole")
+
+    def __init__(self, texts: Sequence[str], tokens: int | None, *, whole: bool) -> None:
+        self._texts = texts
+        self._tokens = tokens
+        self._whole = whole
+
+    def judged(self, error: E, embedder: HttpEmbedder) -> E | TooLargeError:
+        """The error of this embedder as it is, or one that asks for smaller batches."""
+        pace = embedder._pace  # noqa: SLF001 (of this house)
+        if isinstance(error, (RateLimitError, TooLargeError)) and error.status == 429 and error.max_tokens is not None:  # noqa: PLR2004
+            pace.learn(error.max_tokens)
+        if not isinstance(error, RateLimitError) or error.about in ("requests", "concurrency"):
+            return error
+        known = pace.most_by_our_count
+        if len(self._texts) < 2 or self._whole or (error.about != TOKENS and known is None):  # noqa: PLR2004 (nothing comes back smaller)
+            return error
+        if self._tokens is None:
+            self._tokens = sum(map(embedder.count_tokens, self._texts))
+        tokens = self._tokens
+        large = error.about == TOKENS or (known is not None and 2 * tokens > known)
+        if known is not None and tokens > known:
+            why = f"it holds more tokens ({tokens} or so) than the quota passes at once ({known})"
+        elif large and pace.too_large(embedder._clock(), tokens):  # noqa: SLF001
+            why = f"nothing so large ({tokens} tokens or so) has passed, and nothing else lately"
+        else:
+            return error
+        other = TooLargeError(
+            f"{error.message}; the batch comes back in smaller ones: {why}", status=error.status, code=error.code,
+            provider=error.provider, model=error.model, request_id=error.request_id, body=error.body,
+        )  # fmt: skip
+        other.max_tokens = pace.most_by_our_count
+        return other
 
 
 def _teaches(codec: Codec, response: Response) -> Codec | None:

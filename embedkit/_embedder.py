@@ -314,18 +314,26 @@ class Embedder(ABC):
 
     def _known_limits(self) -> Limits:
         """The limits, no wider than refusals have shown."""
+        known, quota = self._shown_limits(), self._quota()
+        return known if quota is None else tightened(known, Limits(max_tokens=quota))
+
+    def _shown_limits(self) -> Limits:
         learned: Limits | None = self.__dict__.get("_tight")
         return self.limits if learned is None else tightened(self.limits, learned)
 
+    def _quota(self) -> int | None:
+        """The most tokens that a request may hold, by our count, to pass a quota at all."""
+        return None
+
     def _learn(self, texts: Sequence[str], error: TooLargeError) -> bool:
         """Remember the limit that a refusal names. True where it is news, and these texts go out in smaller batches from now on."""
-        known = self._known_limits()
+        known = self._shown_limits()
         tokens = error.max_tokens
         if tokens is not None and (counted := sum(map(self.count_tokens, texts))) <= tokens:
             tokens = max(1, counted * 4 // 5)  # the count is too low for texts like these: keep further away
         learned = tightened(known, Limits(max_texts=error.max_texts, max_tokens=tokens))
         self.__dict__["_tight"] = learned
-        return learned != known
+        return learned != known or tokens is not None  # the quota may have become known meanwhile
 
     async def _prepare(self, tally: Tally) -> None:  # noqa: B027 (most have nothing to ask)
         """What has to be asked before anything can be planned."""

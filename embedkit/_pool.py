@@ -90,6 +90,9 @@ class Pool(Embedder):
         """Where requests go: every address, once."""
         return ", ".join(dict.fromkeys(each.base_url for each in self._embedders))
 
+    def _quota(self) -> int | None:
+        return min((most for each in self._embedders if (most := each._quota()) is not None), default=None)  # noqa: SLF001
+
     def _cuts(self) -> bool:
         return self._embedders[0]._cuts()  # noqa: SLF001
 

@@ -198,9 +198,11 @@ class RateLimitError(ApiError):
 
     Attributes:
         about: "tokens", "requests" or "concurrency" where the provider says what there was too much of; None elsewhere.
+        max_tokens: the tokens that the quota grants in its time, a minute or more, where the provider says so; None elsewhere.
     """
 
     about: str | None = None
+    max_tokens: int | None = None
 
 
 class TooLargeError(ApiError):
