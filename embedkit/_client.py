@@ -391,7 +391,7 @@ class HttpEmbedder(Embedder):
             return tokens
         if len(texts) == 1 and self.count_tokens is not estimate:
             msg = (
-                f"the text has {tokens} tokens, and the quota of this account passes at most {most} in all its time, so it was not sent; "
+                f"the text has {tokens} tokens, and the quota of this account passes at most {most} at once, so it was not sent; "
                 f"shorten the text, pass long_text='mean' with limits=Limits(max_text_tokens={most}), or ask for a larger quota"
             )
             raise TooLongError(msg, provider=self.provider, model=self.model, rows=(0,))

@@ -170,10 +170,10 @@ class Embedder(ABC):
     async def aclose(self) -> None:
         """End the calls in flight, then close what is open. May be called twice; a closed embedder opens again when it is used.
 
-        Every call of `embed`, `embed_query` and `embed_batch` that is in flight on this event loop, whatever it waits for, raises
-        `ClosedError` at once, and is over when this returns; so is every stream, after the parts that are ready. A call that cannot be
-        interrupted any more gives its result. The same holds with `coalesce`, `hedge` and pools, and for embedders of your own, whose
-        `aclose` runs once their calls have ended. Calls on other event loops go on: each loop closes its own.
+        Every call of `embed` and `embed_query` (and of a provider's `embed_batch`) that is in flight on this event loop, whatever it
+        waits for, raises `ClosedError` at once, and is over when this returns; so is every stream, after the parts that are ready. A
+        call that cannot be interrupted any more gives its result. The same holds with `coalesce`, `hedge` and pools, and for embedders
+        of your own, whose `aclose` runs once their calls have ended. Calls on other event loops go on: each loop closes its own.
         """
         await calls_of(self).end()
 
