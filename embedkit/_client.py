@@ -13,7 +13,7 @@ from functools import partial
 from inspect import isawaitable
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -73,7 +73,6 @@ STUBBORN, SMALLER = (
     4,
 )  # refusals of one batch after which it is taken to be too large for the quota, and comes back so much smaller
 START, CEILING = 8, 64  # requests in flight: at first, and at most, where the caller says nothing
-E = TypeVar("E", bound=EmbedkitError)
 
 
 class Variable(str):
@@ -331,7 +330,6 @@ class HttpEmbedder(Embedder):
         counted = self._pace.counts_tokens
         tokens = sum(map(self.count_tokens, texts)) if counted else 0
         asked = self._checked(texts, tokens)
-        batch = Batch(texts, tokens if counted else None, whole=self._joins(options))
         kept: list[tuple[EmbedkitError, Reply, dict[int, DecodeError]]] = []  # of a reply in which some are missing
         while True:
             codec, wire = self._codec, self._native(options)
@@ -344,12 +342,11 @@ class HttpEmbedder(Embedder):
                 wire: Options = wire,
                 refused: list[Response] = refused,
                 request: Request = request,
-                batch: Batch = batch,
             ) -> Reply:
                 if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
                     refused.append(self._signer.veil.cleansed(response))
                     raise self._clean(
-                        placed(batch.judged(self._judged(codec, refused[-1]), self), self._signer.sent_to(request))
+                        placed(self._smaller(self._judged(codec, refused[-1]), texts, options), self._signer.sent_to(request))
                     )
                 reply = self._decoded(codec, response, (wire, options), len(texts), out)
                 if out is not None and out.failures and not kept and any(each.once_more for each in out.failures.values()):
@@ -386,7 +383,7 @@ class HttpEmbedder(Embedder):
         A lone text of more tokens than that is refused here only where they are really counted. An estimate may be twice too high, so
         the text is sent alone, and the provider says whether it passes.
         """
-        most = self._pace.most
+        most = self._pace.most if tokens else None
         if most is None or tokens <= most:
             return tokens
         if len(texts) == 1 and self.count_tokens is not estimate:
@@ -396,6 +393,35 @@ class HttpEmbedder(Embedder):
             )
             raise TooLongError(msg, provider=self.provider, model=self.model, rows=(0,))
         return most
+
+    def _smaller(self, error: ApiError, texts: Sequence[str], options: Options) -> ApiError:
+        """The error of this batch as it is; or, where a rate limit refuses it because it could never pass, one that asks for smaller ones.
+
+        It could not where it holds more tokens than the quota grants in all its time, or where the pace finds that nothing so large
+        passes.
+        """
+        pace = self._pace
+        if isinstance(error, (RateLimitError, TooLargeError)) and error.status == 429 and error.max_tokens is not None:  # noqa: PLR2004 (too many requests)
+            pace.learn(error.max_tokens)
+        if not isinstance(error, RateLimitError) or error.about in ("requests", "concurrency"):
+            return error
+        known = pace.most_by_our_count
+        if len(texts) == 1 or self._joins(options) or (error.about != TOKENS and known is None):
+            return error  # nothing can come back smaller, or nothing says that it should
+        tokens = sum(map(self.count_tokens, texts))
+        large = error.about == TOKENS or (known is not None and 2 * tokens > known)
+        if known is not None and tokens > known:
+            why = f"it holds more tokens ({tokens} or so) than the quota passes at once ({known})"
+        elif large and pace.too_large(self._clock(), tokens):
+            why = f"nothing so large ({tokens} tokens or so) has passed, and nothing else lately"
+        else:
+            return error
+        other = TooLargeError(
+            f"{error.message}; the batch comes back in smaller ones: {why}", status=error.status, code=error.code,
+            provider=error.provider, model=error.model, request_id=error.request_id, body=error.body,
+        )  # fmt: skip
+        other.max_tokens = pace.most_by_our_count
+        return other
 
     def _decoded(
         self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
@@ -599,47 +625,6 @@ class HttpEmbedder(Embedder):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._reset()
-
-
-class Batch:
-    """One batch, and whether a rate limit refuses it because it could never pass: then it is to come back smaller, and not to be waited for.
-
-    It could not where it holds more tokens than the quota grants in all its time, or where the pace finds that nothing so large passes.
-    """
-
-    __slots__ = ("_texts", "_tokens", "_whole")
-
-    def __init__(self, texts: Sequence[str], tokens: int | None, *, whole: bool) -> None:
-        self._texts = texts
-        self._tokens = tokens
-        self._whole = whole
-
-    def judged(self, error: E, embedder: HttpEmbedder) -> E | TooLargeError:
-        """The error of this embedder as it is, or one that asks for smaller batches."""
-        pace = embedder._pace  # noqa: SLF001 (of this house)
-        if isinstance(error, (RateLimitError, TooLargeError)) and error.status == 429 and error.max_tokens is not None:  # noqa: PLR2004
-            pace.learn(error.max_tokens)
-        if not isinstance(error, RateLimitError) or error.about in ("requests", "concurrency"):
-            return error
-        known = pace.most_by_our_count
-        if len(self._texts) < 2 or self._whole or (error.about != TOKENS and known is None):  # noqa: PLR2004 (nothing comes back smaller)
-            return error
-        if self._tokens is None:
-            self._tokens = sum(map(embedder.count_tokens, self._texts))
-        tokens = self._tokens
-        large = error.about == TOKENS or (known is not None and 2 * tokens > known)
-        if known is not None and tokens > known:
-            why = f"it holds more tokens ({tokens} or so) than the quota passes at once ({known})"
-        elif large and pace.too_large(embedder._clock(), tokens):  # noqa: SLF001
-            why = f"nothing so large ({tokens} tokens or so) has passed, and nothing else lately"
-        else:
-            return error
-        other = TooLargeError(
-            f"{error.message}; the batch comes back in smaller ones: {why}", status=error.status, code=error.code,
-            provider=error.provider, model=error.model, request_id=error.request_id, body=error.body,
-        )  # fmt: skip
-        other.max_tokens = pace.most_by_our_count
-        return other
 
 
 def _teaches(codec: Codec, response: Response) -> Codec | None:

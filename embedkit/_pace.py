@@ -313,6 +313,8 @@ class Pace:
     @property
     def most_by_our_count(self) -> int | None:
         """The same, less as much as our counts were too low of late."""
+        if self._most is None and self._heard is None and self._shown is None:
+            return None
         most = self.most
         if most is not None and self._used > self._estimated:
             most = max(1, int(most * max(self._estimated / self._used, 1 / MISCOUNT)))
@@ -347,8 +349,10 @@ class Pace:
         Without the lock: as `sent`.
         """
         self._refusals = 0
+        if not tokens:
+            return
         self.largest = max(self.largest, tokens)
-        if tokens and used is not None:
+        if used is not None:
             self.correct(now, used - reserved)
             self._estimated = self._estimated * FADING + tokens
             self._used = self._used * FADING + used
