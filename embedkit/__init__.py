@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .errors import (
         ApiError,
         AuthError,
+        ClosedError,
         ConfigError,
         DecodeError,
         EmbedkitError,
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ApiError",
     "AuthError",
+    "ClosedError",
     "ConfigError",
     "DecodeError",
     "Embedder",

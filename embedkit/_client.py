@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 import time
 from functools import partial
 from inspect import isawaitable
@@ -18,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ._calls import this_loop, until_closed
 from ._credential import flaw
 from ._embedder import Embedder
 from ._grant import Wallet
 from ._hedge import Hedge
 from ._http import AiohttpExchange, HttpSettings
 from ._limiter import Limiter
-from ._pace import Rate, shared
+from ._pace import TOKENS, Rate, shared
+from ._plan import estimate
 from ._reason import wordless
 from ._refusal import inside, judge, placed
 from ._retry import RetryPolicy
@@ -43,7 +44,17 @@ from .codec import (
     widths,
     with_headers,
 )
-from .errors import ApiError, AuthError, ConfigError, DecodeError, EmbedkitError, ServerError
+from .errors import (
+    ApiError,
+    AuthError,
+    ConfigError,
+    DecodeError,
+    EmbedkitError,
+    RateLimitError,
+    ServerError,
+    TooLargeError,
+    TooLongError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -57,6 +68,10 @@ if TYPE_CHECKING:
     Source = str | Callable[[], str | Awaitable[str]]
 
 
+STUBBORN, SMALLER = (
+    3,
+    4,
+)  # refusals of one batch after which it is taken to be too large for the quota, and comes back so much smaller
 START, CEILING = 8, 64  # requests in flight: at first, and at most, where the caller says nothing
 
 
@@ -299,6 +314,7 @@ class HttpEmbedder(Embedder):
 
     # --- one batch ---------------------------------------------------------------------------------------------------
 
+    @until_closed
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
         """One request, without planning: `embed` is what you want."""
         tally = Tally()
@@ -313,6 +329,7 @@ class HttpEmbedder(Embedder):
         line = self._line()
         counted = self._pace.counts_tokens
         tokens = sum(map(self.count_tokens, texts)) if counted else 0
+        asked = self._checked(texts, tokens)
         kept: list[tuple[EmbedkitError, Reply, dict[int, DecodeError]]] = []  # of a reply in which some are missing
         while True:
             codec, wire = self._codec, self._native(options)
@@ -328,7 +345,9 @@ class HttpEmbedder(Embedder):
             ) -> Reply:
                 if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
                     refused.append(self._signer.veil.cleansed(response))
-                    raise self._clean(placed(self._judged(codec, refused[-1]), self._signer.sent_to(request)))
+                    raise self._clean(
+                        placed(self._smaller(self._judged(codec, refused[-1]), texts, options), self._signer.sent_to(request))
+                    )
                 reply = self._decoded(codec, response, (wire, options), len(texts), out)
                 if out is not None and out.failures and not kept and any(each.once_more for each in out.failures.values()):
                     kept.append((together(out.failures), reply, out.failures))
@@ -337,7 +356,13 @@ class HttpEmbedder(Embedder):
 
             try:
                 reply = await line.send(
-                    request, receive, tally, texts=len(texts), tokens=tokens, tries=tries or None, whole=self._joins(options)
+                    request,
+                    receive,
+                    tally,
+                    texts=len(texts),
+                    tokens=asked,
+                    tries=tries or None,
+                    whole=self._joins(options),
                 )
             except EmbedkitError as error:
                 if out is not None and kept and error is kept[0][0]:  # there was none
@@ -346,9 +371,57 @@ class HttpEmbedder(Embedder):
                 if refused and self._learned(codec, refused[-1]):
                     continue
                 raise self._clean(error) from None
-            if counted and reply.tokens is not None:
-                self._pace.correct(self._clock(), reply.tokens - tokens)
+            self._pace.answered(self._clock(), tokens, asked, reply.tokens)
             return reply
+
+    def _quota(self) -> int | None:
+        return self._pace.most_by_our_count
+
+    def _checked(self, texts: Sequence[str], tokens: int) -> int:
+        """The tokens to ask the quota for: all that it ever grants, where an estimate says that it takes more.
+
+        A lone text of more tokens than that is refused here only where they are really counted. An estimate may be twice too high, so
+        the text is sent alone, and the provider says whether it passes.
+        """
+        most = self._pace.most if tokens else None
+        if most is None or tokens <= most:
+            return tokens
+        if len(texts) == 1 and self.count_tokens is not estimate:
+            msg = (
+                f"the text has {tokens} tokens, and the quota of this account passes at most {most} at once, so it was not sent; "
+                f"shorten the text, pass long_text='mean' with limits=Limits(max_text_tokens={most}), or ask for a larger quota"
+            )
+            raise TooLongError(msg, provider=self.provider, model=self.model, rows=(0,))
+        return most
+
+    def _smaller(self, error: ApiError, texts: Sequence[str], options: Options) -> ApiError:
+        """The error of this batch as it is; or, where a rate limit refuses it because it could never pass, one that asks for smaller ones.
+
+        It could not where it holds more tokens than the quota grants in all its time, or where the pace finds that nothing so large
+        passes.
+        """
+        pace = self._pace
+        if isinstance(error, (RateLimitError, TooLargeError)) and error.status == 429 and error.max_tokens is not None:  # noqa: PLR2004 (too many requests)
+            pace.learn(error.max_tokens)
+        if not isinstance(error, RateLimitError) or error.about in ("requests", "concurrency"):
+            return error
+        known = pace.most_by_our_count
+        if len(texts) == 1 or self._joins(options) or (error.about != TOKENS and known is None):
+            return error  # nothing can come back smaller, or nothing says that it should
+        tokens = sum(map(self.count_tokens, texts))
+        large = error.about == TOKENS or (known is not None and 2 * tokens > known)
+        if known is not None and tokens > known:
+            why = f"it holds more tokens ({tokens} or so) than the quota passes at once ({known})"
+        elif large and pace.too_large(self._clock(), tokens):
+            why = f"nothing so large ({tokens} tokens or so) has passed, and nothing else lately"
+        else:
+            return error
+        other = TooLargeError(
+            f"{error.message}; the batch comes back in smaller ones: {why}", status=error.status, code=error.code,
+            provider=error.provider, model=error.model, request_id=error.request_id, body=error.body,
+        )  # fmt: skip
+        other.max_tokens = pace.most_by_our_count
+        return other
 
     def _decoded(
         self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
@@ -518,7 +591,10 @@ class HttpEmbedder(Embedder):
         return line
 
     async def aclose(self) -> None:
-        """Close the sockets of this event loop. Called twice it does nothing; used again the embedder opens anew."""
+        """End the calls in flight on this event loop with `ClosedError`, then close its sockets.
+
+        Called twice it does nothing; used again the embedder opens anew. See `Embedder.aclose`.
+        """
         line = self._lines.pop(this_loop(), None)
         if line is not None:
             await line.exchange.aclose()
@@ -548,7 +624,7 @@ class HttpEmbedder(Embedder):
         return self._kept()
 
     def _kept(self) -> dict[str, Any]:
-        local = {"_lines", "_pace", "_signer", "_pid", "_probed", "_probing", "_widths", "_tight"}
+        local = {"_lines", "_pace", "_signer", "_pid", "_probed", "_probing", "_widths", "_tight", "_calls"}
         return {name: value for name, value in self.__dict__.items() if name not in local}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -579,19 +655,6 @@ def _quoting(error: DecodeError, response: Response) -> DecodeError:
     if shown and shown not in error.message:
         error.message = f"{error.message}; the reply {shown}"
     return error
-
-
-def this_loop() -> object:
-    """What identifies the running event loop, asyncio or trio."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None:
-        try:
-            return asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-    import anyio.lowlevel
-
-    return anyio.lowlevel.current_token()
 
 
 async def _pause(seconds: float) -> None:

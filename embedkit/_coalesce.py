@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ._calls import CLOSED
 from ._embedder import option_key
 from ._plan import Tray, measure, tightened
 from ._sift import raised
 from ._types import Embeddings, Limits, Options, Usage
 from ._wrap import Wrapped
-from .errors import DecodeError, EmbedkitError
+from .errors import ClosedError, DecodeError, EmbedkitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 SMALL = 16  # most texts of a call that shares
 TRIPS = 8  # requests in flight for one set of options; more would leave nothing to share (measured: performance, 4.4)
 SHARED = Limits(max_texts=256)  # of a shared request, where the embedder's own limits are wider
-CLOSED = "the embedder was closed before this call was answered"
 
 
 class Coalesced(Wrapped):
@@ -80,7 +80,7 @@ class Coalesced(Wrapped):
         return line
 
     async def aclose(self) -> None:
-        """Give up what has not been answered, and close the inner embedder."""
+        """End the calls in flight on this event loop with `ClosedError`, then close the inner embedder."""
         loop = _running()
         for line in [line for (owner, _), line in list(self._lines.items()) if owner is loop]:
             await line.aclose()
@@ -166,7 +166,7 @@ class _Line:
 
     async def aclose(self) -> None:
         while self._calls:
-            self._calls.popleft().settle(RuntimeError(CLOSED))
+            self._calls.popleft().settle(ClosedError(CLOSED))
         self._ripe()
         await _ended(set(self._tasks))
         self._forget()
@@ -208,7 +208,7 @@ class _Line:
             result = await self._inner._embed(texts, self._options, skip=skip, workers=self._inner.max_concurrency)  # noqa: SLF001
         except asyncio.CancelledError:
             for call in calls:
-                call.settle(RuntimeError(CLOSED))
+                call.settle(ClosedError(CLOSED))
             raise
         except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (it is raised in the callers)
             if len(calls) > 1 and _may_be_anothers(error):

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
+from ._calls import calls_of, ending_calls, until_closed
 from ._dispatch import Board
 from ._events import BatchDone, BatchFailed, BatchSplit, Event, notify
 from ._hints import NDArray
@@ -66,6 +67,7 @@ class Embedder(ABC):
         Raise `InvalidInputError(message, rows=[…])` (rows within the batch) for bad texts, `TooLargeError` to be given less.
         """
 
+    @until_closed
     async def embed(
         self,
         texts: str | Iterable[str],
@@ -97,6 +99,7 @@ class Embedder(ABC):
             return await self._embed(rows, options, skip=False, workers=self.max_concurrency)
         return await self._among(rows, options, self._embed, workers=self.max_concurrency)
 
+    @until_closed
     async def embed_query(
         self,
         text: str,
@@ -143,15 +146,35 @@ class Embedder(ABC):
         async def work(part: list[Any]) -> Embeddings:
             return await (self._among(part, options, self._embed_part) if skip else self._embed_part(part, options, skip=False))
 
-        return Stream(texts, self._known_limits, work, workers=self.max_concurrency, count_tokens=self.count_tokens, skip=skip)
+        return Stream(
+            texts,
+            self._known_limits,
+            work,
+            workers=self.max_concurrency,
+            count_tokens=self.count_tokens,
+            skip=skip,
+            calls=calls_of(self),
+        )
 
     @property
     def borrowed(self) -> bool:
         """True where the session is the caller's, and so bound to its event loop."""
         return False
 
-    async def aclose(self) -> None:  # noqa: B027 (there may be nothing to close)
-        """Close what is open. May be called twice; a closed embedder opens again when it is used."""
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "aclose" in cls.__dict__:  # one rule for all, whoever writes it
+            cls.aclose = ending_calls(cls.__dict__["aclose"])  # type: ignore[assignment, method-assign]
+
+    async def aclose(self) -> None:
+        """End the calls in flight, then close what is open. May be called twice; a closed embedder opens again when it is used.
+
+        Every call of `embed` and `embed_query` (and of a provider's `embed_batch`) that is in flight on this event loop, whatever it
+        waits for, raises `ClosedError` at once, and is over when this returns; so is every stream, after the parts that are ready. A
+        call that cannot be interrupted any more gives its result. The same holds with `coalesce`, `hedge` and pools, and for embedders
+        of your own, whose `aclose` runs once their calls have ended. Calls on other event loops go on: each loop closes its own.
+        """
+        await calls_of(self).end()
 
     async def __aenter__(self) -> Self:
         return self
@@ -295,18 +318,26 @@ class Embedder(ABC):
 
     def _known_limits(self) -> Limits:
         """The limits, no wider than refusals have shown."""
+        known, quota = self._shown_limits(), self._quota()
+        return known if quota is None else tightened(known, Limits(max_tokens=quota))
+
+    def _shown_limits(self) -> Limits:
         learned: Limits | None = self.__dict__.get("_tight")
         return self.limits if learned is None else tightened(self.limits, learned)
 
+    def _quota(self) -> int | None:
+        """The most tokens that a request may hold, by our count, to pass a quota at all."""
+        return None
+
     def _learn(self, texts: Sequence[str], error: TooLargeError) -> bool:
         """Remember the limit that a refusal names. True where it is news, and these texts go out in smaller batches from now on."""
-        known = self._known_limits()
+        known = self._shown_limits()
         tokens = error.max_tokens
         if tokens is not None and (counted := sum(map(self.count_tokens, texts))) <= tokens:
             tokens = max(1, counted * 4 // 5)  # the count is too low for texts like these: keep further away
         learned = tightened(known, Limits(max_texts=error.max_texts, max_tokens=tokens))
         self.__dict__["_tight"] = learned
-        return learned != known
+        return learned != known or tokens is not None  # the quota may have become known meanwhile
 
     async def _prepare(self, tally: Tally) -> None:  # noqa: B027 (most have nothing to ask)
         """What has to be asked before anything can be planned."""

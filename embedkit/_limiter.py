@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ._pace import LEFT, REQUESTS, TOKENS
+from ._pace import LEFT, MOST_TOKENS, REQUESTS, TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -124,7 +124,7 @@ class Limiter:
 
     def heed(self, headers: Mapping[str, str]) -> None:
         """Learn from a response what is left of a quota."""
-        if LEFT[0] in headers or LEFT[1] in headers:
+        if LEFT[0] in headers or LEFT[1] in headers or MOST_TOKENS in headers:
             self.pace.heed(self._clock(), headers)
 
     def release(self) -> None:

@@ -23,11 +23,25 @@ if TYPE_CHECKING:
 
 
 REQUESTS, TOKENS = "requests", "tokens"  # what a quota may count, as the x-ratelimit headers name it
+MOST_TOKENS = f"x-ratelimit-limit-{TOKENS}"
+STUBBORN, SMALLER = (
+    3,
+    4,
+)  # refusals after which a batch is taken to be too large for its quota, and the share that is tried then
+FADING = 0.9  # of what was counted before, with each answer
+MISCOUNT = 4.0  # by which our counts may be too low; a provider that reports more counts something else
 LEFT = (f"x-ratelimit-remaining-{REQUESTS}", f"x-ratelimit-remaining-{TOKENS}")
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):
-    """A quota to stay within. None: no such quota."""
+    """A quota to stay within. None: no such quota.
+
+    No batch holds more than a minute's tokens. A lone text of more is refused at once where `count_tokens=` counts them; where they are
+    only estimated it is sent alone, since an estimate may be twice too high, and the provider says whether it passes.
+
+    Attributes:
+        requests_per_minute, tokens_per_minute: as the provider grants them to this account and model.
+    """
 
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
@@ -215,6 +229,12 @@ class Pace:
         self._told: dict[str, Bucket] = {}
         self._reported: dict[str, Bucket] = {}
         self._found: dict[str, Probe] = {}
+        self._most = rate.tokens_per_minute if rate is not None else None  # tokens that the quota can pass at all, as told
+        self._heard: float | None = None  # as the server says
+        self._estimated = self._used = 0.0  # tokens of late, by our count and by the provider's
+        self._shown: int | None = None  # tokens by our count beyond which nothing passed, while nobody said why
+        self._refusals, self._refused_at = 0, -math.inf  # since something passed; the last that was counted
+        self.largest = 0  # tokens of the largest of them, as far as they were counted
         if rate is not None and rate.requests_per_minute is not None:
             self._told[REQUESTS] = Bucket(rate.requests_per_minute)
         if rate is not None and rate.tokens_per_minute is not None:
@@ -224,7 +244,8 @@ class Pace:
     def _list(self) -> None:
         kinds = (self._told, self._reported, self._found)
         self._quotas = [(quota, what == TOKENS) for kind in kinds for what, quota in kind.items()]
-        self.counts_tokens = any(of_tokens for _, of_tokens in self._quotas)  # whether anyone has to count those of a request
+        # Whether anyone has to count those of a request.
+        self.counts_tokens = any(of_tokens for _, of_tokens in self._quotas) or self._heard is not None
 
     def free(self, now: float) -> bool:
         """Whether nothing is counted, and nobody told to wait."""
@@ -283,6 +304,59 @@ class Pace:
                 with self._lock:
                     bucket.reserve(now, tokens)
 
+    @property
+    def most(self) -> int | None:
+        """The most tokens that one request may hold: those that the quota grants in all its time. None where nothing is known."""
+        known = [each for each in (self._most, self._heard) if each is not None]
+        return max(1, int(min(known))) if known else None
+
+    @property
+    def most_by_our_count(self) -> int | None:
+        """The same, less as much as our counts were too low of late."""
+        if self._most is None and self._heard is None and self._shown is None:
+            return None
+        most = self.most
+        if most is not None and self._used > self._estimated:
+            most = max(1, int(most * max(self._estimated / self._used, 1 / MISCOUNT)))
+        if self._shown is None:
+            return most
+        shown = max(self._shown, self.largest)
+        return shown if most is None else min(most, shown)
+
+    def too_large(self, now: float, tokens: int) -> bool:
+        """Whether a batch of so many tokens by our count, which was refused for them, is taken to be larger than the quota ever passes.
+
+        So it is where nothing has passed for STUBBORN refusals, and nothing so large before: from then on batches are a quarter of it.
+        Refusals within a second count once, for they came of one rush.
+        """
+        if now - self._refused_at >= Probe.SETTLED:
+            self._refusals, self._refused_at = self._refusals + 1, now
+        if self._refusals < STUBBORN or tokens <= self.largest:
+            return False
+        self._shown, self._refusals = max(1, tokens // SMALLER), 0
+        return True
+
+    def learn(self, most: float) -> None:
+        """The server says how many tokens its quota grants."""
+        if 0 < most < math.inf and most != self._heard:
+            with self._lock:
+                self._heard = most
+                self._list()
+
+    def answered(self, now: float, tokens: int, reserved: int, used: int | None) -> None:
+        """A request of so many tokens by our count, or none where nobody counted, has passed; the provider says how many it used.
+
+        Without the lock: as `sent`.
+        """
+        self._refusals = 0
+        if not tokens:
+            return
+        self.largest = max(self.largest, tokens)
+        if used is not None:
+            self.correct(now, used - reserved)
+            self._estimated = self._estimated * FADING + tokens
+            self._used = self._used * FADING + used
+
     def sent(self, tokens: int) -> None:
         """A request leaves. Without the lock: one count lost in a million changes no rate."""
         for what, probe in self._found.items():
@@ -314,6 +388,8 @@ class Pace:
             told = headers.get(name)
             if told is not None:
                 self._copy(now, what, told, headers)
+        if (most := _number(headers.get(MOST_TOKENS, ""))) is not None:
+            self.learn(most)
 
     def _copy(self, now: float, what: str, told: str, headers: Mapping[str, str]) -> None:
         limit, remaining = _number(headers.get(f"x-ratelimit-limit-{what}", "")), _number(told)

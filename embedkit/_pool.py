@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ._client import HttpEmbedder, this_loop
+from ._calls import this_loop, until_closed
+from ._client import HttpEmbedder
 from ._desk import Desk, Member
 from ._dispatch import PROBE_TEXT
 from ._embedder import Embedder
@@ -89,6 +90,9 @@ class Pool(Embedder):
         """Where requests go: every address, once."""
         return ", ".join(dict.fromkeys(each.base_url for each in self._embedders))
 
+    def _quota(self) -> int | None:
+        return min((most for each in self._embedders if (most := each._quota()) is not None), default=None)  # noqa: SLF001
+
     def _cuts(self) -> bool:
         return self._embedders[0]._cuts()  # noqa: SLF001
 
@@ -98,6 +102,7 @@ class Pool(Embedder):
     def _most_tokens(self, options: Options) -> int | None:
         return self._embedders[0]._most_tokens(options)  # noqa: SLF001
 
+    @until_closed
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
         """One request, without planning: `embed` is what you want."""
         tally = Tally()
@@ -105,7 +110,7 @@ class Pool(Embedder):
         return Embeddings(reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype)
 
     async def aclose(self) -> None:
-        """Close the sockets of this event loop, of every endpoint."""
+        """End the calls in flight on this event loop with `ClosedError`, then close its sockets, of every endpoint."""
         for each in self._embedders:
             await each.aclose()
 
@@ -223,7 +228,7 @@ class Pool(Embedder):
         return f"<Pool {', '.join(map(repr, self._embedders))}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        local = {"_members", "_known", "_desks", "_widths", "_tight"}
+        local = {"_members", "_known", "_desks", "_widths", "_tight", "_calls"}
         return {name: value for name, value in self.__dict__.items() if name not in local}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

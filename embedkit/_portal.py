@@ -2,6 +2,10 @@
 
 Calls made here end in order: an interrupt in the waiting thread cancels the call, the end of the interpreter cancels all calls, then
 closes what the callers have open, then ends the loop. A forked child starts with a portal of its own.
+
+Where gevent or eventlet has patched `threading`, the thread is a greenlet among the others, and so is whoever waits: the loop has to give
+way while it waits for its sockets. asyncio's own does, since its selector is patched with the rest; uvloop waits in C, and would stop
+them all (https://www.gevent.org/api/gevent.monkey.html, https://eventlet.readthedocs.io/en/latest/patching.html).
 """
 
 from __future__ import annotations
@@ -9,13 +13,15 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import select
 import threading
 import weakref
 from concurrent.futures import CancelledError, Future
+from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ._threads import pools_loaded
-from .errors import EmbedkitError
+from .errors import ClosedError, ConfigError
 
 if TYPE_CHECKING:
     import asyncio
@@ -32,7 +38,7 @@ _NO_THREAD = (
 pools_loaded()  # loops need them
 
 
-class EndingError(EmbedkitError, RuntimeError):
+class EndingError(ClosedError):
     """The interpreter is at its end: the call cannot be made, or not be finished."""
 
 
@@ -46,11 +52,17 @@ class Portal:
     """The thread and its loop; started by the first call, once per process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._green = False  # whether that is a greenlet
         self._running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
         self._users: weakref.WeakSet[User] = weakref.WeakSet()
         self.over = False
+
+    @property
+    def _lock(self) -> threading.Lock:
+        """Made by the first call: what patches `threading` may come between it and the import."""
+        found: threading.Lock | None = self.__dict__.get("_mutex")
+        return found if found is not None else self.__dict__.setdefault("_mutex", threading.Lock())  # atomic
 
     def start(self, user: User, function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:
         """Begin a call on the loop."""
@@ -74,7 +86,7 @@ class Portal:
         except CancelledError:
             if self.over:
                 raise EndingError(_ENDING) from None
-            raise RuntimeError("the call was cancelled on embedkit's event loop") from None
+            raise ClosedError("the call was cancelled on embedkit's event loop") from None
         except BaseException:
             call.cancel()
             raise
@@ -84,6 +96,7 @@ class Portal:
             self._check()
             failed = self._running.done() and self._running.exception() is not None
             if failed or self._thread is None or not self._thread.is_alive():
+                self._green = green()
                 self._running = Future()
                 thread = threading.Thread(target=_run, args=(self, self._running), daemon=True, name="embedkit")
                 try:
@@ -92,6 +105,12 @@ class Portal:
                     raise EndingError(_NO_THREAD.format(error)) from None
                 self._thread = thread
                 atexit.register(self.stop)
+            elif self._green != green():
+                msg = (
+                    "gevent or eventlet has patched threading after embedkit's first call, which has a thread of its own since; "
+                    "patch before it, best in the first lines of the program"
+                )
+                raise ConfigError(msg)
             return self._running
 
     def _check(self) -> None:
@@ -143,11 +162,58 @@ def _run(portal: Portal, running: Future[Any]) -> None:
 
 def _faster() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """The loop is ours, so the faster one may be taken where it is installed."""
+    if green():
+        return _giving_way
     try:
         from uvloop import new_event_loop
     except ImportError:
         return None
     return new_event_loop
+
+
+def green() -> bool:
+    """Whether `threading` makes greenlets, by gevent or eventlet.
+
+    Raises:
+        ConfigError: it does, but `select` stops them all.
+    """
+    if isinstance(threading.get_ident, BuiltinFunctionType):
+        return False
+    if isinstance(select.select, BuiltinFunctionType):
+        msg = (
+            "gevent or eventlet has patched threading but not select, so that a loop which waits would stop every greenlet for ever: "
+            "patch both, as gevent.monkey.patch_all() and eventlet.monkey_patch() do, or use the async embedder in a thread of your own"
+        )
+        raise ConfigError(msg)
+    return True
+
+
+def _giving_way() -> asyncio.AbstractEventLoop:
+    """A loop in a greenlet. While it waits, others have the thread, and shall not find it running there: `asyncio.run` would refuse.
+
+    A greenlet, unlike a thread, is still there after a fork. The child's has a portal of its own, and this one shall not take what its
+    parent's is woken with.
+    """
+    import asyncio
+    import selectors
+
+    parent = os.getpid()
+
+    class Selector(selectors.DefaultSelector):
+        theirs: asyncio.AbstractEventLoop | None = None
+
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            ours = asyncio._get_running_loop()  # noqa: SLF001 (made for whoever writes event loops)
+            asyncio._set_running_loop(self.theirs)  # noqa: SLF001
+            try:
+                return super().select(timeout)
+            finally:
+                if os.getpid() != parent:
+                    threading.Event().wait()  # for ever
+                self.theirs = asyncio._get_running_loop()  # noqa: SLF001
+                asyncio._set_running_loop(ours)  # noqa: SLF001
+
+    return asyncio.SelectorEventLoop(Selector())
 
 
 async def _serve(portal: Portal, running: Future[Any]) -> None:

@@ -52,6 +52,8 @@ _MOST_TOKENS = (
     rf"max(?:imum)? {_N} tokens per request|max allowed tokens per submitted batch is {_N}|Limit:? {_N}.*?Requested"
     rf"|tokens in batch\. Max is {_N}"
 )
+# The tokens that a quota grants in its time: OpenAI ("on tokens per min (TPM): Limit 10000, Used 9000, Requested 3000"), Voyage ("10K TPM").
+_GRANTED = (rf"\bLimit:? {_N}\b", r"(\d[\d,.]{0,14}) ?([KM]?) ?TPM\b")
 # Of what there was too much (wire reference 1.6, 2.5, 3B; part 2, 1.1, 3), in the order asked.
 _ABOUT = {
     "concurrency": r"overloaded|concurren",
@@ -133,6 +135,7 @@ def judge(response: Response, *, provider: str, model: str, message: str, now: f
     )
     if isinstance(error, RateLimitError):
         error.about = next((what for what, words in _ABOUT.items() if re.search(words, says, re.IGNORECASE)), None)
+        error.max_tokens = _granted(says) if error.about == "tokens" else None
     if isinstance(error, TooLargeError):
         error.max_texts, error.max_tokens = _figure(_MOST_TEXTS, says), _figure(_MOST_TOKENS, says)
     return error
@@ -223,8 +226,22 @@ def _passing(status: int, kind: type[ApiError]) -> bool:
 
 def _impossible(says: str) -> bool:
     """A 429 no waiting cures: the request alone exceeds the limit ("Limit 30000, Requested 31538"; shell_gpt#653)."""
-    found = re.search(r"Limit:? (\d{1,18})\b.*?Requested:? (\d{1,18})\b", says)
-    return found is not None and int(found[2]) > int(found[1])
+    found = re.search(rf"\bLimit:? {_N}\b.*?\bRequested:? {_N}\b", says, re.IGNORECASE)
+    return found is not None and _whole(found[2]) > _whole(found[1])
+
+
+def _granted(says: str) -> int | None:
+    if (most := _figure(_GRANTED[0], says)) is not None:
+        return most
+    found = re.search(_GRANTED[1], says)
+    number = found[1].rstrip(",.").replace(",", "") if found is not None else ""
+    if found is None or number.count(".") > 1:
+        return None
+    return int(float(number) * {"K": 1_000, "M": 1_000_000}.get(found[2], 1)) or None
+
+
+def _whole(figure: str) -> int:
+    return int(figure.replace(",", ""))
 
 
 def _worded(message: str, response: Response) -> str:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from ._calls import Calls
 from ._hints import Later
 from ._numbers import empty
 from ._plan import Tray, estimate, measure, plain, shown
 from ._texts import one_by_one, refuse_what_has_no_rows
 from ._types import Embeddings, Limits
-from .errors import EmbedkitError
+from .errors import ClosedError, EmbedkitError
 
 if TYPE_CHECKING:
     import anyio.abc
@@ -49,13 +50,14 @@ class Stream(AsyncIterator[Embeddings]):
         workers: int,
         count_tokens: Callable[[str], int] = estimate,
         skip: bool = False,
+        calls: Calls | None = None,
     ) -> None:
         takes = "stream() takes an iterable or async iterable of strings"
         refuse_what_has_no_rows(source, takes)
         if isinstance(source, str) or not (hasattr(source, "__aiter__") or hasattr(source, "__iter__")):
             msg = f"{takes}, not {type(source).__name__}"
             raise TypeError(msg)
-        self._pump = _Pump(_Parts(source, limits, count_tokens, skip=skip), work, workers)
+        self._pump = _Pump(_Parts(source, limits, count_tokens, skip=skip), work, workers, calls or Calls())
 
     def __aiter__(self) -> Self:
         return self
@@ -134,8 +136,10 @@ class Stream(AsyncIterator[Embeddings]):
 class _Pump:
     """The producer of a stream and its workers, and the shelf between them and the reader."""
 
-    def __init__(self, parts: _Parts, work: Callable[[list[str]], Awaitable[Embeddings]], workers: int) -> None:
+    def __init__(self, parts: _Parts, work: Callable[[list[str]], Awaitable[Embeddings]], workers: int, calls: Calls) -> None:
         self._parts = parts
+        self._calls = calls
+        self._closed: ClosedError | None = None
         self._work = work
         self._workers = workers
         self._todo: deque[tuple[int, int, list[str]] | None] = deque()  # (number, row of the first text, texts); None: go home
@@ -169,6 +173,8 @@ class _Pump:
         while self._next not in self._shelf:
             if self._total is not None and self._next >= self._total:
                 return None
+            if self._closed is not None:
+                raise self._closed
             if self._over:
                 msg = "the stream was cancelled before its end; what it has not given yet is lost"
                 raise RuntimeError(msg)
@@ -186,18 +192,23 @@ class _Pump:
         return msgspec.structs.replace(found, vectors=empty(len(found), self._width, found.dtype))  # no text of it has a vector
 
     async def run(self) -> None:
-        """Read part after part and have it embedded, until the source ends or a part fails."""
-        import anyio
-
+        """Read part after part and have it embedded, until the source ends, a part fails or the embedder is closed."""
         try:
-            with self._scope:
-                async with anyio.create_task_group() as group:
-                    for _ in range(self._workers):
-                        group.start_soon(self._worker)
-                    await self._read()
+            await self._calls.run(self._all())
+        except ClosedError as error:
+            self._closed = error.with_traceback(None)
         finally:
             self._over = True
             self._ring()
+
+    async def _all(self) -> None:
+        import anyio
+
+        with self._scope:
+            async with anyio.create_task_group() as group:
+                for _ in range(self._workers):
+                    group.start_soon(self._worker)
+                await self._read()
 
     async def _read(self) -> None:
         number = 0

@@ -4,6 +4,7 @@ EmbedkitError                 the root: `except EmbedkitError` catches everythin
 ├── ConfigError               wrong set-up or option; nothing was sent
 ├── TransportError            no response: connect, TLS, a cut connection
 │   └── TransportTimeoutError no response in time
+├── ClosedError               the embedder was closed while this call was in flight
 ├── DecodeError               a 2xx reply that breaks the contract: not JSON, wrong count, wrong width, NaN …
 └── ApiError                  the provider refused: status, code, message, request id, retryable, retry_after, rows
     ├── AuthError             the key is missing, wrong or not allowed
@@ -28,6 +29,7 @@ from typing import Any, Self
 __all__ = [
     "ApiError",
     "AuthError",
+    "ClosedError",
     "ConfigError",
     "DecodeError",
     "EmbedkitError",
@@ -102,6 +104,10 @@ class TransportError(EmbedkitError):
 
 class TransportTimeoutError(TransportError, TimeoutError):
     """No response arrived in time. Where it was `sent`, less work may be done in time."""
+
+
+class ClosedError(EmbedkitError, RuntimeError):
+    """The embedder was closed, or its event loop was ended, before this call was answered. Not retryable: whoever closed it meant it."""
 
 
 class DecodeError(EmbedkitError):
@@ -189,9 +195,11 @@ class RateLimitError(ApiError):
 
     Attributes:
         about: "tokens", "requests" or "concurrency" where the provider says what there was too much of; None elsewhere.
+        max_tokens: the tokens that the quota grants in its time, a minute or more, where the provider says so; None elsewhere.
     """
 
     about: str | None = None
+    max_tokens: int | None = None
 
 
 class TooLargeError(ApiError):

@@ -7,11 +7,11 @@ read in the thread that calls, so a generator may block, read a database cursor 
 from __future__ import annotations
 
 import contextlib
+import queue
 from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from functools import wraps
 from inspect import signature
 from itertools import islice
-from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
@@ -40,7 +40,7 @@ class _Feed:
         self._size = size
         self._read: Iterator[str] = iter(())
         self._end: Exception | None = None
-        self._bell: SimpleQueue[asyncio.Future[Any] | None] = SimpleQueue()
+        self._bell: queue.SimpleQueue[asyncio.Future[Any] | None] = queue.SimpleQueue()  # gevent may have patched it
 
     def __aiter__(self) -> Self:
         return self
@@ -176,7 +176,11 @@ class SyncEmbedder:
             del stream  # whose end stops the work
 
     def close(self) -> None:
-        """Close the sockets. May be called twice; a closed embedder opens again when it is used."""
+        """Close the sockets. May be called twice; a closed embedder opens again when it is used.
+
+        Calls of other threads that are in flight raise `ClosedError` at once, streams after the parts that are ready: see
+        `Embedder.aclose`.
+        """
         if not current().over:  # else done already
             self._call(self.embedder.aclose)
 

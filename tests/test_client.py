@@ -569,29 +569,6 @@ async def test_closing_is_closing_once():
     assert server.closed == 2
 
 
-async def test_closing_while_a_call_runs():
-    """A call in flight when its embedder is closed still ends, and the next opens anew."""
-    freed, found = anyio.Event(), []
-
-    async def handler(request):
-        await freed.wait()
-        return echo("openai")(request)
-
-    embedder = embedkit.connect(**OPENAI, exchange=FakeExchange(handler))
-
-    async def call():
-        found.append(await embedder.embed_query("a"))
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(call)
-        await anyio.wait_all_tasks_blocked()
-        await embedder.aclose()
-        freed.set()
-
-    assert np.allclose(vector("a"), found[0])
-    assert np.allclose(vector("b"), await embedder.embed_query("b"))
-
-
 def test_an_embedder_nobody_closes_is_quiet():
     """Left to the garbage collector with an idle connection, it closes that without a warning, even out of a ring of references."""
     from aiohttp import web

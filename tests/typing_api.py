@@ -139,6 +139,8 @@ def errors() -> None:
         assert_type(error.rows, tuple[int, ...])
         assert_type(error.provider, str)
         assert_type(error.model, str)
+    except embedkit.ClosedError as error:
+        assert_type(error.retryable, bool)
     except embedkit.ApiError as error:
         assert_type(error.retryable, bool)
     except (embedkit.TransportTimeoutError, embedkit.TransportError, embedkit.DecodeError, embedkit.ConfigError) as error:

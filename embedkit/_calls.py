@@ -1,0 +1,178 @@
+"""The calls of one embedder that are in flight, so that closing it can end them.
+
+Closing ends every call at once, wherever it waits: for a turn, for an answer, between two tries, for company, for an endpoint of a pool.
+The call is cancelled and raises `ClosedError` in place of the cancellation, which its caller never asked for. On asyncio the task is
+cancelled as `asyncio.timeout` does it (`Task.uncancel`, https://docs.python.org/3/library/asyncio-task.html#asyncio.Task.uncancel), which
+costs a call almost nothing; elsewhere a cancel scope does the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from .errors import ClosedError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    import anyio
+
+P = ParamSpec("P")
+T = TypeVar("T")
+CLOSED = "the embedder was closed before this call was answered; a call made after it opens the embedder again"
+
+
+class _Call:
+    """One call: the loop it is on, and what ends it."""
+
+    __slots__ = ("before", "ended", "gone", "loop", "scope", "task")
+
+    def __init__(self, loop: object, task: asyncio.Task[Any] | None, scope: anyio.CancelScope | None) -> None:
+        self.loop = loop
+        self.task = task
+        self.before = task.cancelling() if task is not None else 0  # by others
+        self.scope = scope
+        self.ended = False  # by us
+        self.gone: anyio.Event | None = None  # set when it is over, where somebody waits for that
+
+    def end(self) -> None:
+        self.ended = True
+        if self.task is not None:
+            self.task.cancel()
+        elif self.scope is not None:
+            self.scope.cancel()
+
+
+class Calls:
+    """Who is in flight, on any event loop."""
+
+    def __init__(self) -> None:
+        self._open: set[_Call] = set()
+
+    async def run(self, work: Awaitable[T]) -> T:
+        """Await `work` as a call of this embedder.
+
+        Raises:
+            ClosedError: the embedder was closed meanwhile.
+        """
+        task = _task()
+        if task is None:
+            return await self._scoped(work)
+        self._open.add(call := _Call(task.get_loop(), task, None))
+        try:
+            result = await work
+        except BaseException as error:
+            # As with a timeout: where others cancelled the task too, the cancellation is theirs.
+            if call.ended and task.uncancel() <= call.before and type(error).__name__ == "CancelledError":
+                raise ClosedError(CLOSED) from None
+            raise
+        else:
+            if call.ended:
+                task.uncancel()  # it could not be interrupted
+            return result
+        finally:
+            self._over(call)
+
+    async def _scoped(self, work: Awaitable[T]) -> T:
+        import anyio
+
+        with anyio.CancelScope() as scope:
+            self._open.add(call := _Call(this_loop(), None, scope))
+            try:
+                return await work
+            finally:
+                self._over(call)
+        raise ClosedError(CLOSED)
+
+    def _over(self, call: _Call) -> None:
+        self._open.discard(call)
+        if call.gone is not None:
+            with contextlib.suppress(RuntimeError):  # the loop may be closed by now
+                call.gone.set()
+
+    async def end(self) -> None:
+        """End every call on this event loop, but for one that asks for it itself, and return when they are over.
+
+        Calls that begin meanwhile are ended too, and not waited for: who calls again at once would keep this from returning.
+        """
+        for call in (ending := self._strike()):
+            if call.gone is not None:
+                await call.gone.wait()
+        if ending:
+            self._strike()
+
+    def _strike(self) -> list[_Call]:
+        loop, task = this_loop(), _task()
+        found = [
+            call for call in list(self._open)
+            if call.loop == loop and not call.ended and (task is None or call.task is not task)
+        ]  # fmt: skip
+        if found:
+            import anyio
+
+            for call in found:
+                call.gone = anyio.Event()
+                call.end()
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Calls, ()  # a copy, or one in another process, has none
+
+
+def calls_of(embedder: object) -> Calls:
+    """The calls of an embedder: made on first use, so that a subclass needs no `super().__init__()`."""
+    found = embedder.__dict__.get("_calls")
+    calls: Calls = found if found is not None else embedder.__dict__.setdefault("_calls", Calls())
+    return calls
+
+
+def until_closed(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+    """A method of an embedder whose calls end when it is closed."""
+
+    @wraps(method)
+    async def called(self: Any, /, *args: P.args, **keywords: P.kwargs) -> T:
+        return await calls_of(self).run(method(self, *args, **keywords))
+
+    return called
+
+
+def ending_calls(closes: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Coroutine[Any, Any, None]]:
+    """An `aclose` that ends the calls in flight before it does anything else."""
+
+    @wraps(closes)
+    async def aclose(self: Any) -> None:
+        await calls_of(self).end()
+        await closes(self)
+
+    return aclose
+
+
+def _task() -> asyncio.Task[Any] | None:
+    """The running task; None off asyncio."""
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return asyncio.current_task() if asyncio is not None else None
+    except RuntimeError:
+        return None
+
+
+def this_loop() -> object:
+    """What identifies the running event loop, asyncio or trio."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None:
+        try:
+            return asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+    import anyio.lowlevel
+
+    return anyio.lowlevel.current_token()
+
+
+__all__ = ["CLOSED", "Calls", "calls_of", "ending_calls", "this_loop", "until_closed"]
