@@ -139,7 +139,7 @@ _VECTOR = r"(?i)embedding|vector|values|data|predictions|float|int8|binary"
 
 def _text_of(response: Response) -> str:
     body = bytes(response.body)
-    encoding = "utf-16" if body[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+    encoding = "utf-16" if body[:2] in (b"\xff\xfe", b"\xfe\xff") and b"\0" in body[:64] else "utf-8"
     return body.decode(encoding, "replace").strip().lstrip("\ufeff").strip()
 
 
