@@ -508,7 +508,8 @@ class HttpEmbedder(Embedder):
         self._lines[loop] = line = Transport(
             exchange, self._signer.on(exchange), limiter, self._retry,
             name=(self.provider, self.model), observe=self.observe,
-            hedge=Hedge(self._hedge, clock=self._clock) if self._hedge else None, clock=self._clock,
+            hedge=Hedge(self._hedge, clock=self._clock) if self._hedge else None,
+            timeout=self._http.timeout, clock=self._clock,
         )  # fmt: skip
         return line
 

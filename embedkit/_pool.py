@@ -115,7 +115,7 @@ class Pool(Embedder):
         desk = self._desk()
         failures, refusing, until = 0, set[Member[HttpEmbedder]](), math.inf
         whole = self._joins(options)
-        most = max(self._retry.attempts, len(self._members)) if tries is None else tries
+        most = max(self._retry.attempts or math.inf, len(self._members)) if tries is None else tries
         unusable, doubted = 0, len(self._members) == 1  # unusable answers, of which a second is one too many
         while True:
             member = await desk.turn(until)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OVERLOADED = (503, 529)
+TIMEOUT = 120.0  # seconds for one attempt, where nothing else is said
 
 
 class Exchange(Protocol):
@@ -85,7 +86,7 @@ async def _sleep(seconds: float) -> None:
 class Transport:
     """Sends requests over an exchange, in turn, authorised on every attempt."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the seams of one request)
         self,
         exchange: Exchange,
         authorise: Callable[[Request], Awaitable[Request]],
@@ -95,6 +96,7 @@ class Transport:
         name: tuple[str, str] = ("", ""),
         observe: Callable[[Event], object] | None = None,
         hedge: Hedge | None = None,
+        timeout: float = TIMEOUT,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = _sleep,
         jitter: Callable[[], float] = random.random,
@@ -106,6 +108,8 @@ class Transport:
         self._provider, self._model = name
         self._observe = observe
         self._hedge = hedge
+        # The exchange ends each attempt by itself; only a deadline that is sooner needs a timer of its own for the first.
+        self._plain = hedge is None and (policy.deadline is None or timeout <= policy.deadline)
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
@@ -157,7 +161,7 @@ class Transport:
             job.tally.requests += 1
             sent, busy = self._clock(), limiter.flying
             try:
-                if job.number == 1 and self._hedge is None:
+                if job.number == 1 and self._plain:
                     response = await self.exchange(signed)
                 else:
                     response = await self._guarded(signed, job)
@@ -202,8 +206,8 @@ class Transport:
         return wait
 
     async def _guarded(self, signed: Request, job: _Job[T]) -> Response:
-        """Hedged, and a later attempt cut off at the deadline."""
-        if job.number == 1 or self.policy.deadline is None:
+        """Hedged, and cut off at the deadline."""
+        if self.policy.deadline is None:
             return await self._hedged(signed, job)
         import anyio
 

@@ -557,6 +557,26 @@ async def test_a_later_attempt_is_cut_off_at_the_deadline():
     assert not caught.value.retryable
 
 
+@pytest.mark.parametrize("texts", [["a"], ["a", "b"]])
+@pytest.mark.parametrize("more", [{}, {"hedge": True}])
+async def test_the_first_attempt_is_cut_off_at_the_deadline(texts, more):
+    """A server that accepts and never answers: the error comes with the deadline, long before the timeout of an attempt."""
+
+    class Hangs:
+        async def __call__(self, request):
+            return await anyio.sleep_forever()
+
+        async def aclose(self):
+            pass
+
+    policy = RetryPolicy(deadline=0.05)
+    embedder = embedkit.connect("compatible:m", base_url="http://h/v1", exchange=Hangs(), retry=policy, **more)
+    with anyio.fail_after(5), pytest.raises(TransportTimeoutError, match=r"deadline of 0\.05 s") as caught:
+        await embedder.embed(texts)
+
+    assert not caught.value.retryable
+
+
 async def test_no_deadline_is_none():
     """`deadline=None` waits as long as it takes."""
     line = Line((400, BUSY), (400, BUSY), response("good"), deadline=None)
