@@ -177,7 +177,7 @@ class Outcome(msgspec.Struct):
 
     def attempts(self) -> float:
         """Attempts per first attempt while ill."""
-        first, again = (sum(getattr(each, name) for each in self.servers) for name in ("first", "again"))
+        first, again = sum(each.first for each in self.servers), sum(each.again for each in self.servers)
         return (first + again) / max(1, first)
 
 
