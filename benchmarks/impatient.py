@@ -225,7 +225,8 @@ async def _run(case: Case, seed: int) -> Outcome:
         number += 1
         outcome.widths.append((now(), sum(each.window for each in members)))
         await asyncio.sleep(chance.expovariate(rate))
-    await asyncio.wait(tasks, timeout=60.0 + (min(case.patience, 600.0)))
+    if tasks:
+        await asyncio.wait(tasks, timeout=60.0 + (min(case.patience, 600.0)))
     for task in tasks:
         task.cancel()
     outcome.calls.sort()

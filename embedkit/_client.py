@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ._credential import flaw
+from ._dispatch import PROBE_TEXT
 from ._embedder import Embedder
 from ._grant import Wallet
 from ._hedge import Hedge
@@ -227,8 +228,9 @@ class HttpEmbedder(Embedder):
         self.provider = target.host.name
         self.model = target.model
         self.options = options
-        self.max_concurrency = max_concurrency or CEILING
-        self._start: int = max_concurrency or START
+        self.max_concurrency = max_concurrency or target.host.ceiling
+        self._start: int = max_concurrency or min(START, target.host.start)
+        self._first = max_concurrency or target.host.start
         self.accepts_empty = target.host.accepts_empty
         self.observe = observe
         self.price = target.facts.price if target.facts is not None else None
@@ -277,7 +279,7 @@ class HttpEmbedder(Embedder):
         self._line().limiter.window = self._window()
 
     def _window(self) -> Window:
-        return Window(self._start, self.max_concurrency, time.thread_time)
+        return Window(self._first, self.max_concurrency, time.thread_time)
 
     @property
     def base_url(self) -> str:
@@ -337,7 +339,14 @@ class HttpEmbedder(Embedder):
 
             try:
                 reply = await line.send(
-                    request, receive, tally, texts=len(texts), tokens=tokens, tries=tries, whole=self._joins(options)
+                    request,
+                    receive,
+                    tally,
+                    texts=len(texts),
+                    tokens=tokens,
+                    tries=tries,
+                    whole=self._joins(options),
+                    extra=tries is not None or texts == [PROBE_TEXT],
                 )
             except EmbedkitError as error:
                 if out is not None and kept and error is kept[0][0]:  # there was none

@@ -4,6 +4,7 @@ EmbedkitError                 the root: `except EmbedkitError` catches everythin
 ├── ConfigError               wrong set-up or option; nothing was sent
 ├── TransportError            no response: connect, TLS, a cut connection
 │   └── TransportTimeoutError no response in time
+├── QueueFullError            too many calls wait for their turn already; nothing was sent
 ├── DecodeError               a 2xx reply that breaks the contract: not JSON, wrong count, wrong width, NaN …
 └── ApiError                  the provider refused: status, code, message, request id, retryable, retry_after, rows
     ├── AuthError             the key is missing, wrong or not allowed
@@ -36,6 +37,7 @@ __all__ = [
     "EmbedkitError",
     "InvalidInputError",
     "NotFoundError",
+    "QueueFullError",
     "QuotaError",
     "RateLimitError",
     "ServerError",
@@ -105,6 +107,10 @@ class TransportError(EmbedkitError):
 
 class TransportTimeoutError(TransportError, TimeoutError):
     """No response arrived in time. Where it was `sent`, less work may be done in time."""
+
+
+class QueueFullError(EmbedkitError):
+    """More calls wait for their turn than ever will be served in time. Nothing was sent, and nothing is tried again: make fewer calls at a time."""
 
 
 class DecodeError(EmbedkitError):
