@@ -22,14 +22,15 @@ class RetryBudget:
     """The balance of one account.
 
     Attributes:
+        balance: extra attempts that may be made at once.
         streak: good answers since the last failure, at most WELL.
     """
 
-    __slots__ = ("_apart", "_balance", "_next", "streak")
+    __slots__ = ("_apart", "_next", "balance", "streak")
 
     def __init__(self) -> None:
         self.streak = 0
-        self._balance = MOST
+        self.balance = MOST
         self._apart = APART
         self._next = -math.inf  # when somebody may try again whether the provider is well
 
@@ -38,8 +39,8 @@ class RetryBudget:
         if self.streak < WELL:
             self.streak += 1
             self._next, self._apart = -math.inf, APART
-        if self._balance < MOST:
-            self._balance = min(MOST, self._balance + SHARE)
+        if self.balance < MOST:
+            self.balance = min(MOST, self.balance + SHARE)
 
     def failed(self) -> None:
         """An answer, or none, that may be the provider's fault."""
@@ -47,12 +48,12 @@ class RetryBudget:
 
     def allows(self, now: float, flying: int) -> bool:
         """Whether an extra attempt may go while so many requests are on their way."""
-        return self.streak >= WELL or self._balance >= 1 or (not flying and now >= self._next)
+        return self.streak >= WELL or self.balance >= 1 or (not flying and now >= self._next)
 
     def spend(self, now: float) -> None:
         """An extra attempt goes."""
-        if self._balance >= 1:
-            self._balance -= 1
+        if self.balance >= 1:
+            self.balance -= 1
         elif self.streak < WELL:
             self._next = now + self._apart
             self._apart = min(2 * self._apart, FARTHEST)

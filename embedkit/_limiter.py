@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from ._budget import MOST, WELL
 from ._pace import LEFT, REQUESTS, TOKENS
 from ._queue import CALLER, RETRY, Queue
 
@@ -138,7 +139,9 @@ class Limiter:
         self._heard = sent + seconds
         if seconds > self._longest:  # noqa: PLR1730 (`max` costs more)
             self._longest = seconds
-        self.budget.answered()
+        budget = self.budget
+        if budget.streak < WELL or budget.balance < MOST:
+            budget.answered()
         if self.pace.losing:
             self.pace.answered(sent)
         self.window.answered(sent + seconds, seconds, busy)
