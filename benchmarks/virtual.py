@@ -244,7 +244,9 @@ class _Unpaced(Pace):
     def pause(self, now: float, seconds: float) -> None:
         """Nobody else waits."""
 
-    def refused(self, now: float, sent: float, tokens: int, *, what: str = "requests", cut: bool = True) -> None:
+    def refused(
+        self, now: float, sent: float, tokens: int, *, what: str = "requests", cut: bool = True, before: float = 0.0
+    ) -> None:
         """As before."""
 
     def heed(self, now: float, headers: Mapping[str, str]) -> None:
@@ -280,6 +282,7 @@ class Client:
         self.window = Window(START, CEILING) if fixed is None else _Fixed(fixed, fixed)
         self.pace = pace or (Pace(rate) if fixed is None else _Unpaced())
         self.done = self.lost = 0
+        self._tally = Tally(patient=True)  # as the workers of one bulk call
         self._workers = fixed or CEILING
         self._costs, self._rest = costs, rest
         self._transport = Transport(
@@ -306,7 +309,7 @@ class Client:
             cost, believed = self._costs(self.random) if self._costs is not None else (1, 0)
             request = Request("http://simulated", str(cost).encode())
             try:
-                await self._transport.send(request, _receive, Tally(), tokens=believed)
+                await self._transport.send(request, _receive, self._tally, tokens=believed)
             except EmbedkitError:
                 self.lost += 1
             else:

@@ -19,6 +19,7 @@ import msgspec
 
 from ._calls import this_loop, until_closed
 from ._credential import flaw
+from ._dispatch import PROBE_TEXT
 from ._embedder import Embedder
 from ._grant import Wallet
 from ._hedge import Hedge
@@ -242,8 +243,9 @@ class HttpEmbedder(Embedder):
         self.provider = target.host.name
         self.model = target.model
         self.options = options
-        self.max_concurrency = max_concurrency or CEILING
-        self._start: int = max_concurrency or START
+        self.max_concurrency = max_concurrency or target.host.ceiling
+        self._start: int = max_concurrency or min(START, target.host.start)
+        self._first = max_concurrency or target.host.start
         self.accepts_empty = target.host.accepts_empty
         self.observe = observe
         self.price = target.facts.price if target.facts is not None else None
@@ -292,7 +294,7 @@ class HttpEmbedder(Embedder):
         self._line().limiter.window = self._window()
 
     def _window(self) -> Window:
-        return Window(self._start, self.max_concurrency, time.thread_time)
+        return Window(self._first, self.max_concurrency, time.thread_time)
 
     @property
     def base_url(self) -> str:
@@ -363,6 +365,7 @@ class HttpEmbedder(Embedder):
                     tokens=asked,
                     tries=tries or None,
                     whole=self._joins(options),
+                    extra=tries is not None or texts == [PROBE_TEXT],
                 )
             except EmbedkitError as error:
                 if out is not None and kept and error is kept[0][0]:  # there was none
@@ -371,7 +374,7 @@ class HttpEmbedder(Embedder):
                 if refused and self._learned(codec, refused[-1]):
                     continue
                 raise self._clean(error) from None
-            self._pace.answered(self._clock(), tokens, asked, reply.tokens)
+            self._pace.passed(self._clock(), tokens, asked, reply.tokens)
             return reply
 
     def _quota(self) -> int | None:
@@ -586,7 +589,8 @@ class HttpEmbedder(Embedder):
         self._lines[loop] = line = Transport(
             exchange, self._signer.on(exchange), limiter, self._retry,
             name=(self.provider, self.model), observe=self.observe,
-            hedge=Hedge(self._hedge, clock=self._clock) if self._hedge else None, clock=self._clock,
+            hedge=Hedge(self._hedge, clock=self._clock) if self._hedge else None,
+            timeout=self._http.timeout, clock=self._clock,
         )  # fmt: skip
         return line
 

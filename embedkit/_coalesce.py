@@ -47,10 +47,10 @@ class Coalesced(Wrapped):
         self._wait = wait
         self._lines: dict[tuple[asyncio.AbstractEventLoop, bytes], _Line] = {}
 
-    async def _embed(self, rows: list[str], options: Options, *, skip: bool, workers: int) -> Embeddings:
+    async def _embed(self, rows: list[str], options: Options, *, skip: bool, workers: int, patient: bool = False) -> Embeddings:
         loop = _running() if self._shares(rows) and not self._joins(options) else None
         if loop is None:
-            return await self.inner._embed(rows, options, skip=skip, workers=workers)  # noqa: SLF001 (the same house)
+            return await self.inner._embed(rows, options, skip=skip, workers=workers, patient=patient)  # noqa: SLF001 (the same house)
         limits, count = self._known_limits(), self.count_tokens
         tokens, size = map(sum, zip(*(measure(row, limits, count) for row in rows), strict=True))
         call = _Call(rows, (tokens, size, len(rows)), loop.create_future(), skip=skip)

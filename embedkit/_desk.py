@@ -8,9 +8,9 @@ shared by all event loops; a desk, where places are taken and callers wait, belo
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from ._queue import CALLER, Queue
 from ._retry import CAP
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from .errors import EmbedkitError
 
+LOOK = 0.93  # seconds until who waits looks again, where nothing is known to change; odd, lest a caller ends in that moment
 FIRST, LONGEST = 1.0, 15.0  # seconds out after a failure: the first time, and at most
 WEIGHT = 0.2  # of the newest answer in the mean speed
 FADES = 30.0  # seconds until what was seen of a speed counts half
@@ -103,10 +104,11 @@ class Member(Generic[E]):
 class _Turn(Generic[E]):
     """Someone in line: the bell rings when there is a member, or reason to look again."""
 
-    __slots__ = ("bell", "member")
+    __slots__ = ("bell", "came", "member")
 
     def __init__(self, bell: anyio.Event) -> None:
         self.bell = bell
+        self.came = 0.0
         self.member: Member[E] | None = None
 
 
@@ -117,20 +119,20 @@ class Desk(Generic[E]):
         self._members = members
         self._clock = clock
         self._busy = dict.fromkeys(members, 0)
-        self._queue: deque[_Turn[E]] = deque()
+        self._queue: Queue[_Turn[E]] = Queue()
 
-    async def turn(self, until: float) -> Member[E] | None:
-        """A place at a member, to be given back with `leave`; None where there will be none in time."""
-        if not self._queue and (member := self._best()) is not None:
+    async def turn(self, until: float, kind: int = CALLER) -> Member[E] | None:
+        """A place at a member, to be given back with `leave`; None where there will be none in time. `kind`: of who waits, see `_queue`."""
+        if not self._queue.size and (member := self._best()) is not None:
             self._busy[member] += 1
             return member
         import anyio
 
         turn: _Turn[E] = _Turn(anyio.Event())
-        self._queue.append(turn)
+        self._queue.join(turn, kind, self._clock())
         try:
             while turn.member is None and self._promising(until):
-                with anyio.move_on_after(self._patience(turn, until)):
+                with anyio.move_on_after(self._patience(until)):
                     await turn.bell.wait()
                 if turn.member is None:
                     turn.bell = anyio.Event()
@@ -141,7 +143,7 @@ class Desk(Generic[E]):
             raise
         finally:
             if turn.member is None:
-                self._queue.remove(turn)
+                self._queue.leave(turn)
                 self.serve()
         return turn.member
 
@@ -151,19 +153,17 @@ class Desk(Generic[E]):
         self.serve()
 
     def serve(self) -> None:
-        """Something has changed: give out what is free, and let who is first look again when more will be."""
+        """Something has changed: give out what is free."""
         self._give()
-        if self._queue:
-            self._queue[0].bell.set()
 
     def _give(self) -> None:
-        while self._queue and (member := self._best()) is not None:
+        while self._queue.size and (member := self._best()) is not None:
+            turn = self._queue.next(self._clock(), retries=True)
+            if turn is None:
+                return
             self._busy[member] += 1
-            turn = self._queue.popleft()
             turn.member = member
             turn.bell.set()
-            if self._queue:
-                self._queue[0].bell.set()
 
     def _best(self) -> Member[E] | None:
         now = self._clock()
@@ -181,9 +181,8 @@ class Desk(Generic[E]):
         now = self._clock()
         return now < until and min(each.health.out_until for each in self._members) - now <= CAP
 
-    def _patience(self, turn: _Turn[E], until: float) -> float | None:
-        """Seconds until there is reason to look again without the bell: who is first minds when a member is let in again."""
+    def _patience(self, until: float) -> float:
+        """Seconds until there is reason to look again without the bell: a member may be let in again, or may have been left out."""
         now = self._clock()
-        moments = [each.health.out_until for each in self._members] if self._queue[0] is turn else []
-        later = [moment - now for moment in (*moments, until) if now < moment < math.inf]
-        return min(later, default=None)
+        moments = [*(each.health.out_until for each in self._members), until]
+        return min([moment - now for moment in moments if now < moment < math.inf], default=LOOK)

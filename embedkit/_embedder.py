@@ -213,13 +213,13 @@ class Embedder(ABC):
             self._sign(failure)
         return spread_out(made, places, others, width=self._known_width(options))
 
-    async def _embed(self, rows: list[str], options: Options, *, skip: bool, workers: int) -> Embeddings:
+    async def _embed(self, rows: list[str], options: Options, *, skip: bool, workers: int, patient: bool = False) -> Embeddings:
         if not rows:
             return Embeddings(empty(0, 0, options.dtype), self.model, Usage(0, 0), dtype=options.dtype)
         try:
             how, lone = self._shortens(options), len(rows) == 1 and not skip
             if how is None:
-                return await self._settled(rows, options, skip=skip, workers=workers, lone=lone)
+                return await self._settled(rows, options, skip=skip, workers=workers, lone=lone, patient=patient)
             if self._joins(options):
                 msg = (
                     f"{'long_text' if how == 'mean' else 'truncate'}={how!r} cuts texts on the client, and here a vector depends on the "
@@ -229,7 +229,9 @@ class Embedder(ABC):
             options = msgspec.structs.replace(options, truncate=None)
             knife = Knife(how, self._most_tokens(options), self.count_tokens)
             made = await fitted(
-                rows, lambda pieces: self._settled(pieces, options, skip=True, workers=workers, lone=lone), knife
+                rows,
+                lambda pieces: self._settled(pieces, options, skip=True, workers=workers, lone=lone, patient=patient),
+                knife,
             )
             if made.failures and not skip:
                 raise raised(made)
@@ -261,16 +263,18 @@ class Embedder(ABC):
 
     async def _embed_part(self, rows: list[str], options: Options, *, skip: bool) -> Embeddings:
         """One part of a stream, which has the workers."""
-        return await self._embed(rows, options, skip=skip, workers=1)
+        return await self._embed(rows, options, skip=skip, workers=1, patient=True)
 
     def _sign(self, error: EmbedkitError) -> None:
         if isinstance(error, ApiError):
             error.provider, error.model = error.provider or self.provider, error.model or self.model
 
-    async def _settled(self, rows: list[str], options: Options, *, skip: bool, workers: int, lone: bool) -> Embeddings:
+    async def _settled(
+        self, rows: list[str], options: Options, *, skip: bool, workers: int, lone: bool, patient: bool
+    ) -> Embeddings:
         whole = self._joins(options)
         sift = Sift(rows, accepts_empty=self.accepts_empty, skip=skip, repeats=whole)
-        tally = Tally()
+        tally = Tally(patient=patient)
         await self._prepare(tally)
         if whole:
             self._fits_one_request(sift.texts)

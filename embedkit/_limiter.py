@@ -1,15 +1,21 @@
 """Whose turn it is: a place within the window, then the moment the pace allows.
 
-The shell around two pieces of arithmetic: a `Window` says how many may be in flight and belongs to one event loop; a `Pace` says when,
-and is shared with everyone who spends the same quota. Only here does anyone wait.
+The shell around pure arithmetic: a `Window` says how many may be in flight and belongs to one event loop; a `Pace` says when, and a
+`RetryBudget` how many attempts beyond the first ones, and both are shared with everyone of the same account; a `Queue` says who is next.
+Only here does anyone wait, and only one at a time for the pace: the others wait in the queue, where who is next is settled late.
+
+A request in flight far longer than usual gives its place up: it may never be answered, and the endpoint may be well again. Requests are
+counted by epochs, so that nothing has to be kept of each.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import math
 from typing import TYPE_CHECKING
 
+from ._budget import MOST, WELL
 from ._pace import LEFT, MOST_TOKENS, REQUESTS, TOKENS
+from ._queue import CALLER, RETRY, Queue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -23,6 +29,16 @@ if TYPE_CHECKING:
 # By how much fewer must do, for too many at once to be blamed: none (and Little's law may be off a little), or clearly, where the
 # provider says when to come back, as it does for too many a minute.
 FEWER, CLEARLY = 0.95, 1.5
+FAR, LONG = (
+    4.0,
+    2.0,
+)  # times as long as usual: a request in flight holds no place any more; one given up says that answers are late
+SOON, UNKNOWN = 1.0, 2.5  # seconds: less is not far longer than anything; what is usual before anything is known
+LOOK, RARELY = (
+    0.93,
+    3.7,
+)  # seconds until who waits looks for a place, at first and later; odd, lest a caller ends in that moment
+LOOK = 2.0  # seconds between two looks at how long a wait for tokens still is
 
 
 class Limiter:
@@ -33,57 +49,104 @@ class Limiter:
     ) -> None:
         self.window = window
         self.pace = pace
+        self.budget = pace.budget
         self._clock = clock
         self._sleep = sleep
-        self._busy = 0  # places taken, by requests in flight and by those that still wait for the pace
-        self.flying = 0  # requests on their way
-        self._queue: deque[anyio.Event] = deque()
+        self._busy = 0  # places taken, by requests in flight and by the one that waits for the pace
+        self.flying = 0  # requests on their way that hold a place
+        self._queue: Queue[_Turn] = Queue()
+        self._pacing = False  # whether somebody waits for the pace
+        self.epoch = 0  # of the requests that leave now
+        self._old = 0  # of those in flight, left before this epoch
+        self._began = -math.inf  # when it began
+        self._heard = -math.inf  # when the last good answer came
+        self._longest = 0.0  # seconds a good answer took in this epoch
 
     def enter(self) -> bool:
         """Take a place without waiting, where there is one and nothing is paced; else `acquire` it."""
-        if self._busy >= self.window.size or self._queue or not self.pace.free(self._clock()):
+        if self._busy >= self.window.size or self._queue.size or self._pacing or not self.pace.free(self._clock()):
             return False
         self._busy += 1
         self.flying += 1
         return True
 
-    async def acquire(self, tokens: int = 0) -> float:
-        """Wait for a place and for the pace; returns the seconds slept for the pace."""
-        if self._busy >= self.window.size or self._queue:
-            await self._stand_in_line()
-        else:
-            self._busy += 1
-        wait = self.pace.reserve(self._clock(), tokens)
-        slept = await self._wait(wait, tokens) if wait > 0 else 0.0
-        self.pace.sent(tokens)
-        self.flying += 1
-        return slept
+    async def acquire(self, tokens: int = 0, *, kind: int = CALLER, until: float = math.inf) -> float | None:
+        """Wait for a place and for the pace; returns the seconds waited where there was a pace to wait for.
 
-    async def _wait(self, wait: float, tokens: int) -> float:
-        """Sleep so long, and as much longer as pauses come meanwhile; the seconds slept."""
-        slept, paused = 0.0, self.pace.paused
+        Args:
+            tokens: that the request is estimated to take.
+            kind: of who waits, see `_queue`.
+            until: when a retry that the budget keeps waiting has no time left; then None is returned, and no place taken.
+        """
+        came = self._clock()
+        retries = kind == RETRY
+        if (
+            not self._queue.size
+            and not self._pacing
+            and self._room(came)
+            and (not retries or self.budget.allows(came, self.flying))
+        ):
+            self._busy += 1
+            self._pacing = paced = not self.pace.free(came)
+            if retries:
+                self.budget.spend(came)
+        else:
+            turn = await self._stand_in_line(kind, came, until)
+            if turn is None:
+                return None
+            paced = turn.paced
+        if paced:
+            wait = self.pace.reserve(self._clock(), tokens)
+            if wait > 0:
+                await self._wait(wait, tokens)
+            self._pacing = False
+        self.pace.sent(tokens)
+        if paced:
+            self._serve()
+        self.flying += 1  # last: nothing may come between this and the moment its epoch is noted
+        return self._clock() - came if paced else 0.0
+
+    async def _wait(self, wait: float, tokens: int) -> None:
+        """Sleep so long, and as much longer as pauses come meanwhile."""
+        paused = self.pace.paused
         try:
             while wait > 0:
-                await self._sleep(wait)
-                slept += wait
-                wait, paused = self.pace.paused - paused, self.pace.paused
+                part = min(wait, LOOK) if tokens else wait
+                await self._sleep(part)
+                # Tokens that others are found not to have used are there sooner; who comes meanwhile stands behind.
+                wait = min(wait - part, self.pace.owed(self._clock())) if part < wait else 0.0
+                if self.pace.paused > paused:
+                    paused = self.pace.paused
+                    self.pace.refund(self._clock(), tokens)
+                    wait = self.pace.reserve(self._clock(), tokens)
         except BaseException:
             self.pace.refund(self._clock(), tokens)
+            self._pacing = False
             self._leave()
             raise
-        return slept
 
     def spare(self, tokens: int = 0) -> bool:
         """Whether one more request may go at once, beside the window but within the pace; then it is counted."""
         now = self._clock()
+        if not self.budget.allows(now, 1):
+            return False
         if self.pace.reserve(now, tokens) <= 0:
             self.pace.sent(tokens)
+            self.budget.spend(now)
             return True
         self.pace.refund(now, tokens)
         return False
 
     def answered(self, sent: float, seconds: float, busy: int) -> None:
         """A good answer after so many seconds, to a request that made `busy` in flight."""
+        self._heard = sent + seconds
+        if seconds > self._longest:  # noqa: PLR1730 (`max` costs more)
+            self._longest = seconds
+        budget = self.budget
+        if budget.streak < WELL or budget.balance < MOST:
+            budget.answered()
+        if self.pace.losing:
+            self.pace.answered(sent)
         self.window.answered(sent + seconds, seconds, busy)
 
     def refused(self, sent: float, busy: int, tokens: int, *, hint: float | None, about: str | None) -> bool:
@@ -103,7 +166,8 @@ class Limiter:
         needed = self.pace.granted(now) * self.window.seconds  # in flight, by Little's law
         spare = about is None and busy > 1 and busy - 1 >= needed * (FEWER if hint is None else CLEARLY) > 0
         cut = first or hint is not None or not spare
-        self.pace.refused(now, sent, tokens, what=TOKENS if about == TOKENS else REQUESTS, cut=cut)
+        before = 2 * busy / self.window.seconds if first and self.window.seconds else 0.0  # Little's law, with room to grow
+        self.pace.refused(now, sent, tokens, what=TOKENS if about == TOKENS else REQUESTS, cut=cut, before=before)
         if first:
             self.window.late(now, sent)
         elif spare:
@@ -117,6 +181,14 @@ class Limiter:
     def late(self, sent: float) -> None:
         """No answer in time: far fewer at once."""
         self.window.late(self._clock(), sent)
+
+    def given_up(self, sent: float) -> None:
+        """Its caller is gone, and the request to be cancelled: it took at least so long."""
+        now = self._clock()
+        seconds = now - sent
+        self.window.given_up(seconds)
+        if seconds > (LONG * self.window.seconds or SOON) and self._heard < sent:
+            self.window.late(now, sent)
 
     def pause(self, seconds: float) -> None:
         """Nobody on this pace sends for so many seconds."""
@@ -132,23 +204,80 @@ class Limiter:
         self.flying -= 1
         self._leave()
 
-    def _leave(self) -> None:
-        """Whoever is first in line takes the place, and more may come where the window has grown."""
-        self._busy -= 1
-        while self._queue and self._busy < self.window.size:
-            self._busy += 1
-            self._queue.popleft().set()
+    def holds(self, epoch: int) -> bool:
+        """Whether a request that left in an earlier epoch, and has ended now, still holds a place to give back."""
+        if epoch < self.epoch - 1:
+            return False
+        self._old -= 1
+        return True
 
-    async def _stand_in_line(self) -> None:
+    def _leave(self) -> None:
+        """Whoever is next takes the place, and more may come where the window has grown."""
+        self._busy -= 1
+        if self._queue.size:
+            self._serve()
+
+    def _serve(self) -> None:
+        now = self._clock()
+        while self._queue.size and not self._pacing and self._room(now):
+            turn = self._queue.next(now, retries=self.budget.allows(now, self.flying))
+            if turn is None:
+                return
+            self._busy += 1
+            self._pacing = turn.paced = not self.pace.free(now)
+            turn.given = True
+            if turn.kind == RETRY:
+                self.budget.spend(now)
+            turn.bell.set()
+
+    def _room(self, now: float) -> bool:
+        """Whether there is a place. What has been in flight far longer than usual holds none."""
+        if self._busy < self.window.size:
+            return True
+        usual = self.window.seconds or UNKNOWN
+        if now - self._began > max(SOON, FAR * usual, LONG * self._longest):
+            self._busy -= self._old
+            self.flying -= self._old
+            if self._old and self._heard < self._began:
+                self.window.late(now, now)
+            self._old, self._began, self._longest = self.flying, now, 0.0
+            self.epoch += 1
+        return self._busy < self.window.size
+
+    async def _stand_in_line(self, kind: int, came: float, until: float) -> _Turn | None:
         import anyio
 
-        turn = anyio.Event()
-        self._queue.append(turn)
+        turn = _Turn(anyio.Event(), kind)
+        self._queue.join(turn, kind, came)
+        pause = LOOK
         try:
-            await turn.wait()
+            while not turn.given:
+                with anyio.move_on_after(min(pause, self.budget.soon(self._clock())) if kind == RETRY else pause):
+                    await turn.bell.wait()
+                pause = min(2 * pause, RARELY)
+                if not turn.given:
+                    self._serve()
+                now = self._clock()
+                if not turn.given and kind == RETRY and now >= until and not self.budget.allows(now, self.flying):
+                    self._queue.leave(turn)
+                    return None
         except BaseException:
-            if turn.is_set():
+            if turn.given:
+                self._pacing = self._pacing and not turn.paced
                 self._leave()
             else:
-                self._queue.remove(turn)
+                self._queue.leave(turn)
             raise
+        return turn
+
+
+class _Turn:
+    """Someone in line: the bell rings when it is their turn."""
+
+    __slots__ = ("bell", "came", "given", "kind", "paced")
+
+    def __init__(self, bell: anyio.Event, kind: int) -> None:
+        self.bell = bell
+        self.kind = kind
+        self.came = 0.0
+        self.given = self.paced = False

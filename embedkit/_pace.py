@@ -10,12 +10,14 @@ import hashlib
 import math
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import msgspec
 
-from ._refusal import duration
+from ._budget import RetryBudget
+from ._refusal import until
 from .errors import ConfigError
 
 if TYPE_CHECKING:
@@ -72,11 +74,17 @@ class Bucket:
 
     def reserve(self, now: float, amount: float) -> float:
         """Take `amount`; the seconds until it is really there. Zero or negative amounts give some back."""
+        most = max(self.capacity, self.level)  # what was given back beyond the capacity stays, and grows no more
         if self.stamp is not None and now > self.stamp:
-            self.level = min(self.capacity, self.level + (now - self.stamp) * self.per_second)
+            self.level = min(most, self.level + (now - self.stamp) * self.per_second)
         self.stamp = now if self.stamp is None else max(now, self.stamp)
-        self.level = min(self.capacity, self.level - amount)
+        self.level = min(most, self.level - amount)
         return max(0.0, -self.level / self.per_second)
+
+    def give_back(self, now: float, amount: float) -> None:
+        """So much was waited for and not used: it is there for who comes next, beyond the capacity too, but no more than a minute's worth."""
+        self.reserve(now, 0.0)
+        self.level = min(max(self.level, 60.0 * self.per_second), self.level + amount)
 
     def shift(self, now: float, seconds: float) -> None:
         """Everyone who waits waits so much longer: what is owed is paid off later."""
@@ -100,13 +108,19 @@ class Probe:
     few refusals and a limit that is gone is soon forgotten. The longer the rate held, the longer until it is tried again. While nobody
     sends, the clock stands still.
 
+    Where hardly anything was admitted between two refusals, they say little of a rate: the provider may refuse everybody for a while. Then
+    the rate goes down to a request a second (less, if it was less than ten), and is won back with the first good answers: an eighth of it
+    with the first, and each doubles it.
+
     Attributes:
         wall: the rate found, in requests or tokens per second; 0 while nothing is known.
+        lost: the rate before everything was refused, as long as it has not been won back; else 0.
     """
 
     __slots__ = (
         "_amount",
         "_before",
+        "_borne",
         "_bound",
         "_last",
         "_mark",
@@ -115,6 +129,7 @@ class Probe:
         "_requests",
         "_since",
         "_slot",
+        "lost",
         "wall",
     )
     CUT = 0.1  # share given up
@@ -125,8 +140,9 @@ class Probe:
     NEAR = 1.1  # how far above the mean the last pace may be to say anything
     SLACK = 0.01  # seconds' worth that may be caught up with: a strict server takes two at once for one too many
 
-    def __init__(self, now: float) -> None:
-        self.wall = 0.0
+    def __init__(self, now: float, before: float = 0.0) -> None:
+        self.wall = self.lost = 0.0
+        self._borne = before  # the last rate that was granted, where one is known
         self._plateau = 0.5
         self._slot = -math.inf  # when the last of those who wait may go
         self._last = now  # when somebody wanted to send, or may
@@ -161,14 +177,26 @@ class Probe:
         if not cut or seconds < self.SETTLED:
             return
         granted = self.granted(now)
-        if granted <= 0:
-            self.wall = min(self.wall or math.inf, amount / seconds / 2)
+        few = self._requests < self.ENOUGH and granted < self._borne / 2  # and some of them may be on their way still
+        if granted <= 0 or (few and (self.lost or not self.wall)):
+            self.lost = self._borne
+            self.wall = max(min(self.wall or math.inf, amount / seconds / 2), min(amount, self.lost / 10))
         else:  # the fewer requests, the less they say
             self.wall += (granted - self.wall) * (min(1.0, self._requests / self.ENOUGH) if self.wall else 1.0)
+            self.lost = 0.0
+            if self._requests >= self.ENOUGH:
+                self._borne = self.wall
         each = self._amount / self._requests if self._requests > 0 else amount
         longest = max(self.PLATEAU, self.LONGEST * each / self.wall) if self.wall else self.PLATEAU
         self._plateau = min(max(seconds, self._plateau / 2), longest)
         self._restart(now)
+
+    def answered(self, sent: float) -> None:
+        """A good answer to a request sent at `sent`."""
+        if sent >= self._since:
+            self.wall = max(2 * self.wall, self.lost / 8)
+            if self.wall >= 0.9 * self.lost:
+                self.wall, self.lost = max(self.wall / 2, 0.9 * self.lost), 0.0
 
     def granted(self, now: float) -> float:
         """What was admitted per second since the last cut; or lately, where little was asked for before."""
@@ -209,14 +237,15 @@ class Probe:
 
 
 class Cooldown:
-    """A moment before which nobody sends to one provider with one key, whatever the model; and the seconds of all such pauses."""
+    """A moment before which nobody sends to one provider with one key, whatever the model; the seconds of all such pauses; the retry budget."""
 
-    __slots__ = ("__weakref__", "lock", "total", "until")
+    __slots__ = ("__weakref__", "budget", "lock", "total", "until")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.until = -math.inf
         self.total = 0.0
+        self.budget = RetryBudget()
 
 
 class Pace:
@@ -225,6 +254,7 @@ class Pace:
     def __init__(self, rate: Rate | None = None, cooldown: Cooldown | None = None) -> None:
         self._cooldown = cooldown or Cooldown()
         self._lock = self._cooldown.lock
+        self.budget = self._cooldown.budget
         self._shifted = self._cooldown.total  # up to where `_shift` has caught up
         self._told: dict[str, Bucket] = {}
         self._reported: dict[str, Bucket] = {}
@@ -235,6 +265,7 @@ class Pace:
         self._shown: int | None = None  # tokens by our count beyond which nothing passed, while nobody said why
         self._refusals, self._refused_at = 0, -math.inf  # since something passed; the last that was counted
         self.largest = 0  # tokens of the largest of them, as far as they were counted
+        self.losing = False  # a rate was lost that good answers win back
         if rate is not None and rate.requests_per_minute is not None:
             self._told[REQUESTS] = Bucket(rate.requests_per_minute)
         if rate is not None and rate.tokens_per_minute is not None:
@@ -264,6 +295,12 @@ class Pace:
                 probe.tick(now)
             start = max(now, self._cooldown.until)
             return start - now + self._count(start, 1, tokens)
+
+    def owed(self, now: float) -> float:
+        """Seconds until all that is reserved is there, and the cool-down over."""
+        with self._lock:
+            start = max(now, self._cooldown.until)
+            return start - now + self._count(start, 0, 0)
 
     def refund(self, now: float, tokens: int) -> None:
         """A reserved request was never sent. Without this, callers who lose patience would pile up debt that nobody used."""
@@ -302,7 +339,10 @@ class Pace:
         for bucket in (self._told.get(TOKENS), self._reported.get(TOKENS)):
             if bucket is not None:
                 with self._lock:
-                    bucket.reserve(now, tokens)
+                    if tokens < 0:
+                        bucket.give_back(now, -tokens)
+                    else:
+                        bucket.reserve(now, tokens)
 
     @property
     def most(self) -> int | None:
@@ -343,7 +383,7 @@ class Pace:
                 self._heard = most
                 self._list()
 
-    def answered(self, now: float, tokens: int, reserved: int, used: int | None) -> None:
+    def passed(self, now: float, tokens: int, reserved: int, used: int | None) -> None:
         """A request of so many tokens by our count, or none where nobody counted, has passed; the provider says how many it used.
 
         Without the lock: as `sent`.
@@ -362,15 +402,26 @@ class Pace:
         for what, probe in self._found.items():
             probe.sent(tokens if what == TOKENS else 1)
 
-    def refused(self, now: float, sent: float, tokens: int, *, what: str = REQUESTS, cut: bool = True) -> None:
-        """A 429 to a request of so many tokens, sent at `sent`; `cut`: the rate of what is to blame."""
+    def refused(
+        self, now: float, sent: float, tokens: int, *, what: str = REQUESTS, cut: bool = True, before: float = 0.0
+    ) -> None:
+        """A 429 to a request of so many tokens, sent at `sent`; `cut`: the rate of what is to blame; `before`: requests per second so far."""
         with self._lock:
             self._shift(now)  # what is new has not been there to wait
             if what in self._found:
                 self._found[what].refused(now, sent, tokens if what == TOKENS else 1, cut=cut)
             else:
-                self._found[what] = Probe(now)
+                self._found[what] = Probe(now, before if what == REQUESTS else before * tokens)
                 self._list()
+            self.losing = any(probe.lost for probe in self._found.values())
+
+    def answered(self, sent: float) -> None:
+        """A good answer to a request sent at `sent`, while a rate is lost."""
+        with self._lock:
+            for probe in self._found.values():
+                if probe.lost:
+                    probe.answered(sent)
+            self.losing = any(probe.lost for probe in self._found.values())
 
     @property
     def tried(self) -> bool:
@@ -393,7 +444,7 @@ class Pace:
 
     def _copy(self, now: float, what: str, told: str, headers: Mapping[str, str]) -> None:
         limit, remaining = _number(headers.get(f"x-ratelimit-limit-{what}", "")), _number(told)
-        full_in = duration(headers.get(f"x-ratelimit-reset-{what}", ""))
+        full_in = until(headers.get(f"x-ratelimit-reset-{what}", ""), time.time())
         if limit and remaining is not None and full_in:  # Azure names no reset: nothing can be paced by that
             with self._lock:
                 self._shift(now)

@@ -19,6 +19,7 @@ from ._dispatch import PROBE_TEXT
 from ._embedder import Embedder
 from ._events import RetryScheduled, notify
 from ._plan import tightened
+from ._queue import CALLER, RETRY, WORKER
 from ._transport import Tally
 from ._types import Embeddings, Limits, Options, Reply, Usage
 from .codec import OutputRows, together
@@ -120,10 +121,10 @@ class Pool(Embedder):
         desk = self._desk()
         failures, refusing, until = 0, set[Member[HttpEmbedder]](), math.inf
         whole = self._joins(options)
-        most = tries or max(self._retry.attempts, len(self._members))
+        most = tries or max(self._retry.attempts or math.inf, len(self._members))
         unusable, doubted = 0, len(self._members) == 1  # unusable answers, of which a second is one too many
         while True:
-            member = await desk.turn(until)
+            member = await desk.turn(until, RETRY if failures else WORKER if tally.patient else CALLER)
             if member is None:
                 raise self._hopeless()
             sent, proven = self._clock(), False
@@ -134,7 +135,7 @@ class Pool(Embedder):
                     await self._verify(member, tally)
                     desk.serve()  # its window is open now
                 proven = True
-                reply = await self._asked(member, texts, options, out, tally)
+                reply = await self._asked(member, texts, options, out, tally, 1 if failures else None)
                 if out is None or not out.failures or doubted or failures + 1 >= most:
                     return reply
                 doubted = True  # another endpoint may have a vector for every text
@@ -164,10 +165,16 @@ class Pool(Embedder):
             member.verified = self._one_place  # what comes back may be another model
 
     async def _asked(
-        self, member: Member[HttpEmbedder], texts: Sequence[str], options: Options, out: OutputRows | None, tally: Tally
+        self,
+        member: Member[HttpEmbedder],
+        texts: Sequence[str],
+        options: Options,
+        out: OutputRows | None,
+        tally: Tally,
+        tries: int | None,
     ) -> Reply:
         sent = self._clock()
-        reply = await member.embedder._fill(texts, options, out, tally)  # noqa: SLF001
+        reply = await member.embedder._fill(texts, options, out, tally, tries)  # noqa: SLF001
         now = self._clock()
         if member.health.failing:
             member.embedder.forget_load()  # what it bore while it was failing says nothing

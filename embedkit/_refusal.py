@@ -8,6 +8,7 @@ Pure: `now` (Unix seconds) is an argument. Runs on failures only, so plain and c
 from __future__ import annotations
 
 import re
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from ._reason import EXCERPT, Refusal, failed, fine, has_vectors, read, shortened
@@ -29,6 +30,8 @@ from .errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+EPOCH = 1e9  # seconds: a larger number is a Unix time (2001 and later)
+MONTH = 32 * 86_400.0  # seconds; no quota is longer, so a longer wait is a mistake
 CAP = 120.0  # seconds; a longer hint is not slept (openai-python, _base_client.py, 2026-11)
 
 # --- the verdict -----------------------------------------------------------------------------------------------------
@@ -289,8 +292,7 @@ def hint(response: Response, says: str, body: Any, now: float) -> float | None:
     if (ms := _positive(headers.get("retry-after-ms"))) is not None:
         return ms / 1000
     if (after := headers.get("retry-after")) is not None:
-        seconds = _positive(after)
-        seconds = seconds if seconds is not None else _until(after, now)
+        seconds = until(after, now)
         if seconds is not None:
             return seconds
     for seconds in (_estimated(body), _spoken(says), _reset(headers, now)):
@@ -308,13 +310,17 @@ def _positive(value: str | None) -> float | None:
 
 
 def _until(date: str, now: float) -> float | None:
+    from datetime import datetime
     from email.utils import parsedate_to_datetime
 
-    try:
-        seconds = parsedate_to_datetime(date).timestamp() - now
-    except (ValueError, OverflowError):
-        return None
-    return seconds if seconds > 0 else None
+    for parse in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            moment = parse(date)
+            seconds = (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp() - now
+        except (ValueError, OverflowError, TypeError):
+            continue
+        return seconds if seconds > 0 else None
+    return None
 
 
 def _estimated(body: Any) -> float | None:
@@ -339,16 +345,26 @@ def _spoken(says: str) -> float | None:
 def _reset(headers: Mapping[str, str], now: float) -> float | None:
     for what in ("requests", "tokens"):
         if headers.get(f"x-ratelimit-remaining-{what}", "").strip() == "0" and (
-            seconds := duration(headers.get(f"x-ratelimit-reset-{what}", ""))
+            seconds := until(headers.get(f"x-ratelimit-reset-{what}", ""), now)
         ):
             return seconds
-    if seconds := duration(headers.get("x-rate-limit-reset-tokens", "")):  # Azure's spelling (1A.6)
+    if seconds := until(headers.get("x-rate-limit-reset-tokens", ""), now):  # Azure's spelling (1A.6)
         return seconds
-    moment = _positive(headers.get("x-ratelimit-reset"))
-    if moment is None:
-        return None
-    moment = moment / 1000 if moment > 1e11 else moment  # OpenRouter counts milliseconds
-    return moment - now if moment > 1e9 else moment  # a Unix time, or seconds from now
+    return until(headers.get("x-ratelimit-reset", ""), now)
+
+
+def until(text: str, now: float) -> float | None:
+    """Seconds from `now` (Unix seconds) to what a header says, in any unit in use: seconds, a duration (1m2s, 12ms), a Unix time in
+    seconds or milliseconds (OpenRouter), an HTTP or ISO date. None where it says nothing, or something absurd: a moment that is past,
+    or more than MONTH away.
+    """
+    text = text.strip()
+    seconds = duration(text)
+    if seconds is None:
+        seconds = _until(text, now)
+    elif seconds > EPOCH and _positive(text):
+        seconds = (seconds / 1000 if seconds > EPOCH * 100 else seconds) - now
+    return seconds if seconds is not None and 0 < seconds <= MONTH else None
 
 
 def duration(text: str) -> float | None:

@@ -28,24 +28,23 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How often and how patiently a request is tried.
 
     Attributes:
-        attempts: how many times in all; 1 means never again.
-        deadline: seconds for one request with its retries, the wait for a turn not counted; None: no deadline.
+        attempts: how many times in all; 1 means never again; None: until the deadline.
+        deadline: seconds for one request with its retries, the first attempt included, the wait for a turn not; None: no deadline.
         initial: seconds of the first backoff, doubled each time. A rate limit without a hint starts at four times that.
         maximum: seconds no backoff exceeds.
     """
 
-    attempts: int = 6
+    attempts: int | None = 6
     deadline: float | None = 300.0
     initial: float = 0.5
     maximum: float = 60.0
 
     def __post_init__(self) -> None:
-        counted = isinstance(self.attempts, int) and self.attempts >= 1 and not isinstance(self.attempts, bool)
+        attempts = self.attempts
+        counted = attempts is None or (isinstance(attempts, int) and attempts >= 1 and not isinstance(attempts, bool))
         timed = _number(self.initial) and 0 <= self.initial < math.inf and _number(self.maximum) and self.maximum >= 0
         if not (counted and timed and (self.deadline is None or (_number(self.deadline) and self.deadline > 0))):
-            msg = (
-                f"{self}: attempts is a whole number of at least 1, initial and maximum not negative, deadline positive or None"
-            )
+            msg = f"{self}: attempts is a whole number of at least 1 or None, initial and maximum not negative, deadline positive or None"
             raise ConfigError(msg)
 
     def wait(self, attempt: int, error: EmbedkitError, jitter: float) -> float | None:
@@ -55,7 +54,9 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         jitter over a doubling backoff; for a rate limit half of it is certain, since a quick retry cannot outlast a window of a
         minute.
         """
-        if not (error.retryable or (isinstance(error, DecodeError) and error.once_more)) or attempt >= self.attempts:
+        if not (error.retryable or (isinstance(error, DecodeError) and error.once_more)):
+            return None
+        if self.attempts is not None and attempt >= self.attempts:
             return None
         if isinstance(error, ApiError) and error.status == _ONCE_MORE and attempt > 1:
             return None

@@ -6,13 +6,15 @@ responses and exceptions, never a codec: `receive` turns a response into a resul
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from ._events import RequestSent, RetryScheduled, Throttled, notify
+from ._queue import CALLER, RETRY, WORKER
 from ._retry import CAP, RetryPolicy, again
-from .errors import AuthError, DecodeError, EmbedkitError, RateLimitError, ServerError, TransportTimeoutError
+from .errors import ApiError, AuthError, DecodeError, EmbedkitError, RateLimitError, ServerError, TransportTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OVERLOADED = (503, 529)
+TIMEOUT = 120.0  # seconds for one attempt, where nothing else is said
 
 
 class Exchange(Protocol):
@@ -39,18 +42,33 @@ class Exchange(Protocol):
 
 
 class Tally:
-    """What one call to the embedder has sent so far."""
+    """What one call to the embedder has sent so far, and how many of its requests are under way. `patient`: it is one of a bulk job's own."""
 
-    __slots__ = ("requests",)
+    __slots__ = ("patient", "requests", "under_way")
 
-    def __init__(self) -> None:
-        self.requests = 0
+    def __init__(self, *, patient: bool = False) -> None:
+        self.requests = self.under_way = 0
+        self.patient = patient
 
 
 class _Job(Generic[T]):
     """One request on its way, through all its attempts."""
 
-    __slots__ = ("again", "alone", "number", "receive", "request", "spent", "tally", "texts", "tokens", "tries", "whole")
+    __slots__ = (
+        "again",
+        "alone",
+        "extra",
+        "failure",
+        "number",
+        "receive",
+        "request",
+        "spent",
+        "tally",
+        "texts",
+        "tokens",
+        "tries",
+        "whole",
+    )
 
     def __init__(
         self,
@@ -62,6 +80,7 @@ class _Job(Generic[T]):
         tries: int | None,
         *,
         whole: bool,
+        extra: bool,
     ) -> None:
         self.request = request
         self.receive = receive
@@ -73,6 +92,8 @@ class _Job(Generic[T]):
         self.alone = True  # the last failure concerns this request only
         self.tries = tries
         self.whole = whole
+        self.extra = extra  # no attempt of its kind is a first one: the retry budget pays for it
+        self.failure: EmbedkitError | None = None  # the last
         self.again = False  # an answer that could not be used has been asked for once more
 
 
@@ -85,7 +106,7 @@ async def _sleep(seconds: float) -> None:
 class Transport:
     """Sends requests over an exchange, in turn, authorised on every attempt."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the seams of one request)
         self,
         exchange: Exchange,
         authorise: Callable[[Request], Awaitable[Request]],
@@ -95,6 +116,7 @@ class Transport:
         name: tuple[str, str] = ("", ""),
         observe: Callable[[Event], object] | None = None,
         hedge: Hedge | None = None,
+        timeout: float = TIMEOUT,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = _sleep,
         jitter: Callable[[], float] = random.random,
@@ -106,6 +128,8 @@ class Transport:
         self._provider, self._model = name
         self._observe = observe
         self._hedge = hedge
+        # The exchange ends each attempt by itself; only a deadline that is sooner needs a timer of its own for the first.
+        self._plain = hedge is None and (policy.deadline is None or timeout <= policy.deadline)
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
@@ -120,6 +144,7 @@ class Transport:
         tokens: int = 0,
         tries: int | None = None,
         whole: bool = False,
+        extra: bool = False,
     ) -> T:
         """What `receive` makes of the response to this request.
 
@@ -132,12 +157,14 @@ class Transport:
             tries: how often it is sent at most, whatever the policy allows. A rate limit and a renewed token do not count: no text is
                 at fault.
             whole: its texts cannot come back in smaller requests.
+            extra: it is no caller's first attempt but a known-good text, or a piece of what was late: the retry budget pays for it.
 
         Raises:
             EmbedkitError: whatever `receive` or the exchange raised last, once the policy gives up. A timeout of a request that holds
                 several texts is given up at once, unless it is `whole`: it is to come back smaller.
         """
-        job = _Job(request, receive, tally, texts, tokens, tries, whole=whole)
+        job = _Job(request, receive, tally, texts, tokens, tries, whole=whole, extra=extra)
+        tally.under_way += 1
         try:
             return await self._attempt(job)
         except EmbedkitError as error:
@@ -146,10 +173,13 @@ class Transport:
             return await again(
                 lambda: self._attempt(job), error, decide=lambda made, error: self._decide(job, made, error), sleep=self._sleep
             )
+        finally:
+            tally.under_way -= 1
 
     async def _attempt(self, job: _Job[T]) -> T:
         limiter = self.limiter
-        waited = 0.0 if limiter.enter() else await limiter.acquire(job.tokens)
+        waited = 0.0 if not job.extra and limiter.enter() else await self._turn(job)
+        epoch = limiter.epoch
         try:
             if self._observe is not None:
                 self._tell(self._observe, waited, job)
@@ -157,7 +187,7 @@ class Transport:
             job.tally.requests += 1
             sent, busy = self._clock(), limiter.flying
             try:
-                if job.number == 1 and self._hedge is None:
+                if job.number == 1 and self._plain:
                     response = await self.exchange(signed)
                 else:
                     response = await self._guarded(signed, job)
@@ -166,13 +196,39 @@ class Transport:
             except EmbedkitError as error:
                 job.alone = not self._feel(error, sent, busy, job.tokens)
                 raise
+            except BaseException:
+                limiter.given_up(sent)
+                raise
             finally:
                 seconds = self._clock() - sent
                 job.spent += seconds
             limiter.answered(sent, seconds, busy)
             return result
         finally:
-            limiter.release()
+            if epoch == limiter.epoch or limiter.holds(epoch):
+                limiter.release()
+
+    async def _turn(self, job: _Job[T]) -> float:
+        """Wait for a turn; the seconds waited for the pace. What is waited for the retry budget counts as time between tries."""
+        limiter, deadline = self.limiter, self.policy.deadline
+        if not job.extra:
+            kind = WORKER if job.tally.patient or job.tally.under_way > 1 else CALLER
+            return await limiter.acquire(job.tokens, kind=kind) or 0.0
+        came = self._clock()
+        # After a rate limit it is the pace that is waited for, which the deadline does not count.
+        paced = isinstance(job.failure, RateLimitError)
+        blocked = not paced and not limiter.budget.allows(came, limiter.flying)
+        waited = await limiter.acquire(
+            job.tokens, kind=RETRY, until=math.inf if deadline is None or paced else came + deadline - job.spent
+        )
+        if blocked or waited is None:
+            job.spent += self._clock() - came
+        if waited is not None:
+            return waited
+        if job.failure is not None:
+            raise job.failure
+        msg = f"the provider fails, and within the deadline of {deadline:g} s it was not found to be well again"
+        raise TransportTimeoutError(msg, retryable=False)
 
     def _decide(self, job: _Job[T], made: int, error: EmbedkitError) -> float | None:
         """Seconds until the next attempt after `made`, or None."""
@@ -198,12 +254,13 @@ class Transport:
             )
         job.spent += wait
         job.number = made + 1
-        job.alone = True
+        job.alone = job.extra = True
+        job.failure = error
         return wait
 
     async def _guarded(self, signed: Request, job: _Job[T]) -> Response:
-        """Hedged, and a later attempt cut off at the deadline."""
-        if job.number == 1 or self.policy.deadline is None:
+        """Hedged, and cut off at the deadline."""
+        if self.policy.deadline is None:
             return await self._hedged(signed, job)
         import anyio
 
@@ -228,6 +285,10 @@ class Transport:
 
     def _feel(self, error: EmbedkitError, sent: float, busy: int, tokens: int) -> bool:
         """What a failure says of the endpoint's load. True where everyone should wait."""
+        if error.retryable:
+            self.limiter.budget.failed()
+        elif isinstance(error, ApiError):
+            self.limiter.budget.answered()  # it is well enough to refuse
         if isinstance(error, RateLimitError):
             return self.limiter.refused(sent, busy, tokens, hint=error.retry_after, about=error.about)
         if isinstance(error, TransportTimeoutError):

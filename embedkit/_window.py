@@ -2,7 +2,11 @@
 
 Additive increase, multiplicative decrease (AIMD). A round is as many answers as the window is wide. After a round in which the window
 was full and answers came about as fast as they ever did, it grows: doubling until the first trouble, by one from then on. A 429 or a
-timeout makes it smaller, and the number in flight at which a 429 came is a wall, touched only now and then.
+timeout makes it smaller, and the number in flight at which a 429 came again and again is a wall, touched only now and then.
+
+What trouble took is won back about as fast as it was lost, once answers are good again: doubling with every round up to nearly the old
+width, then by one (slow start and its threshold, as in TCP: RFC 5681, 3.1). Trouble that comes after hardly a good answer says less of the
+width than of the endpoint: then the threshold comes down but little, and no wall is seen.
 
 Slower answers mean that too many wait in a queue, or that the endpoint or the texts have changed. To tell which, one round goes out
 with a quarter in flight (as BBR does, to see the round trip without its queue): if that is faster, the window becomes as wide as
@@ -25,6 +29,13 @@ GRAIN = 0.1  # seconds that answers may take without telling anything: a busy lo
 TWICE = 2  # slow rounds before a look: one may be a hiccup of anybody's
 OWN = 0.5  # share of a round in which this thread was at work, from which on the delay is its own
 PATIENCE = 300  # answers at a wall before it is tried again: one refusal in 300 is what looking costs
+CALM = 1000  # good answers after which trouble is the first again: no wall, and the old width is still believed
+SURE = 8  # good answers in a row that show a size to be borne: an endpoint that fails half of its requests hardly gives them
+NEARLY = 0.9  # of the old width: won back by doubling
+FADES = {
+    True: 0.9,
+    False: 0.97,
+}  # what is left of that threshold after more trouble before it was reached: of timeouts, of refusals
 
 
 class Window:
@@ -37,20 +48,28 @@ class Window:
 
     __slots__ = (
         "_answers",
+        "_before",
         "_best",
+        "_calm",
         "_ceiling",
         "_cut",
+        "_failed",
         "_full",
+        "_goal",
+        "_good",
         "_kept",
+        "_need",
         "_owned",
         "_patience",
         "_quick",
         "_rounds",
         "_since",
         "_slow",
+        "_sound",
         "_spent",
         "_sum",
         "_wall",
+        "_won",
         "_worked",
         "seconds",
         "size",
@@ -64,6 +83,13 @@ class Window:
         self._wall = math.inf
         self._patience = 0  # answers since the wall was touched
         self._cut = -math.inf  # when the size was last cut
+        self._before = self._goal = 0  # the size before the trouble, and what of it is won back by doubling
+        self._good = 0  # good answers, to what was sent since the last cut, since the size last changed
+        self._need = LEAST  # so many are a round
+        self._sound = True  # there were enough of them to say that this size is borne
+        self._won = False  # something was won back since the last cut
+        self._failed = 0  # times that more trouble came after that
+        self._calm = CALM  # good answers since the last trouble at a size that was borne
         self._best = math.inf  # mean seconds of the best round
         self._kept = 0  # the size to come back to after a look; 0: none is under way
         self._rounds = ROUNDS  # since the last look
@@ -75,6 +101,12 @@ class Window:
         """A good answer after so many seconds, to a request that made `busy` in flight."""
         if self._kept and now - seconds < self._cut:
             return  # it was sent before the look
+        if now - seconds >= self._cut:
+            self._good += 1
+            if self._good >= self._need:
+                self._win_back(now)
+        if self._calm < CALM:
+            self._calm += 1
         self._answers += 1
         self._sum += seconds
         if busy >= self.size:
@@ -82,23 +114,59 @@ class Window:
         if self._answers >= self.size and self._answers >= (LEAST // 2 if self._kept else LEAST):
             self._end_round(now)
 
+    def given_up(self, seconds: float) -> None:
+        """Whoever waited for an answer is gone after so many seconds: it would have taken at least as long."""
+        if seconds > self.seconds > 0:
+            self._answers += 1
+            self._sum += seconds
+
     def refused(self, now: float, sent: float, busy: int) -> None:
         """Too many at once, says the answer to a request sent at `sent`. One sent before the last cut says nothing new."""
         if sent >= self._cut:
-            self._wall = min(self.size, busy)
-            self._cut_to(now, self._wall * (0.5 if self._quick else 0.9))
+            size = min(self.size, busy)
+            if self._sound and self._calm < CALM:
+                self._wall = size
+            self._cut_to(now, size * (0.5 if self._quick else 0.9), late=False)
 
     def late(self, now: float, sent: float) -> None:
         """No answer in time, or another sign that there may be far too many."""
         if sent >= self._cut:
-            self._cut_to(now, self.size * 0.5)
+            self._cut_to(now, self.size * 0.5, late=True)
 
-    def _cut_to(self, now: float, size: float) -> None:
+    def _cut_to(self, now: float, size: float, *, late: bool) -> None:
+        if self._sound:
+            width = self._kept or self.size
+            self._before = width if self._calm < CALM else max(self._before, width)
+            self._goal = int(width * NEARLY)
+            self._calm = self._failed = 0
+        else:
+            self._goal = int(self._goal * FADES[late])
+            self._failed += self._won
+        if self._before >= self._wall:
+            self._before, self._goal = int(self._wall) - 1, int(self._wall * NEARLY)
         self.size = max(1, math.floor(size))
-        self._quick = False
+        self._quick = self._sound = self._won = False
         self._cut = now
         self._kept = 0
+        self._await_round(now)
+
+    def _await_round(self, now: float) -> None:
+        """Wait for a round of good answers: a longer one after each failed attempt to win something back."""
+        self._good = 0
+        self._need = max(self.size, min(SURE, 1 << self._failed))
         self._start_round(now)
+
+    def _win_back(self, now: float) -> None:
+        """A round of good answers is over."""
+        self._sound = self._sound or self._good >= SURE
+        if self.size < self._before and not self._kept:
+            self.size = min(2 * self.size, self._goal) if self.size < self._goal else self.size + 1
+            self._won = True
+            self._await_round(now)
+        elif self._sound:
+            self._good, self._need = 0, LEAST
+        else:
+            self._need = SURE
 
     def _start_round(self, now: float) -> None:
         self._answers, self._sum, self._full = 0, 0.0, False
@@ -133,7 +201,7 @@ class Window:
         """The round with a quarter in flight is over, and the one before it took `slower` times as long."""
         self._best = self.seconds
         self.size = max(1, int(self._kept * min(1.0, HOLD / slower)))
-        self._kept = 0
+        self._kept = self._before = 0
         self._rounds = ROUNDS if slower > 2 else 0  # noqa: PLR2004 (twice: then even a quarter may have queued, look again)
 
     def _grow(self, answers: int) -> None:

@@ -271,6 +271,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         limits: what one request may hold.
         accepts_empty: an empty text is embedded rather than refused.
         timeout: seconds one attempt may take, unless the caller says otherwise.
+        start: requests in flight to begin with, before anything is known of the endpoint; a bulk call begins with 8 all the same.
+        ceiling: most requests in flight, however well it answers.
         catalogue: which models of the catalogue live here (a family's name); empty: the host's own name.
         known_as: `known_as(model)`, the model's name in the catalogue (Bedrock's names may carry a region).
         down: what to say when nothing listens there.
@@ -296,6 +298,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     accepts_empty: bool = False
     timeout: float = 120.0
+    start: int = 8
+    ceiling: int = 64
     catalogue: str = ""
     known_as: Callable[[str], str] = str
     down: str = ""

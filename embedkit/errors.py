@@ -5,6 +5,7 @@ EmbedkitError                 the root: `except EmbedkitError` catches everythin
 ├── TransportError            no response: connect, TLS, a cut connection
 │   └── TransportTimeoutError no response in time
 ├── ClosedError               the embedder was closed while this call was in flight
+├── QueueFullError            too many calls wait for their turn already; nothing was sent
 ├── DecodeError               a 2xx reply that breaks the contract: not JSON, wrong count, wrong width, NaN …
 └── ApiError                  the provider refused: status, code, message, request id, retryable, retry_after, rows
     ├── AuthError             the key is missing, wrong or not allowed
@@ -35,6 +36,7 @@ __all__ = [
     "EmbedkitError",
     "InvalidInputError",
     "NotFoundError",
+    "QueueFullError",
     "QuotaError",
     "RateLimitError",
     "ServerError",
@@ -108,6 +110,10 @@ class TransportTimeoutError(TransportError, TimeoutError):
 
 class ClosedError(EmbedkitError, RuntimeError):
     """The embedder was closed, or its event loop was ended, before this call was answered. Not retryable: whoever closed it meant it."""
+
+
+class QueueFullError(EmbedkitError):
+    """More calls wait for their turn than ever will be served in time. Nothing was sent, and nothing is tried again: make fewer calls at a time."""
 
 
 class DecodeError(EmbedkitError):

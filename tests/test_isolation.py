@@ -17,6 +17,16 @@ import embedkit
 from embedkit import DecodeError, InvalidInputError, Limits, RetryPolicy, ServerError, TransportError, TransportTimeoutError
 from embedkit.testing import FakeExchange, response
 
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_spacing():
+    """What is asked, and how often, is tested here; the time between two requests that try whether the server is well is not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("embedkit._budget.FARTHEST", 0.0)
+        patch.setattr("embedkit._budget.APART", 0.0)
+        yield
+
+
 pytestmark = pytest.mark.anyio
 
 EOF_500 = response({"error": 'do embedding request: Post "http://127.0.0.1:39217/embedding": EOF'}, 500)

@@ -335,13 +335,13 @@ def test_the_bound_follows_what_is_reported():
     pace = Pace(Rate(tokens_per_minute=10_000))
     assert (pace.most, pace.most_by_our_count) == (10_000, 10_000)
     for _ in range(50):
-        pace.answered(0.0, 1000, 1000, 600)
+        pace.passed(0.0, 1000, 1000, 600)
     assert pace.most_by_our_count == 10_000
     for _ in range(100):
-        pace.answered(0.0, 1000, 1000, 2000)
+        pace.passed(0.0, 1000, 1000, 2000)
     assert 4900 <= (pace.most_by_our_count or 0) <= 5100
     for _ in range(100):
-        pace.answered(0.0, 1000, 1000, 10**9)
+        pace.passed(0.0, 1000, 1000, 10**9)
     assert pace.most_by_our_count == 2500
     pace.learn(8_000)
     assert pace.most == 8_000

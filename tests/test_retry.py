@@ -74,6 +74,15 @@ def test_a_hint_is_kept_to(jitter, hint, failure, attempt):
     assert hint <= wait <= hint * 1.1
 
 
+@pytest.mark.parametrize("attempt", [1, 6, 1_000, 10**9])
+def test_no_number_of_attempts_is_until_the_deadline(attempt):
+    """`attempts=None` never gives up by count; what cannot succeed is still not tried again."""
+    policy = RetryPolicy(attempts=None)
+
+    assert policy.wait(attempt, down(), 0.5) is not None
+    assert policy.wait(attempt, ServerError("no", status=501), 0.5) is None
+
+
 @pytest.mark.parametrize("hint", [CAP + 0.001, 24_367.0, math.inf])
 def test_an_absurd_hint_is_not_slept(hint):
     """A hint beyond two minutes raises at once: the error carries the figure."""
@@ -137,7 +146,7 @@ def test_any_policy_waits_within_its_bounds(jitter, attempt, initial, maximum):
 @pytest.mark.parametrize(
     "settings",
     [
-        *({"attempts": value} for value in (0, -1, 2.5, "3", True, None, math.nan)),
+        *({"attempts": value} for value in (0, -1, 2.5, "3", True, math.nan)),
         *({"deadline": value} for value in (0, -1, math.nan, "9", True)),
         *({"initial": value} for value in (-0.1, math.nan, math.inf, "1", None, True)),
         *({"maximum": value} for value in (-0.1, math.nan, "1", None, True)),

@@ -135,8 +135,8 @@ class _Noted(Limiter):
             self.line.note("turn")
         return entered
 
-    async def acquire(self, tokens=0):
-        waited = await super().acquire(tokens)
+    async def acquire(self, tokens=0, **more):
+        waited = await super().acquire(tokens, **more)
         self.line.note("turn")
         return waited
 
@@ -498,15 +498,15 @@ async def test_too_many_at_once_holds_up_only_itself():
 
     assert line.sent[:2] == [0.0, 0.0]
     assert line.sent[2] == pytest.approx(1.0)  # one at once from then on
-    assert line.transport.limiter.window.size == 1
+    assert line.transport.limiter.window.size == 2  # the last answer was good: the second place is tried again
     assert line.transport.limiter.pace.blocked(line.clock.now) == 0.0
 
 
 @pytest.mark.parametrize(
-    ("answer", "size"), [(BUSY, 1), (response("no", 529), 1), (response("no", 502), 4), (TransportTimeoutError("late"), 2)]
+    ("answer", "size"), [(BUSY, 2), (response("no", 529), 2), (response("no", 502), 4), (TransportTimeoutError("late"), 2)]
 )
 async def test_what_narrows_the_window(answer, size):
-    """Overload and timeouts leave fewer in flight; another failure says nothing of how many there were."""
+    """Overload and timeouts leave fewer in flight (a good answer with one in flight wins one back); another failure says nothing of it."""
     line = Line(answer, response("good"))
     await line.run()
 
@@ -554,6 +554,26 @@ async def test_a_later_attempt_is_cut_off_at_the_deadline():
         await embedder.embed(["a"])
 
     assert exchange.requests == 2
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("texts", [["a"], ["a", "b"]])
+@pytest.mark.parametrize("more", [{}, {"hedge": True}])
+async def test_the_first_attempt_is_cut_off_at_the_deadline(texts, more):
+    """A server that accepts and never answers: the error comes with the deadline, long before the timeout of an attempt."""
+
+    class Hangs:
+        async def __call__(self, request):
+            return await anyio.sleep_forever()
+
+        async def aclose(self):
+            pass
+
+    policy = RetryPolicy(deadline=0.05)
+    embedder = embedkit.connect("compatible:m", base_url="http://h/v1", exchange=Hangs(), retry=policy, **more)
+    with anyio.fail_after(5), pytest.raises(TransportTimeoutError, match=r"deadline of 0\.05 s") as caught:
+        await embedder.embed(texts)
+
     assert not caught.value.retryable
 
 

@@ -38,9 +38,11 @@ class Endpoint:
 
 
 def grown(size, *, ceiling=64, latency=lambda size: 1.0):
-    """An endpoint whose window was cut at once, and so grows by one, from `size` on."""
+    """An endpoint whose window was cut at once, and so grows by one, from `size` on: it was never wider."""
     window = Window(2 * size, ceiling)
     window.late(0.0, 0.0)
+    window._before = window._goal = 0
+    window._sound = True
     return Endpoint(window, latency)
 
 
@@ -164,6 +166,7 @@ def test_requests_sent_before_a_cut_say_nothing_new(what):
 def test_a_wall_is_touched_only_now_and_then():
     """Below the size that was refused it settles one short of it, and tries it again after so many answers."""
     endpoint = grown(20)
+    endpoint.window._calm = 0  # there was a refusal not long ago
     endpoint.window.refused(1.0, 1.0, 20)
     held = -(-PATIENCE // 19)
 
@@ -277,7 +280,7 @@ def test_answers_sent_before_a_look_are_not_part_of_it():
 
 
 def test_trouble_ends_a_look():
-    """A refusal or a timeout during the look counts from the quarter; the old size does not come back by itself."""
+    """A refusal or a timeout ends the look; the old size is won back as after any trouble."""
     endpoint = grown(20)
     endpoint.round()
     endpoint.latency = lambda size: 4.0
@@ -285,7 +288,8 @@ def test_trouble_ends_a_look():
     endpoint.window.late(endpoint.now + 1.0, endpoint.now + 1.0)
     endpoint.latency = lambda size: 1.0
 
-    assert endpoint.rounds(3) == [2, 3, 4]
+    assert endpoint.rounds(3) == [2, 3, 18]
+    assert endpoint.window._kept == 0
 
 
 def test_nothing_is_looked_into_unless_it_is_full():

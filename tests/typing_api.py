@@ -129,6 +129,8 @@ def custom() -> None:
 def errors() -> None:
     try:
         sync_verbs()
+    except embedkit.QueueFullError as error:
+        assert_type(error, embedkit.QueueFullError)
     except (embedkit.RateLimitError, embedkit.ServerError, embedkit.AuthError, embedkit.QuotaError) as error:
         assert_type(error.status, int | None)
         assert_type(error.code, str | int | None)

@@ -23,7 +23,14 @@ FEW = Limits(max_texts=32)  # no page names a limit
 def _hosted(name: str, base_url: str, *keys: str, quirks: Mapping[str, Any] | None = None, **more: Any) -> Host:
     """A host on the internet: it needs a key, and one from the environment goes to its own domain only."""
     parts = urlsplit(base_url)
-    row = {"domains": (parts.hostname,), "limits": FEW, "quirks": {"encoding": None, **(quirks or {})}, **more}
+    row = {
+        "start": 100,
+        "ceiling": 128,
+        "domains": (parts.hostname,),
+        "limits": FEW,
+        "quirks": {"encoding": None, **(quirks or {})},
+        **more,
+    }
     return Host(name=name, dialect=Dialect, base_url=base_url, segment=parts.path, keys=keys, key_required=True, **row)
 
 

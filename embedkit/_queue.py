@@ -1,0 +1,78 @@
+"""Who is next: the discipline of the queue in which requests wait for their turn.
+
+While the queue is short, who came first is served first. Once it stands (it has not been empty for INTERVAL), whoever came last is served
+first: adaptive LIFO, as Facebook's servers do ("Fail at Scale", ACM Queue 13(8), 2015), with CoDel's notion of a standing queue, one that
+does not drain within an interval (RFC 8289). First come, first served would bring everyone their turn just before they give up, and
+nobody would be answered in time. Nobody starves: every NTH turn goes to who has waited longest.
+
+There are three kinds. A caller comes first. Whoever asks for a further request of a call that has one under way is that call's own worker:
+workers are served in order, among themselves, when no caller waits. A retry waits like a caller, behind callers, and only goes where
+the retry budget lets it. A queue of MOST callers refuses another one (`QueueFullError`); workers and retries are never refused.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Generic, Protocol, TypeVar
+
+from .errors import QueueFullError
+
+CALLER, WORKER, RETRY = range(3)
+INTERVAL = 0.1  # seconds (RFC 8289, 4.2: "100 ms works well across a range of RTTs")
+NTH = 20  # one turn of so many is for who has waited longest: an impatient one may be gone before its answer, and the turn is lost
+MOST = 20_000  # callers that wait
+
+
+class Waiting(Protocol):
+    """Someone in the queue."""
+
+    came: float
+
+
+T = TypeVar("T", bound=Waiting)
+
+
+class Queue(Generic[T]):
+    """Those who wait. Arithmetic only: nobody waits here.
+
+    Attributes:
+        size: how many.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._kinds: tuple[OrderedDict[T, None], ...] = (OrderedDict(), OrderedDict(), OrderedDict())
+        self._since = [0.0, 0.0, 0.0]  # when the first came who found none of its kind
+        self._turns = 0
+
+    def join(self, one: T, kind: int, now: float) -> None:
+        """Wait from `now` on."""
+        line = self._kinds[kind]
+        if kind == CALLER and len(line) >= MOST:
+            msg = f"{MOST} calls wait for their turn already, and this one was not sent: make fewer at a time, or raise max_concurrency"
+            raise QueueFullError(msg)
+        if not line:
+            self._since[kind] = now
+        one.came = now
+        line[one] = None
+        self.size += 1
+
+    def leave(self, one: T) -> None:
+        """Wait no longer."""
+        for line in self._kinds:
+            if one in line:
+                del line[one]
+                self.size -= 1
+
+    def next(self, now: float, *, retries: bool) -> T | None:
+        """Whose turn it is, who then waits no longer; None where nobody may go. `retries`: whether a retry may."""
+        lines = [(kind, line) for kind, line in enumerate(self._kinds) if line and (kind != RETRY or retries)]
+        if not lines:
+            return None
+        self._turns += 1
+        kind, line = lines[0]
+        if self._turns % NTH == 0 or kind != CALLER:
+            kind, line = min(lines, key=lambda each: next(iter(each[1])).came)
+        last = kind != WORKER and self._turns % NTH != 0 and now - self._since[kind] > INTERVAL
+        self.size -= 1
+        return line.popitem(last=last)[0]

@@ -1,0 +1,68 @@
+"""Callers with little patience, and a provider that is ill for a while: never down for good. In virtual time; everything follows from the seed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from benchmarks.impatient import FAULTS, Case, simulate
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_service_is_well_again_within_seconds(fault):
+    """40 queries a second, each under 5 s; for 4 s the provider stalls, fails or refuses: 5 s later 99 % succeed, and soon answers are quick."""
+    outcome = simulate(Case(fault=fault, rate=40, patience=5, ill=4, after=20))
+
+    assert outcome.share(outcome.over + 5) >= 0.99
+    assert outcome.recovered() <= 5
+    assert outcome.p99(outcome.over + 10) < 1
+
+
+@pytest.mark.parametrize("patience", [1, 5, 30])
+@pytest.mark.parametrize("fault", ["stall", "503", "500", "reset"])
+def test_near_its_power_too(fault, patience):
+    """At 0.9 times what the endpoint can do, whatever the patience of the callers; few attempts are made beside the first ones."""
+    outcome = simulate(Case(fault=fault, load=0.9, patience=patience, after=15))
+
+    assert outcome.share(outcome.over + 5) >= 0.99
+    assert outcome.attempts() <= 1.3
+
+
+@pytest.mark.parametrize("patience", [1, 5])
+def test_a_stall_with_the_default_timeout(patience):
+    """Requests that will never be answered hold no place: the timeout of 120 s is not waited for."""
+    outcome = simulate(Case(load=0.3, patience=patience, timeout=None, after=15))
+
+    assert outcome.share(outcome.over + 5) >= 0.99
+
+
+@pytest.mark.parametrize("fault", ["503", "500", "429", "reset", "stall"])
+def test_retries_have_a_budget(fault):
+    """Ten calls a second: while the provider is ill there are at most 1.3 attempts for each first one."""
+    assert simulate(Case(fault=fault, rate=10, patience=5, after=10)).attempts() <= 1.3
+
+
+def test_twice_the_power_is_no_collapse():
+    """With twice as many callers as can be served, the endpoint still answers nearly as many as it can."""
+    case = Case(fault="503", load=2, patience=5, ill=5, after=45)
+    outcome = simulate(case)
+
+    assert outcome.goodput(outcome.over + 20, outcome.over + case.after) >= 0.9 * case.power
+
+
+def test_a_lone_script_keeps_its_patience():
+    """One caller without a timeout outlasts the trouble, as its retry policy allows."""
+    outcome = simulate(Case(fault="503", rate=0.4, patience=math.inf, ill=4, after=10))
+
+    assert all(ok for _, _, ok in outcome.calls)
+
+
+def test_a_bulk_call_beside_a_service():
+    """Both on one account: the call of many texts finishes, and the service's callers wait for no queue (the endpoint's own gets longer)."""
+    alone = simulate(Case(fault="500", load=0.3, ill=0.0, after=20))
+    beside = simulate(Case(fault="500", load=0.3, ill=0.0, after=20, bulk=20_000))
+
+    assert beside.bulk < 90
+    assert beside.share(0) > 0.99
+    assert beside.p99(0) <= 3 * alone.p99(0)
