@@ -151,7 +151,7 @@ async def test_a_long_arrow_array_streams():
 
 
 NO_TEXTS = {
-    "None": None, "NaN": math.nan, "numpy's NaN": np.float32("nan"), "NaT": np.datetime64("NaT"), "pandas' NA": pd.NA, "pandas' NaT": pd.NaT,
+    "None": None, "NaN": math.nan, "numpy's NaN": np.float32("nan"), "NaT": np.datetime64("NaT", "ns"), "pandas' NA": pd.NA, "pandas' NaT": pd.NaT,
     "pyarrow's null": pa.scalar(None, pa.string()), "masked": np.ma.masked, "a number": 7, "bytes": b"a", "a list": ["a"], "a dict": {"a": 1},
     "a tuple": ("a",), "an object": object(), "true": True,
 }  # fmt: skip
