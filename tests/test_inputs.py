@@ -185,7 +185,7 @@ def test_a_blank_line_of_jsonl_is_no_row(file):
         ('{"text": -Infinity}\n', "row 0 (line 1): 'text' is -Infinity, which is no string"),
         ('{"text": "\\ud800"}\n', "row 0 (line 1): 'text' holds half of a surrogate pair, which is no character"),
         ('"\\udfff"\n', "row 0 (line 1): 'text' holds half of a surrogate pair, which is no character"),
-        ('{"text": "a", "deep": ' + "[" * 5000 + "]" * 5000 + "}\n", "row 0 (line 1): nested too deeply to be read"),
+        ('{"text": "a", "deep": ' + "[" * 100_000 + "]" * 100_000 + "}\n", "row 0 (line 1): nested too deeply to be read"),
         (b'"a"\n{"text": "\xff"}\n', "row 1 (line 2): not UTF-8 (invalid start byte at byte 10 of the line)"),
         ("[1, 2]\n", "row 0 (line 1): [1, 2] is neither an object nor a string"),
         ("null\n", "row 0 (line 1): null is neither an object nor a string"),
