@@ -249,6 +249,7 @@ class Limiter:
 
         turn = _Turn(anyio.Event(), kind)
         self._queue.join(turn, kind, came)
+        self._serve()  # there may be a place, and none before in line who may take it: retries that the budget holds back
         pause = LOOK
         try:
             while not turn.given:

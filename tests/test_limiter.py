@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from embedkit import Rate
 from embedkit._limiter import Limiter
 from embedkit._pace import Cooldown, Pace
+from embedkit._queue import CALLER, RETRY
 from embedkit._window import Window
 
 
@@ -435,3 +436,30 @@ def test_a_request_beside_the_window_is_counted_or_not_at_all():
 
     assert [turns.spare() for _ in range(3)] == [True, False, False]
     assert turns.pace.reserve(100.0, 0) == pytest.approx(1.0)
+
+
+@pytest.mark.anyio
+async def test_retries_that_the_budget_holds_back_hold_up_no_newcomer():
+    """A place is free, and before a newcomer only a retry waits that may not go: the newcomer goes at once."""
+    turns = limiter(4)
+    turns.budget.failed()
+    turns.budget.balance = 0.0
+    turns.budget.spend(turns._clock())
+    served = []
+
+    async def one(kind):
+        await turns.acquire(kind=kind)
+        served.append(kind)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(one, RETRY)
+        await wait_all_tasks_blocked()
+
+        assert served == []
+
+        group.start_soon(one, CALLER)
+        await wait_all_tasks_blocked()
+
+        assert served == [CALLER]
+
+        group.cancel_scope.cancel()
