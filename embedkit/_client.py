@@ -69,10 +69,8 @@ if TYPE_CHECKING:
     Source = str | Callable[[], str | Awaitable[str]]
 
 
-STUBBORN, SMALLER = (
-    3,
-    4,
-)  # refusals of one batch after which it is taken to be too large for the quota, and comes back so much smaller
+# Refusals of one batch after which it is taken to be too large for the quota, and comes back so much smaller.
+STUBBORN, SMALLER = 3, 4
 START, CEILING = 8, 64  # requests in flight: at first, and at most, where the caller says nothing
 
 

@@ -29,16 +29,12 @@ if TYPE_CHECKING:
 # By how much fewer must do, for too many at once to be blamed: none (and Little's law may be off a little), or clearly, where the
 # provider says when to come back, as it does for too many a minute.
 FEWER, CLEARLY = 0.95, 1.5
-FAR, LONG = (
-    4.0,
-    2.0,
-)  # times as long as usual: a request in flight holds no place any more; one given up says that answers are late
+# Times as long as usual: a request in flight holds no place any more; one given up says that answers are late.
+FAR, LONG = 4.0, 2.0
 SOON, UNKNOWN = 1.0, 2.5  # seconds: less is not far longer than anything; what is usual before anything is known
-LOOK, RARELY = (
-    0.93,
-    3.7,
-)  # seconds until who waits looks for a place, at first and later; odd, lest a caller ends in that moment
-LOOK = 2.0  # seconds between two looks at how long a wait for tokens still is
+# Seconds until who waits looks for a place, at first and later; odd, lest a caller ends in that moment.
+LOOK, RARELY = 0.93, 3.7
+RECHECK = 2.0  # seconds between two looks at how long a wait for tokens still is
 
 
 class Limiter:
@@ -111,7 +107,7 @@ class Limiter:
         paused = self.pace.paused
         try:
             while wait > 0:
-                part = min(wait, LOOK) if tokens else wait
+                part = min(wait, RECHECK) if tokens else wait
                 await self._sleep(part)
                 # Tokens that others are found not to have used are there sooner; who comes meanwhile stands behind.
                 wait = min(wait - part, self.pace.owed(self._clock())) if part < wait else 0.0
