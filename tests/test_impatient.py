@@ -26,10 +26,10 @@ def test_a_service_is_well_again_within_seconds(fault):
     assert outcome.p99(outcome.over + 10) < 1
 
 
-@pytest.mark.parametrize("patience", [5, 30])
+@pytest.mark.parametrize("patience", [1, 5, 30])
 @pytest.mark.parametrize("fault", ["stall", "503", "500", "reset"])
 def test_near_its_power_too(fault, patience):
-    """At 0.9 times what the endpoint can do; few attempts are made beside the first ones. (With a patience of 1 s it does not always hold.)"""
+    """At 0.9 times what the endpoint can do, whatever the patience of the callers; few attempts are made beside the first ones."""
     outcome = simulate(Case(fault=fault, load=0.9, patience=patience, after=15))
 
     assert outcome.share(outcome.over + 5) >= 0.99
