@@ -46,8 +46,8 @@ def certain(first: bytes, kind: np.dtype[Any]) -> bool:
 def source_of(first: bytes | NDArray[Any], kind: np.dtype[Any], options: Options) -> np.dtype[Any]:
     """The type inside base64: the one asked for, or float64 from a server that sends doubles (vLLM did), proven by the bytes.
 
-    The width asked for proves nothing: floats of twice that width are as long as doubles. Without one, float32 is the default, and refused only where the bytes
-    are those of another floating-point type.
+    The width asked for proves nothing: floats of twice that width are as long as doubles. Without one, float32 is the default, and
+    refused only where the bytes are those of another floating-point type.
 
     Raises:
         DecodeError: the bytes are of another type than the one asked for.

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._crew import Crew
 from ._types import DType, Reply, array_of
-from .codec import OutputRows, together
+from .codec import OutputRows, together, unlike_earlier
 from .errors import (
     ApiError,
     DecodeError,
@@ -68,7 +68,8 @@ class Board:
     """The state of one call: its matrix (of `room` rows, the first of them for `texts`), what is done, failed and still to do.
 
     `cut(start, stop)` gives the slices of a range of texts. `fill(texts, out, tries)` embeds a batch, in at most so many tries (None: as
-    the policy says; 0: the same for a text that is suspected, whose failures say nothing of the endpoint). `learn(texts, error)` is told of a batch found too large; True says that `cut` knows better from now on.
+    the policy says; 0: the same for a text that is suspected, whose failures say nothing of the endpoint). `learn(texts, error)` is told
+    of a batch found too large; True says that `cut` knows better from now on.
     `whole`: the texts are one request, which is not taken apart. `lone`: the caller has one text and wants its error, whoever is at fault.
     """
 
@@ -204,8 +205,7 @@ class Board:
             self.matrix = None  # made for this very reply, by a row that is not like its others
         known = self.width if self.matrix is None else self.matrix.shape[1]
         if width != (known or width):
-            msg = f"this reply has {width} values per row, earlier ones under the same options had {known}"
-            raise DecodeError(msg)
+            raise unlike_earlier(width, known)
         if self.matrix is None:
             import numpy as np
 
@@ -259,9 +259,8 @@ class Board:
         Nothing is asked about one text that is too long, nor for a caller who has no other: that request is refused either way.
         """
         if self._trusted is None and self._lone:
-            self._trusted = self.width is not None or isinstance(
-                error, TooLargeError
-            )  # so were others before it, under these options
+            accepted = self.width is not None  # others were before it, under these options
+            self._trusted = accepted or isinstance(error, TooLargeError)
         if self._trusted or (isinstance(error, TooLongError) and part.stop - part.start == 1):
             return
         async with self._lock():

@@ -22,7 +22,7 @@ import msgspec
 
 from ._byte_types import certain, source_of
 from ._hints import NDArray
-from ._numbers import finite
+from ._numbers import blank, finite
 from ._types import QUANTISED, Options, array_of
 from .errors import DecodeError
 
@@ -262,7 +262,7 @@ def matrix(vectors: Sequence[Given], options: Options, count: int, out: Out | No
         source = kind if isinstance(first, bytes) and certain(first, kind) else source_of(first, kind, options)
         width = _width(first, source, options)
         if isinstance(out, OutputRows) and (known := out.width) is not None and known != width:
-            raise _unlike_earlier(width, known, rows=(0,))
+            raise unlike_earlier(width, known, rows=(0,))
         rows: NDArray[Any] = out(width) if out is not None else np.empty((count, width), kind)
         if type(first) is bytes and source is rows.dtype and rows.flags.c_contiguous and sys.byteorder == "little":
             done = _copy(rows, vectors, first, decode)
@@ -327,7 +327,8 @@ def _width(first: bytes | NDArray[Any], source: np.dtype[Any], options: Options)
     return width
 
 
-def _unlike_earlier(got: int, known: int, rows: Sequence[int]) -> DecodeError:
+def unlike_earlier(got: int, known: int | None, rows: Sequence[int] = ()) -> DecodeError:
+    """The error of a reply of another width than those before it under the same options."""
     msg = f"this reply has {got} values per row, earlier ones under the same options had {known}"
     return DecodeError(msg, rows=rows)
 
@@ -372,7 +373,7 @@ def _row_by_row(vectors: Sequence[Given], options: Options, out: Out | None, err
     if not isinstance(out, OutputRows) or not found:
         raise together(failures) if failures else error
     rows: NDArray[Any] = out(width)
-    rows[:] = float("nan") if kind.kind == "f" else 0
+    rows[:] = blank(rows)
     for place, row in found.items():
         rows[place] = row
     out.failures = failures
@@ -452,7 +453,7 @@ def _common_width(widths: dict[int, int], options: Options, known: int | None) -
     alone = tuple(widths) if len(widths) == 1 and known is not None else ()  # one text may be at fault, several are not
     if asked is not None:
         raise _another_width(most * bits, options, alone)
-    raise _unlike_earlier(most, wanted, alone)
+    raise unlike_earlier(most, wanted, alone)
 
 
 def together(failures: Mapping[int, DecodeError]) -> DecodeError:
@@ -474,4 +475,5 @@ __all__ = [
     "miscounted",
     "parse",
     "together",
+    "unlike_earlier",
 ]

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .codec import OutputRows, are_floats, no_floats, normalise, quantised, together, widths
+from ._numbers import blank
+from .codec import OutputRows, are_floats, no_floats, normalise, quantised, together, unlike_earlier, widths
 from .errors import DecodeError
 
 if TYPE_CHECKING:
@@ -76,11 +77,10 @@ def _laid(made: NDArray[Any], out: OutputRows | None, failures: Mapping[int, Dec
         return made
     count, width = made.shape
     if out.width not in (None, width):
-        msg = f"this reply has {width} values per row, earlier ones under the same options had {out.width}"
-        raise DecodeError(msg, rows=(0,) if count == 1 else ())
+        raise unlike_earlier(width, out.width, (0,) if count == 1 else ())
     rows: NDArray[Any] = out(width)
     rows[:] = made
     out.failures = dict(failures)
-    if failures and rows.dtype.kind != "f":
-        rows[list(failures)] = 0
+    if failures:
+        rows[list(failures)] = blank(rows)
     return rows

@@ -33,6 +33,7 @@ from ._rows import (
     miscounted,
     parse,
     together,
+    unlike_earlier,
 )
 from ._types import Limits, ModelFacts, Options, Reply, Request, Response, bare
 from .errors import ConfigError, DecodeError
@@ -604,6 +605,7 @@ __all__ = [
     "to_json",
     "together",
     "tokens_in",
+    "unlike_earlier",
     "unpacked",
     "whole_number",
     "widths",
