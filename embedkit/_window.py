@@ -124,7 +124,7 @@ class Window:
         """Too many at once, says the answer to a request sent at `sent`. One sent before the last cut says nothing new."""
         if sent >= self._cut:
             size = min(self.size, busy)
-            if self._sound and self._calm < CALM:
+            if self._sound and self._calm < CALM and 2 * size >= self._before:  # else far more went well before the trouble
                 self._wall = size
             self._cut_to(now, size * (0.5 if self._quick else 0.9), late=False)
 
@@ -136,7 +136,10 @@ class Window:
     def _cut_to(self, now: float, size: float, *, late: bool) -> None:
         if self._sound:
             width = self._kept or self.size
-            self._before = width if self._calm < CALM else max(self._before, width)
+            if self._calm < CALM and 2 * width < self._before:  # a few good answers in a row do not make it all well
+                self._before = width = int(self._before * FADES[late])
+            else:
+                self._before = width if self._calm < CALM else max(self._before, width)
             self._goal = int(width * NEARLY)
             self._calm = self._failed = 0
         else:
