@@ -167,8 +167,11 @@ class Probe:
         if self._slot >= now:
             self._slot += seconds
 
-    def refused(self, now: float, sent: float, amount: float, *, cut: bool) -> None:
-        """A 429 to a request of this amount, sent at `sent`. One sent before the last cut says nothing new."""
+    def refused(self, now: float, sent: float, amount: float, *, cut: bool, flying: int = 0) -> None:
+        """A 429 to a request of this amount, sent at `sent`. One sent before the last cut says nothing new.
+
+        `flying`: other requests that are on their way.
+        """
         if sent < self._since:
             return
         self._requests -= 1
@@ -177,7 +180,8 @@ class Probe:
         if not cut or seconds < self.SETTLED:
             return
         granted = self.granted(now)
-        few = self._requests < self.ENOUGH and granted < self._borne / 2  # and some of them may be on their way still
+        sure = self._requests - flying  # what is on its way still may be refused like all the others
+        few = sure < self.ENOUGH and granted * sure < self._borne / 2 * max(1, self._requests)
         if granted <= 0 or (few and (self.lost or not self.wall)):
             self.lost = self._borne
             self.wall = max(min(self.wall or math.inf, amount / seconds / 2), min(amount, self.lost / 10))
@@ -403,13 +407,24 @@ class Pace:
             probe.sent(tokens if what == TOKENS else 1)
 
     def refused(
-        self, now: float, sent: float, tokens: int, *, what: str = REQUESTS, cut: bool = True, before: float = 0.0
+        self,
+        now: float,
+        sent: float,
+        tokens: int,
+        *,
+        what: str = REQUESTS,
+        cut: bool = True,
+        before: float = 0.0,
+        flying: int = 0,
     ) -> None:
-        """A 429 to a request of so many tokens, sent at `sent`; `cut`: the rate of what is to blame; `before`: requests per second so far."""
+        """A 429 to a request of so many tokens, sent at `sent`; `cut`: the rate of what is to blame; `before`: requests per second so far.
+
+        `flying`: other requests that are on their way.
+        """
         with self._lock:
             self._shift(now)  # what is new has not been there to wait
             if what in self._found:
-                self._found[what].refused(now, sent, tokens if what == TOKENS else 1, cut=cut)
+                self._found[what].refused(now, sent, tokens if what == TOKENS else 1, cut=cut, flying=flying)
             else:
                 self._found[what] = Probe(now, before if what == REQUESTS else before * tokens)
                 self._list()
