@@ -287,10 +287,6 @@ class HttpEmbedder(Embedder):
         """How many requests may be in flight on this event loop by now."""
         return self._line().limiter.window.size
 
-    def forget_load(self) -> None:
-        """Find anew how many requests may be in flight on this event loop."""
-        self._line().limiter.window = self._window()
-
     def _window(self) -> Window:
         return Window(self._first, self.max_concurrency, time.thread_time)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LOOK = 0.93  # seconds until who waits looks again, where nothing is known to change; odd, lest a caller ends in that moment
 FIRST, LONGEST = 1.0, 15.0  # seconds out after a failure: the first time, and at most
+TOGETHER = 2.5  # seconds out at most, where all are failing: nobody else serves their callers meanwhile
 WEIGHT = 0.2  # of the newest answer in the mean speed
 FADES = 30.0  # seconds until what was seen of a speed counts half
 
@@ -43,6 +44,8 @@ class Health:
 
     def __init__(self) -> None:
         self.out_until = -math.inf
+        self.told_until = -math.inf  # the same, where it named the time itself
+        self.failed_at = -math.inf
         self.error: EmbedkitError | None = None  # why it is out
         self._failures = 0
         self._seconds: float | None = None  # an answer takes, per text
@@ -66,14 +69,23 @@ class Health:
         """No good answer since the last failure."""
         return self._failures > 0
 
-    def room(self, now: float, window: int) -> int:
+    def back(self, *, alone: bool) -> float:
+        """When it is let in again; sooner where no other answers, unless it named the time itself."""
+        return min(self.out_until, max(self.told_until, self.failed_at + TOGETHER)) if alone else self.out_until
+
+    def room(self, now: float, window: int, *, alone: bool = False) -> int:
         """How many requests it may be given at once: none while it is left out, then one until it answers again."""
-        return 0 if now < self.out_until else 1 if self.failing else window
+        return 0 if now < self.back(alone=alone) else 1 if self.failing else window
+
+    def hope(self, now: float) -> None:
+        """Another that failed with it answers again: so may this one, unless it named the time itself."""
+        self.out_until = min(self.out_until, max(now, self.told_until))
 
     def answered(self, now: float, seconds: float, texts: int) -> None:
-        """A good answer."""
-        self._failures = 0
-        self.error = None
+        """A good answer. To a request sent before the last failure it says nothing of whether that is over."""
+        if now - seconds >= self.failed_at:
+            self._failures = 0
+            self.error = None
         each = seconds / max(texts, 1)
         kept = (1 - WEIGHT) * self._faded(now)
         self._seconds = each if self._seconds is None else kept * self._seconds + (1 - kept) * each
@@ -85,6 +97,9 @@ class Health:
         if fresh:
             self._failures += 1
         hint = error.retry_after
+        self.failed_at = max(self.failed_at, now)
+        if hint is not None:
+            self.told_until = max(self.told_until, now + hint)
         wait = hint if hint is not None else min(LONGEST, FIRST * 2.0 ** min(self._failures - 1, 16)) if fresh else 0.0
         if self.error is None or now + wait >= self.out_until:
             self.out_until, self.error = max(self.out_until, now + wait), error.at()
@@ -166,23 +181,31 @@ class Desk(Generic[E]):
             turn.bell.set()
 
     def _best(self) -> Member[E] | None:
-        now = self._clock()
+        now, alone = self._clock(), self._alone()
         best, least = None, math.inf
         for each in self._members:
             window, busy = each.embedder.window, self._busy[each]
-            if busy < each.health.room(now, window if each.verified else 1):
+            if busy < each.health.room(now, window if each.verified else 1, alone=alone):
                 cost = each.health.cost(now, busy / window)
                 if best is None or cost < least:
                     best, least = each, cost
         return best
 
+    def _alone(self) -> bool:
+        """No member answers: each is all there is."""
+        return all(each.health.failing for each in self._members)
+
+    def _back(self) -> list[float]:
+        alone = self._alone()
+        return [each.health.back(alone=alone) for each in self._members]
+
     def _promising(self, until: float) -> bool:
         """Whether waiting can help: not beyond `until`, nor where all are left out for longer than anyone waits."""
         now = self._clock()
-        return now < until and min(each.health.out_until for each in self._members) - now <= CAP
+        return now < until and min(self._back()) - now <= CAP
 
     def _patience(self, until: float) -> float:
         """Seconds until there is reason to look again without the bell: a member may be let in again, or may have been left out."""
         now = self._clock()
-        moments = [*(each.health.out_until for each in self._members), until]
+        moments = [*self._back(), until]
         return min([moment - now for moment in moments if now < moment < math.inf], default=LOOK)

@@ -176,8 +176,9 @@ class Pool(Embedder):
         sent = self._clock()
         reply = await member.embedder._fill(texts, options, out, tally, tries)  # noqa: SLF001
         now = self._clock()
-        if member.health.failing:
-            member.embedder.forget_load()  # what it bore while it was failing says nothing
+        if sent >= member.health.failed_at and all(each.health.failing for each in self._members):
+            for each in self._members:
+                each.health.hope(now)
         member.health.answered(now, now - sent, len(texts))
         return reply
 
