@@ -291,7 +291,9 @@ class Transport:
             self.limiter.budget.answered()  # it is well enough to refuse
         if isinstance(error, RateLimitError):
             return self.limiter.refused(sent, busy, tokens, hint=error.retry_after, about=error.about)
-        if isinstance(error, TransportTimeoutError):
+        if isinstance(error, TransportTimeoutError) and not error.retryable:
+            self.limiter.given_up(sent)  # cut off at the request's own deadline, maybe soon after it was sent
+        elif isinstance(error, TransportTimeoutError):
             self.limiter.late(sent)
         elif isinstance(error, ServerError) and error.status in OVERLOADED:
             self.limiter.crowded(sent, busy)
