@@ -245,7 +245,15 @@ class _Unpaced(Pace):
         """Nobody else waits."""
 
     def refused(
-        self, now: float, sent: float, tokens: int, *, what: str = "requests", cut: bool = True, before: float = 0.0, flying: int = 0
+        self,
+        now: float,
+        sent: float,
+        tokens: int,
+        *,
+        what: str = "requests",
+        cut: bool = True,
+        before: float = 0.0,
+        flying: int = 0,
     ) -> None:
         """As before."""
 

@@ -163,7 +163,9 @@ class Limiter:
         spare = about is None and busy > 1 and busy - 1 >= needed * (FEWER if hint is None else CLEARLY) > 0
         cut = first or hint is not None or not spare
         before = 2 * busy / self.window.seconds if first and self.window.seconds else 0.0  # Little's law, with room to grow
-        self.pace.refused(now, sent, tokens, what=TOKENS if about == TOKENS else REQUESTS, cut=cut, before=before, flying=self.flying - 1)
+        self.pace.refused(
+            now, sent, tokens, what=TOKENS if about == TOKENS else REQUESTS, cut=cut, before=before, flying=self.flying - 1
+        )
         if first:
             self.window.late(now, sent)
         elif spare:
