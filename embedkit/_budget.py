@@ -42,9 +42,10 @@ class RetryBudget:
         if self.balance < MOST:
             self.balance = min(MOST, self.balance + SHARE)
 
-    def failed(self) -> None:
-        """An answer, or none, that may be the provider's fault."""
+    def failed(self, now: float) -> None:
+        """An answer, or none, that may be the provider's fault: no extra attempt need ask for a while what it has just told."""
         self.streak = 0
+        self._next = max(self._next, now + self._apart)
 
     def allows(self, now: float, flying: int) -> bool:
         """Whether an extra attempt may go while so many requests are on their way."""

@@ -131,11 +131,16 @@ class Pool(Embedder):
             if not failures:
                 until = sent + (self._retry.deadline or math.inf)
             try:
-                if not member.verified:
+                verified = member.verified
+                proven = verified or member.health.failing
+                if not proven:
                     await self._verify(member, tally)
                     desk.serve()  # its window is open now
-                proven = True
+                    proven = True
                 reply = await self._asked(member, texts, options, out, tally, 1 if failures else None)
+                if not (verified or member.verified):  # it was ill: what it serves is asked once it answers at all
+                    await self._verify(member, tally)
+                    desk.serve()
                 if out is None or not out.failures or doubted or failures + 1 >= most:
                     return reply
                 doubted = True  # another endpoint may have a vector for every text

@@ -286,7 +286,7 @@ class Transport:
     def _feel(self, error: EmbedkitError, sent: float, busy: int, tokens: int) -> bool:
         """What a failure says of the endpoint's load. True where everyone should wait."""
         if error.retryable:
-            self.limiter.budget.failed()
+            self.limiter.budget.failed(self._clock())
         elif isinstance(error, ApiError):
             self.limiter.budget.answered()  # it is well enough to refuse
         if isinstance(error, RateLimitError):

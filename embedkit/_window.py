@@ -142,7 +142,7 @@ class Window:
                 self._before = width if self._calm < CALM else max(self._before, width)
             self._goal = int(width * NEARLY)
             self._calm = self._failed = 0
-        else:
+        elif self.size > 1:  # at one at a time, trouble says nothing of how many are too many
             self._goal = int(self._goal * FADES[late])
             self._failed += self._won
         if self._before >= self._wall:

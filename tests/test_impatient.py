@@ -27,10 +27,20 @@ def test_a_service_is_well_again_within_seconds(fault):
 
 
 @pytest.mark.parametrize("patience", [1, 5, 30])
-@pytest.mark.parametrize("fault", ["stall", "503", "500", "reset"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_near_its_power_too(fault, patience):
     """At 0.9 times what the endpoint can do, whatever the patience of the callers; few attempts are made beside the first ones."""
     outcome = simulate(Case(fault=fault, load=0.9, patience=patience, after=15))
+
+    assert outcome.share(outcome.over + 5) >= 0.99
+    assert outcome.attempts() <= 1.3
+
+
+@pytest.mark.parametrize("configuration", ["quick retry", "pool of 2", "hedge"])
+@pytest.mark.parametrize("fault", ["stall", "503", "429", "half"])
+def test_in_every_configuration(fault, configuration):
+    """However it is connected."""
+    outcome = simulate(Case(fault=fault, configuration=configuration, patience=1, after=15))
 
     assert outcome.share(outcome.over + 5) >= 0.99
     assert outcome.attempts() <= 1.3

@@ -442,7 +442,7 @@ def test_a_request_beside_the_window_is_counted_or_not_at_all():
 async def test_retries_that_the_budget_holds_back_hold_up_no_newcomer():
     """A place is free, and before a newcomer only a retry waits that may not go: the newcomer goes at once."""
     turns = limiter(4)
-    turns.budget.failed()
+    turns.budget.failed(turns._clock())
     turns.budget.balance = 0.0
     turns.budget.spend(turns._clock())
     served = []

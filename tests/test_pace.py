@@ -288,6 +288,18 @@ def test_few_requests_say_little():
     assert walls[2] < 20
 
 
+@pytest.mark.parametrize("flying", [0, 30])
+def test_what_is_on_its_way_is_not_admitted_yet(flying):
+    """Forty left since the last refusal. If thirty of them are on their way still, they may all be refused, and are no rate."""
+    probe = Probe(0.0, before=40.0)
+    for _ in range(40):
+        probe.sent(1)
+    probe.refused(2.0, 2.0, 1, cut=True, flying=flying)
+
+    assert probe.wall == pytest.approx(1.0 if flying else 19.5)
+    assert bool(probe.lost) == bool(flying)
+
+
 @pytest.mark.parametrize(("sent", "now", "cut"), [(9.9, 20.0, True), (10.0, 10.9, True), (15.0, 20.0, False)])
 def test_what_says_nothing_new_changes_nothing(sent, now, cut):
     """A request sent before the last cut, an answer within a second of it, and a 429 that is not about the rate."""

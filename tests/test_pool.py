@@ -38,7 +38,7 @@ from embedkit import (
     TooLargeError,
     TransportError,
 )
-from embedkit._desk import FADES, FIRST, LONGEST, Health
+from embedkit._desk import FADES, FIRST, LONGEST, TOGETHER, Health
 from embedkit._events import BatchDone, RequestSent, RetryScheduled
 from embedkit._pool import AGREE, Pool
 from embedkit.errors import TransportTimeoutError
@@ -201,6 +201,44 @@ def test_what_it_costs():
     health.failed(0.0, 0.0, error())
 
     assert health.cost(0.0, 0.0) == math.inf
+
+
+def test_where_all_fail_each_is_let_in_within_seconds():
+    """Nobody else serves the callers meanwhile, so no endpoint is left out for long; but for one that named the time itself."""
+    health = Health()
+    for _ in range(8):
+        health.failed(100.0, 100.0, error())
+        health.out_until = -math.inf
+    health.failed(100.0, 100.0, error())
+
+    assert health.back(alone=False) == 100.0 + LONGEST
+    assert health.back(alone=True) == 100.0 + TOGETHER
+
+    health.failed(101.0, 101.0, error(60.0))
+
+    assert health.back(alone=True) == health.back(alone=False) == 161.0
+
+
+def test_one_that_answers_again_lets_in_the_others():
+    """What failed together is tried together, but for one that named the time itself."""
+    plain, told = Health(), Health()
+    plain.failed(0.0, 0.0, error())
+    plain.failed(FIRST, FIRST, error())
+    told.failed(0.0, 0.0, error(60.0))
+    for each in (plain, told):
+        each.hope(1.5)
+
+    assert plain.room(1.5, 7) == 1
+    assert told.room(59.0, 7) == 0
+
+
+def test_an_answer_to_what_was_sent_before_the_failure_ends_nothing():
+    """It was on its way already when the trouble began."""
+    health = Health()
+    health.failed(10.0, 9.0, error())
+    health.answered(10.5, 2.0, 1)
+
+    assert health.failing
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 100), st.floats(0, 100), st.none() | st.floats(0, 50)), max_size=30))
@@ -671,6 +709,19 @@ async def test_an_endpoint_that_comes_back_with_another_model_is_refused():
         await connected(endpoints, "ab").embed(texts_of(200))
 
     assert len(endpoints.texts("b")) <= 6
+
+
+async def test_an_ill_endpoint_is_asked_for_texts_first():
+    """What it serves is asked once it answers again: while it fails, no request but the callers' own goes there."""
+    endpoints = Endpoints(a=lambda texts, number: failing(503) if 2 < number < 9 else None, b=always(failing(503)))
+    embedder = connected(endpoints, "ab", retry=RetryPolicy(attempts=None, deadline=300))
+    await embedder.embed(["first"])
+    before = len(endpoints.asked)
+    result = await embedder.embed(["second"])
+    asked = [(name, texts) for name, texts in endpoints.asked[before:]]
+
+    assert same(rows(["second"]), result.vectors)
+    assert [texts for name, texts in asked if name == "a"] == [["second"]] * 7 + [[HELLO]]
 
 
 async def test_a_width_that_changes_is_never_mixed_in():

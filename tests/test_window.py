@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -190,6 +192,43 @@ def test_a_refusal_with_one_in_flight_leaves_one():
 
     assert endpoint.window.size == 1
     assert max(endpoint.rounds(PATIENCE)) > 1
+
+
+@pytest.mark.parametrize("what", ["refused", "late"])
+def test_trouble_at_one_at_a_time_takes_nothing_of_the_old_width(what):
+    """A minute in which everything fails: once answers are good again, the width is won back by doubling, however often it failed."""
+    endpoint = Endpoint(Window(48, 64))
+    endpoint.rounds(3)
+    width = endpoint.window.size
+    for _ in range(400):
+        endpoint.now += 0.15
+        window, now = endpoint.window, endpoint.now
+        window.refused(now, now, 1) if what == "refused" else window.late(now, now)
+
+    assert endpoint.window.size == 1
+
+    sizes = endpoint.rounds(12)
+
+    assert max(sizes) >= width // 2
+
+
+def test_half_of_all_failing_is_no_new_width():
+    """A few good answers in a row among as many failures do not make a width of one the known one: the old one is won back by doubling."""
+    chance, endpoint = random.Random(1), Endpoint(Window(48, 64))
+    endpoint.rounds(3)
+    width = endpoint.window.size
+    for _ in range(600):
+        endpoint.now += 0.1
+        if chance.random() < 0.5:
+            endpoint.window.answered(endpoint.now, 0.1, endpoint.window.size)
+        else:
+            endpoint.window.refused(endpoint.now, endpoint.now - 0.1, endpoint.window.size)
+
+    assert endpoint.window.size <= 4
+
+    sizes = endpoint.rounds(20)
+
+    assert max(sizes) >= width // 4
 
 
 # --- latency ---------------------------------------------------------------------------------------------------------
