@@ -245,6 +245,7 @@ class HttpEmbedder(Embedder):
         self._start: int = max_concurrency or min(START, target.host.start)
         self._first = max_concurrency or target.host.start
         self.accepts_empty = target.host.accepts_empty
+        self.loading = target.host.loading  # seconds that the server may take to load its model
         self.observe = observe
         self.price = target.facts.price if target.facts is not None else None
         if count_tokens is not None:
@@ -584,7 +585,7 @@ class HttpEmbedder(Embedder):
             exchange, self._signer.on(exchange), limiter, self._retry,
             name=(self.provider, self.model), observe=self.observe,
             hedge=Hedge(self._hedge, clock=self._clock) if self._hedge else None,
-            timeout=self._http.timeout, clock=self._clock,
+            timeout=self._http.timeout, loading=self.loading, clock=self._clock,
         )  # fmt: skip
         return line
 

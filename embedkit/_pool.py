@@ -29,6 +29,7 @@ from .errors import (
     EmbedkitError,
     InvalidInputError,
     RateLimitError,
+    ServerError,
     TooLargeError,
     TransportTimeoutError,
 )
@@ -122,25 +123,17 @@ class Pool(Embedder):
         failures, refusing, until = 0, set[Member[HttpEmbedder]](), math.inf
         whole = self._joins(options)
         most = tries or max(self._retry.attempts or math.inf, len(self._members))
-        unusable, doubted = 0, len(self._members) == 1  # unusable answers, of which a second is one too many
+        unusable, loading = 0, 0  # unusable answers, of which a second is one too many; and those of a model that is being loaded
+        doubted = len(self._members) == 1
         while True:
             member = await desk.turn(until, RETRY if failures else WORKER if tally.patient else CALLER)
             if member is None:
                 raise self._hopeless()
-            sent, proven = self._clock(), False
+            sent = self._clock()
             if not failures:
                 until = sent + (self._retry.deadline or math.inf)
             try:
-                verified = member.verified
-                proven = verified or member.health.failing
-                if not proven:
-                    await self._verify(member, tally)
-                    desk.serve()  # its window is open now
-                    proven = True
                 reply = await self._asked(member, texts, options, out, tally, 1 if failures else None)
-                if not (verified or member.verified):  # it was ill: what it serves is asked once it answers at all
-                    await self._verify(member, tally)
-                    desk.serve()
                 if out is None or not out.failures or doubted or failures + 1 >= most:
                     return reply
                 doubted = True  # another endpoint may have a vector for every text
@@ -154,9 +147,10 @@ class Pool(Embedder):
                 unusable += once_more
                 if not (error.retryable or once_more):
                     refusing.add(member)
-                # A batch that is late comes back smaller; a question that is late says nothing of the batch.
-                late = proven and isinstance(error, TransportTimeoutError) and error.sent and len(texts) > 1 and not whole
-                if late or failures >= most or unusable > 1 or len(refusing) == len(self._members) or self._clock() >= until:
+                loading += isinstance(error, ServerError) and error.loading and member.embedder.loading > 0
+                # A batch that is late comes back smaller.
+                late = isinstance(error, TransportTimeoutError) and error.sent and len(texts) > 1 and not whole
+                if late or failures - loading >= most or unusable > 1 or len(refusing) == len(self._members) or self._clock() >= until:
                     raise
                 self._tell(failures, error)
             finally:
@@ -178,6 +172,9 @@ class Pool(Embedder):
         tally: Tally,
         tries: int | None,
     ) -> Reply:
+        verified = member.verified
+        if not (verified or member.health.failing):
+            await self._verify(member, tally)
         sent = self._clock()
         reply = await member.embedder._fill(texts, options, out, tally, tries)  # noqa: SLF001
         now = self._clock()
@@ -185,6 +182,8 @@ class Pool(Embedder):
             for each in self._members:
                 each.health.hope(now)
         member.health.answered(now, now - sent, len(texts))
+        if not (verified or member.verified):  # it was ill: what it serves is asked once it answers at all
+            await self._verify(member, tally)
         return reply
 
     def _hopeless(self) -> EmbedkitError:
@@ -212,7 +211,11 @@ class Pool(Embedder):
         import numpy as np
 
         options = msgspec.structs.replace(self.options, dtype="float32", dimensions=None, normalize=True, truncate=None)
-        reply = await member.embedder._fill([PROBE_TEXT], options, None, tally)  # noqa: SLF001
+        try:
+            reply = await member.embedder._fill([PROBE_TEXT], options, None, tally)  # noqa: SLF001
+        except TransportTimeoutError as error:
+            error.sent = False  # the texts were not: it says nothing of them
+            raise
         found = reply.vectors[0]
         if self._known is None:
             self._known = (member.embedder.base_url, found)
@@ -223,6 +226,7 @@ class Pool(Embedder):
             differ = f"a cosine of {cosine:.3f}"
         else:
             member.verified = True
+            self._desk().serve()  # its window is open now
             return
         msg = (
             f"{place} and {member.embedder.base_url} do not serve the same model (one text, {differ}): their vectors do not mix; "

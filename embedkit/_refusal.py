@@ -89,6 +89,8 @@ _ABSENT = (
     r"model not supported by provider|invalid[_ ]model\b|model_not_found|model \S+ is not supported\. Supported models"
     r"|model \S+ does not exist|is not a valid model ID|model identifier is invalid|allowed now, your model"
 )
+# A model that is not in memory yet: llama.cpp (5C), Hugging Face (3A), LocalAI, vLLM behind a proxy.
+_LOADING = r"\bloading\b|model_loading|\bwarm(ing|s)?[ -]?up\b|(model|server) (is )?(not (yet )?(ready|loaded)|starting)|still (starting|loading)"
 _NAN = r"unsupported value: NaN"  # Ollama's 500 for a text it makes NaN of: the text is at fault, and found by halving (4.1)
 _ROW = (
     r"(?:input|inputs|texts)\[(\d{1,9})\]|at index (\d{1,9})\b|#/texts/(\d{1,9})\b"
@@ -96,6 +98,7 @@ _ROW = (
 )
 _RETRYABLE = frozenset({408, 409, 425, 429, 424, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 _SERVER = 500
+_BUSY = 503
 _ELSEWHERE = (404, 405, 410, 421)  # of a wrong URL, or of a model that is not there
 # The status that a code in a success stands for. Codes are compared in small letters, without what joins their words.
 _REFUSED_KEY = (
@@ -139,6 +142,8 @@ def judge(response: Response, *, provider: str, model: str, message: str, now: f
     if isinstance(error, RateLimitError):
         error.about = next((what for what, words in _ABOUT.items() if re.search(words, says, re.IGNORECASE)), None)
         error.max_tokens = _granted(says) if error.about == "tokens" else None
+    if isinstance(error, ServerError):
+        error.loading = status == _BUSY and re.search(_LOADING, says, re.IGNORECASE) is not None
     if isinstance(error, TooLargeError):
         error.max_texts, error.max_tokens = _figure(_MOST_TEXTS, says), _figure(_MOST_TOKENS, says)
     return error

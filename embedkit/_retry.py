@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CAP = 120.0  # seconds; no longer hint is slept (openai-python _base_client.py, 2026-11)
+LOADED = 5.0  # seconds between two looks at most, whether a model has been loaded
 _DOUBLINGS = 64  # beyond any `maximum`, and within a float
 _ONCE_MORE = 424  # TEI's backend failure: a second try may pass, a third will not (wire reference 7.1)
 
@@ -47,24 +48,24 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
             msg = f"{self}: attempts is a whole number of at least 1 or None, initial and maximum not negative, deadline positive or None"
             raise ConfigError(msg)
 
-    def wait(self, attempt: int, error: EmbedkitError, jitter: float) -> float | None:
+    def wait(self, attempt: int, error: EmbedkitError, jitter: float, *, loading: bool = False) -> float | None:
         """Seconds to wait after failure number `attempt` (from 1), or None to give up. `jitter` is random in [0, 1).
 
         A provider's hint above zero is kept to, plus up to a tenth so that callers do not come back together. Without one: full
         jitter over a doubling backoff; for a rate limit half of it is certain, since a quick retry cannot outlast a window of a
-        minute.
+        minute. While a model is `loading`, attempts are not counted (unless there is to be but one), and the wait is short.
         """
         if not (error.retryable or (isinstance(error, DecodeError) and error.once_more)):
             return None
-        if self.attempts is not None and attempt >= self.attempts:
-            return None
-        if isinstance(error, ApiError) and error.status == _ONCE_MORE and attempt > 1:
+        loading = loading and self.attempts != 1
+        used_up = self.attempts is not None and attempt >= self.attempts and not loading
+        if used_up or (isinstance(error, ApiError) and error.status == _ONCE_MORE and attempt > 1):
             return None
         if error.retry_after is not None and error.retry_after > 0:
             return error.retry_after * (1 + jitter / 10) if error.retry_after <= CAP else None
         doubled = self.initial * 2.0 ** min(attempt - 1, _DOUBLINGS)
-        if isinstance(error, RateLimitError):
-            return min(self.maximum, 4.0 * doubled) * (1 + jitter) / 2
+        if loading or isinstance(error, RateLimitError):
+            return min(self.maximum, min(LOADED, doubled) if loading else 4.0 * doubled) * (1 + jitter) / 2
         return min(self.maximum, doubled) * jitter
 
 

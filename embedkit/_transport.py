@@ -97,6 +97,10 @@ class _Job(Generic[T]):
         self.again = False  # an answer that could not be used has been asked for once more
 
 
+def _loads(error: EmbedkitError) -> bool:
+    return isinstance(error, ServerError) and error.loading
+
+
 async def _sleep(seconds: float) -> None:
     import anyio
 
@@ -117,6 +121,7 @@ class Transport:
         observe: Callable[[Event], object] | None = None,
         hedge: Hedge | None = None,
         timeout: float = TIMEOUT,
+        loading: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = _sleep,
         jitter: Callable[[], float] = random.random,
@@ -130,6 +135,7 @@ class Transport:
         self._hedge = hedge
         # The exchange ends each attempt by itself; only a deadline that is sooner needs a timer of its own for the first.
         self._plain = hedge is None and (policy.deadline is None or timeout <= policy.deadline)
+        self._loading = loading
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
@@ -234,13 +240,14 @@ class Transport:
         """Seconds until the next attempt after `made`, or None."""
         if isinstance(error, TransportTimeoutError) and error.sent and job.texts > 1 and not job.whole:
             return None
-        if job.tries is not None and made >= job.tries and not isinstance(error, (RateLimitError, AuthError)):
+        loading = _loads(error) and job.spent < self._loading
+        if job.tries is not None and made >= job.tries and not (loading or isinstance(error, (RateLimitError, AuthError))):
             return None
         if isinstance(error, DecodeError):
             if job.again:
                 return None
             job.again = True
-        wait = self.policy.wait(made, error, self._jitter())
+        wait = self.policy.wait(made, error, self._jitter(), loading=loading)
         if wait is None or (self.policy.deadline is not None and job.spent + wait >= self.policy.deadline):
             if not job.alone and error.retry_after is not None and error.retry_after <= CAP:
                 self.limiter.pause(error.retry_after)  # for the others; this one gives up
@@ -295,6 +302,8 @@ class Transport:
             self.limiter.given_up(sent)  # cut off at the request's own deadline, maybe soon after it was sent
         elif isinstance(error, TransportTimeoutError):
             self.limiter.late(sent)
+        elif _loads(error):
+            return self._loading > 0  # nobody need ask meanwhile
         elif isinstance(error, ServerError) and error.status in OVERLOADED:
             self.limiter.crowded(sent, busy)
         return False

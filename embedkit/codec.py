@@ -272,6 +272,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         limits: what one request may hold.
         accepts_empty: an empty text is embedded rather than refused.
         timeout: seconds one attempt may take, unless the caller says otherwise.
+        loading: seconds that a server may take to load its model: as long as it says so with a 503 it is asked again, every few seconds.
         start: requests in flight to begin with, before anything is known of the endpoint; a bulk call begins with 8 all the same.
         ceiling: most requests in flight, however well it answers.
         catalogue: which models of the catalogue live here (a family's name); empty: the host's own name.
@@ -299,6 +300,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     accepts_empty: bool = False
     timeout: float = 120.0
+    loading: float = 0.0
     start: int = 8
     ceiling: int = 64
     catalogue: str = ""

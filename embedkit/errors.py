@@ -229,4 +229,10 @@ class TooLongError(InvalidInputError):
 
 
 class ServerError(ApiError):
-    """The provider failed (5xx)."""
+    """The provider failed (5xx).
+
+    Attributes:
+        loading: it says that the model is being loaded, and will be there soon.
+    """
+
+    loading: bool = False

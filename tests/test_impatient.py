@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 
 import pytest
 
+import embedkit
 from benchmarks.impatient import FAULTS, Case, simulate
+from benchmarks.virtual import VirtualLoop, now
+from embedkit.providers import hosts
+from embedkit.testing import FakeExchange, response
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +88,38 @@ def test_a_bulk_call_beside_a_service():
     assert beside.bulk < 90
     assert beside.share(0) > 0.99
     assert beside.p99(0) <= 3 * alone.p99(0)
+
+
+@pytest.mark.parametrize("answer", [0.2, 1.0])
+@pytest.mark.parametrize("model", ["openai:text-embedding-3-small", "mistral:mistral-embed"])
+def test_a_cold_burst_at_a_hosted_api(model, answer):
+    """A hundred calls at once on a client that has sent nothing yet: nobody waits for who came before."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        took = runner.run(burst(model, answer, 100))
+
+    assert sorted(took)[98] <= 1.5 * answer
+
+
+async def burst(model, answer, calls):
+    """The seconds that each of so many queries takes."""
+
+    async def served(_):
+        await asyncio.sleep(answer)
+        return response({"data": [{"index": 0, "embedding": [1.0, 0.0]}]})
+
+    embedder = embedkit.connect(model, api_key="k", exchange=FakeExchange(served))
+    embedder._clock = asyncio.get_running_loop().time
+
+    async def call(number):
+        await embedder.embed_query(f"text {number}")
+        return now()
+
+    return await asyncio.gather(*map(call, range(calls)))
+
+
+def test_hosted_apis_take_a_hundred_from_the_start():
+    """But for those whose free plan takes a handful at once, or that are a machine of one's own; a server here begins with few."""
+    hosted = [host for host in hosts() if host.key_required]
+
+    assert {host.name for host in hosted if host.start < 100 or host.ceiling < host.start} == {"jina", "watsonx"}
+    assert {host.start for host in hosts() if host not in hosted} == {8}

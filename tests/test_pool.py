@@ -827,7 +827,7 @@ def test_connect_makes_one():
     assert [type(each) for each in (one, two, both)] == [Pool] * 3
     assert isinstance(one, Embedder)
     assert [len(each._members) for each in (one, two, both)] == [2, 3, 2]
-    assert (one.provider, one.model, one.max_concurrency, one.borrowed) == ("openai", "m", 128, False)
+    assert (one.provider, one.model, one.max_concurrency, one.borrowed) == ("openai", "m", 256, False)
     assert (one.base_url, two.base_url) == ("http://a:1/v1, http://b:2/v1", "http://a/v1")
     assert "secret" not in repr([one, two, both])
     assert "http://b:2/v1" in repr(one)

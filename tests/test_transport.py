@@ -5,6 +5,7 @@ Time stands still but for what an exchange and a backoff take; where an embedder
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import subprocess
@@ -55,7 +56,7 @@ def anyio_backend(request):
 class Line:
     """A transport whose every step is noted in `log`, with the time it is taken at. An answer may take seconds: `(seconds, answer)`."""
 
-    def __init__(self, *answers, slots=4, rate=None, clock=None, jitter=0.5, keys=None, **policy):
+    def __init__(self, *answers, slots=4, rate=None, clock=None, jitter=0.5, keys=None, loading=0.0, **policy):
         self.clock = clock or Clock()
         self.start = self.clock.now
         self.log, self.events, self.tally = [], [], Tally()
@@ -64,7 +65,7 @@ class Line:
         self.keys = iter(keys or map(str, range(1, 99)))
         self.transport = Transport(
             self, self.authorise, _Noted(self, slots, rate), RetryPolicy(**policy), name=("p", "m"), observe=self.events.append,
-            clock=self.clock, sleep=self.clock.sleep, jitter=lambda: jitter,
+            clock=self.clock, sleep=self.clock.sleep, jitter=lambda: jitter, loading=loading,
         )  # fmt: skip
 
     def note(self, step):
@@ -511,6 +512,42 @@ async def test_what_narrows_the_window(answer, size):
     await line.run()
 
     assert line.transport.limiter.window.size == size
+
+
+LOADING = response({"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}, 503)
+
+
+async def test_a_model_that_is_being_loaded_is_waited_for():
+    """Twenty looks and more, every few seconds, whatever the number of attempts says: the host's row allows for loading."""
+    line = Line(*[LOADING] * 20, response("good"), loading=600.0)
+    found = await line.run()
+
+    assert found == b"good"
+    assert 60 < line.sent[-1] < 110
+    assert max(after - before for before, after in itertools.pairwise(line.sent)) <= 5.5
+
+
+@pytest.mark.parametrize(
+    ("loading", "policy", "tries"), [(0.0, {}, 6), (600.0, {"attempts": 1}, 1), (600.0, {"deadline": 10.0}, 6), (10.0, {}, 7)]
+)
+async def test_loading_is_not_waited_for_beyond_what_was_said(loading, policy, tries):
+    """No longer than the row or the deadline allows, and not at all where there is to be one attempt, or the row does not know of it."""
+    line = Line(*[LOADING] * 40, loading=loading, **policy)
+    found = await line.run()
+
+    assert isinstance(found, ServerError)
+    assert found.loading
+    assert len(line.sent) == tries
+
+
+async def test_nobody_else_asks_while_a_model_is_being_loaded():
+    """One answer tells all: the others wait with it, and the window stays as wide as it was."""
+    line = Line(LOADING, *[response("good")] * 5, loading=600.0)
+    before = line.transport.limiter.window.size
+    await line.run(line.send, *[line.send] * 4)
+
+    assert len(line.sent) <= 9
+    assert line.transport.limiter.window.size >= before
 
 
 async def test_the_deadline_counts_exchanges_and_backoff():

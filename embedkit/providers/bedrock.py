@@ -220,7 +220,7 @@ HOSTS = (
     Host(
         name="bedrock", dialect=_family, base_url="https://bedrock-runtime.{region}.amazonaws.com",
         routes=("/model/{model*}/invoke", "/model/{model*}/converse"),
-        keys=("AWS_BEARER_TOKEN_BEDROCK",), key_required=True, locate=filled, authorise=_authorised, known_as=_bare,
+        keys=("AWS_BEARER_TOKEN_BEDROCK",), key_required=True, start=100, ceiling=128, locate=filled, authorise=_authorised, known_as=_bare,
         domains=("bedrock-runtime.*.amazonaws.com", "bedrock-runtime-fips.*.amazonaws.com", "bedrock-runtime.*.vpce.amazonaws.com"),
         parameters={
             "region": Parameter(("AWS_REGION", "AWS_DEFAULT_REGION"), help="like us-east-1"),

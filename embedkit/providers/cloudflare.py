@@ -96,7 +96,7 @@ HOSTS = (
     Host(
         name="cloudflare", dialect=Dialect, base_url="https://api.cloudflare.com/client/v4", segment="/client/v4",
         routes=tuple(f"/accounts/{{account_id}}{rest}" for rest in ("/ai/run/{model*}", "/ai/run", "/ai/v1/embeddings", "/ai/v1", "/ai", "")),
-        keys=("CLOUDFLARE_API_TOKEN",), key_required=True, domains=("api.cloudflare.com",),
+        keys=("CLOUDFLARE_API_TOKEN",), key_required=True, start=100, ceiling=128, domains=("api.cloudflare.com",),
         parameters={
             "account_id": Parameter(("CLOUDFLARE_ACCOUNT_ID",), required=True, help="whose account, 32 hexadecimal digits"),
             "pooling": Parameter(choices=("mean", "cls"), help="how bge-*-en models pool; mean unless said"),

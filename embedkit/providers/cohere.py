@@ -113,7 +113,7 @@ HOSTS = (
     Host(
         name="cohere", dialect=Dialect, base_url="https://api.cohere.com/v2", segment="/v2",
         routes=("/embed", "/compatibility/v1/embeddings", "/compatibility/v1"), locate=_locate,
-        keys=("CO_API_KEY", "COHERE_API_KEY"), key_required=True,  # cohere-python, client.py
+        keys=("CO_API_KEY", "COHERE_API_KEY"), key_required=True, start=100, ceiling=128,  # cohere-python, client.py
         domains=("cohere.com", "cohere.ai"), url_variables=("CO_API_URL",), read_url=address,
         limits=Limits(max_texts=96),  # docs.cohere.com/reference/embed
     ),

@@ -38,7 +38,7 @@ def _server(name: str, base_url: str, called: str, **more: Any) -> Host:
     """A server on this machine: no key, and patience while it loads a model."""
     row = {"limits": FEW, "segment": urlsplit(base_url).path, **more}
     down = f"is {called} running?"
-    return Host(name=name, dialect=Dialect, base_url=base_url, timeout=600.0, down=down, **row)
+    return Host(name=name, dialect=Dialect, base_url=base_url, timeout=600.0, loading=600.0, down=down, **row)
 
 
 def _databricks(base_url: str, target: Target) -> str:
@@ -69,7 +69,7 @@ def _github(base_url: str, target: Target) -> str:
 
 
 HOSTS = (
-    Host(name="compatible", dialect=Dialect, segment="/v1", limits=FEW, accepts_empty=True),
+    Host(name="compatible", dialect=Dialect, segment="/v1", limits=FEW, accepts_empty=True, loading=600.0),
 
     # --- hosted ---
     # Strict: an unknown field is a 422. Counts tokens and texts (4); base64 is answered with floats (recorded).

@@ -110,7 +110,7 @@ def _keyed(request: Request, credentials: Mapping[str, str], now: float) -> Requ
 HOSTS = (
     Host(
         name="gemini", dialect=Dialect, base_url="https://generativelanguage.googleapis.com/v1", segment="/v1",
-        keys=("GOOGLE_API_KEY", "GEMINI_API_KEY"), key_required=True, domains=("generativelanguage.googleapis.com",),
+        keys=("GOOGLE_API_KEY", "GEMINI_API_KEY"), key_required=True, start=100, ceiling=128, domains=("generativelanguage.googleapis.com",),
         routes=("/models/{model}:{verb}", "/models/{model}", "/models", "/openai/embeddings", "/openai"),
         authorise=_keyed, steady=True, known_as=_bare, limits=Limits(max_texts=100),  # more: 400 "at most 100 requests can be in one batch"
     ),

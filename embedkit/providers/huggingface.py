@@ -139,11 +139,11 @@ HOSTS = (
     Host(
         name="huggingface", dialect=Dialect, base_url="https://router.huggingface.co/hf-inference", segment="/hf-inference",
         quirks={"route": "/models/{model}/pipeline/feature-extraction"},
-        routes=("/models/{model*}/pipeline/feature-extraction", "/models/{model*}", "/models"), key_required=True, domains=("huggingface.co",), **_SAME,
+        routes=("/models/{model*}/pipeline/feature-extraction", "/models/{model*}", "/models"), key_required=True, domains=("huggingface.co",), start=100, ceiling=128, loading=300.0, **_SAME,
     ),
     # Scaled to zero, an endpoint wakes on a request; the header makes its proxy wait for that instead of answering 503 (3C).
     Host(
         name="hfendpoint", dialect=Dialect, routes=("/v1/embeddings", "/v1"), quirks={"headers": {"x-scale-up-timeout": "600"}}, catalogue="huggingface",
-        domains=("endpoints.huggingface.cloud",), timeout=600.0, **_SAME,
+        domains=("endpoints.huggingface.cloud",), timeout=600.0, loading=600.0, **_SAME,
     ),
 )  # fmt: skip

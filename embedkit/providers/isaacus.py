@@ -80,6 +80,6 @@ class Dialect(msgspec.Struct, frozen=True):
 HOSTS = (
     Host(
         name="isaacus", dialect=Dialect, base_url="https://api.isaacus.com/v1", segment="/v1", keys=("ISAACUS_API_KEY",),
-        key_required=True, domains=("isaacus.com",), limits=Limits(max_texts=128),  # wire reference part 2, 22
+        key_required=True, start=100, ceiling=128, domains=("isaacus.com",), limits=Limits(max_texts=128),  # wire reference part 2, 22
     ),
 )  # fmt: skip

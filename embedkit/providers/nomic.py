@@ -95,7 +95,7 @@ def address(value: str) -> str:
 HOSTS = (
     Host(
         name="nomic", dialect=Dialect, routes=("/embedding/text",), base_url="https://api-atlas.nomic.ai/v1", segment="/v1",
-        keys=("NOMIC_API_KEY",), key_required=True,  # the community's name: the official client reads its own login (6.1)
+        keys=("NOMIC_API_KEY",), key_required=True, start=100, ceiling=128,  # the community's name: the official client reads its own login (6.1)
         domains=("nomic.ai",), url_variables=("ATLAS_API_PATH",), read_url=address,
         limits=Limits(max_texts=10),  # the most the official client sends (nomic-ai/nomic#392); the API names no limit
     ),

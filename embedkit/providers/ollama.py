@@ -133,6 +133,6 @@ HOSTS = (
             "model_options": Parameter(takes=(dict,), help='the model\'s own options, e.g. {"num_ctx": 8192}'),
             "legacy": Parameter(takes=(bool,), help="true speaks /api/embeddings, one text per request"),
         },
-        timeout=600.0, down="is Ollama running? `ollama serve` starts it",
+        timeout=600.0, loading=600.0, down="is Ollama running? `ollama serve` starts it",
     ),
 )  # fmt: skip

@@ -162,7 +162,7 @@ _AZURE = {
 HOSTS = (
     Host(
         name="openai", dialect=Dialect, base_url="https://api.openai.com/v1", segment="/v1", keys=("OPENAI_API_KEY",),
-        key_required=True, domains=("api.openai.com",), url_variables=("OPENAI_BASE_URL",), read_url=str.strip,  # as it stands (1.1)
+        key_required=True, start=100, ceiling=128, domains=("api.openai.com",), url_variables=("OPENAI_BASE_URL",), read_url=str.strip,  # as it stands (1.1)
         authorise=_organised, steady=True,
         parameters={
             "organization": Parameter(("OPENAI_ORG_ID",), secret=True, help="organisation to bill, org-…"),
@@ -171,14 +171,14 @@ HOSTS = (
         quirks={"refuses": True}, limits=_OPENAI,
     ),
     Host(
-        name="azure", dialect=Dialect, segment="/openai/v1", keys=("AZURE_OPENAI_API_KEY",), key_required=True,
+        name="azure", dialect=Dialect, segment="/openai/v1", keys=("AZURE_OPENAI_API_KEY",), key_required=True, start=100, ceiling=128,
         domains=("openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com"),
         url_variables=("AZURE_OPENAI_ENDPOINT",), locate=_azure_url, authorise=_azure_key, steady=True, catalogue="openai",
         parameters=_AZURE, quirks={"refuses": True}, limits=_OPENAI,
     ),
     # Azure AI Foundry's other models, Cohere's among them, on the same routes; 96 is what Cohere takes (wire reference 2.2).
     Host(
-        name="azureaifoundry", dialect=Dialect, segment="/openai/v1", keys=("AZURE_OPENAI_API_KEY",), key_required=True,
+        name="azureaifoundry", dialect=Dialect, segment="/openai/v1", keys=("AZURE_OPENAI_API_KEY",), key_required=True, start=100, ceiling=128,
         domains=("services.ai.azure.com",), url_variables=("AZURE_OPENAI_ENDPOINT",), locate=_azure_url, authorise=_azure_key, steady=True,
         parameters=_AZURE, quirks={"encoding": None}, limits=Limits(max_texts=96),
     ),

@@ -104,7 +104,7 @@ def address(value: str) -> str:
 HOSTS = (
     Host(
         name="perplexity", dialect=Dialect, routes=("/embeddings", "/contextualizedembeddings"), base_url="https://api.perplexity.ai/v1", segment="/v1",
-        keys=("PERPLEXITY_API_KEY",), key_required=True, domains=("perplexity.ai",),
+        keys=("PERPLEXITY_API_KEY",), key_required=True, start=100, ceiling=128, domains=("perplexity.ai",),
         url_variables=("PERPLEXITY_BASE_URL",), read_url=address,
         limits=Limits(max_texts=512, max_tokens=120_000, max_text_tokens=32_000),  # wire reference part 2, 18
     ),

@@ -92,7 +92,7 @@ def _locate(base_url: str, target: Target) -> str:
 HOSTS = (
     Host(
         name="snowflake", dialect=Dialect, routes=("/cortex/inference:{verb}", "/cortex"), base_url="https://{account}.snowflakecomputing.com/api/v2", segment="/api/v2",
-        keys=("SNOWFLAKE_PAT", "SNOWFLAKE_TOKEN", "SNOWFLAKE_JWT"), key_required=True, domains=("snowflakecomputing.com",),
+        keys=("SNOWFLAKE_PAT", "SNOWFLAKE_TOKEN", "SNOWFLAKE_JWT"), key_required=True, start=100, ceiling=128, domains=("snowflakecomputing.com",),
         locate=_locate,
         parameters={
             "account": Parameter(("SNOWFLAKE_ACCOUNT", "SNOWFLAKE_ACCOUNT_ID"), help="the account's identifier, like myorg-account1"),

@@ -107,6 +107,6 @@ HOSTS = (
                 takes=(str, dict), help="one of the model's own prompts in place of a prefix; or a mapping from input type to such"
             ),
         },
-        timeout=600.0, down="is text-embeddings-router running?",
+        timeout=600.0, loading=600.0, down="is text-embeddings-router running?",
     ),
 )  # fmt: skip

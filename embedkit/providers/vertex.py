@@ -151,7 +151,7 @@ def _authorised(request: Request, credentials: Mapping[str, str], now: float) ->
 HOSTS = (
     Host(
         name="vertex", dialect=Dialect, base_url="https://aiplatform.googleapis.com/v1beta1", segment="/v1beta1",
-        routes=("/models/{model}:{verb}", "/models/{model}", "/models"), key_required=True, domains=("aiplatform.googleapis.com",), locate=_locate, authorise=_authorised,
+        routes=("/models/{model}:{verb}", "/models/{model}", "/models"), key_required=True, start=100, ceiling=128, domains=("aiplatform.googleapis.com",), locate=_locate, authorise=_authorised,
         parameters={
             "project": Parameter(("GOOGLE_CLOUD_PROJECT",), help="a Google Cloud project"),
             "location": Parameter(("GOOGLE_CLOUD_LOCATION",), help="a region like us-central1, a multi-region (us, eu), or global"),

@@ -96,7 +96,7 @@ def key_path(environment: Mapping[str, str]) -> str:
 HOSTS = (
     Host(
         name="voyage", dialect=Dialect, routes=("/embeddings", "/contextualizedembeddings", "/multimodalembeddings"), base_url=_OWN + "v1", segment="/v1", authorise=_routed, steady=True,
-        keys=("VOYAGE_API_KEY",), key_file=key_path, key_required=True,
+        keys=("VOYAGE_API_KEY",), key_file=key_path, key_required=True, start=100, ceiling=128,
         domains=("voyageai.com", "ai.mongodb.com"), limits=Limits(max_texts=1000),  # docs.voyageai.com/reference/embeddings-api
     ),
 )  # fmt: skip

@@ -77,7 +77,7 @@ class Dialect(msgspec.Struct, frozen=True):
 HOSTS = (
     Host(
         name="zeroentropy", dialect=Dialect, routes=("/models/embed",), base_url="https://api.zeroentropy.dev/v1", segment="/v1",
-        keys=("ZEROENTROPY_API_KEY",), key_required=True, domains=("zeroentropy.dev",),
+        keys=("ZEROENTROPY_API_KEY",), key_required=True, start=100, ceiling=128, domains=("zeroentropy.dev",),
         limits=Limits(max_texts=128),  # a choice: no limit is documented
     ),
 )  # fmt: skip
