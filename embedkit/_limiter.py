@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from ._budget import MOST, WELL
 from ._pace import LEFT, MOST_TOKENS, REQUESTS, TOKENS
 from ._queue import CALLER, RETRY, Queue
+from ._refusal import CAP
+from .errors import QuotaError, RateLimitError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -34,6 +36,7 @@ FAR, LONG = 4.0, 2.0
 SOON, UNKNOWN = 1.0, 2.5  # seconds: less is not far longer than anything; what is usual before anything is known
 # Seconds until who waits looks for a place, at first and later; odd, lest a caller ends in that moment.
 LOOK, RARELY = 0.93, 3.7
+HOUR = 3600.0  # seconds; a quota that is used up for longer is an allowance of a day or more
 RECHECK = 2.0  # seconds between two looks at how long a wait for tokens still is
 
 
@@ -107,6 +110,8 @@ class Limiter:
         paused = self.pace.paused
         try:
             while wait > 0:
+                if wait > CAP:
+                    self._refuse(tokens)
                 part = min(wait, RECHECK) if tokens else wait
                 await self._sleep(part)
                 # Tokens that others are found not to have used are there sooner; who comes meanwhile stands behind.
@@ -120,6 +125,12 @@ class Limiter:
             self._pacing = False
             self._leave()
             raise
+
+    def _refuse(self, tokens: int) -> None:
+        """Raise where it is the server that makes this request wait for so long, and not those of ours before it."""
+        seconds, what = self.pace.imposed(self._clock(), tokens)
+        if seconds > CAP:
+            raise exhausted(seconds, what)
 
     def spare(self, tokens: int = 0) -> bool:
         """Whether one more request may go at once, beside the window but within the pace; then it is counted."""
@@ -268,6 +279,17 @@ class Limiter:
                 self._queue.leave(turn)
             raise
         return turn
+
+
+def exhausted(seconds: float, what: str) -> RateLimitError | QuotaError:
+    """Why a request is not sent: the provider has said that there is nothing left of a quota for so long."""
+    kind = QuotaError if seconds >= HOUR else RateLimitError
+    long = f"{seconds / HOUR:.1f} h" if kind is QuotaError else f"{seconds:.0f} s"
+    msg = (
+        f"not sent: the provider says that its quota of {what} is used up for another {long}; no more than {CAP:.0f} s are waited for "
+        "that: try again then, or take another key or model"
+    )
+    return kind(msg, retryable=kind is RateLimitError, retry_after=seconds)
 
 
 class _Turn:

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from ._budget import RetryBudget
-from ._refusal import until
+from ._refusal import dated, until
 from .errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ STUBBORN, SMALLER = (
     3,
     4,
 )  # refusals after which a batch is taken to be too large for its quota, and the share that is tried then
+PLENTY = 1e9  # of a quota, where only its end is told
 FADING = 0.9  # of what was counted before, with each answer
 MISCOUNT = 4.0  # by which our counts may be too low; a provider that reports more counts something else
 LEFT = (f"x-ratelimit-remaining-{REQUESTS}", f"x-ratelimit-remaining-{TOKENS}")
@@ -91,10 +92,41 @@ class Bucket:
         if self.reserve(now, 0.0) > 0 and self.stamp is not None:
             self.stamp += seconds
 
+
+class Reported(Bucket):
+    """A bucket of the server's, as its headers tell of it.
+
+    Attributes:
+        empty_until: nothing passes before this moment, whoever asks.
+        told: when it was last told of, and what was left then.
+    """
+
+    __slots__ = ("empty_until", "told")
+
+    def __init__(self, per_minute: float) -> None:
+        super().__init__(per_minute)
+        self.empty_until = -math.inf
+        self.told = (0.0, math.inf)
+
+    def reserve(self, now: float, amount: float) -> float:
+        """As in a Bucket, but from the moment on at which there is anything at all."""
+        return max(super().reserve(now, amount), self.empty_until - now)
+
+    def shift(self, now: float, seconds: float) -> None:
+        """As in a Bucket: a pause does not put off the moment at which there is something."""
+        if super().reserve(now, 0.0) > 0 and self.stamp is not None:
+            self.stamp += seconds
+
+    def imposed(self, now: float, amount: float) -> float:
+        """Seconds that a request of this amount has to wait by what was told, were there no other of ours."""
+        then, left = self.told
+        return max((amount - left) / self.per_second - (now - then), self.empty_until - now, 0.0)
+
     def copy(self, now: float, *, limit: float, remaining: float, full_in: float) -> None:
         """Take over what the server says of its own bucket: it holds `limit`, has `remaining`, and is full in so many seconds."""
         self.reserve(now, 0.0)
         self.capacity = limit
+        self.told = (now, remaining)
         self.level = min(self.level, remaining)  # what is on its way is counted here already, and there not yet
         if self.level < limit:
             self.per_second = (limit - max(0.0, self.level)) / full_in
@@ -261,7 +293,7 @@ class Pace:
         self.budget = self._cooldown.budget
         self._shifted = self._cooldown.total  # up to where `_shift` has caught up
         self._told: dict[str, Bucket] = {}
-        self._reported: dict[str, Bucket] = {}
+        self._reported: dict[str, Reported] = {}
         self._found: dict[str, Probe] = {}
         self._most = rate.tokens_per_minute if rate is not None else None  # tokens that the quota can pass at all, as told
         self._heard: float | None = None  # as the server says
@@ -305,6 +337,11 @@ class Pace:
         with self._lock:
             start = max(now, self._cooldown.until)
             return start - now + self._count(start, 0, 0)
+
+    def imposed(self, now: float, tokens: int) -> tuple[float, str]:
+        """(seconds that a request of so many tokens has to wait because the server says so, of what there is too little)."""
+        found = ((quota.imposed(now, tokens if what == TOKENS else 1), what) for what, quota in self._reported.items())
+        return max(found, default=(0.0, ""))
 
     def refund(self, now: float, tokens: int) -> None:
         """A reserved request was never sent. Without this, callers who lose patience would pile up debt that nobody used."""
@@ -458,15 +495,24 @@ class Pace:
             self.learn(most)
 
     def _copy(self, now: float, what: str, told: str, headers: Mapping[str, str]) -> None:
-        limit, remaining = _number(headers.get(f"x-ratelimit-limit-{what}", "")), _number(told)
-        full_in = until(headers.get(f"x-ratelimit-reset-{what}", ""), time.time())
-        if limit and remaining is not None and full_in:  # Azure names no reset: nothing can be paced by that
-            with self._lock:
-                self._shift(now)
-                if what not in self._reported:
-                    self._reported[what] = Bucket(60.0 * limit)
-                    self._list()
-                self._reported[what].copy(now, limit=limit, remaining=remaining, full_in=full_in)
+        most = headers.get(f"x-ratelimit-limit-{what}")
+        limit, remaining = _number(most or ""), _number(told)
+        reset = headers.get(f"x-ratelimit-reset-{what}", "")
+        full_in = until(reset, time.time())
+        if (
+            remaining is None or not full_in or not (limit or (most is None and remaining == 0))
+        ):  # Azure names no reset: nothing can be paced by that
+            return
+        with self._lock:
+            self._shift(now)
+            if what not in self._reported:
+                self._reported[what] = Reported(60.0 * (limit or PLENTY))
+                self._list()
+            bucket = self._reported[what]
+            if remaining == 0 and (dated(reset) or not limit):  # a window that ends then: nothing trickles in before
+                bucket.empty_until = now + full_in
+            elif limit:
+                bucket.copy(now, limit=limit, remaining=remaining, full_in=full_in)
 
 
 def _number(text: str) -> float | None:

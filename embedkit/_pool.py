@@ -123,7 +123,10 @@ class Pool(Embedder):
         failures, refusing, until = 0, set[Member[HttpEmbedder]](), math.inf
         whole = self._joins(options)
         most = tries or max(self._retry.attempts or math.inf, len(self._members))
-        unusable, loading = 0, 0  # unusable answers, of which a second is one too many; and those of a model that is being loaded
+        unusable, loading = (
+            0,
+            0,
+        )  # unusable answers, of which a second is one too many; and those of a model that is being loaded
         doubted = len(self._members) == 1
         while True:
             member = await desk.turn(until, RETRY if failures else WORKER if tally.patient else CALLER)
@@ -150,7 +153,13 @@ class Pool(Embedder):
                 loading += isinstance(error, ServerError) and error.loading and member.embedder.loading > 0
                 # A batch that is late comes back smaller.
                 late = isinstance(error, TransportTimeoutError) and error.sent and len(texts) > 1 and not whole
-                if late or failures - loading >= most or unusable > 1 or len(refusing) == len(self._members) or self._clock() >= until:
+                if (
+                    late
+                    or failures - loading >= most
+                    or unusable > 1
+                    or len(refusing) == len(self._members)
+                    or self._clock() >= until
+                ):
                     raise
                 self._tell(failures, error)
             finally:

@@ -78,6 +78,7 @@ _QUOTA = (
     r"|^1113\b"  # Zhipu's code, a 429 (20)
     r"|ServiceQuotaExceeded"  # Bedrock, a 400 (7.4)
 )
+_DAILY = r"per[_ ]?day|\b[RT]PD\b|\bdaily\b"
 _KEY = r"API_KEY_INVALID|api key not valid|invalid api key|incorrect api key|invalid_api_key"
 _MODEL = r"(from|to|access( to)?) this model|model_not_found|no access to model"
 # A code that says whose fault a 403 is, whatever its words say of a model: AWS' "You don't have access to the model with the specified
@@ -120,8 +121,11 @@ def judge(response: Response, *, provider: str, model: str, message: str, now: f
     status = response.status
     says = " ".join(filter(None, (_errortype(response), refusal.code, refusal.kind, message or refusal.message)))
     kind = _kind(status, says, refusal, _errortype(response))
-    if status == 429 and response.headers.get("x-ratelimit-type", "").endswith("ByDay"):
-        kind = QuotaError  # GitHub Models: the day's allowance; its retry-after is hours (part 2, 1.2)
+    if status == 429 and re.search(r"ByDay\b", says + " " + response.headers.get("x-ratelimit-type", "")):
+        kind = QuotaError  # GitHub Models: its retry-after is hours (part 2, 1.2)
+    told = hint(response, says, refusal.body, now)
+    if kind is RateLimitError and re.search(_DAILY, says, re.IGNORECASE) and (told is None or told > CAP):
+        kind = QuotaError  # an allowance of a day: no wait that anybody sits through fills it
     should = response.headers.get("x-should-retry")
     retryable = (status in _RETRYABLE and issubclass(kind, (ServerError, RateLimitError))) or _passing(status, kind)
     if should in ("true", "false") and kind is not QuotaError:
@@ -135,7 +139,7 @@ def judge(response: Response, *, provider: str, model: str, message: str, now: f
         model=model,
         request_id=_request_id(response, refusal),
         retryable=retryable,
-        retry_after=hint(response, says, refusal.body, now) if retryable else None,
+        retry_after=told if retryable else None,
         rows=named if len(named) == 1 and issubclass(kind, InvalidInputError) else (),  # of several, who is to blame is open
         body=bytes(response.body[: EXCERPT * 4]).decode("utf-8", "replace")[:EXCERPT],
     )
@@ -370,6 +374,12 @@ def until(text: str, now: float) -> float | None:
     elif seconds > EPOCH and _positive(text):
         seconds = (seconds / 1000 if seconds > EPOCH * 100 else seconds) - now
     return seconds if seconds is not None and 0 < seconds <= MONTH else None
+
+
+def dated(text: str) -> bool:
+    """Whether a header names a moment, rather than a number of seconds."""
+    seconds = duration(text.strip())
+    return bool(text) and (seconds is None or seconds > EPOCH)
 
 
 def duration(text: str) -> float | None:

@@ -215,7 +215,15 @@ class Transport:
                 limiter.release()
 
     async def _turn(self, job: _Job[T]) -> float:
-        """Wait for a turn; the seconds waited for the pace. What is waited for the retry budget counts as time between tries."""
+        """Wait for a turn; the seconds waited for the pace."""
+        try:
+            return await self._waited(job)
+        except ApiError as error:  # not sent, for the provider has said that it would be in vain
+            error.provider, error.model = error.provider or self._provider, error.model or self._model
+            raise
+
+    async def _waited(self, job: _Job[T]) -> float:
+        """The same. What is waited for the retry budget counts as time between tries."""
         limiter, deadline = self.limiter, self.policy.deadline
         if not job.extra:
             kind = WORKER if job.tally.patient or job.tally.under_way > 1 else CALLER

@@ -6,13 +6,16 @@ import itertools
 import math
 import os
 import threading
+import time
+from datetime import UTC, datetime
+from email.utils import formatdate
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from embedkit import ConfigError, Rate
-from embedkit._pace import REQUESTS, TOKENS, Bucket, Pace, Probe, shared
+from embedkit._pace import REQUESTS, TOKENS, Bucket, Pace, Probe, Reported, shared
 
 CLOSE = 1e-6
 STEPS = st.lists(st.tuples(st.floats(0, 30), st.floats(0, 1)), min_size=1, max_size=40)
@@ -121,7 +124,7 @@ def test_time_that_runs_backwards_refills_nothing():
 
 def test_a_bucket_of_the_servers_is_taken_over():
     """Its size, its rate and what is left; what is on its way is counted here already, so a level never rises by a report."""
-    bucket = Bucket(6000)
+    bucket = Reported(6000)
     bucket.copy(0.0, limit=60, remaining=0, full_in=30.0)
 
     assert (bucket.capacity, bucket.per_second, bucket.level) == (60, 2.0, 0)
@@ -136,7 +139,7 @@ def test_a_bucket_of_the_servers_is_taken_over():
 @given(st.floats(1, 1e7), st.floats(0, 1), st.floats(1e-3, 1e5), st.lists(st.floats(0, 60), max_size=20))
 def test_a_server_that_lies_stops_nobody_for_good(limit, left, full_in, pauses):
     """Whatever a report says, the next request waits no longer than until the server calls itself full, and a finite time."""
-    bucket, now = Bucket(60.0 * limit), 0.0
+    bucket, now = Reported(60.0 * limit), 0.0
     for pause in pauses:
         now += pause
         bucket.copy(now, limit=limit, remaining=left * limit, full_in=full_in)
@@ -525,6 +528,50 @@ def test_the_end_of_a_window_frees_what_it_held():
     pace.heed(30.0, report(REQUESTS, "60", "59", "60"))
 
     assert sum(pace.reserve(60.0, 0) == 0 for _ in range(60)) >= 29
+
+
+@pytest.mark.parametrize("limit", ["60", None])
+@pytest.mark.parametrize("unit", ["unix", "milliseconds", "http", "iso", "duration"])
+def test_a_window_that_ends_at_a_moment_is_waited_out(unit, limit):
+    """Nothing left until ten seconds from now, told in any way that names a moment: nobody goes before, and everybody then."""
+    end = time.time() + 10
+    reset = {
+        "unix": f"{end:.0f}", "milliseconds": f"{end * 1000:.0f}", "http": formatdate(end, usegmt=True),
+        "iso": datetime.fromtimestamp(end, UTC).isoformat(), "duration": "10s",
+    }[unit]  # fmt: skip
+    headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": reset}
+    if limit is not None:
+        headers["x-ratelimit-limit-requests"] = limit
+    pace = Pace()
+    pace.heed(100.0, headers)
+    waits = [pace.reserve(100.0, 0) for _ in range(5)]
+
+    if unit == "duration" and limit is not None:  # as OpenAI tells it: the time until all of it is back
+        assert waits == pytest.approx([10 / 60 * each for each in range(1, 6)])
+    else:
+        assert waits == pytest.approx([10.0] * 5, abs=1.1)
+        assert pace.reserve(111.1, 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        (report(REQUESTS, "10", "0", "1h"), 360.0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "8h"}, 8 * 3600.0),
+        (report(TOKENS, "100000", "1000", "2h"), 7200.0 / 99_000 * 19_000),
+        (report(REQUESTS, "10000", "9999", "24h"), 0.0),
+        ({}, 0.0),
+    ],
+)
+def test_what_a_server_imposes(headers, seconds):
+    """The wait of the next request, whatever else of ours waits before it, and less by the time that has passed."""
+    pace = Pace()
+    pace.heed(0.0, headers)
+    for _ in range(20):
+        pace.reserve(0.0, 20_000)
+
+    assert pace.imposed(0.0, 20_000)[0] == pytest.approx(seconds)
+    assert pace.imposed(5.0, 20_000)[0] == pytest.approx(max(0.0, seconds - 5.0))
 
 
 # --- sharing ---------------------------------------------------------------------------------------------------------

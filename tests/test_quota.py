@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+import re
 import time
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 import embedkit
 from benchmarks.virtual import now, run
-from embedkit import Limits, Rate, RateLimitError, RetryPolicy, TooLongError
+from embedkit import Limits, QuotaError, Rate, RateLimitError, RetryPolicy, TooLongError
 from embedkit._pace import Pace
 from embedkit._plan import estimate
 from embedkit._refusal import judge
@@ -350,3 +352,81 @@ def test_the_bound_follows_what_is_reported():
     pace.learn(0)
     assert pace.most == 10_000
     assert Pace().most is None
+
+
+# --- what is told is used up -----------------------------------------------------------------------------------------
+
+
+class Told(FakeExchange):
+    """Answers well, and says after the first request that nothing is left, and until when."""
+
+    def __init__(self, **told):
+        super().__init__(self.answer)
+        self.told = {f"x-ratelimit-{name}-requests": value for name, value in told.items()}
+        self.sent = []
+
+    def answer(self, request):
+        self.sent.append(now())
+        texts = json.loads(request.body)["input"]
+        rows = [{"index": row, "embedding": [1.0, 1.0]} for row in range(len(texts))]
+        return response({"data": rows}, 200, self.told if len(self.sent) == 1 else {})
+
+
+async def again(exchange, calls=1, **settings):
+    """What comes of further calls, side by side, after a first one."""
+    embedder = connected(exchange, **settings)
+    await embedder.embed_query("first")
+
+    async def call(number):
+        try:
+            return await embedder.embed_query(f"text {number}")
+        except embedkit.EmbedkitError as error:
+            return error
+
+    return await asyncio.gather(*map(call, range(calls)))
+
+
+def test_a_quota_that_is_back_in_seconds_is_waited_for():
+    """Told as a Unix time ten seconds ahead."""
+    exchange = Told(remaining="0", reset=f"{time.time() + 10:.0f}")
+    found = run(again(exchange, 3))
+
+    assert not any(isinstance(each, Exception) for each in found)
+    assert exchange.sent[1:] == pytest.approx([10.0] * 3, abs=1.5)
+
+
+@pytest.mark.parametrize(
+    ("reset", "kind", "says"),
+    [("300s", RateLimitError, "300 s"), ("8h", QuotaError, "8.0 h"), (time.time() + 90_000, QuotaError, r"2[45]\.\d h")],
+)
+def test_a_quota_that_is_back_much_later_is_an_error_at_once(reset, kind, says):
+    """Nothing is sent and nobody sleeps; the error says how long and why. What is absurd is ignored."""
+    exchange = Told(remaining="0", reset=reset if isinstance(reset, str) else f"{reset:.0f}")
+    found = run(again(exchange, 5))
+
+    assert {type(each) for each in found} == {kind}
+    assert all(re.search(rf"quota of requests is used up for another {says}", str(each)) for each in found)
+    assert found[0].provider == "compatible"
+    assert found[0].retry_after > 120
+    assert len(exchange.sent) == 1
+
+
+@pytest.mark.parametrize(
+    "reset", ["", "soon", "-5", "0", "1e400", "99999999999999999999", "2019-01-01T00:00:00Z", "nan", "12345h", "1" * 400]
+)
+def test_an_absurd_moment_holds_nobody_back(reset):
+    """Of the past, of another century, or no moment at all."""
+    exchange = Told(remaining="0", reset=reset)
+    run(again(exchange, 5))
+
+    assert len(exchange.sent) == 6
+    assert exchange.sent[-1] < 1
+
+
+def test_waiting_behind_our_own_requests_is_no_error():
+    """Ten requests at three a minute take more than two minutes, and all are answered."""
+    exchange = Told()
+    found = run(again(exchange, 10, rate=Rate(requests_per_minute=3)))
+
+    assert not any(isinstance(each, Exception) for each in found)
+    assert exchange.sent[-1] > 180

@@ -172,7 +172,7 @@ TEXTS = [
     (429, {"code": "Throttling.RateQuota", "message": "Requests rate limit exceeded", "request_id": "r"}, RateLimitError),
     (403, {"code": 30001, "message": "Sorry, your account balance is insufficient", "data": None}, QuotaError),
     (401, openai("Invalid API key or insufficient credits.", "invalid_api_key", 401), AuthError),
-    (429, openai("Rate limit of 150 per 86400s exceeded for UserByModelByDay. Please wait 24367 seconds before retrying."), RateLimitError),
+    (429, openai("Rate limit of 150 per 86400s exceeded for UserByModelByDay. Please wait 24367 seconds before retrying."), QuotaError),
     (400, {"code": "INPUT_MODEL_NOT_FOUND", "detail": "Model x not found"}, NotFoundError),
     (401, {"errorCode": "BXNIM0415E", "errorMessage": "Provided API key could not be found."}, AuthError),
     # gateways
@@ -561,6 +561,31 @@ def test_any_success_without_vectors_is_nothing_or_an_error(body):
     hidden = inside(Response(200, {}, raw))
 
     assert hidden is None or isinstance(hidden, EmbedkitError)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (
+            "Rate limit reached for m on requests per day (RPD): Limit 200, Used 200, Requested 1. Please try again in 7m12s.",
+            QuotaError,
+        ),
+        (
+            "Rate limit reached for m on requests per day (RPD): Limit 10000, Used 10000, Requested 1. Please try again in 8.64s.",
+            RateLimitError,
+        ),
+        (
+            "Rate limit reached for m on tokens per day (TPD): Limit 100000, Used 99999, Requested 900. Please try again in 13m6s.",
+            QuotaError,
+        ),
+        ("Daily limit reached", QuotaError),
+        ("Rate limit reached for m on requests per min (RPM): Limit 3. Please try again in 20s.", RateLimitError),
+        ("Rate limit reached for m on requests per min (RPM): Limit 3.", RateLimitError),
+    ],
+)
+def test_an_allowance_of_a_day(words, kind):
+    """Used up, it is a quota: nobody waits for tomorrow. Where it fills within seconds, it is a rate limit like others."""
+    assert type(judged(429, openai(words))) is kind
 
 
 def test_what_only_a_header_says_of_a_quota():
