@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from . import cli as cli
     from . import codec as codec
     from . import errors as errors
+    from . import events as events
     from . import local as local
     from . import providers as providers
     from . import sync as sync
@@ -75,7 +76,7 @@ __all__ = [
     "connect_sync",
 ]
 
-_MODULES = ("catalog", "cli", "codec", "errors", "local", "providers", "sync", "testing", "tokens")
+_MODULES = ("catalog", "cli", "codec", "errors", "events", "local", "providers", "sync", "testing", "tokens")
 _HOMES = {
     "_connect": ("connect",),
     "_embedder": ("Embedder",),

@@ -22,9 +22,11 @@ from ._credential import flaw
 from ._dispatch import PROBE_TEXT
 from ._embedder import Embedder
 from ._grant import Wallet
+from ._headers import asked_headers
 from ._hedge import Hedge
 from ._http import AiohttpExchange, HttpSettings
 from ._limiter import Limiter
+from ._logging import host_of
 from ._pace import TOKENS, Rate, shared
 from ._plan import estimate
 from ._reason import wordless
@@ -63,10 +65,11 @@ if TYPE_CHECKING:
 
     import anyio
 
-    from ._events import Event
     from ._transport import Exchange
+    from .events import Event
 
     Source = str | Callable[[], str | Awaitable[str]]
+    Asks = Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
 
 
 # Refusals of one batch after which it is taken to be too large for the quota, and comes back so much smaller.
@@ -125,6 +128,7 @@ class Signer:
         sources: Mapping[str, Source],
         headers: Mapping[str, str],
         *,
+        ask: Mapping[str, Asks] | None = None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -136,6 +140,7 @@ class Signer:
         self._wallet = Wallet(self._host.grant, self._host.name) if self._host.grant is not None else None
         self._sources = sources
         self._headers = headers
+        self._ask_headers = ask or Secrets({})
         self._fixed = all(isinstance(source, str) for source in sources.values())
         kept = [source for source in sources.values() if isinstance(source, (Variable, KeyFile))]  # read anew when unpickled
         self._gone = [source.name for source in kept if not source]
@@ -143,7 +148,9 @@ class Signer:
         self._secrets = Secrets({name: source for name, source in sources.items() if isinstance(source, str)})
         self._known = Secrets({**self._public, **self._secrets})
         steady = self._host.steady or self._host.authorise is bearer
-        self._steady = steady and self._fixed and self._wallet is None and not self._gone and not self._unfit
+        self._steady = (
+            steady and self._fixed and not self._ask_headers and self._wallet is None and not self._gone and not self._unfit
+        )
         # The last request without its body, before and after. One tuple: several loops may ask.
         self._last: tuple[Request, Request] | None = None
 
@@ -176,9 +183,12 @@ class Signer:
             self.veil.add(self._secrets.values())
             known = Secrets(await self._wallet.pay(known, partial(self._ask, exchange), turn, self._clock))
         # The caller's own headers go under the signature, and win.
-        bare = with_headers(request, self._headers) if self._headers else request
+        own = self._headers
+        for ask in self._ask_headers.values():
+            own = Secrets({**own, **await asked_headers(ask)})
+        bare = with_headers(request, own) if own else request
         signed = self._host.authorise(bare, known, self._now())
-        signed = with_headers(signed, self._headers) if self._headers else signed
+        signed = with_headers(signed, own) if own else signed
         last = self._last
         if last is None or signed.headers != last[1].headers or signed.url != last[1].url:
             kept = MappingProxyType(dict(signed.headers))  # an exchange may change what it is given
@@ -226,6 +236,7 @@ class HttpEmbedder(Embedder):
         options: Options,
         sources: Mapping[str, Source],
         headers: Mapping[str, str],
+        ask_headers: Asks | None = None,
         http: HttpSettings,
         limits: Limits | None,
         max_concurrency: int | None,
@@ -255,6 +266,7 @@ class HttpEmbedder(Embedder):
         self._own_limits = limits
         self._sources = Secrets(sources)
         self._headers = Secrets(headers)
+        self._ask_headers = Secrets({} if ask_headers is None else {"headers": ask_headers})
         self._http = http
         self._rate = rate
         self._retry = retry
@@ -265,8 +277,8 @@ class HttpEmbedder(Embedder):
         self._reset()
 
     def _reset(self) -> None:
-        self._signer = Signer(self._target, self._sources, self._headers)
-        self._signer.veil.add(self._http.secrets())
+        self._signer = Signer(self._target, self._sources, self._headers, ask=self._ask_headers)
+        self._signer.veil.add(self._http.secrets(), lasting=True)
         self._pace = shared(self._account(), self.model, self._rate)
         self._lines: dict[object, Transport] = {}
         self._pid = os.getpid()
@@ -287,6 +299,11 @@ class HttpEmbedder(Embedder):
     def window(self) -> int:
         """How many requests may be in flight on this event loop by now."""
         return self._line().limiter.window.size
+
+    @property
+    def late(self) -> float:
+        """Seconds after which no answer is a sign of trouble, by how long answers take on this event loop."""
+        return self._line().limiter.patience
 
     def _window(self) -> Window:
         return Window(self._first, self.max_concurrency, time.thread_time)
@@ -359,12 +376,15 @@ class HttpEmbedder(Embedder):
                     texts=len(texts),
                     tokens=asked,
                     tries=tries or None,
-                    whole=self._joins(options),
+                    whole=len(texts) > 1 and self._joins(options),
                     extra=tries is not None or texts == [PROBE_TEXT],
+                    rows=out,
                 )
             except EmbedkitError as error:
                 if out is not None and kept and error is kept[0][0]:  # there was none
                     _, reply, out.failures = kept[0]
+                    for each in out.failures.values():
+                        each.attempts, each.elapsed = error.attempts, error.elapsed
                     return reply
                 if refused and self._learned(codec, refused[-1]):
                     continue
@@ -583,7 +603,7 @@ class HttpEmbedder(Embedder):
         exchange = AiohttpExchange(self._http) if self._exchange is None else self._exchange
         self._lines[loop] = line = Transport(
             exchange, self._signer.on(exchange), limiter, self._retry,
-            name=(self.provider, self.model), observe=self.observe,
+            name=(self.provider, self.model), host=host_of(self._target.base_url), observe=self.observe,
             hedge=Hedge(self._hedge, clock=self._clock) if self._hedge else None,
             timeout=self._http.timeout, loading=self.loading, clock=self._clock,
         )  # fmt: skip
@@ -611,7 +631,7 @@ class HttpEmbedder(Embedder):
             msg = "an embedder on the caller's own session cannot be pickled: a session belongs to one event loop"
             raise ConfigError(msg)
         given = {
-            **self._sources, "extra": self.options.extra, "observe": self.observe, "count_tokens": self.count_tokens,
+            **self._sources, **self._ask_headers, "extra": self.options.extra, "observe": self.observe, "count_tokens": self.count_tokens,
             "exchange": self._exchange, "ssl": self._http.ssl,
         }  # fmt: skip
         for name, value in given.items():

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ._calls import CLOSED
+from ._calltime import TURN, CallTime
 from ._embedder import option_key
 from ._plan import Tray, measure, tightened
 from ._sift import raised
 from ._types import Embeddings, Limits, Options, Usage
 from ._wrap import Wrapped
-from .errors import ClosedError, DecodeError, EmbedkitError
+from .errors import ClosedError, DecodeError, EmbedkitError, TransportTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,8 @@ class Coalesced(Wrapped):
     """Lets concurrent small calls of `embed` and `embed_query` share requests. Large calls and streams go straight through.
 
     A call that shared a request has `usage.tokens` None, since nobody says whose they were, and counts every request it had a part in.
-    A shared request runs in the context (contextvars) of one of its callers.
+    A shared request runs in the context (contextvars) of one of its callers, and lives as long as the longest of their limits of time.
+    Calls with another `timeout` share another request.
 
     Args:
         inner: the embedder that sends.
@@ -45,20 +47,30 @@ class Coalesced(Wrapped):
     def __init__(self, inner: Embedder, wait: float = 0.0) -> None:
         super().__init__(inner)
         self._wait = wait
-        self._lines: dict[tuple[asyncio.AbstractEventLoop, bytes], _Line] = {}
+        self._lines: dict[tuple[asyncio.AbstractEventLoop, bytes, float | None], _Line] = {}
 
-    async def _embed(self, rows: list[str], options: Options, *, skip: bool, workers: int, patient: bool = False) -> Embeddings:
+    async def _embed(
+        self,
+        rows: list[str],
+        options: Options,
+        *,
+        skip: bool,
+        workers: int,
+        patient: bool = False,
+        time: CallTime | None = None,
+    ) -> Embeddings:
         loop = _running() if self._shares(rows) and not self._joins(options) else None
         if loop is None:
-            return await self.inner._embed(rows, options, skip=skip, workers=workers, patient=patient)  # noqa: SLF001 (the same house)
+            return await self.inner._embed(rows, options, skip=skip, workers=workers, patient=patient, time=time)  # noqa: SLF001 (the same house)
         limits, count = self._known_limits(), self.count_tokens
         tokens, size = map(sum, zip(*(measure(row, limits, count) for row in rows), strict=True))
-        call = _Call(rows, (tokens, size, len(rows)), loop.create_future(), skip=skip)
-        self._line(loop, options).join(call)
+        call = _Call(rows, (tokens, size, len(rows)), loop.create_future(), skip=skip, time=time)
+        self._line(loop, options, None if time is None else time.timeout).join(call)
         try:
-            return await call.found
-        except asyncio.CancelledError:
-            await call.leave()
+            return await (call.found if time is None else time.within(call.found))
+        except (asyncio.CancelledError, TransportTimeoutError):
+            if call.found.cancelled():  # the caller gave up, or its time is over
+                await call.leave()
             raise
         finally:
             del call  # else an error and the frame it came through would keep each other
@@ -69,20 +81,20 @@ class Coalesced(Wrapped):
     def _shares(self, rows: list[str]) -> bool:
         return 0 < len(rows) <= min(SMALL, self.limits.max_texts or SMALL) and (self.accepts_empty or "" not in rows)
 
-    def _line(self, loop: asyncio.AbstractEventLoop, options: Options) -> _Line:
-        key = (loop, option_key(options))
+    def _line(self, loop: asyncio.AbstractEventLoop, options: Options, timeout: float | None) -> _Line:
+        key = (loop, option_key(options), timeout)
         line = self._lines.get(key)
         if line is None:
             for dead in [each for each in list(self._lines) if each[0].is_closed()]:
                 self._lines.pop(dead, None)
             forget = self._lines.pop
-            line = self._lines[key] = _Line(self.inner, options, self._wait, loop, lambda: forget(key, None))
+            line = self._lines[key] = _Line(self.inner, options, self._wait, loop, lambda: forget(key, None), timeout)
         return line
 
     async def aclose(self) -> None:
         """End the calls in flight on this event loop with `ClosedError`, then close the inner embedder."""
         loop = _running()
-        for line in [line for (owner, _), line in list(self._lines.items()) if owner is loop]:
+        for line in [line for (owner, *_), line in list(self._lines.items()) if owner is loop]:
             await line.aclose()
         await super().aclose()
 
@@ -101,15 +113,31 @@ def _running() -> asyncio.AbstractEventLoop | None:
 class _Call:
     """One caller's texts, and where it waits for what becomes of them."""
 
-    __slots__ = ("alone", "found", "rows", "size", "skip", "trip")
+    __slots__ = ("alone", "found", "rows", "size", "skip", "time", "trip")
 
-    def __init__(self, rows: list[str], size: tuple[int, int, int], found: asyncio.Future[Embeddings], *, skip: bool) -> None:
+    def __init__(
+        self,
+        rows: list[str],
+        size: tuple[int, int, int],
+        found: asyncio.Future[Embeddings],
+        *,
+        skip: bool,
+        time: CallTime | None = None,
+    ) -> None:
         self.rows = rows
         self.size = size  # tokens, bytes, texts
         self.found = found
         self.skip = skip
         self.alone = False  # the request that it shared failed, maybe for another's text
         self.trip: _Trip | None = None
+        self.time = time
+        self.line_up()
+
+    def line_up(self) -> None:
+        """Wait for a request that may leave."""
+        if self.time is not None:
+            self.time.leave()
+            self.time.begin(TURN)
 
     def settle(self, found: Embeddings | BaseException) -> None:
         if self.found.done():
@@ -144,13 +172,20 @@ class _Line:
     """The calls that wait on one event loop under the same options, and the requests on their way."""
 
     def __init__(
-        self, inner: Embedder, options: Options, wait: float, loop: asyncio.AbstractEventLoop, forget: Callable[[], object]
+        self,
+        inner: Embedder,
+        options: Options,
+        wait: float,
+        loop: asyncio.AbstractEventLoop,
+        forget: Callable[[], object],
+        timeout: float | None,
     ) -> None:
         self._inner = inner
         self._options = options
         self._wait = wait
         self._loop = loop
         self._forget = forget
+        self._timeout = timeout
         self._calls: deque[_Call] = deque()
         self._texts = 0  # of the calls that wait
         self._timer: asyncio.TimerHandle | None = None  # there while those who wait may wait on
@@ -205,7 +240,10 @@ class _Line:
         try:
             texts = [row for call in calls for row in call.rows]
             skip = len(texts) > 1 or calls[0].skip  # a lone text is not looked for
-            result = await self._inner._embed(texts, self._options, skip=skip, workers=self._inner.max_concurrency)  # noqa: SLF001
+            time = CallTime.of_several([call.time for call in calls], self._timeout)
+            result = await self._inner._embed(  # noqa: SLF001 (the same house)
+                texts, self._options, skip=skip, workers=self._inner.max_concurrency, time=time
+            )
         except asyncio.CancelledError:
             for call in calls:
                 call.settle(ClosedError(CLOSED))
@@ -234,6 +272,7 @@ class _Line:
         """Each of these again, in a request of its own."""
         for call in reversed(calls):
             call.alone, call.trip = True, None
+            call.line_up()
             self._calls.appendleft(call)
             self._texts += len(call.rows)
 
@@ -273,5 +312,13 @@ def _cut(result: Embeddings, start: int, stop: int) -> Embeddings:
 
 
 def _share_failure(calls: list[_Call], error: BaseException) -> None:
+    """To every caller the error, and of what was embedded before it their own rows."""
+    start = 0
     for call in calls:
-        call.settle(error.at() if len(calls) > 1 and isinstance(error, EmbedkitError) else error)
+        stop = start + len(call.rows)
+        mine = error
+        if len(calls) > 1 and isinstance(error, EmbedkitError):
+            mine = error.at()
+            mine.partial = None if error.partial is None else _cut(error.partial, start, stop)
+        call.settle(mine)
+        start = stop

@@ -19,10 +19,11 @@ import msgspec
 
 from . import catalog
 from ._address import address, parts, shown, without_user
+from ._calltime import seconds
 from ._client import HttpEmbedder, KeyFile, Variable
 from ._credential import flaw
 from ._embedder import Embedder
-from ._events import Event
+from ._headers import Headers, fixed
 from ._hints import Later
 from ._http import HttpSettings
 from ._pace import Rate
@@ -31,8 +32,9 @@ from ._retry import RetryPolicy
 from ._sift import checked
 from ._transport import Exchange
 from ._types import DType, InputType, Limits, Options, Truncate
-from .codec import Host, Target, belongs, sendable, to_json
+from .codec import Host, Target, belongs, to_json
 from .errors import ConfigError
+from .events import Event
 from .providers import find
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "limits": (Limits, "embedkit.Limits(max_texts=…)"),
     "rate": (Rate, "embedkit.Rate(requests_per_minute=…)"),
     "retry": (RetryPolicy, "embedkit.RetryPolicy(attempts=…)"),
-    "headers": (Mapping, "a mapping of header names to values"),
+    "headers": ((Mapping, Callable), "a mapping of header names to values, or a callable that returns one"),
     "count_tokens": (Callable, "a callable: text → number of tokens"),
     "observe": (Callable, "a callable that is given each event"),
     "exchange": (Callable, "a callable: request → response, like embedkit.testing.FakeExchange"),
@@ -71,13 +73,14 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
     rate: Rate | None = None,
     retry: RetryPolicy | None = None,
     timeout: float | None = None,
+    total_timeout: float | None = None,
     connect_timeout: float = 10.0,
     read_timeout: float | None = None,
     max_response_bytes: int = 256 * 1024 * 1024,
     session: aiohttp.ClientSession | None = None,
     proxy: str | None = None,
     ssl: tls.SSLContext | str | bool | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Headers | None = None,
     count_tokens: Callable[[str], int] | None = None,
     long_text: Literal["mean"] | None = None,
     coalesce: bool | float = False,
@@ -104,15 +107,18 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
             endpoint answers well. Either way fewer after a 429, a timeout, or when answers get slow.
         limits: overrides what the host is known to take per request.
         rate: a quota to stay within.
-        retry: how often and how patiently.
-        timeout: seconds for one attempt, retries not included.
+        retry: how often and how patiently. None: `RetryPolicy()`, so at most 6 attempts within 300 s for one request.
+        timeout: seconds for one attempt, retries not included; a call may say otherwise. None: 120 s, or what the host needs.
+        total_timeout: seconds for a whole call of `embed` or `embed_query`, waits for a turn and retries included; a call may say
+            otherwise. Not for streams. None: no limit.
         connect_timeout: seconds for one TCP and TLS handshake.
         read_timeout: seconds between two pieces of a response.
         max_response_bytes: most bytes of a response, after decompression.
         session: your own `aiohttp.ClientSession`, not closed here.
         proxy: URL; else HTTPS_PROXY, HTTP_PROXY and NO_PROXY. The environment's are not used for loopback; netrc is never read.
         ssl: an SSLContext, the path of a CA bundle, or False to verify nothing.
-        headers: sent with every request. Compressed answers are asked for except on loopback, where undoing it takes longer than it
+        headers: sent with every request; or a callable (sync or async) that returns them, asked on every attempt, so that a trace can
+            travel: it runs in the caller's task and context, after the event `RequestSent`. Compressed answers are asked for except on loopback, where undoing it takes longer than it
             saves; `{"accept-encoding": "identity"}` asks for none.
         count_tokens: tokens of a text, for planning (`embedkit.tokens` has ready ones); None: estimated from its length.
         long_text: "mean" cuts texts that are too long for the model into pieces, and averages their vectors by tokens, made unit length.
@@ -143,12 +149,14 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
     )
     if max_concurrency is not None:
         _whole("max_concurrency", max_concurrency)
+    if total_timeout is not None:
+        total_timeout = seconds("total_timeout", total_timeout)
     if provider == "local":
         wire = {"api_key": api_key, "base_url": base_url, "session": session, "proxy": proxy, "ssl": ssl, "exchange": exchange}
         own = _local(name, options, limits, observe, parameters, [each for each, value in wire.items() if value is not None])
-        return _wrapped(own, long_text, coalesce)
+        return _wrapped(own, long_text, coalesce, total_timeout)
     if _several(base_url) or _several(api_key):
-        return _wrapped(_pooled(given), long_text, coalesce)
+        return _wrapped(_pooled(given), long_text, coalesce, total_timeout)
     place, key = cast("str | None", base_url), cast("Credential | None", api_key)
     host = find(provider)
     _known(provider, parameters, {each: one.help for each, one in host.parameters.items()})
@@ -163,18 +171,19 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         raise ConfigError(msg)
     sources, unsent = _credentials(host, target.base_url, key, settled, explicit=place is not None, ours=ours)
     http = HttpSettings(
-        timeout=_seconds("timeout", timeout if timeout is not None else host.timeout),
-        connect=_seconds("connect_timeout", connect_timeout),
-        read=None if read_timeout is None else _seconds("read_timeout", read_timeout),
+        timeout=seconds("timeout", timeout if timeout is not None else host.timeout),
+        connect=seconds("connect_timeout", connect_timeout),
+        read=None if read_timeout is None else seconds("read_timeout", read_timeout),
         proxy=_proxy(proxy), ssl=_verification(ssl), cap=_whole("max_response_bytes", max_response_bytes),
         session=_session(session), down=host.down,
     )  # fmt: skip
     embedder = HttpEmbedder(
         host.dialect(target, **host.quirks), target, options=options, sources=sources, http=http, limits=limits,
-        headers={**user, **_headers(headers or {})}, max_concurrency=max_concurrency, rate=rate, retry=retry or RetryPolicy(),
+        headers={**user, **(fixed(headers) if isinstance(headers, Mapping) else {})},
+        ask_headers=None if isinstance(headers, Mapping) else headers, max_concurrency=max_concurrency, rate=rate, retry=retry or RetryPolicy(),
         observe=observe, count_tokens=count_tokens, exchange=exchange, unsent=unsent, hedge=_share(hedge),
     )  # fmt: skip
-    return _wrapped(embedder, long_text, coalesce)
+    return _wrapped(embedder, long_text, coalesce, total_timeout)
 
 
 def _several(value: object) -> bool:
@@ -203,7 +212,9 @@ def _pooled(given: dict[str, Any]) -> Embedder:
     return Pool(cast("list[HttpEmbedder]", members), retry=retry)
 
 
-def _wrapped(embedder: Embedder, long_text: Literal["mean"] | None, coalesce: bool | float) -> Embedder:
+def _wrapped(
+    embedder: Embedder, long_text: Literal["mean"] | None, coalesce: bool | float, total_timeout: float | None
+) -> Embedder:
     if long_text not in (None, "mean"):
         msg = f"long_text={long_text!r}: it is 'mean' or None; to cut long texts off pass truncate='end'"
         raise ConfigError(msg)
@@ -211,6 +222,8 @@ def _wrapped(embedder: Embedder, long_text: Literal["mean"] | None, coalesce: bo
         msg = f"long_text='mean' and truncate={embedder.options.truncate!r} contradict each other: pass one of them"
         raise ConfigError(msg)
     embedder.long_text = long_text
+    if total_timeout is not None:
+        embedder.total_timeout = total_timeout
     if coalesce is not False:
         if not isinstance(coalesce, (bool, int, float)) or not 0 <= coalesce < math.inf:
             msg = f"coalesce={coalesce!r}: True, False, or the longest wait in seconds"
@@ -307,29 +320,6 @@ def _whole(name: str, value: int) -> int:
         msg = f"{name}={value!r}: a whole number of at least 1"
         raise ConfigError(msg)
     return value
-
-
-def _seconds(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        msg = f"{name}={value!r}: a positive number of seconds"
-        raise ConfigError(msg)
-    return float(value)
-
-
-def _headers(headers: Mapping[str, str]) -> dict[str, str]:
-    for name, value in headers.items():
-        if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~\w-]+", name, re.ASCII):
-            msg = f"headers: {name!r} is no header's name"
-            raise ConfigError(msg)
-        if not isinstance(value, str) or not sendable(value):
-            what = (
-                "holds a character that no header can carry"
-                if isinstance(value, str)
-                else f"is {type(value).__name__}, not str"
-            )
-            msg = f"headers: the value of {name!r} {what}"
-            raise ConfigError(msg)
-    return {name.lower(): value.strip() for name, value in headers.items()}
 
 
 def _proxy(proxy: str | None) -> str | None:

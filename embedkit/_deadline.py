@@ -15,10 +15,10 @@ from typing import cast
 class Deadline:
     """`ticket = deadline.begin()` before what may take so many seconds, `deadline.end(ticket, error)` after it, whatever came of it."""
 
-    __slots__ = ("_due", "_seconds", "_ticket", "_timer")
+    __slots__ = ("_due", "_ticket", "_timer", "seconds")
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         # Ticket → when, by how many cancellations the task was troubled before, and the task.
         self._due: dict[int, tuple[float, int, asyncio.Task[object]]] = {}
         self._ticket = 0
@@ -28,9 +28,9 @@ class Deadline:
         """From now on the running task has so many seconds."""
         task = cast("asyncio.Task[object]", current_task())
         self._ticket = ticket = self._ticket + 1
-        self._due[ticket] = (monotonic() + self._seconds, task.cancelling(), task)
+        self._due[ticket] = (monotonic() + self.seconds, task.cancelling(), task)
         if self._timer is None:
-            self._wait(self._seconds)
+            self._wait(self.seconds)
         return ticket
 
     def end(self, ticket: int, error: BaseException | None = None) -> bool:

@@ -55,7 +55,7 @@ SUSPECTED = 0  # tries as the policy says, of a text that is suspected
 LATE, STREAK = 3, 8  # failures in a row after which somebody asks whether the server is well: of late batches, of other pieces
 
 
-def _silent(texts: int, error: EmbedkitError) -> None:
+def silent(texts: int, error: EmbedkitError) -> None:
     """Nobody listens."""
 
 
@@ -93,8 +93,8 @@ class Board:
         whole: bool = False,
         lone: bool = False,
         learn: Learn = _nothing_new,
-        on_split: Tell = _silent,
-        on_failure: Tell = _silent,
+        on_split: Tell = silent,
+        on_failure: Tell = silent,
     ) -> None:
         self.matrix: NDArray[Any] | None = None
         self.width = width  # of a stored row: of bytes where bits are packed
@@ -408,4 +408,4 @@ def _encodes(text: str) -> bool:
     return True
 
 
-__all__ = ["PROBE_TEXT", "Board", "unencodable"]
+__all__ = ["PROBE_TEXT", "Board", "silent", "unencodable"]

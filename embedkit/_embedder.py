@@ -10,15 +10,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import count
+from time import monotonic
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import msgspec
 
 from ._calls import calls_of, ending_calls, until_closed
-from ._dispatch import Board
-from ._events import BatchDone, BatchFailed, BatchSplit, Event, notify
+from ._calltime import ANSWER, CallTime
+from ._dispatch import Board, silent
 from ._hints import NDArray
+from ._logging import WARNING, host_of, kind_of, log, notify, status_of
 from ._long import Knife, fitted
 from ._numbers import blank, empty
 from ._plan import estimate, plan, tightened
@@ -28,9 +31,11 @@ from ._texts import listed, without_text
 from ._transport import Tally
 from ._types import DType, Embeddings, InputType, Limits, OnError, Options, Reply, Truncate, Usage
 from .codec import OutputRows, finite, normalise, to_json
-from .errors import ApiError, ConfigError, DecodeError, EmbedkitError, TooLargeError
+from .errors import ApiError, ClosedError, ConfigError, DecodeError, EmbedkitError, InvalidInputError, TooLargeError
+from .events import BatchDone, BatchFailed, BatchSplit, Event
 
 WIDTHS = 256  # most sets of options whose width is remembered: `extra` may differ with every call
+_numbers = count(1)  # of calls
 
 
 class Embedder(ABC):
@@ -46,6 +51,7 @@ class Embedder(ABC):
         observe: called with each frozen event; what it raises is logged.
         price: US dollars per million tokens, for `usage.cost`.
         long_text: "mean" cuts texts that are too long into pieces and averages their vectors, where a call says nothing of `truncate`.
+        total_timeout: seconds for a whole call of `embed` or `embed_query` that says nothing else; None: no limit.
     """
 
     provider: str = ""
@@ -58,6 +64,7 @@ class Embedder(ABC):
     observe: Callable[[Event], object] | None = None
     price: float | None = None
     long_text: Literal["mean"] | None = None
+    total_timeout: float | None = None
     _start: int | None = None  # requests in flight before the first good answer; None: as many as later
 
     @abstractmethod
@@ -79,8 +86,25 @@ class Embedder(ABC):
         normalize: bool | None = None,
         extra: Mapping[str, Any] | None = None,
         on_error: OnError = "raise",
+        timeout: float | None = None,  # noqa: ASYNC109 (of each attempt)
+        total_timeout: float | None = None,
     ) -> Embeddings:
         """Embed texts; a lone string is one text. Options left out are those of `connect`.
+
+        Args:
+            texts: what to embed.
+            input_type: what they are for; this and the five that follow are as `Options` says.
+            dimensions: components per vector.
+            dtype: type of the components.
+            truncate: "end" cuts over-long texts, "error" insists on refusing them.
+            normalize: True makes every vector unit length.
+            extra: merged into the request body verbatim.
+            on_error: "raise" raises the first error; "skip" marks the row of a bad text and goes on.
+            timeout: seconds for one attempt of this call; None: as `connect` was told, else 120 s at most hosts.
+            total_timeout: seconds for the whole call, waits for a turn and retries included; None: as `connect` was told, else no limit.
+                When they are over, `TransportTimeoutError` says where they went, and its `partial` holds what is embedded already.
+                A wait that the provider or a quota asks for, or a backoff, is the provider's error at once where it is longer than
+                what is left.
 
         Returns:
             Embeddings: `vectors` of shape (n, d), row i for texts[i]; shape (0, 0) and no request for no texts.
@@ -92,12 +116,14 @@ class Embedder(ABC):
                 With `on_error="skip"` a bad text only marks its own row: NaN there, and its error in `failures`. So does what is
                 missing (None, NaN) or no string.
         """
+        total = self.total_timeout if total_timeout is None else total_timeout
+        time = None if total is None and timeout is None else CallTime(total, timeout)
         options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
         skip = _skips(on_error)
         rows = listed(texts, skip=skip)
         if not skip:
-            return await self._embed(rows, options, skip=False, workers=self.max_concurrency)
-        return await self._among(rows, options, self._embed, workers=self.max_concurrency)
+            return await self._embed(rows, options, skip=False, workers=self.max_concurrency, time=time)
+        return await self._among(rows, options, self._embed, workers=self.max_concurrency, time=time)
 
     @until_closed
     async def embed_query(
@@ -110,13 +136,17 @@ class Embedder(ABC):
         truncate: Truncate | None = None,
         normalize: bool | None = None,
         extra: Mapping[str, Any] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 (of each attempt)
+        total_timeout: float | None = None,
     ) -> NDArray[Any]:
-        """Embed one query: a vector of shape (d,). Raises as `embed` does."""
+        """Embed one query: a vector of shape (d,). Limits of time, and what it raises, are as those of `embed`."""
+        total = self.total_timeout if total_timeout is None else total_timeout
+        time = None if total is None and timeout is None else CallTime(total, timeout)
         if not isinstance(text, str):
             msg = f"a query is one string, not {type(text).__name__}; embed() takes many"
             raise TypeError(msg)
         options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
-        result = await self._embed(listed(text), options, skip=False, workers=1)
+        result = await self._embed(listed(text), options, skip=False, workers=1, time=time)
         return result.vectors[0]  # type: ignore[no-any-return]  # a row of NDArray[Any]
 
     def stream(
@@ -134,7 +164,8 @@ class Embedder(ABC):
         """Embed any number of texts in bounded memory: an async iterator of `Embeddings`, in input order.
 
         Each part's `start` is the index of its first text in the stream; `failures` counts rows within the part. `async for` is
-        enough on asyncio; `async with embedder.stream(…) as parts` also ends the work at once when the block is left.
+        enough on asyncio; `async with embedder.stream(…) as parts` also ends the work at once when the block is left. `total_timeout`
+        does not apply: a stream takes as long as its texts do.
 
         Where a vector depends on the other texts of its request (late chunking, contextualised models), each part is one request and
         so one document: its boundary is set here, by `limits` and at most 256 texts, not by your documents. To set it yourself, call
@@ -213,13 +244,24 @@ class Embedder(ABC):
             self._sign(failure)
         return spread_out(made, places, others, width=self._known_width(options))
 
-    async def _embed(self, rows: list[str], options: Options, *, skip: bool, workers: int, patient: bool = False) -> Embeddings:
+    async def _embed(
+        self,
+        rows: list[str],
+        options: Options,
+        *,
+        skip: bool,
+        workers: int,
+        patient: bool = False,
+        time: CallTime | None = None,
+    ) -> Embeddings:
         if not rows:
             return Embeddings(empty(0, 0, options.dtype), self.model, Usage(0, 0), dtype=options.dtype)
+        call = 0 if self.observe is None else next(_numbers)
         try:
             how, lone = self._shortens(options), len(rows) == 1 and not skip
             if how is None:
-                return await self._settled(rows, options, skip=skip, workers=workers, lone=lone, patient=patient)
+                tally = Tally(patient, time, call)
+                return await self._settled(rows, options, tally, skip=skip, workers=workers, lone=lone)
             if self._joins(options):
                 msg = (
                     f"{'long_text' if how == 'mean' else 'truncate'}={how!r} cuts texts on the client, and here a vector depends on the "
@@ -230,13 +272,21 @@ class Embedder(ABC):
             knife = Knife(how, self._most_tokens(options), self.count_tokens)
             made = await fitted(
                 rows,
-                lambda pieces: self._settled(pieces, options, skip=True, workers=workers, lone=lone, patient=patient),
+                lambda pieces: self._settled(
+                    pieces,
+                    options,
+                    Tally(patient, time, call),
+                    skip=True,
+                    workers=workers,
+                    lone=lone,
+                ),
                 knife,
             )
             if made.failures and not skip:
                 raise raised(made)
         except EmbedkitError as error:
             self._sign(error)
+            self._tell_end(error)
             raise
         return made
 
@@ -270,12 +320,12 @@ class Embedder(ABC):
             error.provider, error.model = error.provider or self.provider, error.model or self.model
 
     async def _settled(
-        self, rows: list[str], options: Options, *, skip: bool, workers: int, lone: bool, patient: bool
+        self, rows: list[str], options: Options, tally: Tally, *, skip: bool, workers: int, lone: bool
     ) -> Embeddings:
         whole = self._joins(options)
         sift = Sift(rows, accepts_empty=self.accepts_empty, skip=skip, repeats=whole)
-        tally = Tally(patient=patient)
-        await self._prepare(tally)
+        time = tally.time
+        await (self._prepare(tally) if time is None else time.within(self._prepare(tally)))
         if whole:
             self._fits_one_request(sift.texts)
         key = option_key(options)
@@ -291,10 +341,14 @@ class Embedder(ABC):
 
         board = Board(
             sift.texts, cut, fill, room=len(rows), dtype=options.dtype, width=widths.get(key), skip=skip, whole=whole, lone=lone,
-            learn=self._learn, on_split=self._tell_split, on_failure=self._tell_failure,
+            learn=self._learn, on_split=silent if self.observe is None else partial(self._tell_split, self.observe, tally),
+            on_failure=silent if self.observe is None else partial(self._tell_failure, self.observe, tally),
         )  # fmt: skip
         try:
-            await board.run(workers, self._start)
+            if time is None:
+                await board.run(workers, self._start)
+            else:
+                await time.within(board.run(workers, self._start))
             _remember(widths, key, board.width)
         except EmbedkitError as error:
             error.rows = sift.rows_of(error.rows)
@@ -355,22 +409,30 @@ class Embedder(ABC):
         tally: Tally,
         tries: int | None,
     ) -> Reply:
-        import time
-
-        started = time.monotonic()
+        started = monotonic()
         reply = await self._fill(texts, options, out, tally, tries)
-        seconds = time.monotonic() - started
-        done = BatchDone(provider=self.provider, model=self.model, texts=len(texts), tokens=reply.tokens, seconds=seconds)
-        notify(observe, done)
+        seconds = monotonic() - started
+        notify(observe, BatchDone(**self._about(tally), texts=len(texts), tokens=reply.tokens, seconds=seconds))
         return reply
 
-    def _tell_split(self, texts: int, error: EmbedkitError) -> None:
-        if self.observe is not None:
-            notify(self.observe, BatchSplit(provider=self.provider, model=self.model, texts=texts, error=error))
+    def _about(self, tally: Tally) -> dict[str, Any]:
+        return {"provider": self.provider, "model": self.model, "call": tally.call}
 
-    def _tell_failure(self, texts: int, error: EmbedkitError) -> None:
-        if self.observe is not None:
-            notify(self.observe, BatchFailed(provider=self.provider, model=self.model, texts=texts, error=error))
+    def _tell_split(self, observe: Callable[[Event], object], tally: Tally, texts: int, error: EmbedkitError) -> None:
+        notify(observe, BatchSplit(**self._about(tally), texts=texts, error=error))
+
+    def _tell_failure(self, observe: Callable[[Event], object], tally: Tally, texts: int, error: EmbedkitError) -> None:
+        notify(observe, BatchFailed(**self._about(tally), texts=texts, error=error))
+
+    def _tell_end(self, error: EmbedkitError) -> None:
+        """Log that a call is given up. What the caller got wrong is the caller's to see."""
+        mistaken = isinstance(error, ConfigError) or (isinstance(error, InvalidInputError) and error.status is None)
+        if not mistaken and not isinstance(error, ClosedError):
+            host = host_of(getattr(self, "base_url", "")) or self.provider
+            log(
+                WARNING, "a call to %s is given up after %.3g s: %s; attempts: %d", host, error.elapsed, kind_of(error), error.attempts,
+                host=host, attempt=error.attempts, status=status_of(error),
+            )  # fmt: skip
 
     async def _fill(
         self,
@@ -381,7 +443,19 @@ class Embedder(ABC):
         tries: int | None = None,  # noqa: ARG002 (an `embed_batch` is called once)
     ) -> Reply:
         """Embed one batch into the rows that `out(width)` gives, in at most so many tries (None: as the policy says)."""
-        made = await self.embed_batch(texts, options)
+        began, time = monotonic(), tally.time
+        try:
+            if time is None:
+                made = await self.embed_batch(texts, options)
+            else:
+                time.begin(ANSWER)
+                try:
+                    made = await time.attempt(self.embed_batch(texts, options))
+                finally:
+                    time.end(ANSWER)
+        except EmbedkitError as error:
+            error.attempts, error.elapsed = max(1, error.attempts), monotonic() - began
+            raise
         if not isinstance(made, Embeddings):
             msg = f"{type(self).__name__}.embed_batch returned {type(made).__name__}; it must return embedkit.Embeddings"
             raise TypeError(msg)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from ._deadline import Deadline
+
 AGENT = "embedkit"
 HEAD_START = 0.005  # seconds after which the first request is usually on its way, and the processor has nothing to do
 IDLE = 1.0  # seconds without a response after which the server may have hung up, and a busy loop not have noticed
@@ -99,7 +101,15 @@ class AiohttpExchange:
         self._keeper: AsyncGenerator[None, None] | None = None
         self._pid = os.getpid()
 
-    async def __call__(self, request: Request) -> Response:
+    async def within(self, request: Request, seconds: float) -> Response:
+        """The same within so many seconds, instead of those of the settings."""
+        deadline = type(self._deadline)(seconds)
+        try:
+            return await self(request, deadline)
+        finally:
+            deadline.close()
+
+    async def __call__(self, request: Request, deadline: Deadline | None = None) -> Response:
         """Send, read to the end.
 
         Raises:
@@ -107,6 +117,7 @@ class AiohttpExchange:
             DecodeError: the response exceeds the cap, or its compression cannot be undone.
             ConfigError: the URL, a header or the proxy is none.
         """
+        deadline = deadline or self._deadline
         try:
             session = self._session
             if session is None or session.closed:
@@ -118,7 +129,6 @@ class AiohttpExchange:
             if len(request.body) > LARGE:
                 added, data = {**added, "content-length": str(len(request.body))}, _Whole(request.body)
             headers = {**added, **request.headers}
-            deadline = self._deadline
             ticket = deadline.begin()
             try:
                 response = await _read(
@@ -139,7 +149,7 @@ class AiohttpExchange:
         except Exception as error:
             if not isinstance(error, (OSError, ValueError)) and type(error).__module__.partition(".")[0] != "aiohttp":
                 raise
-            failure = _translated(error, request, self._settings)
+            failure = _translated(error, request, msgspec.structs.replace(self._settings, timeout=deadline.seconds))
         try:
             raise failure  # out here, where aiohttp's error is no longer the context of ours
         finally:

@@ -69,13 +69,21 @@ class Limiter:
         self.flying += 1
         return True
 
-    async def acquire(self, tokens: int = 0, *, kind: int = CALLER, until: float = math.inf) -> float | None:
+    async def acquire(
+        self,
+        tokens: int = 0,
+        *,
+        kind: int = CALLER,
+        until: float = math.inf,
+        refuse: Callable[[float], None] | None = None,
+    ) -> float | None:
         """Wait for a place and for the pace; returns the seconds waited where there was a pace to wait for.
 
         Args:
             tokens: that the request is estimated to take.
             kind: of who waits, see `_queue`.
             until: when a retry that the budget keeps waiting has no time left; then None is returned, and no place taken.
+            refuse: is told the seconds that the pace asks for, and raises what the caller is to get instead where they are too many.
         """
         came = self._clock()
         retries = kind == RETRY
@@ -97,7 +105,7 @@ class Limiter:
         if paced:
             wait = self.pace.reserve(self._clock(), tokens)
             if wait > 0:
-                await self._wait(wait, tokens)
+                await self._wait(wait, tokens, refuse)
             self._pacing = False
         self.pace.sent(tokens)
         if paced:
@@ -105,13 +113,15 @@ class Limiter:
         self.flying += 1  # last: nothing may come between this and the moment its epoch is noted
         return self._clock() - came if paced else 0.0
 
-    async def _wait(self, wait: float, tokens: int) -> None:
+    async def _wait(self, wait: float, tokens: int, refuse: Callable[[float], None] | None) -> None:
         """Sleep so long, and as much longer as pauses come meanwhile."""
         paused = self.pace.paused
         try:
             while wait > 0:
                 if wait > CAP:
                     self._refuse(tokens)
+                if refuse is not None:
+                    refuse(wait)
                 part = min(wait, RECHECK) if tokens else wait
                 await self._sleep(part)
                 # Tokens that others are found not to have used are there sooner; who comes meanwhile stands behind.
@@ -196,8 +206,13 @@ class Limiter:
         now = self._clock()
         seconds = now - sent
         self.window.given_up(seconds)
-        if seconds > (LONG * self.window.seconds or SOON) and self._heard < sent:
+        if seconds > self.patience and self._heard < sent:
             self.window.late(now, sent)
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which no answer says that answers are late."""
+        return LONG * self.window.seconds or SOON
 
     def pause(self, seconds: float) -> None:
         """Nobody on this pace sends for so many seconds."""

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ._calls import this_loop, until_closed
+from ._calltime import TURN
 from ._client import HttpEmbedder
 from ._desk import Desk, Member
 from ._dispatch import PROBE_TEXT
 from ._embedder import Embedder
-from ._events import RetryScheduled, notify
+from ._logging import INFO, heard, host_of, kind_of, log, notify, status_of
 from ._plan import tightened
 from ._queue import CALLER, RETRY, WORKER
-from ._transport import Tally
+from ._transport import Tally, timed, watched
 from ._types import Embeddings, Limits, Options, Reply, Usage
 from .codec import OutputRows, together
 from .errors import (
@@ -33,6 +34,7 @@ from .errors import (
     TooLargeError,
     TransportTimeoutError,
 )
+from .events import RetryScheduled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -128,10 +130,11 @@ class Pool(Embedder):
             0,
         )  # unusable answers, of which a second is one too many; and those of a model that is being loaded
         doubted = len(self._members) == 1
+        came = self._clock()
         while True:
-            member = await desk.turn(until, RETRY if failures else WORKER if tally.patient else CALLER)
+            member = await self._turn(desk, until, failures, tally)
             if member is None:
-                raise self._hopeless()
+                raise self._tried(self._hopeless(), failures, came)
             sent = self._clock()
             if not failures:
                 until = sent + (self._retry.deadline or math.inf)
@@ -145,7 +148,8 @@ class Pool(Embedder):
                 raise  # about the texts or the request: another endpoint would say the same
             except EmbedkitError as error:
                 failures += 1
-                self._note(member, sent, error, suspected=tries is not None)
+                self._tried(error, failures, came)
+                self._note(member, sent, error, tally, suspected=tries is not None)
                 once_more = isinstance(error, DecodeError) and (error.once_more or bool(out is not None and out.failures))
                 unusable += once_more
                 if not (error.retryable or once_more):
@@ -161,11 +165,43 @@ class Pool(Embedder):
                     or self._clock() >= until
                 ):
                     raise
-                self._tell(failures, error)
+                self._tell(failures, error, member, tally)
             finally:
                 desk.leave(member)
 
-    def _note(self, member: Member[HttpEmbedder], sent: float, error: EmbedkitError, *, suspected: bool) -> None:
+    async def _turn(self, desk: Desk[HttpEmbedder], until: float, failures: int, tally: Tally) -> Member[HttpEmbedder] | None:
+        """A place at a member; None where there will be none in time, that of the call included."""
+        time = tally.time
+        if time is not None:
+            alone = all(each.health.failing for each in self._members)
+            if min(each.health.back(alone=alone) for each in self._members) - self._clock() >= time.left():
+                return None
+        turn = desk.turn(until, RETRY if failures else WORKER if tally.patient else CALLER)
+        return await timed(time, TURN, watched(turn, self._tell_wait, self._clock) if heard(INFO) else turn)
+
+    def _tell_wait(self, waited: float) -> None:
+        host = host_of(self.base_url)
+        log(INFO, "a request has waited %.1f s for an endpoint or key of %s", waited, host, host=host, wait=waited)
+
+    def _tried(self, error: EmbedkitError, failures: int, came: float) -> EmbedkitError:
+        error.attempts, error.elapsed = failures, self._clock() - came
+        return error
+
+    def _impatient(self, member: Member[HttpEmbedder], sent: float, error: EmbedkitError, tally: Tally) -> bool:
+        """Whether it is the call's own `timeout` that is over, sooner than answers are late: that says nothing of the endpoint."""
+        time = tally.time
+        if time is None:
+            return False
+        time.failure = error
+        return (
+            time.timeout is not None
+            and isinstance(error, TransportTimeoutError)
+            and self._clock() - sent < member.embedder.late
+        )
+
+    def _note(self, member: Member[HttpEmbedder], sent: float, error: EmbedkitError, tally: Tally, *, suspected: bool) -> None:
+        if self._impatient(member, sent, error, tally):
+            return
         if suspected and not isinstance(error, RateLimitError):
             return  # a text that is looked for fails its request everywhere, which says nothing of the endpoint
         member.health.failed(self._clock(), sent, error)
@@ -243,12 +279,14 @@ class Pool(Embedder):
         )
         raise ConfigError(msg)
 
-    def _tell(self, attempt: int, error: EmbedkitError) -> None:
+    def _tell(self, attempt: int, error: EmbedkitError, member: Member[HttpEmbedder], tally: Tally) -> None:
+        host = host_of(member.embedder.base_url)
+        log(
+            INFO, "attempt %d to %s failed: %s; another endpoint or key is asked", attempt, host, kind_of(error),
+            host=host, attempt=attempt, wait=0.0, status=status_of(error),
+        )  # fmt: skip
         if self.observe is not None:
-            notify(
-                self.observe,
-                RetryScheduled(provider=self.provider, model=self.model, attempt=attempt, wait=0.0, error=error),
-            )
+            notify(self.observe, RetryScheduled(**self._about(tally), attempt=attempt, wait=0.0, error=error))
 
     def __repr__(self) -> str:
         return f"<Pool {', '.join(map(repr, self._embedders))}>"

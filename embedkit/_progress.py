@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from ._events import Event, RetryScheduled
+from .events import Event, RetryScheduled
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -9,24 +9,33 @@ from __future__ import annotations
 import math
 import random
 import time
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from itertools import count
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from ._events import RequestSent, RetryScheduled, Throttled, notify
+from ._calls import this_loop
+from ._calltime import ANSWER, PAUSE, TURN
+from ._logging import DEBUG, INFO, LONG_WAIT, WARNING, heard, kind_of, log, notify, status_of
 from ._queue import CALLER, RETRY, WORKER
 from ._retry import CAP, RetryPolicy, again
 from .errors import ApiError, AuthError, DecodeError, EmbedkitError, RateLimitError, ServerError, TransportTimeoutError
+from .events import AttemptEnded, RequestSent, RetryScheduled, Throttled, WindowChanged
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from asyncio import TimerHandle
+    from collections.abc import Awaitable, Callable, Coroutine
 
-    from ._events import Event
+    from ._calltime import CallTime
     from ._hedge import Hedge
     from ._limiter import Limiter
     from ._types import Request, Response
+    from .codec import OutputRows
+    from .events import Event
 
 T = TypeVar("T")
+R = TypeVar("R")
 OVERLOADED = (503, 529)
 TIMEOUT = 120.0  # seconds for one attempt, where nothing else is said
+_ids = count(1)  # of attempts
 
 
 class Exchange(Protocol):
@@ -42,13 +51,18 @@ class Exchange(Protocol):
 
 
 class Tally:
-    """What one call to the embedder has sent so far, and how many of its requests are under way. `patient`: it is one of a bulk job's own."""
+    """What one call to the embedder has sent so far, and how many of its requests are under way.
 
-    __slots__ = ("patient", "requests", "under_way")
+    `patient`: it is one of a bulk job's own. `time`: its limits, where it has any. `call`: its number, where somebody listens.
+    """
 
-    def __init__(self, *, patient: bool = False) -> None:
+    __slots__ = ("call", "patient", "requests", "time", "under_way")
+
+    def __init__(self, patient: bool = False, time: CallTime | None = None, call: int = 0) -> None:
         self.requests = self.under_way = 0
         self.patient = patient
+        self.time = time
+        self.call = call
 
 
 class _Job(Generic[T]):
@@ -57,12 +71,18 @@ class _Job(Generic[T]):
     __slots__ = (
         "again",
         "alone",
+        "began",
         "extra",
         "failure",
+        "id",
+        "left",
         "number",
+        "plain",
         "receive",
         "request",
+        "seen",
         "spent",
+        "status",
         "tally",
         "texts",
         "tokens",
@@ -70,7 +90,7 @@ class _Job(Generic[T]):
         "whole",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (all that one request is about)
         self,
         request: Request,
         receive: Callable[[Response], T],
@@ -81,6 +101,9 @@ class _Job(Generic[T]):
         *,
         whole: bool,
         extra: bool,
+        plain: bool,
+        seen: bool,
+        began: float,
     ) -> None:
         self.request = request
         self.receive = receive
@@ -95,6 +118,12 @@ class _Job(Generic[T]):
         self.extra = extra  # no attempt of its kind is a first one: the retry budget pays for it
         self.failure: EmbedkitError | None = None  # the last
         self.again = False  # an answer that could not be used has been asked for once more
+        self.plain = plain  # nothing but the exchange itself ends the attempt
+        self.seen = seen  # somebody wants to hear of each attempt
+        self.began = began  # when it first asked for its turn
+        self.status: int | None = None  # of the last response
+        if seen:
+            self.id, self.left = 0, began  # of the attempt, and when it left
 
 
 def _loads(error: EmbedkitError) -> bool:
@@ -118,6 +147,7 @@ class Transport:
         policy: RetryPolicy,
         *,
         name: tuple[str, str] = ("", ""),
+        host: str = "",
         observe: Callable[[Event], object] | None = None,
         hedge: Hedge | None = None,
         timeout: float = TIMEOUT,
@@ -131,6 +161,8 @@ class Transport:
         self.policy = policy
         self._authorise = authorise
         self._provider, self._model = name
+        self._host = host
+        self._size = limiter.window.size  # of the window, as last told
         self._observe = observe
         self._hedge = hedge
         # The exchange ends each attempt by itself; only a deadline that is sooner needs a timer of its own for the first.
@@ -151,6 +183,7 @@ class Transport:
         tries: int | None = None,
         whole: bool = False,
         extra: bool = False,
+        rows: OutputRows | None = None,
     ) -> T:
         """What `receive` makes of the response to this request.
 
@@ -164,43 +197,52 @@ class Transport:
                 at fault.
             whole: its texts cannot come back in smaller requests.
             extra: it is no caller's first attempt but a known-good text, or a piece of what was late: the retry budget pays for it.
+            rows: where `receive` notes the rows of a success that cannot be used; their errors are told how often it was sent.
 
         Raises:
             EmbedkitError: whatever `receive` or the exchange raised last, once the policy gives up. A timeout of a request that holds
                 several texts is given up at once, unless it is `whole`: it is to come back smaller.
         """
-        job = _Job(request, receive, tally, texts, tokens, tries, whole=whole, extra=extra)
+        job = _Job(
+            request, receive, tally, texts, tokens, tries, whole=whole, extra=extra, plain=self._plain and tally.time is None,
+            seen=self._observe is not None or heard(DEBUG), began=self._clock(),
+        )  # fmt: skip
         tally.under_way += 1
         try:
-            return await self._attempt(job)
+            result = await self._attempt(job)
         except EmbedkitError as error:
             if not (error.retryable or (isinstance(error, DecodeError) and error.once_more)):
                 raise
-            return await again(
-                lambda: self._attempt(job), error, decide=lambda made, error: self._decide(job, made, error), sleep=self._sleep
+            result = await again(
+                lambda: self._attempt(job),
+                error,
+                decide=lambda made, error: self._decide(job, made, error),
+                sleep=lambda seconds: self._rest(job, seconds),
             )
         finally:
             tally.under_way -= 1
+        if rows is not None and rows.failures:
+            for each in rows.failures.values():
+                each.attempts, each.elapsed = job.number, self._clock() - job.began
+        return result
 
     async def _attempt(self, job: _Job[T]) -> T:
         limiter = self.limiter
         waited = 0.0 if not job.extra and limiter.enter() else await self._turn(job)
         epoch = limiter.epoch
         try:
-            if self._observe is not None:
-                self._tell(self._observe, waited, job)
+            if job.seen:
+                self._leaves(waited, job)
             signed = await self._authorise(job.request)
             job.tally.requests += 1
             sent, busy = self._clock(), limiter.flying
             try:
-                if job.number == 1 and self._plain:
-                    response = await self.exchange(signed)
-                else:
-                    response = await self._guarded(signed, job)
+                response = await (self.exchange(signed) if job.plain else self._guarded(signed, job))
+                job.status = response.status
                 limiter.heed(response.headers)
                 result = job.receive(response)
             except EmbedkitError as error:
-                job.alone = not self._feel(error, sent, busy, job.tokens)
+                job.alone = not self._feel(error, sent, busy, job)
                 raise
             except BaseException:
                 limiter.given_up(sent)
@@ -209,32 +251,53 @@ class Transport:
                 seconds = self._clock() - sent
                 job.spent += seconds
             limiter.answered(sent, seconds, busy)
+        except BaseException as error:
+            self._failed(job, error)
+            raise
+        else:
+            if limiter.window.size != self._size:
+                self._resized()
+            if job.seen:
+                self._ended(job, None)
             return result
         finally:
             if epoch == limiter.epoch or limiter.holds(epoch):
                 limiter.release()
 
+    def _failed(self, job: _Job[T], error: BaseException) -> None:
+        if isinstance(error, EmbedkitError):
+            error.attempts, error.elapsed = job.number, self._clock() - job.began
+        if self.limiter.window.size != self._size:
+            self._resized()
+        if job.seen:
+            self._ended(job, error)
+
     async def _turn(self, job: _Job[T]) -> float:
         """Wait for a turn; the seconds waited for the pace."""
         try:
-            return await self._waited(job)
+            return await self._has_turn(job)
         except ApiError as error:  # not sent, for the provider has said that it would be in vain
             error.provider, error.model = error.provider or self._provider, error.model or self._model
             raise
 
-    async def _waited(self, job: _Job[T]) -> float:
+    async def _has_turn(self, job: _Job[T]) -> float:
         """The same. What is waited for the retry budget counts as time between tries."""
-        limiter, deadline = self.limiter, self.policy.deadline
+        limiter, deadline, time = self.limiter, self.policy.deadline, job.tally.time
+        refuse = None
+        if time is not None:
+            refuse = time.refuse
+            refuse(limiter.pace.owed(self._clock()))
         if not job.extra:
             kind = WORKER if job.tally.patient or job.tally.under_way > 1 else CALLER
-            return await limiter.acquire(job.tokens, kind=kind) or 0.0
+            turn = limiter.acquire(job.tokens, kind=kind, refuse=refuse)
+            return await timed(time, TURN, self._watched(turn, job)) or 0.0
         came = self._clock()
         # After a rate limit it is the pace that is waited for, which the deadline does not count.
-        paced = isinstance(job.failure, RateLimitError)
-        blocked = not paced and not limiter.budget.allows(came, limiter.flying)
-        waited = await limiter.acquire(
-            job.tokens, kind=RETRY, until=math.inf if deadline is None or paced else came + deadline - job.spent
-        )
+        limited = isinstance(job.failure, RateLimitError)
+        blocked = not limited and not limiter.budget.allows(came, limiter.flying)
+        until = math.inf if deadline is None or limited else came + deadline - job.spent
+        turn = limiter.acquire(job.tokens, kind=RETRY, until=until, refuse=refuse)
+        waited = await timed(time, PAUSE if blocked else TURN, self._watched(turn, job))
         if blocked or waited is None:
             job.spent += self._clock() - came
         if waited is not None:
@@ -244,8 +307,29 @@ class Transport:
         msg = f"the provider fails, and within the deadline of {deadline:g} s it was not found to be well again"
         raise TransportTimeoutError(msg, retryable=False)
 
+    def _watched(self, turn: Coroutine[Any, Any, R], job: _Job[Any]) -> Coroutine[Any, Any, R]:
+        """Wait for a turn; whoever waits long is told of."""
+        if not heard(INFO):
+            return turn
+
+        def tell(waited: float) -> None:
+            owed = self.limiter.pace.owed(self._clock())
+            why = f"a rate limit, for {owed:.1f} s more" if owed > 0 else "requests of ours that came before it"
+            log(
+                INFO, "a request to %s has waited %.1f s for its turn: it waits for %s", self._host, waited, why,
+                host=self._host, attempt=job.number, wait=waited,
+            )  # fmt: skip
+
+        return watched(turn, tell, self._clock)
+
+    async def _rest(self, job: _Job[T], seconds: float) -> None:
+        await timed(job.tally.time, PAUSE, self._sleep(seconds))
+
     def _decide(self, job: _Job[T], made: int, error: EmbedkitError) -> float | None:
         """Seconds until the next attempt after `made`, or None."""
+        time = job.tally.time
+        if time is not None:
+            time.failure = error
         if isinstance(error, TransportTimeoutError) and error.sent and job.texts > 1 and not job.whole:
             return None
         loading = _loads(error) and job.spent < self._loading
@@ -256,25 +340,42 @@ class Transport:
                 return None
             job.again = True
         wait = self.policy.wait(made, error, self._jitter(), loading=loading)
-        if wait is None or (self.policy.deadline is not None and job.spent + wait >= self.policy.deadline):
+        late = self.policy.deadline is not None and wait is not None and job.spent + wait >= self.policy.deadline
+        if wait is None or late or (time is not None and wait >= time.left()):
             if not job.alone and error.retry_after is not None and error.retry_after <= CAP:
-                self.limiter.pause(error.retry_after)  # for the others; this one gives up
+                self._cool_down(error.retry_after, error, made)  # for the others; this one gives up
             return None
         if not job.alone:
-            self.limiter.pause(wait)  # one 429 stops everyone on this quota
+            self._cool_down(wait, error, made)  # one 429 stops everyone on this quota
+        log(
+            INFO, "attempt %d to %s failed: %s; the next follows in %.2f s", made, self._host, kind_of(error), wait,
+            host=self._host, attempt=made, wait=wait, status=status_of(error),
+        )  # fmt: skip
         if self._observe is not None:
-            notify(
-                self._observe,
-                RetryScheduled(provider=self._provider, model=self._model, attempt=made, wait=wait, error=error),
-            )
+            about = self._about(job)
+            notify(self._observe, RetryScheduled(**about, attempt=made, wait=wait, error=error))
         job.spent += wait
         job.number = made + 1
+        job.plain = False
         job.alone = job.extra = True
         job.failure = error
         return wait
 
+    def _cool_down(self, seconds: float, error: EmbedkitError, made: int) -> None:
+        """Nobody of this account sends for so long."""
+        begun = self.limiter.pace.blocked(self._clock()) > 0
+        self.limiter.pause(seconds)
+        if not begun and seconds > 0:
+            log(
+                WARNING, "%s refused: %s; nothing more is sent with this key for %.3g s", self._host, kind_of(error), seconds,
+                host=self._host, attempt=made, wait=seconds, status=status_of(error),
+            )  # fmt: skip
+
     async def _guarded(self, signed: Request, job: _Job[T]) -> Response:
         """Hedged, and cut off at the deadline."""
+        return await timed(job.tally.time, ANSWER, self._cut_off(signed, job))
+
+    async def _cut_off(self, signed: Request, job: _Job[T]) -> Response:
         if self.policy.deadline is None:
             return await self._hedged(signed, job)
         import anyio
@@ -286,26 +387,46 @@ class Transport:
 
     async def _hedged(self, signed: Request, job: _Job[T]) -> Response:
         if self._hedge is None:
+            return await self._exchanged(signed, job)
+        return await self._hedge(lambda: self._exchanged(signed, job), len(signed.body), lambda: self._again(job))
+
+    async def _exchanged(self, signed: Request, job: _Job[T]) -> Response:
+        """One exchange, within the call's own `timeout` where it has one."""
+        time = job.tally.time
+        if time is None or time.timeout is None:
             return await self.exchange(signed)
-        return await self._hedge(lambda: self.exchange(signed), len(signed.body), lambda: self._again(job))
+        within = getattr(self.exchange, "within", None)  # else the embedder's own timeout would cut off a longer one
+        return await (time.attempt(self.exchange(signed)) if within is None else within(signed, time.timeout))
 
     def _again(self, job: _Job[T]) -> bool:
         """Whether a late request may be sent a second time beside the first; then it counts as sent."""
         if not self.limiter.spare(job.tokens):
             return False
         job.tally.requests += 1
+        if job.tally.time is not None:
+            job.tally.time.attempts += 1
+        if job.seen:
+            log(
+                DEBUG, "attempt %d to %s is late, and sent a second time", job.number, self._host,
+                host=self._host, attempt=job.number,
+            )  # fmt: skip
         if self._observe is not None:
-            self._tell(self._observe, 0.0, job)
+            about = self._about(job)
+            notify(self._observe, RequestSent(**about, texts=job.texts, attempt=job.number, id=job.id, hedged=True))
         return True
 
-    def _feel(self, error: EmbedkitError, sent: float, busy: int, tokens: int) -> bool:
+    def _feel(self, error: EmbedkitError, sent: float, busy: int, job: _Job[T]) -> bool:
         """What a failure says of the endpoint's load. True where everyone should wait."""
+        time = job.tally.time
+        if time is not None and time.timeout is not None and isinstance(error, TransportTimeoutError) and error.sent:
+            self.limiter.given_up(sent)  # this caller's own patience, maybe less than any answer takes
+            return False
         if error.retryable:
             self.limiter.budget.failed(self._clock())
         elif isinstance(error, ApiError):
             self.limiter.budget.answered()  # it is well enough to refuse
         if isinstance(error, RateLimitError):
-            return self.limiter.refused(sent, busy, tokens, hint=error.retry_after, about=error.about)
+            return self.limiter.refused(sent, busy, job.tokens, hint=error.retry_after, about=error.about)
         if isinstance(error, TransportTimeoutError) and not error.retryable:
             self.limiter.given_up(sent)  # cut off at the request's own deadline, maybe soon after it was sent
         elif isinstance(error, TransportTimeoutError):
@@ -316,7 +437,77 @@ class Transport:
             self.limiter.crowded(sent, busy)
         return False
 
-    def _tell(self, observe: Callable[[Event], object], waited: float, job: _Job[T]) -> None:
-        if waited:
-            notify(observe, Throttled(provider=self._provider, model=self._model, seconds=waited))
-        notify(observe, RequestSent(provider=self._provider, model=self._model, texts=job.texts, attempt=job.number))
+    # --- seen --------------------------------------------------------------------------------------------------------
+
+    def _about(self, job: _Job[T]) -> dict[str, Any]:
+        return {"provider": self._provider, "model": self._model, "call": job.tally.call}
+
+    def _leaves(self, waited: float, job: _Job[T]) -> None:
+        job.id, job.left, job.status = next(_ids), self._clock(), None
+        log(
+            DEBUG, "attempt %d to %s leaves, with %d texts", job.number, self._host, job.texts,
+            host=self._host, attempt=job.number, wait=waited,
+        )  # fmt: skip
+        if self._observe is not None:
+            about = self._about(job)
+            if waited:
+                notify(self._observe, Throttled(**about, seconds=waited))
+            notify(self._observe, RequestSent(**about, texts=job.texts, attempt=job.number, id=job.id))
+
+    def _ended(self, job: _Job[T], error: BaseException | None) -> None:
+        seconds = self._clock() - job.left
+        failure = error if isinstance(error, EmbedkitError) else None
+        status = job.status if job.status is not None else status_of(failure)
+        came = f"status {status}" if status is not None else "no answer"
+        what = came if error is None else f"{came}, {type(error).__name__}"
+        log(
+            DEBUG, "attempt %d to %s ended after %.3f s: %s", job.number, self._host, seconds, what,
+            host=self._host, attempt=job.number, status=status,
+        )  # fmt: skip
+        if self._observe is not None:
+            about = self._about(job)
+            ended = AttemptEnded(
+                **about, texts=job.texts, attempt=job.number, id=job.id, status=status, seconds=seconds, error=failure
+            )
+            notify(self._observe, ended)
+
+    def _resized(self) -> None:
+        """The window is of another size."""
+        before, self._size = self._size, self.limiter.window.size
+        if self._size == 1:
+            log(WARNING, "%s is in trouble: one request at a time is sent to it from now on", self._host, host=self._host)
+        if self._observe is not None:
+            notify(self._observe, WindowChanged(provider=self._provider, model=self._model, before=before, size=self._size))
+
+
+async def timed(time: CallTime | None, phase: int, work: Awaitable[R]) -> R:
+    """What `work` gives; its seconds go to the ledger of the call, where it has one."""
+    if time is None:
+        return await work
+    time.begin(phase)
+    try:
+        return await work
+    finally:
+        time.end(phase)
+
+
+async def watched(turn: Awaitable[R], tell: Callable[[float], None], clock: Callable[[], float]) -> R:
+    """What `turn` gives; `tell` is called with the seconds when they are many, and then whenever they have doubled."""
+    came, loop = clock(), this_loop()
+    if not hasattr(loop, "call_later"):  # trio: told afterwards
+        found = await turn
+        if clock() - came > LONG_WAIT:
+            tell(clock() - came)
+        return found
+
+    timers: list[TimerHandle] = []
+
+    def ring(seconds: float) -> None:
+        tell(clock() - came)
+        timers[:] = [loop.call_later(seconds, ring, 2 * seconds)]
+
+    timers.append(loop.call_later(LONG_WAIT, ring, LONG_WAIT))
+    try:
+        return await turn
+    finally:
+        timers[0].cancel()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 HIDDEN = "***"
 SHORT = 5  # a secret of so many characters is left: it would blank out common words
-KEPT = 256  # most secrets remembered: a signature changes with every request
+KEPT = 256  # most secrets remembered that may change with every request, as a signature does
 PLAIN = {"accept", "accept-encoding", "accept-language", "content-type", "content-length", "user-agent"}
 _TELLING = re.compile(r"key|token|secret|sig|pass|auth|code|cred", re.IGNORECASE)  # names of what is secret in a query
 
@@ -29,9 +29,13 @@ class Veil:
 
     def __init__(self) -> None:
         self._secrets: dict[str, None] = {}
+        self._lasting: set[str] = set()
 
-    def add(self, secrets: Iterable[str]) -> None:
-        """Hide these from now on."""
+    def add(self, secrets: Iterable[str], *, lasting: bool = False) -> None:
+        """Hide these from now on; for ever if `lasting`, else until so many newer ones have come."""
+        if lasting:
+            self._lasting.update(secret for secret in secrets if len(secret) > SHORT)
+            return
         for secret in secrets:
             if len(secret) > SHORT:
                 self._secrets.pop(secret, None)
@@ -41,7 +45,9 @@ class Veil:
 
     def hide(self, text: str) -> str:
         """The text without any of them."""
-        for secret in sorted(self._secrets, key=len, reverse=True):  # the longest first: one may be part of another
+        for secret in sorted(
+            {*self._secrets, *self._lasting}, key=len, reverse=True
+        ):  # the longest first: one may be part of another
             text = re.sub("".join(map(_escaped, secret)), HIDDEN, text)
         return text
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SHOWN = (
     "accepts_empty", "base_url", "borrowed", "count_tokens", "limits", "max_concurrency", "model", "observe", "options", "price",
-    "provider",
+    "provider", "total_timeout",
 )  # fmt: skip
 
 

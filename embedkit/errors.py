@@ -55,10 +55,15 @@ class EmbedkitError(Exception):
         retry_after: seconds the provider asked to wait, or None.
         rows: indices of the texts concerned, in the caller's list; empty when the request as a whole is.
         partial: what was embedded before the failure, an `Embeddings` with NaN where nothing is known, or None.
+        attempts: how often the request that failed was sent, tries at other endpoints of a pool included; with `total_timeout=` all that
+            the call has sent. 0: nothing was, or nobody counted.
+        elapsed: seconds from when it first asked for its turn; with `total_timeout=` those of the whole call.
     """
 
     retryable: bool = False
     retry_after: float | None = None
+    attempts: int = 0
+    elapsed: float = 0.0
 
     def __init__(self, message: str, *, rows: Iterable[int] = ()) -> None:
         super().__init__(message)
@@ -67,7 +72,8 @@ class EmbedkitError(Exception):
         self.partial: Any = None
 
     def __str__(self) -> str:
-        return self.message + (f" ({_rows(self.rows)})" if self.rows else "")
+        known = ", ".join(filter(None, (_rows(self.rows), _tries(self))))
+        return self.message + (f" ({known})" if known else "")
 
     def at(self, *rows: int) -> Self:
         """A copy that is about these rows: what one failure says may have to be raised in several places."""
@@ -174,6 +180,7 @@ class ApiError(EmbedkitError):
             _rows(self.rows),
             f"request id {self.request_id}" if self.request_id else "",
             f"retry after {self.retry_after:g} s" if self.retry_after is not None else "",
+            _tries(self),
         ]
         known = ", ".join(fact for fact in facts if fact)
         return (f"{where}: " if where else "") + self.message + (f" ({known})" if known else "")
@@ -182,6 +189,11 @@ class ApiError(EmbedkitError):
 def _rows(rows: tuple[int, ...]) -> str:
     shown = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")  # noqa: PLR2004 (a line must stay a line)
     return f"row{'s' if len(rows) > 1 else ''} {shown}" if rows else ""
+
+
+def _tries(error: EmbedkitError) -> str:
+    seconds = f"{error.elapsed:.1f}" if error.elapsed >= 1 else f"{error.elapsed:.2f}"
+    return f"{error.attempts} attempts in {seconds} s" if error.attempts > 1 else ""
 
 
 class AuthError(ApiError):

@@ -107,13 +107,15 @@ class SyncEmbedder:
         normalize: bool | None = None,
         extra: Mapping[str, Any] | None = None,
         on_error: OnError = "raise",
+        timeout: float | None = None,
+        total_timeout: float | None = None,
     ) -> Embeddings:
-        """As `Embedder.embed`."""
+        """As `Embedder.embed`. `total_timeout` does not count the time in which `texts` are read, which may block for ever."""
         rows = listed(texts, skip=on_error == "skip")
         return self._call(
             lambda: self.embedder.embed(
                 rows, input_type=input_type, dimensions=dimensions, dtype=dtype, truncate=truncate,
-                normalize=normalize, extra=extra, on_error=on_error,
+                normalize=normalize, extra=extra, on_error=on_error, timeout=timeout, total_timeout=total_timeout,
             )
         )  # fmt: skip
 
@@ -127,12 +129,14 @@ class SyncEmbedder:
         truncate: Truncate | None = None,
         normalize: bool | None = None,
         extra: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        total_timeout: float | None = None,
     ) -> NDArray[Any]:
         """As `Embedder.embed_query`."""
         return self._call(
             lambda: self.embedder.embed_query(
                 text, input_type=input_type, dimensions=dimensions, dtype=dtype, truncate=truncate,
-                normalize=normalize, extra=extra,
+                normalize=normalize, extra=extra, timeout=timeout, total_timeout=total_timeout,
             )
         )  # fmt: skip
 

@@ -43,7 +43,7 @@ from embedkit import (
     TransportError,
     Usage,
 )
-from embedkit._events import RetryScheduled
+from embedkit.events import RetryScheduled
 from embedkit.testing import FakeEmbedder, FakeExchange, response
 
 from .replies import KEY, echo, shaped, texts_of, vector

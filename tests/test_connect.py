@@ -20,7 +20,7 @@ import pytest
 
 import embedkit
 from embedkit import ApiError, AuthError, ConfigError, DecodeError, Limits, Rate, RetryPolicy
-from embedkit._events import BatchDone, BatchFailed, RequestSent
+from embedkit.events import AttemptEnded, BatchDone, BatchFailed, RequestSent
 from embedkit.providers import hosts
 from embedkit.testing import FakeEmbedder, FakeExchange, response
 
@@ -167,6 +167,7 @@ WRONG: dict[str, list[object]] = {
     "rate": [60, Limits()],
     "retry": [3, 0, False, RetryPolicy],
     "timeout": [0, -1, True, "5", math.inf, math.nan],
+    "total_timeout": [0, -1, True, "5", math.inf, math.nan],
     "connect_timeout": [0, None, "5", math.inf],
     "read_timeout": [0, False, "5"],
     "max_response_bytes": [0, None, True, "1 MB", 1e6],
@@ -1122,7 +1123,7 @@ async def test_an_observer_sees_start_and_end():
     with pytest.raises(ApiError):
         await embedder.embed("b")
 
-    assert [type(event) for event, _ in seen] == [RequestSent, BatchDone, RequestSent, BatchFailed]
+    assert [type(event) for event, _ in seen] == [RequestSent, AttemptEnded, BatchDone, RequestSent, AttemptEnded, BatchFailed]
     assert {(event.provider, event.model, trace) for event, trace in seen} == {("ollama", "m", "trace-1")}
 
 

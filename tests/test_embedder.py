@@ -33,7 +33,7 @@ from embedkit import (
     Usage,
 )
 from embedkit._dispatch import Board
-from embedkit._events import BatchDone, BatchFailed, BatchSplit
+from embedkit.events import BatchDone, BatchFailed, BatchSplit
 from embedkit.testing import FakeEmbedder, FakeExchange, response
 
 pytestmark = pytest.mark.anyio

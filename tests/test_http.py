@@ -36,9 +36,9 @@ from embedkit import (
     TransportTimeoutError,
 )
 from embedkit import _http as http
-from embedkit._events import RequestSent, RetryScheduled
 from embedkit._http import AiohttpExchange, HttpSettings
 from embedkit._types import Request
+from embedkit.events import RequestSent, RetryScheduled
 from embedkit.testing import FakeExchange, response
 
 from .servers.wire import PATIENCE, Threaded, answering, heard, polite, proxying, reply, saying, serving, then
@@ -1237,6 +1237,7 @@ async def story(embedder):
             try:
                 result = await embedder.embed(["a"])
             except EmbedkitError as error:
+                error.elapsed = 0.0
                 yield type(error), str(error), {name: value for name, value in vars(error).items() if name != "partial"}
             else:
                 yield result.vectors.tolist(), result.model, result.usage

@@ -160,6 +160,7 @@ PLACES = {
     "a bearer header": given(headers={"Authorization": f"Bearer {KEY}"}),
     "a header": given(headers={"X-Api-Key": KEY}),
     "a basic header": given(headers={"Authorization": f"Basic {BASIC}"}),
+    "headers that are asked for": given(headers=lambda: {"X-Api-Key": KEY, "Cookie": f"a=b; session={KEY}"}),
     "a cookie": given(headers={"Cookie": f"a=b; session={KEY}; c=d"}),
     "the query": given(base_url=f"{BASE}?api-version=1&key={QUOTED}"),
     "the user": given(base_url=f"http://PLANTED-user:{quote(PASSWORD, safe='')}@host.test/v1", api_key=None),

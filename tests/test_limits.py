@@ -12,7 +12,7 @@ import pytest
 import embedkit
 from embedkit import Embeddings, Limits, RetryPolicy, TooLargeError, TransportTimeoutError
 from embedkit._dispatch import LATE
-from embedkit._events import BatchSplit
+from embedkit.events import BatchSplit
 from embedkit.testing import FakeExchange, response
 
 pytestmark = pytest.mark.anyio

@@ -12,8 +12,8 @@ import pytest
 
 import embedkit
 from embedkit import AuthError, ConfigError, NotFoundError, RetryPolicy, TooLongError, TransportError
-from embedkit._events import BatchDone
 from embedkit._http import AiohttpExchange, HttpSettings
+from embedkit.events import BatchDone
 from embedkit.local import LocalEmbedder
 
 from .servers.llamacpp import start

@@ -39,9 +39,9 @@ from embedkit import (
     TransportError,
 )
 from embedkit._desk import FADES, FIRST, LONGEST, TOGETHER, Health
-from embedkit._events import BatchDone, RequestSent, RetryScheduled
 from embedkit._pool import AGREE, Pool
 from embedkit.errors import TransportTimeoutError
+from embedkit.events import BatchDone, RequestSent, RetryScheduled
 from embedkit.testing import FakeExchange, response
 from tests.test_embedder import rows, same
 from tests.test_sync import STRICT, run

@@ -1,0 +1,68 @@
+"""The logger `embedkit`, and the observer: whoever wants to see what happens.
+
+DEBUG: each attempt, when it leaves and when it ends. INFO: each retry, and each long wait for a turn. WARNING: a cool-down that a provider
+asks for, a window that has shrunk to its floor, a call that is given up. Every record has `attempt`, `wait`, `status` and `host`, None
+where there is none. What a provider or a caller has written never goes in: it may quote a key or a text.
+"""
+
+from __future__ import annotations
+
+import logging
+from logging import DEBUG, INFO, WARNING
+from typing import TYPE_CHECKING
+
+from ._types import bare
+from .errors import EmbedkitError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .events import Event
+
+LOG = logging.getLogger("embedkit")
+LOG.addHandler(logging.NullHandler())  # a library says nothing unless asked: docs.python.org/3/howto/logging.html, "library"
+LONG_WAIT = 5.0  # seconds: a longer wait for a turn is told
+heard = LOG.isEnabledFor
+
+
+def log(
+    level: int,
+    message: str,
+    *args: object,
+    host: str,
+    attempt: int | None = None,
+    wait: float | None = None,
+    status: int | None = None,
+) -> None:
+    """Write one record, if somebody wants it."""
+    if LOG.isEnabledFor(level):
+        LOG.log(level, message, *args, extra={"attempt": attempt, "wait": wait, "status": status, "host": host})
+
+
+def notify(observe: Callable[[Event], object], event: Event) -> None:
+    """Tell the observer; what it raises is logged, never passed on."""
+    try:
+        observe(event)
+    except Exception:
+        LOG.exception("the observer failed on %s", type(event).__name__)
+
+
+def kind_of(error: BaseException) -> str:
+    """What kind of failure it is, in words of ours."""
+    status = status_of(error)
+    return type(error).__name__ + (f" (status {status})" if status is not None else "")
+
+
+def status_of(error: BaseException | None) -> int | None:
+    """The status that the provider answered, where it did."""
+    status = getattr(error, "status", None) if isinstance(error, EmbedkitError) else None
+    return status if isinstance(status, int) else None
+
+
+def host_of(url: str) -> str:
+    """Host and port of a URL, or of several; what else is in it may be a key."""
+    hosts = (bare(each).partition("://")[2].partition("/")[0] for each in url.split(", "))
+    return ", ".join(dict.fromkeys(filter(None, hosts)))
+
+
+__all__ = ["DEBUG", "INFO", "LOG", "LONG_WAIT", "WARNING", "heard", "host_of", "kind_of", "log", "notify", "status_of"]
