@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypeVar
 
-from .errors import ConfigError, EmbedkitError, RateLimitError, TransportTimeoutError
+from .errors import ConfigError, RateLimitError, TransportTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -37,11 +37,25 @@ class CallTime:
         total: seconds for the whole call; None: no limit.
         timeout: seconds of one attempt; None: as the embedder says.
         attempts: requests sent so far.
-        failure: the last attempt's.
+        failure: what kind the last attempt's was; empty where none has failed. No error is kept: its traceback knows who keeps it.
+        cut: it was cut off.
         ends: when it is over.
     """
 
-    __slots__ = ("_began", "_binds", "_open", "_seen", "_shared", "_spent", "attempts", "ends", "failure", "timeout", "total")
+    __slots__ = (
+        "_began",
+        "_binds",
+        "_open",
+        "_seen",
+        "_shared",
+        "_spent",
+        "attempts",
+        "cut",
+        "ends",
+        "failure",
+        "timeout",
+        "total",
+    )
 
     def __init__(self, total: float | None, timeout: float | None) -> None:
         import anyio
@@ -49,7 +63,8 @@ class CallTime:
         self.total = None if total is None else seconds("total_timeout", total)
         self.timeout = None if timeout is None else seconds("timeout", timeout)
         self.attempts = 0
-        self.failure: EmbedkitError | None = None
+        self.failure = ""
+        self.cut = False
         self._began = self._seen = anyio.current_time()
         self.ends = math.inf if self.total is None else self._began + self.total
         self._binds = self.total is not None  # it is cut off here
@@ -77,7 +92,7 @@ class CallTime:
     def leave(self) -> None:
         """Share no longer."""
         if self._shared is not None:
-            self.attempts, self.failure = self._attempts(), self._shared.failure
+            self.attempts, self.failure = self._attempts(), self._shared.failure or self.failure
             self._spent, self._seen, self._shared = self.spent(), self._now(), None
 
     def left(self) -> float:
@@ -105,6 +120,7 @@ class CallTime:
                 return await work
         finally:
             del work  # it may know its error, and that this frame
+        self.cut = True
         raise self.over()
 
     async def attempt(self, work: Awaitable[T]) -> T:
@@ -143,11 +159,8 @@ class CallTime:
         return error
 
     def _last(self) -> str:
-        failure = self._shared.failure if self._shared is not None else self.failure
-        if failure is None:
-            return ""
-        status = getattr(failure, "status", None)
-        return f"; the last failure was {type(failure).__name__}" + (f", status {status}" if status is not None else "")
+        failure = (self._shared.failure if self._shared is not None else "") or self.failure
+        return f"; the last failure was {failure}" if failure else ""
 
     def _attempts(self) -> int:
         return self.attempts + (self._shared.attempts if self._shared is not None else 0)

@@ -68,9 +68,11 @@ class Coalesced(Wrapped):
         self._line(loop, options, None if time is None else time.timeout).join(call)
         try:
             return await (call.found if time is None else time.within(call.found))
-        except (asyncio.CancelledError, TransportTimeoutError):
+        except (asyncio.CancelledError, TransportTimeoutError) as error:
             if call.found.cancelled():  # the caller gave up, or its time is over
                 await call.leave()
+                if isinstance(error, TransportTimeoutError):
+                    self._tell_end(error)
             raise
         finally:
             del call  # else an error and the frame it came through would keep each other

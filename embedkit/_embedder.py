@@ -354,6 +354,8 @@ class Embedder(ABC):
             error.rows = sift.rows_of(error.rows)
             if any(board.done):
                 error.partial = self._result(board, sift, options, tally)
+            if time is not None and time.cut and self.observe is not None:
+                self._tell_failure(self.observe, tally, board.done.count(0), error)
             raise
         return self._result(board, sift, options, tally)
 

@@ -192,7 +192,7 @@ class Pool(Embedder):
         time = tally.time
         if time is None:
             return False
-        time.failure = error
+        time.failure = kind_of(error)
         return (
             time.timeout is not None
             and isinstance(error, TransportTimeoutError)

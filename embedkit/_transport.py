@@ -329,7 +329,7 @@ class Transport:
         """Seconds until the next attempt after `made`, or None."""
         time = job.tally.time
         if time is not None:
-            time.failure = error
+            time.failure = kind_of(error)
         if isinstance(error, TransportTimeoutError) and error.sent and job.texts > 1 and not job.whole:
             return None
         loading = _loads(error) and job.spent < self._loading

@@ -326,6 +326,24 @@ def test_a_hedge_is_told_under_the_id_of_its_attempt():
     assert not of(seen, RequestSent)[0].hedged
 
 
+async def test_the_end_of_a_calls_time_is_a_failure_of_its_batches():
+    """Of all texts that are missing by then."""
+    import anyio
+
+    async def answer(request):
+        await anyio.sleep(60 if "x5" in json.loads(request.body)["input"] else 0)
+        return good(request)
+
+    seen = []
+    embedder = connect(answer, observe=seen.append, limits=Limits(max_texts=4))
+    with pytest.raises(EmbedkitError) as caught:
+        await embedder.embed([f"x{row}" for row in range(12)], total_timeout=0.3)
+
+    assert of(seen, BatchFailed) == [
+        BatchFailed(provider="compatible", model="m", call=seen[0].call, texts=4, error=caught.value)
+    ]
+
+
 async def test_the_window_is_told():
     """A timeout halves it, good answers widen it: each change is told with what it was, and they chain."""
     answers = [embedkit.TransportTimeoutError("late")]

@@ -133,11 +133,13 @@ def test_the_end_of_a_calls_time_at_warning(told):
         with pytest.raises(TransportTimeoutError):
             await embedder.embed(["a"], total_timeout=3)
 
-    embedder = connect(never)
-    virtually(main, embedder)
-
-    assert [record[1:5] for record in told("WARNING")] == [(1, None, None, "h.test:8080")]
-    assert "after 3 s: TransportTimeoutError" in told("WARNING")[0][-1]
+    for settings in ({}, {"coalesce": True}, {"long_text": "mean"}):
+        before = len(told("WARNING"))
+        embedder = connect(never, **settings)
+        virtually(main, embedder)
+        found = told("WARNING")[before:]
+        assert [record[1:5] for record in found] == [(1, None, None, "h.test:8080")]
+        assert "after 3 s: TransportTimeoutError" in found[0][-1]
 
 
 def test_a_cool_down_at_warning(told):

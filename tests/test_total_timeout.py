@@ -203,7 +203,7 @@ async def test_every_phase_is_told():
     assert "2.0 s for a turn" in str(error)
     assert "2.0 s between tries" in str(error) or "2.1 s between tries" in str(error)
     assert "s for an answer" in str(error)
-    assert "the last failure was ServerError, status 503" in str(error)
+    assert "the last failure was ServerError (status 503)" in str(error)
     assert error.attempts == 2
     assert "2 attempts in 5.5 s" in str(error)
 
