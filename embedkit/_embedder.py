@@ -328,7 +328,7 @@ class Embedder(ABC):
         await (self._prepare(tally) if time is None else time.within(self._prepare(tally)))
         if whole:
             self._fits_one_request(sift.texts)
-        key = option_key(options)
+        key = self._key(options)
         widths: dict[bytes, int] = self.__dict__.setdefault("_widths", {})
 
         fills = self._fill if self.observe is None else partial(self._timed, self.observe)
@@ -358,6 +358,15 @@ class Embedder(ABC):
                 self._tell_failure(self.observe, tally, board.done.count(0), error)
             raise
         return self._result(board, sift, options, tally)
+
+    def _key(self, options: Options) -> bytes:
+        """`option_key`, remembered for the options that most calls have."""
+        if options is not self.options or options.extra:
+            return option_key(options)
+        known: tuple[Options, bytes] | None = self.__dict__.get("_plain")
+        if known is None or known[0] is not options:
+            known = self.__dict__["_plain"] = options, option_key(options)
+        return known[1]
 
     def _fits_one_request(self, texts: Sequence[str]) -> None:
         """Raise TooLargeError where texts that belong together need more than one request."""

@@ -90,7 +90,7 @@ class _Job(Generic[T]):
         "whole",
     )
 
-    def __init__(  # noqa: PLR0913 (all that one request is about)
+    def __init__(
         self,
         request: Request,
         receive: Callable[[Response], T],
@@ -103,7 +103,6 @@ class _Job(Generic[T]):
         extra: bool,
         plain: bool,
         seen: bool,
-        began: float,
     ) -> None:
         self.request = request
         self.receive = receive
@@ -120,10 +119,14 @@ class _Job(Generic[T]):
         self.again = False  # an answer that could not be used has been asked for once more
         self.plain = plain  # nothing but the exchange itself ends the attempt
         self.seen = seen  # somebody wants to hear of each attempt
-        self.began = began  # when it first asked for its turn
-        self.status: int | None = None  # of the last response
+        self.began: float | None = None  # when it first asked for its turn; None: it has not failed, nor had to wait
         if seen:
-            self.id, self.left = 0, began  # of the attempt, and when it left
+            self.id, self.left = 0, 0.0  # of the attempt, and when it left
+            self.status: int | None = None  # of its response
+
+    def since(self, now: float) -> float:
+        """Seconds since it first asked for its turn."""
+        return self.spent if self.began is None else now - self.began
 
 
 def _loads(error: EmbedkitError) -> bool:
@@ -205,7 +208,7 @@ class Transport:
         """
         job = _Job(
             request, receive, tally, texts, tokens, tries, whole=whole, extra=extra, plain=self._plain and tally.time is None,
-            seen=self._observe is not None or heard(DEBUG), began=self._clock(),
+            seen=self._observe is not None or heard(DEBUG),
         )  # fmt: skip
         tally.under_way += 1
         try:
@@ -223,7 +226,7 @@ class Transport:
             tally.under_way -= 1
         if rows is not None and rows.failures:
             for each in rows.failures.values():
-                each.attempts, each.elapsed = job.number, self._clock() - job.began
+                each.attempts, each.elapsed = job.number, job.since(self._clock())
         return result
 
     async def _attempt(self, job: _Job[T]) -> T:
@@ -238,10 +241,12 @@ class Transport:
             sent, busy = self._clock(), limiter.flying
             try:
                 response = await (self.exchange(signed) if job.plain else self._guarded(signed, job))
-                job.status = response.status
+                if job.seen:
+                    job.status = response.status
                 limiter.heed(response.headers)
                 result = job.receive(response)
             except EmbedkitError as error:
+                job.began = sent if job.began is None else job.began
                 job.alone = not self._feel(error, sent, busy, job)
                 raise
             except BaseException:
@@ -266,7 +271,7 @@ class Transport:
 
     def _failed(self, job: _Job[T], error: BaseException) -> None:
         if isinstance(error, EmbedkitError):
-            error.attempts, error.elapsed = job.number, self._clock() - job.began
+            error.attempts, error.elapsed = job.number, job.since(self._clock())
         if self.limiter.window.size != self._size:
             self._resized()
         if job.seen:
@@ -283,6 +288,8 @@ class Transport:
     async def _has_turn(self, job: _Job[T]) -> float:
         """The same. What is waited for the retry budget counts as time between tries."""
         limiter, deadline, time = self.limiter, self.policy.deadline, job.tally.time
+        if job.began is None:
+            job.began = self._clock()
         refuse = None
         if time is not None:
             refuse = time.refuse
