@@ -116,8 +116,9 @@ class Embedder(ABC):
                 With `on_error="skip"` a bad text only marks its own row: NaN there, and its error in `failures`. So does what is
                 missing (None, NaN) or no string.
         """
-        total = self.total_timeout if total_timeout is None else total_timeout
-        time = None if total is None and timeout is None else CallTime(total, timeout)
+        time = None
+        if total_timeout is not None or timeout is not None or self.total_timeout is not None:
+            time = CallTime(self.total_timeout if total_timeout is None else total_timeout, timeout)
         options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
         skip = _skips(on_error)
         rows = listed(texts, skip=skip)
@@ -140,8 +141,9 @@ class Embedder(ABC):
         total_timeout: float | None = None,
     ) -> NDArray[Any]:
         """Embed one query: a vector of shape (d,). Limits of time, and what it raises, are as those of `embed`."""
-        total = self.total_timeout if total_timeout is None else total_timeout
-        time = None if total is None and timeout is None else CallTime(total, timeout)
+        time = None
+        if total_timeout is not None or timeout is not None or self.total_timeout is not None:
+            time = CallTime(self.total_timeout if total_timeout is None else total_timeout, timeout)
         if not isinstance(text, str):
             msg = f"a query is one string, not {type(text).__name__}; embed() takes many"
             raise TypeError(msg)

@@ -68,27 +68,16 @@ class Tally:
 class _Job(Generic[T]):
     """One request on its way, through all its attempts."""
 
-    __slots__ = (
-        "again",
-        "alone",
-        "began",
-        "extra",
-        "failure",
-        "id",
-        "left",
-        "number",
-        "plain",
-        "receive",
-        "request",
-        "seen",
-        "spent",
-        "status",
-        "tally",
-        "texts",
-        "tokens",
-        "tries",
-        "whole",
-    )
+    # What most never change is the class's, so that making one costs less.
+    number = 1  # of the attempt
+    spent = 0.0  # seconds in exchanges and backoff: what the deadline counts
+    alone = True  # the last failure concerns this request only
+    failure: EmbedkitError | None = None  # the last
+    again = False  # an answer that could not be used has been asked for once more
+    began: float | None = None  # when it first asked for its turn; None: it has not failed, nor had to wait
+    id = 0  # of the attempt, where it is seen
+    left = 0.0  # when that left
+    status: int | None = None  # of its response
 
     def __init__(
         self,
@@ -109,20 +98,11 @@ class _Job(Generic[T]):
         self.tally = tally
         self.texts = texts
         self.tokens = tokens
-        self.number = 1  # of the attempt
-        self.spent = 0.0  # seconds in exchanges and backoff: what the deadline counts
-        self.alone = True  # the last failure concerns this request only
         self.tries = tries
         self.whole = whole
         self.extra = extra  # no attempt of its kind is a first one: the retry budget pays for it
-        self.failure: EmbedkitError | None = None  # the last
-        self.again = False  # an answer that could not be used has been asked for once more
         self.plain = plain  # nothing but the exchange itself ends the attempt
         self.seen = seen  # somebody wants to hear of each attempt
-        self.began: float | None = None  # when it first asked for its turn; None: it has not failed, nor had to wait
-        if seen:
-            self.id, self.left = 0, 0.0  # of the attempt, and when it left
-            self.status: int | None = None  # of its response
 
     def since(self, now: float) -> float:
         """Seconds since it first asked for its turn."""
@@ -260,8 +240,6 @@ class Transport:
             self._failed(job, error)
             raise
         else:
-            if limiter.window.size != self._size:
-                self._resized()
             if job.seen:
                 self._ended(job, None)
             return result
@@ -272,10 +250,10 @@ class Transport:
     def _failed(self, job: _Job[T], error: BaseException) -> None:
         if isinstance(error, EmbedkitError):
             error.attempts, error.elapsed = job.number, job.since(self._clock())
-        if self.limiter.window.size != self._size:
-            self._resized()
         if job.seen:
             self._ended(job, error)
+        elif self.limiter.window.size != self._size:
+            self._resized()
 
     async def _turn(self, job: _Job[T]) -> float:
         """Wait for a turn; the seconds waited for the pace."""
@@ -462,6 +440,8 @@ class Transport:
             notify(self._observe, RequestSent(**about, texts=job.texts, attempt=job.number, id=job.id))
 
     def _ended(self, job: _Job[T], error: BaseException | None) -> None:
+        if self.limiter.window.size != self._size:
+            self._resized()
         seconds = self._clock() - job.left
         failure = error if isinstance(error, EmbedkitError) else None
         status = job.status if job.status is not None else status_of(failure)
