@@ -305,9 +305,6 @@ class HttpEmbedder(Embedder):
         """Seconds after which no answer is a sign of trouble, by how long answers take on this event loop."""
         return self._line().limiter.patience
 
-    def _window(self) -> Window:
-        return Window(self._first, self.max_concurrency, time.thread_time)
-
     @property
     def base_url(self) -> str:
         """Where requests go."""
@@ -599,7 +596,11 @@ class HttpEmbedder(Embedder):
             if owner is not loop:
                 msg = "the session passed to connect() belongs to another event loop; give each loop its own, or let embedkit open one"
                 raise ConfigError(msg)
-        limiter = Limiter(self._window(), self._pace, clock=self._clock, sleep=_pause)
+        limits = (loop, self._first, self.max_concurrency, self._clock)  # embedders of one quota share one window on a loop
+        limiter = self._pace.limiters.get(limits)
+        if limiter is None:
+            window = Window(self._first, self.max_concurrency, time.thread_time)
+            limiter = self._pace.limiters[limits] = Limiter(window, self._pace, clock=self._clock, sleep=_pause)
         exchange = AiohttpExchange(self._http) if self._exchange is None else self._exchange
         self._lines[loop] = line = Transport(
             exchange, self._signer.on(exchange), limiter, self._retry,

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from ._budget import MOST, WELL
 from ._pace import LEFT, MOST_TOKENS, REQUESTS, TOKENS
-from ._queue import CALLER, RETRY, Queue
+from ._queue import CALLER, RETRY, WORKER, Queue
 from ._refusal import CAP
+from ._share import Share
 from .errors import QuotaError, RateLimitError
 
 if TYPE_CHECKING:
@@ -54,9 +55,11 @@ class Limiter:
         self._busy = 0  # places taken, by requests in flight and by the one that waits for the pace
         self.flying = 0  # requests on their way that hold a place
         self._queue: Queue[_Turn] = Queue()
+        self.share = Share()
         self._pacing = False  # whether somebody waits for the pace
         self.epoch = 0  # of the requests that leave now
         self._old = 0  # of those in flight, left before this epoch
+        self._bulk = self._old_bulk = 0  # those of both that are a bulk call's
         self._began = -math.inf  # when it began
         self._heard = -math.inf  # when the last good answer came
         self._longest = 0.0  # seconds a good answer took in this epoch
@@ -92,8 +95,10 @@ class Limiter:
             and not self._pacing
             and self._room(came)
             and (not retries or self.budget.allows(came, self.flying))
+            and (kind != WORKER or self.share.room(came))
         ):
             self._busy += 1
+            self.share.taken += kind == WORKER
             self._pacing = paced = not self.pace.free(came)
             if retries:
                 self.budget.spend(came)
@@ -105,15 +110,16 @@ class Limiter:
         if paced:
             wait = self.pace.reserve(self._clock(), tokens)
             if wait > 0:
-                await self._wait(wait, tokens, refuse)
+                await self._wait(wait, tokens, kind, refuse)
             self._pacing = False
         self.pace.sent(tokens)
         if paced:
             self._serve()
+        self._bulk += kind == WORKER
         self.flying += 1  # last: nothing may come between this and the moment its epoch is noted
         return self._clock() - came if paced else 0.0
 
-    async def _wait(self, wait: float, tokens: int, refuse: Callable[[float], None] | None) -> None:
+    async def _wait(self, wait: float, tokens: int, kind: int, refuse: Callable[[float], None] | None) -> None:
         """Sleep so long, and as much longer as pauses come meanwhile."""
         paused = self.pace.paused
         try:
@@ -133,7 +139,7 @@ class Limiter:
         except BaseException:
             self.pace.refund(self._clock(), tokens)
             self._pacing = False
-            self._leave()
+            self._leave(kind)
             raise
 
     def _refuse(self, tokens: int) -> None:
@@ -154,8 +160,10 @@ class Limiter:
         self.pace.refund(now, tokens)
         return False
 
-    def answered(self, sent: float, seconds: float, busy: int) -> None:
+    def answered(self, sent: float, seconds: float, busy: int, kind: int = CALLER) -> None:
         """A good answer after so many seconds, to a request that made `busy` in flight."""
+        if kind == CALLER:
+            self.share.answered(sent + seconds, seconds)
         self._heard = sent + seconds
         if seconds > self._longest:  # noqa: PLR1730 (`max` costs more)
             self._longest = seconds
@@ -223,31 +231,35 @@ class Limiter:
         if LEFT[0] in headers or LEFT[1] in headers or MOST_TOKENS in headers:
             self.pace.heed(self._clock(), headers)
 
-    def release(self) -> None:
+    def release(self, kind: int = CALLER) -> None:
         """Give the place back."""
         self.flying -= 1
-        self._leave()
+        self._bulk -= kind == WORKER
+        self._leave(kind)
 
-    def holds(self, epoch: int) -> bool:
+    def holds(self, epoch: int, kind: int = CALLER) -> bool:
         """Whether a request that left in an earlier epoch, and has ended now, still holds a place to give back."""
         if epoch < self.epoch - 1:
             return False
         self._old -= 1
+        self._old_bulk -= kind == WORKER
         return True
 
-    def _leave(self) -> None:
+    def _leave(self, kind: int) -> None:
         """Whoever is next takes the place, and more may come where the window has grown."""
         self._busy -= 1
+        self.share.taken -= kind == WORKER
         if self._queue.size:
             self._serve()
 
     def _serve(self) -> None:
         now = self._clock()
         while self._queue.size and not self._pacing and self._room(now):
-            turn = self._queue.next(now, retries=self.budget.allows(now, self.flying))
+            turn = self._queue.next(now, retries=self.budget.allows(now, self.flying), workers=self.share.room(now))
             if turn is None:
                 return
             self._busy += 1
+            self.share.taken += turn.kind == WORKER
             self._pacing = turn.paced = not self.pace.free(now)
             turn.given = True
             if turn.kind == RETRY:
@@ -262,9 +274,11 @@ class Limiter:
         if now - self._began > max(SOON, FAR * usual, LONG * self._longest):
             self._busy -= self._old
             self.flying -= self._old
+            self.share.taken -= self._old_bulk
+            self._bulk -= self._old_bulk
             if self._old and self._heard < self._began:
                 self.window.late(now, now)
-            self._old, self._began, self._longest = self.flying, now, 0.0
+            self._old, self._old_bulk, self._began, self._longest = self.flying, self._bulk, now, 0.0
             self.epoch += 1
         return self._busy < self.window.size
 
@@ -289,7 +303,7 @@ class Limiter:
         except BaseException:
             if turn.given:
                 self._pacing = self._pacing and not turn.paced
-                self._leave()
+                self._leave(kind)
             else:
                 self._queue.leave(turn)
             raise

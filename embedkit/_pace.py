@@ -11,7 +11,7 @@ import math
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -302,6 +302,8 @@ class Pace:
         self._refusals, self._refused_at = 0, -math.inf  # since something passed; the last that was counted
         self.largest = 0  # tokens of the largest of them, as far as they were counted
         self.losing = False  # a rate was lost that good answers win back
+        # The limiters of those who spend this quota, by event loop and limits: a bulk call and a service know of each other.
+        self.limiters: WeakValueDictionary[tuple[object, ...], Any] = WeakValueDictionary()
         if rate is not None and rate.requests_per_minute is not None:
             self._told[REQUESTS] = Bucket(rate.requests_per_minute)
         if rate is not None and rate.tokens_per_minute is not None:

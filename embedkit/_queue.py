@@ -64,9 +64,10 @@ class Queue(Generic[T]):
                 del line[one]
                 self.size -= 1
 
-    def next(self, now: float, *, retries: bool) -> T | None:
-        """Whose turn it is, who then waits no longer; None where nobody may go. `retries`: whether a retry may."""
-        lines = [(kind, line) for kind, line in enumerate(self._kinds) if line and (kind != RETRY or retries)]
+    def next(self, now: float, *, retries: bool = True, workers: bool = True) -> T | None:
+        """Whose turn it is, who then waits no longer; None where nobody may go. `retries`, `workers`: whether such a one may."""
+        may = (True, workers, retries)
+        lines = [(kind, line) for kind, line in enumerate(self._kinds) if line and may[kind]]
         if not lines:
             return None
         self._turns += 1

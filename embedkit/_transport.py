@@ -211,7 +211,8 @@ class Transport:
 
     async def _attempt(self, job: _Job[T]) -> T:
         limiter = self.limiter
-        waited = 0.0 if not job.extra and limiter.enter() else await self._turn(job)
+        kind = RETRY if job.extra else WORKER if job.tally.patient or job.tally.under_way > 1 else CALLER
+        waited = 0.0 if kind == CALLER and limiter.enter() else await self._turn(job, kind)
         epoch = limiter.epoch
         try:
             if job.seen:
@@ -235,7 +236,7 @@ class Transport:
             finally:
                 seconds = self._clock() - sent
                 job.spent += seconds
-            limiter.answered(sent, seconds, busy)
+            limiter.answered(sent, seconds, busy, kind)
         except BaseException as error:
             self._failed(job, error)
             raise
@@ -244,8 +245,8 @@ class Transport:
                 self._ended(job, None)
             return result
         finally:
-            if epoch == limiter.epoch or limiter.holds(epoch):
-                limiter.release()
+            if epoch == limiter.epoch or limiter.holds(epoch, kind):
+                limiter.release(kind)
 
     def _failed(self, job: _Job[T], error: BaseException) -> None:
         if isinstance(error, EmbedkitError):
@@ -255,15 +256,15 @@ class Transport:
         elif self.limiter.window.size != self._size:
             self._resized()
 
-    async def _turn(self, job: _Job[T]) -> float:
+    async def _turn(self, job: _Job[T], kind: int) -> float:
         """Wait for a turn; the seconds waited for the pace."""
         try:
-            return await self._has_turn(job)
+            return await self._has_turn(job, kind)
         except ApiError as error:  # not sent, for the provider has said that it would be in vain
             error.provider, error.model = error.provider or self._provider, error.model or self._model
             raise
 
-    async def _has_turn(self, job: _Job[T]) -> float:
+    async def _has_turn(self, job: _Job[T], kind: int) -> float:
         """The same. What is waited for the retry budget counts as time between tries."""
         limiter, deadline, time = self.limiter, self.policy.deadline, job.tally.time
         if job.began is None:
@@ -272,8 +273,7 @@ class Transport:
         if time is not None:
             refuse = time.refuse
             refuse(limiter.pace.owed(self._clock()))
-        if not job.extra:
-            kind = WORKER if job.tally.patient or job.tally.under_way > 1 else CALLER
+        if kind != RETRY:
             turn = limiter.acquire(job.tokens, kind=kind, refuse=refuse)
             return await timed(time, TURN, self._watched(turn, job)) or 0.0
         came = self._clock()

@@ -677,7 +677,7 @@ def test_connect_makes_one():
 
     assert isinstance(embedder, Embedder)
     assert (embedder.model, embedder.provider, embedder.base_url) == ("m", "openai", "http://h/v1")
-    assert (embedder.limits.max_texts, embedder.borrowed, embedder.max_concurrency) == (2048, False, 64)
+    assert (embedder.limits.max_texts, embedder.borrowed, embedder.max_concurrency) == (2048, False, 128)
     assert "secret" not in repr(embedder)
     assert "openai:m at http://h/v1" in repr(embedder)
 

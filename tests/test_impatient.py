@@ -80,16 +80,6 @@ def test_a_lone_script_keeps_its_patience():
     assert all(ok for _, _, ok in outcome.calls)
 
 
-def test_a_bulk_call_beside_a_service():
-    """Both on one account: the call of many texts finishes, and the service's callers wait for no queue (the endpoint's own gets longer)."""
-    alone = simulate(Case(fault="500", load=0.3, ill=0.0, after=20))
-    beside = simulate(Case(fault="500", load=0.3, ill=0.0, after=20, bulk=20_000))
-
-    assert beside.bulk < 90
-    assert beside.share(0) > 0.99
-    assert beside.p99(0) <= 3 * alone.p99(0)
-
-
 @pytest.mark.parametrize("answer", [0.2, 1.0])
 @pytest.mark.parametrize("model", ["openai:text-embedding-3-small", "mistral:mistral-embed"])
 def test_a_cold_burst_at_a_hosted_api(model, answer):

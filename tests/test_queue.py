@@ -137,6 +137,6 @@ def test_good_answers_free_the_others():
 
     assert all(spent(budget, 0.0) for _ in range(100))
 
-    budget.failed()
+    budget.failed(0.0)
 
     assert not spent(budget, 0.0)

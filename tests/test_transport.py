@@ -141,8 +141,8 @@ class _Noted(Limiter):
         self.line.note("turn")
         return waited
 
-    def release(self):
-        super().release()
+    def release(self, *kind):
+        super().release(*kind)
         self.line.note("release")
 
 
