@@ -124,8 +124,8 @@ def judge(response: Response, *, provider: str, model: str, message: str, now: f
     if status == 429 and re.search(r"ByDay\b", says + " " + response.headers.get("x-ratelimit-type", "")):
         kind = QuotaError  # GitHub Models: its retry-after is hours (part 2, 1.2)
     told = hint(response, says, refusal.body, now)
-    if kind is RateLimitError and re.search(_DAILY, says, re.IGNORECASE) and (told is None or told > CAP):
-        kind = QuotaError  # an allowance of a day: no wait that anybody sits through fills it
+    if kind is RateLimitError and told is None and re.search(_DAILY, says, re.IGNORECASE):
+        kind = QuotaError  # an allowance of a day, which nothing says to fill within minutes
     should = response.headers.get("x-should-retry")
     retryable = (status in _RETRYABLE and issubclass(kind, (ServerError, RateLimitError))) or _passing(status, kind)
     if should in ("true", "false") and kind is not QuotaError:

@@ -35,8 +35,10 @@ from ..codec import (
 )
 from ..errors import DecodeError
 
+_Kept = tuple[Options, str, dict[str, Any], bytes, Mapping[str, str]]  # options, URL, fields of the body, the same as its end, headers
 
-class Dialect(msgspec.Struct, frozen=True):
+
+class Dialect(msgspec.Struct, frozen=True, dict=True):
     """The OpenAI dialect, as a host's row bends it. A field's name left out or empty: the host has no such field.
 
     Attributes:
@@ -88,6 +90,17 @@ class Dialect(msgspec.Struct, frozen=True):
         return bool(self.cut) or not self.refuses
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
+        kept: _Kept | None = self.__dict__.get("kept")
+        if kept is None or kept[0] is not options:
+            kept = self.__dict__["kept"] = self._beside_texts(options)
+        _, url, fields, rest, headers = kept
+        given = prefixed(texts, options, self.target.facts)
+        if options.extra:
+            return Request(url, to_json({"input": given, **fields, **options.extra}), headers)
+        return Request(url, b'{"input":%b,%b' % (to_json(given), rest), headers)
+
+    def _beside_texts(self, options: Options) -> _Kept:
+        """All of a request but its texts and `extra`. A codec keeps that of the last options: they hardly ever change."""
         target, facts = self.target, self.target.facts
         if options.input_type or options.truncate or options.dtype != "float32":
             cuts = (*(("end",) if self.cut else ()), *(("error",) if self.refuses else ()))
@@ -100,11 +113,11 @@ class Dialect(msgspec.Struct, frozen=True):
             (self.dtype_field, None if options.dtype == "float32" else options.dtype),  # Mixedbread's replaces the encoding
             (self.unit_field, options.normalize),
         )
-        body: dict[str, Any] = {"input": prefixed(texts, options, facts), "model": target.model, **prompt(options, facts)}
+        body: dict[str, Any] = {"model": target.model, **prompt(options, facts)}
         body |= {name: value for name, value in fields if name is not None and value is not None}
         body |= self.cut if options.truncate == "end" else {}
         headers = {**JSON, **self.headers} if self.headers else JSON
-        return Request(target.url("/embeddings"), to_json({**body, **options.extra}), headers)
+        return options, target.url("/embeddings"), body, to_json(body)[1:], headers
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         vectors, model, tokens = listing(response, count)
