@@ -36,6 +36,7 @@ from .events import BatchDone, BatchFailed, BatchSplit, Event
 
 WIDTHS = 256  # most sets of options whose width is remembered: `extra` may differ with every call
 _numbers = count(1)  # of calls
+NOTHING = [None] * (len(OPTIONS) - 1)  # is named but an input type
 
 
 class Embedder(ABC):
@@ -221,11 +222,19 @@ class Embedder(ABC):
 
     def _merged(self, *values: Any) -> Options:
         """The options of this call: what it names over what `connect` was given."""
-        if values == (None, None, None, None, None, None):
+        input_type, *others = values
+        plain = others == NOTHING and (input_type is None or type(input_type) is str)
+        if plain and input_type is None:
             return self.options
+        if plain and (kept := self.__dict__.get("_typed")) is not None and kept[0] is self.options and kept[1] == input_type:
+            return kept[2]  # type: ignore[no-any-return]  # those of the last call that named an input type and nothing else
         named = {name: value for name, value in zip(OPTIONS, values, strict=True) if value is not None}
         options = checked(msgspec.structs.replace(self.options, **named))
-        return self.options if options == self.options else options
+        if options == self.options:
+            options = self.options
+        if plain:
+            self.__dict__["_typed"] = self.options, input_type, options
+        return options
 
     async def _among(
         self, rows: list[Any], options: Options, embed: Callable[..., Awaitable[Embeddings]], **more: Any
