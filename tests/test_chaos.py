@@ -82,7 +82,7 @@ async def test_a_reply_that_breaks_the_contract_is_never_believed(seed):
     """Rows twice, missing, too many, NaN, null, of odd bytes, half a body: an error with all that is known, and that is right."""
     texts, _ = texts_of(6_400)
     left, rounds = list(range(len(texts))), 0
-    async with nothing_left(), serving(Chaos(seed, share=0.1, faults=(*BROKEN, "shuffled", "reset"))) as chaos:
+    async with nothing_left(), serving(Chaos(seed, share=0.2, faults=(*BROKEN, "shuffled", "reset"))) as chaos:
         async with connected(chaos) as embedder:
             while left and rounds < 200:
                 rounds += 1

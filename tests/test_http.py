@@ -801,6 +801,8 @@ if child == 0:
     print("child", asyncio.run(call()), flush=True)
     {end}
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+while not server.closed:  # it hears of the child's end in its own time
+    time.sleep(0.001)
 print("parent", loop.run_until_complete(call()), server.opened, server.closed)
 loop.run_until_complete(embedder.aclose())
 loop.close()
