@@ -35,7 +35,9 @@ from ..codec import (
 )
 from ..errors import DecodeError
 
-_Kept = tuple[Options, str, dict[str, Any], bytes, Mapping[str, str]]  # options, URL, fields of the body, the same as its end, headers
+_Kept = tuple[
+    Options, str, dict[str, Any], bytes, Mapping[str, str]
+]  # options, URL, fields of the body, the same as its end, headers
 
 
 class Dialect(msgspec.Struct, frozen=True, dict=True):
