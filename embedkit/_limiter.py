@@ -160,9 +160,9 @@ class Limiter:
         self.pace.refund(now, tokens)
         return False
 
-    def answered(self, sent: float, seconds: float, busy: int, kind: int = CALLER) -> None:
-        """A good answer after so many seconds, to a request that made `busy` in flight."""
-        if kind == CALLER:
+    def answered(self, sent: float, seconds: float, busy: int, *, small: bool = True) -> None:
+        """A good answer after so many seconds, to a request that made `busy` in flight; `small`: it is all that its call sends."""
+        if small:
             self.share.answered(sent + seconds, seconds)
         self._heard = sent + seconds
         if seconds > self._longest:  # noqa: PLR1730 (`max` costs more)

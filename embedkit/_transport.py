@@ -236,7 +236,8 @@ class Transport:
             finally:
                 seconds = self._clock() - sent
                 job.spent += seconds
-            limiter.answered(sent, seconds, busy, kind)
+            # The first request of a call with several is no small call: others of it are under way by now.
+            limiter.answered(sent, seconds, busy, small=kind == CALLER and job.tally.under_way == 1)
         except BaseException as error:
             self._failed(job, error)
             raise

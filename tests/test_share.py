@@ -10,7 +10,7 @@ import pytest
 
 import embedkit
 from benchmarks.impatient import Case, simulate
-from benchmarks.virtual import VirtualLoop
+from benchmarks.virtual import VirtualLoop, now
 from embedkit._share import BLOCK, FEW, QUIET, SLOWER, Share
 from embedkit.testing import FakeExchange, response
 
@@ -127,6 +127,32 @@ def test_places_come_back_whatever_becomes_of_a_bulk_call():
         limiter = runner.run(main())
 
     assert (limiter._busy, limiter.flying, limiter.share.taken, limiter._bulk) == (0, 0, 0, 0)
+
+
+def test_a_bulk_call_is_no_small_call():
+    """The first answer to a call of many requests does not make it make way for itself."""
+
+    async def main():
+        busy = most = 0
+
+        async def served(request):
+            nonlocal busy, most
+            busy += 1
+            most = max(most, busy)
+            await asyncio.sleep(0.2)
+            busy -= 1
+            return response({"data": [{"index": row, "embedding": [1.0, 0.0]} for row in range(len(json.loads(request.body)["input"]))]})
+
+        embedder = embedkit.connect("openai:m", api_key="k", exchange=FakeExchange(served), limits=embedkit.Limits(max_texts=10))
+        embedder._clock = asyncio.get_running_loop().time
+        await embedder.embed([f"text {each}" for each in range(2000)])
+        return most, now()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        most, seconds = runner.run(main())
+
+    assert most >= 100
+    assert seconds < 1.0
 
 
 def test_embedders_of_one_account_know_of_each_other():
