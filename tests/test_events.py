@@ -165,7 +165,7 @@ async def test_the_seconds_are_those_of_the_attempt():
     seen = []
     await connect(answer, observe=seen.append, api_key=key).embed(["a"])
 
-    assert 0.1 <= of(seen, AttemptEnded)[0].seconds < 1
+    assert 0.1 <= of(seen, AttemptEnded)[0].seconds < 30
 
 
 async def test_one_whose_key_cannot_be_had_ends_too():
@@ -188,10 +188,10 @@ async def test_one_whose_caller_is_gone_ends_too():
 
     seen = []
     embedder = connect(never, observe=seen.append)
-    with anyio.move_on_after(0.05):
+    with anyio.move_on_after(0.3):
         await embedder.embed(["a"])
     with pytest.raises(EmbedkitError):
-        await embedder.embed(["a"], total_timeout=0.05)
+        await embedder.embed(["a"], total_timeout=0.3)
     async with anyio.create_task_group() as group:
 
         async def call():
@@ -199,12 +199,12 @@ async def test_one_whose_caller_is_gone_ends_too():
                 await embedder.embed(["a"])
 
         group.start_soon(call)
-        await anyio.sleep(0.05)
+        await anyio.sleep(0.3)
         await embedder.aclose()
     pairs = paired(seen)
 
     assert [(end.status, end.error) for _, end in pairs] == [(None, None)] * 3
-    assert all(0.04 <= end.seconds < 1 for _, end in pairs)
+    assert all(0.1 <= end.seconds < 30 for _, end in pairs)
 
 
 KINDS_OF_EMBEDDER = {

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 import math
+import re
 import sys
 import time
 from decimal import Decimal
@@ -201,7 +202,7 @@ async def test_every_phase_is_told():
 
     assert seconds == pytest.approx(5.5)
     assert "2.0 s for a turn" in str(error)
-    assert "2.0 s between tries" in str(error) or "2.1 s between tries" in str(error)
+    assert re.search(r"\b2\.[012] s between tries", str(error))
     assert "s for an answer" in str(error)
     assert "the last failure was ServerError (status 503)" in str(error)
     assert error.attempts == 2
@@ -571,8 +572,8 @@ async def test_on_trio(anyio_backend):
     async def answer(request):
         await anyio.sleep(60)
 
-    with pytest.raises(TransportTimeoutError, match="for an answer; sent once"):
-        await http(answer).embed(["a"], total_timeout=0.1)
+    with pytest.raises(TransportTimeoutError, match=r"for an answer.*; sent once"):
+        await http(answer).embed(["a"], total_timeout=0.3)
     with pytest.raises(TransportTimeoutError, match=r"timeout=0\.1 s"):
         await http(answer, retry=RetryPolicy(attempts=1)).embed(["a"], timeout=0.1)
 
