@@ -9,23 +9,28 @@ the last hint) until 99 % of the calls offered succeed, the calls answered per s
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
+import os
 import random
 from collections.abc import Mapping
 from typing import Any
+from unittest import mock
 
 import msgspec
 
 import embedkit
+from benchmarks import callers
 from benchmarks.virtual import Knee, VirtualLoop, now
 from embedkit import RetryPolicy, TransportError, TransportTimeoutError
 from embedkit._client import HttpEmbedder
-from embedkit._dispatch import PROBE_TEXT
 from embedkit._pool import Pool
 from embedkit._types import Request, Response
 
 SIDE_BY_SIDE = 24
 BEFORE = 20.0  # seconds of health before the fault
+TEXTS = ("text ", "bulk ")  # what our calls begin with; another text is one that the client added to find out what is wrong
+_accounts = itertools.count()  # what is known of an account lives as long as the process: each run has one of its own
 ROW = b'{"index":%d,"embedding":[1.0,0.0]}'
 FAULTS = ("stall", "503", "500", "429", "429 with hint", "reset", "half")
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -48,7 +53,11 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         answer: seconds an answer takes.
         timeout: seconds of one attempt.
         after: seconds watched after the fault.
+        queue: the endpoint lets come one after the other what it cannot serve at once, and finishes what it has begun even when nobody
+            waits for it any more; else all it has takes longer, and what is cancelled costs nothing.
         bulk: texts of a patient call beside the service, which begins with it.
+        bulk_from: seconds after which it begins.
+        apart: that call has an embedder of its own, on the same account.
     """
 
     fault: str = "stall"
@@ -60,7 +69,10 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     ill: float = 10.0
     timeout: float | None = 1.0
     after: float = 40.0
+    queue: bool = False
     bulk: int = 0
+    bulk_from: float = 0.0
+    apart: bool = False
     more: Mapping[str, Any] = {}
 
     @property
@@ -70,30 +82,31 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ill(Knee):
-    """An endpoint that is ill from `begin` to `end`, and notes what came to it."""
+    """An endpoint that is ill from `begin` to `end`, and notes what came to it. Endpoints of one pool share `seen`."""
 
-    def __init__(self, seed: int, case: Case) -> None:
+    def __init__(self, seed: int, case: Case, seen: set[str]) -> None:
         super().__init__(seed, SIDE_BY_SIDE, latency=case.answer, spread=0.1)
         self.fault, self.timeout = case.fault, case.timeout or 120.0
         self.begin, self.end = BEFORE, BEFORE + case.ill
         self.last_hint = 0.0  # when it ends
-        self.seen: set[bytes] = set()
+        self.seen = seen
         self.first = self.again = 0  # attempts while ill
         self.served: list[float] = []
+        self.slots = asyncio.Semaphore(SIDE_BY_SIDE) if case.queue else None
 
     async def __call__(self, request: Request) -> Response:
         ill = self.begin <= now() < self.end
-        if ill:
-            if request.body in self.seen or b'"%s"' % PROBE_TEXT.encode() in request.body:
-                self.again += 1
-            else:
-                self.first += 1
-        self.seen.add(bytes(request.body))
+        texts = msgspec.json.decode(request.body)["input"]
+        texts = [texts] if isinstance(texts, str) else texts
+        new = {text for text in texts if text.startswith(TEXTS)} - self.seen
+        self.seen |= new
+        if ill:  # a first attempt has a text that was never sent; a retry, half, hedge or known-good text has none
+            self.first += bool(new)
+            self.again += not new
         try:
             async with asyncio.timeout(self.timeout):
-                return await (
-                    self.fail() if ill and (self.fault != "half" or self.random.random() < 0.5) else self.serve(request)
-                )
+                sick = ill and (self.fault != "half" or self.random.random() < 0.5)
+                return await (self.fail() if sick else self.serve(len(texts)))
         except TimeoutError:
             msg = "no response in time"
             raise TransportTimeoutError(msg) from None
@@ -112,18 +125,35 @@ class Ill(Knee):
             return Response(429, hint, b'{"error":{"message":"Rate limit reached"}}')
         return Response(int(self.fault) if self.fault.isdigit() else 503, {}, b'{"error":{"message":"ill"}}')
 
-    async def serve(self, request: Request) -> Response:
+    async def serve(self, texts: int) -> Response:
         await self._travel()
+        await (self._in_turn() if self.slots is not None else self._beside())
+        await self._travel()
+        self.served.append(now())
+        rows = b",".join(ROW % number for number in range(texts))
+        return Response(200, {"content-type": "application/json"}, b'{"data":[' + rows + b'],"usage":{"total_tokens":1}}')
+
+    async def _beside(self) -> None:
+        """All that is here is served; the more there is, the longer it takes."""
         self.busy += 1
         try:
             await asyncio.sleep(self.seconds() * self.random.lognormvariate(0.0, self.spread))
         finally:
             self.busy -= 1
-        await self._travel()
-        self.served.append(now())
-        texts = msgspec.json.decode(request.body)["input"]
-        rows = b",".join(ROW % number for number in range(1 if isinstance(texts, str) else len(texts)))
-        return Response(200, {"content-type": "application/json"}, b'{"data":[' + rows + b'],"usage":{"total_tokens":1}}')
+
+    async def _in_turn(self) -> None:
+        """First in, first out. What has begun keeps its place until it is done, even when its caller has gone."""
+        assert self.slots is not None
+        await self.slots.acquire()
+        done = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(self.latency * self.random.lognormvariate(0.0, self.spread), self._finish, done)
+        await done
+
+    def _finish(self, done: asyncio.Future[None]) -> None:
+        assert self.slots is not None
+        self.slots.release()
+        if not done.done():
+            done.set_result(None)
 
 
 class Twins:
@@ -157,23 +187,19 @@ class Outcome(msgspec.Struct):
 
     def share(self, start: float, stop: float = math.inf) -> float:
         """Of the calls made then, the share that succeeded."""
-        those = [ok for made, _, ok in self.calls if start <= made < stop]
-        return sum(those) / max(1, len(those))
+        return callers.share(self.calls, start, stop)
 
     def recovered(self) -> float:
         """Seconds after the fault from which on 99 % of the calls succeed."""
-        last, step = self.calls[-1][0], 0.5
-        moments = [self.over + step * each for each in range(int((last - self.over) / step))]
-        return next((moment - self.over for moment in moments if self.share(moment) >= 0.99), math.inf)
+        return callers.recovered(self.calls, self.over)
 
     def goodput(self, start: float, stop: float) -> float:
         """Calls answered per second."""
-        return sum(ok and start <= ended < stop for _, ended, ok in self.calls) / (stop - start)
+        return callers.goodput(self.calls, start, stop)
 
-    def p99(self, start: float) -> float:
+    def p99(self, start: float, stop: float = math.inf) -> float:
         """Seconds within which 99 % of the good answers came to calls made from then on."""
-        took = sorted(ended - made for made, ended, ok in self.calls if ok and made >= start)
-        return took[int(0.99 * len(took))] if took else math.nan
+        return callers.p99(self.calls, start, stop)
 
     def attempts(self) -> float:
         """Attempts per first attempt while ill."""
@@ -182,21 +208,24 @@ class Outcome(msgspec.Struct):
 
 
 def simulate(case: Case, seed: int = 1) -> Outcome:
-    """One run of a case."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    """One run of a case; everything in it follows from the seed."""
+    random.seed(f"client {seed}")  # the jitter of retries
+    # The window asks how busy this thread is; here a second passes at once.
+    with mock.patch("time.thread_time", float), asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(_run(case, seed))
 
 
 async def _run(case: Case, seed: int) -> Outcome:
     names = ("a", "b") if "pool" in case.configuration else ("a",)
-    servers = {name: Ill(seed + place, case) for place, name in enumerate(names)}
+    seen: set[str] = set()
+    servers = {name: Ill(seed + place, case, seen) for place, name in enumerate(names)}
     settings = {"base_url": "http://a/v1", **CONFIGURATIONS[case.configuration], **case.more}
     if case.timeout is not None:
         settings["timeout"] = case.timeout
-    embedder: Any = embedkit.connect("compatible:m", api_key="k", exchange=Twins(servers), **settings)
-    _set_clock(embedder, asyncio.get_running_loop().time)
+    key = f"{os.getpid()}-{next(_accounts)}"
+    embedder, other = (_connected(key, Twins(servers), settings) for _ in range(2))
     outcome = Outcome(case, [], list(servers.values()), [])
-    chance, tasks, rate = random.Random(f"callers {seed}"), set(), case.rate or case.load * case.power
+    tasks, rate = set(), case.rate or case.load * case.power
     stop = BEFORE + case.ill + case.after
 
     async def call(number: int) -> None:
@@ -211,20 +240,19 @@ async def _run(case: Case, seed: int) -> Outcome:
         outcome.calls.append((made, now(), ok))
 
     async def bulk() -> None:
-        await embedder.embed([f"bulk {number}" for number in range(case.bulk)])
+        await asyncio.sleep(case.bulk_from)
+        await (other if case.apart else embedder).embed([f"bulk {number}" for number in range(case.bulk)])
         outcome.bulk = now()
 
     if case.bulk:
         tasks.add(asyncio.create_task(bulk()))
-    number = 0
     members = _members(embedder)
-    while now() < stop:
+    for number, moment in enumerate(callers.arrivals(seed, rate, stop)):
+        await asyncio.sleep(moment - now())
         task = asyncio.create_task(call(number))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        number += 1
         outcome.widths.append((now(), sum(each.window for each in members)))
-        await asyncio.sleep(chance.expovariate(rate))
     if tasks:
         await asyncio.wait(tasks, timeout=60.0 + (min(case.patience, 600.0)))
     for task in tasks:
@@ -238,10 +266,13 @@ def _members(embedder: Any) -> list[HttpEmbedder]:
     return list(embedder._embedders) if isinstance(embedder, Pool) else [embedder]
 
 
-def _set_clock(embedder: Any, clock: Any) -> None:
+def _connected(key: str, exchange: Twins, settings: Mapping[str, Any]) -> Any:
+    """What `connect` makes, on the clock of the running loop."""
+    embedder: Any = embedkit.connect("compatible:m", api_key=key, exchange=exchange, **settings)
     inner = getattr(embedder, "inner", embedder)
     for each in (inner, *_members(inner)):
-        each._clock = clock
+        each._clock = asyncio.get_running_loop().time
+    return embedder
 
 
 __all__ = ["CONFIGURATIONS", "FAULTS", "Case", "Outcome", "simulate"]
