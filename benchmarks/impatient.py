@@ -15,13 +15,12 @@ import os
 import random
 from collections.abc import Mapping
 from typing import Any
-from unittest import mock
 
 import msgspec
 
 import embedkit
 from benchmarks import callers
-from benchmarks.virtual import Knee, VirtualLoop, now
+from benchmarks.virtual import Knee, now, run
 from embedkit import RetryPolicy, TransportError, TransportTimeoutError
 from embedkit._client import HttpEmbedder
 from embedkit._pool import Pool
@@ -30,7 +29,7 @@ from embedkit._types import Request, Response
 SIDE_BY_SIDE = 24
 BEFORE = 20.0  # seconds of health before the fault
 TEXTS = ("text ", "bulk ")  # what our calls begin with; another text is one that the client added to find out what is wrong
-_accounts = itertools.count()  # what is known of an account lives as long as the process: each run has one of its own
+_accounts = itertools.count()
 ROW = b'{"index":%d,"embedding":[1.0,0.0]}'
 FAULTS = ("stall", "503", "500", "429", "429 with hint", "reset", "half")
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -210,9 +209,12 @@ class Outcome(msgspec.Struct):
 def simulate(case: Case, seed: int = 1) -> Outcome:
     """One run of a case; everything in it follows from the seed."""
     random.seed(f"client {seed}")  # the jitter of retries
-    # The window asks how busy this thread is; here a second passes at once.
-    with mock.patch("time.thread_time", float), asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(_run(case, seed))
+    return run(_run(case, seed))
+
+
+def account() -> str:
+    """A key that nobody had before: what is known of an account lives as long as the process."""
+    return f"{os.getpid()}-{next(_accounts)}"
 
 
 async def _run(case: Case, seed: int) -> Outcome:
@@ -222,7 +224,7 @@ async def _run(case: Case, seed: int) -> Outcome:
     settings = {"base_url": "http://a/v1", **CONFIGURATIONS[case.configuration], **case.more}
     if case.timeout is not None:
         settings["timeout"] = case.timeout
-    key = f"{os.getpid()}-{next(_accounts)}"
+    key = account()
     embedder, other = (_connected(key, Twins(servers), settings) for _ in range(2))
     outcome = Outcome(case, [], list(servers.values()), [])
     tasks, rate = set(), case.rate or case.load * case.power

@@ -5,8 +5,15 @@ none of what the best fixed number of requests in flight is granted (a sweep, wi
 steady state and in the first minute; and the requests given up. The worst of several seeds each. Then four independent processes on one
 quota, which know nothing of each other, and the least that one of them got beside the most.
 
-    python -m benchmarks.simulation            the table
-    python -m benchmarks.simulation --plot     and the plots in benchmarks/plots
+Then impatient callers (`benchmarks.service`): a service whose callers give up after a while, and a provider that is ill for ten seconds;
+a row that misses a bound is marked.
+
+    python -m benchmarks.simulation                              both tables
+    python -m benchmarks.simulation patient [--plot]             the first, and the plots in benchmarks/plots
+    python -m benchmarks.simulation impatient [--quick]          the second; parts of it by --fault, --load, --patience, …
+    python -m benchmarks.simulation bulk                         a bulk call beside a service
+    python -m benchmarks.simulation cold                         100 calls at once on a cold client
+    python -m benchmarks.simulation recovery --beside CHECKOUT   a plot of one recovery, beside an older engine's
 """
 
 from __future__ import annotations
@@ -21,6 +28,8 @@ from typing import Any
 
 import msgspec
 
+from benchmarks import service
+from benchmarks.impatient import CONFIGURATIONS
 from benchmarks.virtual import OVERLOADED, Bucket, Calendar, Capped, Client, Cost, Knee, Server, now, run
 from embedkit import Rate
 from embedkit._client import CEILING
@@ -251,20 +260,89 @@ def plot(case: Case) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.simulation", description=__doc__)
-    parser.add_argument("--plot", action="store_true", help="draw the plots as well (needs matplotlib)")
-    options = parser.parse_args()
+PARTS = ("patient", "impatient", "bulk", "cold", "recovery")
+
+
+def patient(*, draw: bool) -> None:
+    """The first table, and its plots."""
     print(
         f"One caller; of {len(SEEDS)} seeds the worst. Used: of the quota, or of what the best fixed number in flight is granted.\n"
     )
     show(HEAD, [line(case) for case in CASES])
     print("\nFour independent callers; the best fixed number is one caller's.\n")
     show([*HEAD, "least/most"], [line(case) for case in FOUR])
-    if options.plot:
+    if draw:
         for case in [*CASES, *FOUR]:
             if case.plot:
                 plot(case)
+
+
+def impatient(options: argparse.Namespace) -> int:
+    """The second table. How many rows miss a bound."""
+    more = {"faults": options.fault, "answers": options.answer, "configurations": options.configuration}
+    chosen = {name: value for name, value in more.items() if value}
+    common = {"quick": options.quick, "queue": options.queue, "ill": options.ill}
+    if options.quick and not (options.load or options.patience):
+        chosen.setdefault("answers", [0.2])
+        rows = [*service.cases(**chosen, loads=[0.9], patiences=[1.0, 5.0], **common)]
+        chosen.setdefault("configurations", ["default"])
+        rows += service.cases(**chosen, loads=[2.0], patiences=[5.0], **common)
+    else:
+        rows = [
+            *service.cases(
+                **chosen, loads=options.load or service.LOADS, patiences=options.patience or service.PATIENCES, **common
+            )
+        ]
+    return service.table(rows, options.seeds)
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line. Whoever chooses among impatient callers wants these only."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.simulation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; patient and impatient where left out")
+    parser.add_argument("--plot", action="store_true", help="draw the plots of patient callers as well (needs matplotlib)")
+    parser.add_argument("--beside", type=Path, metavar="CHECKOUT", help="of an older engine (recovery; needs matplotlib)")
+    parser.add_argument("--fault", nargs="+", choices=service.FAULTS)
+    parser.add_argument("--load", nargs="+", type=float, help="calls offered, as a share of what the endpoint can do")
+    parser.add_argument("--patience", nargs="+", type=float, help="seconds")
+    parser.add_argument("--configuration", nargs="+", choices=list(CONFIGURATIONS))
+    parser.add_argument("--answer", nargs="+", type=float, help="seconds that an answer takes")
+    parser.add_argument("--ill", type=float, default=10.0, help="seconds that the fault lasts (10)")
+    parser.add_argument(
+        "--queue", action="store_true", help="the endpoint lets come one after the other, and finishes what it has begun"
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="of so many the worst (1)")
+    parser.add_argument(
+        "--quick", action="store_true", help="under two minutes: load 0.9 and patience 1 and 5, watched for less long"
+    )
+    options = parser.parse_args(arguments)
+    if wrong := [each for each in options.part if each not in PARTS]:
+        parser.error(f"unknown {', '.join(wrong)}; parts: {', '.join(PARTS)}")
+    chosen = options.fault or options.load or options.patience or options.configuration or options.answer or options.quick
+    options.part = options.part or (["recovery"] if options.beside else ["impatient"] if chosen else ["patient", "impatient"])
+    if "recovery" in options.part and options.beside is None:
+        parser.error("recovery needs --beside CHECKOUT: a git worktree or an unpacked archive of the older engine")
+    return options
+
+
+def main() -> None:
+    options = parsed()
+    answers = options.answer or service.ANSWERS
+    if "patient" in options.part:
+        patient(draw=options.plot)
+    if "impatient" in options.part:
+        print("\nImpatient callers; goodput as a share of what the endpoint can do.\n")
+        impatient(options)
+    if "bulk" in options.part:
+        print("\nA bulk call beside a service of 0.3 times what the endpoint can do, on one account.\n")
+        service.bulk_table(options.seeds, answers, options.queue)
+    if "cold" in options.part:
+        print("\nA hundred calls of one small text at once on a cold client.\n")
+        service.cold_table(options.seeds, answers)
+    if "recovery" in options.part:
+        service.plot(options.beside)
 
 
 if __name__ == "__main__":
