@@ -13,7 +13,7 @@ import itertools
 import math
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import msgspec
@@ -28,6 +28,8 @@ from embedkit._types import Request, Response
 
 SIDE_BY_SIDE = 24
 BEFORE = 20.0  # seconds of health before the fault
+# Whoever calls last must not gain from it that nobody comes after him; such a call waits less than so long, unless its patience is longer.
+LONG = 10.0
 TEXTS = ("text ", "bulk ")  # what our calls begin with; another text is one that the client added to find out what is wrong
 _accounts = itertools.count()
 ROW = b'{"index":%d,"embedding":[1.0,0.0]}'
@@ -205,6 +207,13 @@ class Outcome(msgspec.Struct):
         first, again = sum(each.first for each in self.servers), sum(each.again for each in self.servers)
         return (first + again) / max(1, first)
 
+    def requests(self) -> float:
+        """Requests while ill per call made then: what the provider is spared, or burdened with."""
+        begin, end = self.servers[0].begin, self.servers[0].end
+        return sum(each.first + each.again for each in self.servers) / max(
+            1, sum(begin <= made < end for made, _, _ in self.calls)
+        )
+
 
 def simulate(case: Case, seed: int = 1) -> Outcome:
     """One run of a case; everything in it follows from the seed."""
@@ -227,40 +236,73 @@ async def _run(case: Case, seed: int) -> Outcome:
     key = account()
     embedder, other = (_connected(key, Twins(servers), settings) for _ in range(2))
     outcome = Outcome(case, [], list(servers.values()), [])
-    tasks, rate = set(), case.rate or case.load * case.power
-    stop = BEFORE + case.ill + case.after
-
-    async def call(number: int) -> None:
-        made, ok = now(), False
-        try:
-            async with asyncio.timeout(None if case.patience == math.inf else case.patience):
-                await embedder.embed_query(f"text {number}")
-            ok = True
-        except (embedkit.EmbedkitError, TimeoutError) as error:
-            name = type(error).__name__
-            outcome.errors[name] = outcome.errors.get(name, 0) + 1
-        outcome.calls.append((made, now(), ok))
-
-    async def bulk() -> None:
-        await asyncio.sleep(case.bulk_from)
-        await (other if case.apart else embedder).embed([f"bulk {number}" for number in range(case.bulk)])
-        outcome.bulk = now()
-
+    service = _Service(embedder, outcome, BEFORE + case.ill + case.after)
     if case.bulk:
-        tasks.add(asyncio.create_task(bulk()))
+        service.begin(service.bulk(other if case.apart else embedder))
     members = _members(embedder)
-    for number, moment in enumerate(callers.arrivals(seed, rate, stop)):
+    last = service.stop + (case.patience if case.patience <= LONG else 0.0)
+    for number, moment in enumerate(callers.arrivals(seed, case.rate or case.load * case.power, last)):
         await asyncio.sleep(moment - now())
-        task = asyncio.create_task(call(number))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        service.begin(service.call(number))
         outcome.widths.append((now(), sum(each.window for each in members)))
-    if tasks:
-        await asyncio.wait(tasks, timeout=60.0 + (min(case.patience, 600.0)))
-    for task in tasks:
-        task.cancel()
+    await service.end()
     outcome.calls.sort()
     return outcome
+
+
+class _Service:
+    """Calls under way, and what came of those made before `stop`."""
+
+    def __init__(self, embedder: Any, outcome: Outcome, stop: float) -> None:
+        self.embedder, self.outcome, self.stop = embedder, outcome, stop
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.bugs: list[BaseException] = []
+
+    async def call(self, number: int) -> None:
+        patience, made, ok = self.outcome.case.patience, now(), False
+        try:
+            async with asyncio.timeout(None if patience == math.inf else patience):
+                await self.embedder.embed_query(f"text {number}")
+            ok = True
+        except (embedkit.EmbedkitError, TimeoutError) as error:
+            self.failed(error)
+        finally:  # cancelled, too: it was still waiting when the run was over
+            if made < self.stop:
+                self.outcome.calls.append((made, now(), ok))
+
+    async def bulk(self, embedder: Any) -> None:
+        case = self.outcome.case
+        await asyncio.sleep(case.bulk_from)
+        try:
+            await embedder.embed([f"bulk {number}" for number in range(case.bulk)])
+            self.outcome.bulk = now()
+        except embedkit.EmbedkitError as error:
+            self.failed(error)
+
+    def failed(self, error: Exception) -> None:
+        name = type(error).__name__
+        self.outcome.errors[name] = self.outcome.errors.get(name, 0) + 1
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.bugs.append(error)
+
+    async def end(self) -> None:
+        """Wait for those still under way, as long as they have patience; an error that is no EmbedkitError makes the run void."""
+        tasks = set(self.tasks)
+        if tasks:
+            await asyncio.wait(tasks, timeout=60.0 + min(self.outcome.case.patience, 600.0))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.bugs:
+            raise self.bugs[0]
 
 
 def _members(embedder: Any) -> list[HttpEmbedder]:

@@ -50,6 +50,7 @@ class Figures(msgspec.Struct, frozen=True):
         recovered: seconds after the fault and its last hint from which on 99 % of the calls succeed.
         share: of the calls made once it should be well, how many succeed.
         goodput: calls answered, as a share of the power, from 20 s to 120 s after the fault began (or as long as is watched).
+        requests: while ill, per call made then (those refused without being sent, or waiting, count too).
         attempts: requests per first attempt while ill.
         p99: seconds of the good answers to calls made once it should be well.
     """
@@ -57,6 +58,7 @@ class Figures(msgspec.Struct, frozen=True):
     recovered: float
     share: float
     goodput: float
+    requests: float
     attempts: float
     p99: float
 
@@ -113,15 +115,17 @@ def figures(outcome: Outcome) -> Figures:
     due, begin = outcome.over + settled(case), BEFORE
     stop = min(begin + 120.0, begin + case.ill + case.after)
     return Figures(
-        outcome.recovered(), outcome.share(due), outcome.goodput(begin + 20.0, stop) / case.power, outcome.attempts(), outcome.p99(due)
+        outcome.recovered(), outcome.share(due), outcome.goodput(begin + 20.0, stop) / case.power, outcome.requests(), outcome.attempts(),
+        outcome.p99(due),
     )  # fmt: skip
 
 
 def worst(found: Sequence[Figures]) -> Figures:
-    """Of several seeds."""
+    """Of several seeds; what is not a number is worse than any."""
+    p99 = max((each.p99 for each in found), key=lambda value: (math.isnan(value), value))
     return Figures(
         max(each.recovered for each in found), min(each.share for each in found), min(each.goodput for each in found),
-        max(each.attempts for each in found), max((each.p99 for each in found), key=lambda value: (math.isnan(value), value)),
+        max(each.requests for each in found), max(each.attempts for each in found), p99,
     )  # fmt: skip
 
 
@@ -144,15 +148,17 @@ def missed(case: Case, found: Figures) -> list[Miss]:
 
 # --- the table -------------------------------------------------------------------------------------------------------
 
-HEAD = ("answer", "fault", "load", "patience", "configuration", "well after", "then", "goodput", "per first", "p99", "misses")
-WIDTHS = (6, 22, 4, 8, 13, 10, 6, 7, 9, 8, 0)
+COLUMNS = {  # and how wide they are
+    "answer": 6, "fault": 22, "load": 4, "patience": 8, "configuration": 13, "well after": 10, "then": 6, "goodput": 7, "per call": 8,
+    "per first": 9, "p99": 8, "misses": 0,
+}  # fmt: skip
 
 
 def spelled(cells: Sequence[str]) -> str:
     """One line of the table."""
     left = {1, 4, len(cells) - 1}
     return "  ".join(
-        f"{cell:{'<' if place in left else '>'}{width or ''}}" for place, (cell, width) in enumerate(zip(cells, WIDTHS, strict=True))
+        f"{cell:{'<' if place in left else '>'}{width or ''}}" for place, (cell, width) in enumerate(zip(cells, COLUMNS.values(), strict=True))
     ).rstrip()  # fmt: skip
 
 
@@ -161,7 +167,7 @@ def row(fault: str, case: Case, found: Figures) -> str:
     return spelled([
         f"{case.answer:g} s", fault, f"{case.load:g}", f"{case.patience:g} s", case.configuration,
         "never" if math.isinf(found.recovered) else f"{found.recovered:.1f} s", f"{found.share:.1%}", f"{found.goodput:.0%}",
-        f"{found.attempts:.2f}", f"{found.p99:.2f} s", ", ".join(f"✗ {miss.what}" for miss in missed(case, found)),
+        f"{found.requests:.2f}", f"{found.attempts:.2f}", f"{found.p99:.2f} s", ", ".join(f"✗ {miss.what}" for miss in missed(case, found)),
     ])  # fmt: skip
 
 
@@ -172,7 +178,12 @@ def measure(case: Case, seeds: int) -> Figures:
 
 def table(rows: Sequence[tuple[str, Case]], seeds: int) -> int:
     """Print each row when it is done, then those that miss a bound, the farthest first. How many those are."""
-    print(spelled(HEAD), spelled(["-" * (width or 6) for width in WIDTHS]), sep="\n", flush=True)
+    print(
+        spelled([*COLUMNS]),
+        spelled(["-" * (width or 6) for width in COLUMNS.values()]),
+        sep="\n",
+        flush=True,
+    )
     bad: list[tuple[float, str]] = []
     with ProcessPoolExecutor(os.cpu_count()) as workers:
         waiting = {workers.submit(measure, case, seeds): (fault, case) for fault, case in rows}
