@@ -200,7 +200,7 @@ def test_the_table(monkeypatch, capsys):
     four = simulation.Case(name="shared", make=lambda seed: Capped(seed, 2), steady=(60.0, 120.0), callers=4)
     for name, value in {"CASES": [case], "FOUR": [four], "SWEEP": (2, 8), "FIXED": (10.0, 30.0), "SEEDS": (1,)}.items():
         monkeypatch.setattr(simulation, name, value)
-    monkeypatch.setattr("sys.argv", ["simulation"])
+    monkeypatch.setattr("sys.argv", ["simulation", "patient"])
     simulation.main()
     lines = capsys.readouterr().out.splitlines()
     rows = {line.split("  ")[0]: line.split() for line in lines}
