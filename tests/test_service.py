@@ -132,13 +132,14 @@ def test_the_worst_of_several():
 
 
 def test_beside_httpx():
-    """Two seconds later and 1.3 times the requests are within bounds; two that never recover are equal."""
-    theirs = recovery.Figures(1.0, 1.0, 1000)
+    """Two seconds later than the sooner and 1.3 times the requests of the more sparing are within bounds; never is as late as never."""
+    never = recovery.Figures(math.inf, 0.0, 1000)
+    theirs = [recovery.Figures(1.0, 1.0, 1200), never]
     fine = [[each for each, _ in recovery.goals(recovery.Figures(after, 1.0, count), theirs)]
             for after, count in ((3.0, 1300), (3.5, 1301), (math.inf, 0))]  # fmt: skip
 
     assert fine == [[True, True], [False, False], [False, True]]
-    assert recovery.goals(recovery.Figures(math.inf, 0.0, 1), recovery.Figures(math.inf, 0.0, 1))[0][0]
+    assert recovery.goals(never, [never])[0][0]
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
