@@ -293,7 +293,17 @@ def impatient(options: argparse.Namespace) -> int:
                 **chosen, loads=options.load or service.LOADS, patiences=options.patience or service.PATIENCES, **common
             )
         ]
+    if not rows:
+        raise SystemExit("no row is left: a patience below twice the answer's time has none")
     return service.table(rows, options.seeds)
+
+
+def positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        msg = f"{text} is no number above 0"
+        raise argparse.ArgumentTypeError(msg)
+    return value
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -305,10 +315,10 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--plot", action="store_true", help="draw the plots of patient callers as well (needs matplotlib)")
     parser.add_argument("--beside", type=Path, metavar="CHECKOUT", help="of an older engine (recovery; needs matplotlib)")
     parser.add_argument("--fault", nargs="+", choices=service.FAULTS)
-    parser.add_argument("--load", nargs="+", type=float, help="calls offered, as a share of what the endpoint can do")
-    parser.add_argument("--patience", nargs="+", type=float, help="seconds")
+    parser.add_argument("--load", nargs="+", type=positive, help="calls offered, as a share of what the endpoint can do")
+    parser.add_argument("--patience", nargs="+", type=positive, help="seconds")
     parser.add_argument("--configuration", nargs="+", choices=list(CONFIGURATIONS))
-    parser.add_argument("--answer", nargs="+", type=float, help="seconds that an answer takes")
+    parser.add_argument("--answer", nargs="+", type=positive, help="seconds that an answer takes")
     parser.add_argument("--ill", type=float, default=10.0, help="seconds that the fault lasts (10)")
     parser.add_argument(
         "--queue", action="store_true", help="the endpoint lets come one after the other, and finishes what it has begun"
