@@ -163,10 +163,11 @@ def spelled(cells: Sequence[str]) -> str:
 
 
 def row(fault: str, case: Case, found: Figures) -> str:
-    """A case and what came of it; ✗ before each bound it misses."""
+    """A case and what came of it; ✗ before each bound it misses. Beyond the power it is never well."""
+    after = "" if case.load > 1 else "never" if math.isinf(found.recovered) else f"{found.recovered:.1f} s"
     return spelled([
         f"{case.answer:g} s", fault, f"{case.load:g}", f"{case.patience:g} s", case.configuration,
-        "never" if math.isinf(found.recovered) else f"{found.recovered:.1f} s", f"{found.share:.1%}", f"{found.goodput:.0%}",
+        after, f"{found.share:.1%}", f"{found.goodput:.0%}",
         f"{found.requests:.2f}", f"{found.attempts:.2f}", f"{found.p99:.2f} s", ", ".join(f"✗ {miss.what}" for miss in missed(case, found)),
     ])  # fmt: skip
 
