@@ -2,11 +2,11 @@
 
 The server, a process of its own, answers 24 requests side by side in 0.2 s and lets the others wait their turn; a request whose client
 has gone leaves that queue, one that has begun is finished. For a minute it stalls (accepts, and never answers), or answers 503. Callers
-come at random moments, 0.9 times as many as it can serve, each with a patience of 5 s. The clients run at the same time, each a process
-with a server of its own. `httpx` has the limit of 100 connections that it comes with, `httpx-all` none: every call is one request. The
+come at random moments, 0.9 times as many as it can serve, each with a patience of 5 s. The clients run one after the other, each a
+process with a server of its own. `httpx` has the limit of 100 connections that it comes with, `httpx-all` none: every call is one request. The
 bounds are those of the better of the two. "Lag" is how late a call is made, in 99 of 100 cases: a busy machine measures nothing.
 
-    python -m benchmarks.recovery                    stall and 503, 60 s each: three and a half minutes
+    python -m benchmarks.recovery                    stall and 503, 60 s each: eleven minutes
     python -m benchmarks.recovery --fault stall --ill 10 --load 0.3
 """
 
@@ -192,27 +192,23 @@ async def call_all(job: dict[str, Any]) -> dict[str, Any]:
     return {"calls": sorted(calls), "errors": errors, "lag": callers.quantile(lags, 0.99)}
 
 
-# --- side by side ----------------------------------------------------------------------------------------------------
+# --- one beside the other --------------------------------------------------------------------------------------------
 
 
 def measure(job: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What came of both clients at the same time, by name."""
+    """What came of each client, by name; one after the other, since a client without room on the machine is measured for nothing."""
     from benchmarks.__main__ import peers_python
 
     found = {}
-    with contextlib.ExitStack() as stack:
-        running = {}
-        for client in CLIENTS:
-            url = stack.enter_context(served())
+    for client in CLIENTS:
+        with served() as url:
             python = sys.executable if client == "embedkit" else str(peers_python())
             command = [python, "-m", "benchmarks.recovery", "--call", json.dumps({**job, "client": client, "url": url})]
-            running[client] = url, subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        for client, (url, process) in running.items():
-            out, _ = process.communicate()
-            if process.returncode:
+            made = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+            if made.returncode:
                 msg = f"{client} failed; what it said is above"
                 raise SystemExit(msg)
-            found[client] = {**json.loads(out), **asked(f"{url}/stats")}
+            found[client] = {**json.loads(made.stdout), **asked(f"{url}/stats")}
     return found
 
 
