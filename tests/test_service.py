@@ -46,10 +46,12 @@ def test_callers_come_at_random_moments():
     [([5.0], 0.99, 5.0), (range(1, 101), 0.99, 99), (range(1, 101), 1.0, 100), (range(1, 101), 0.0, 1), ([3, 1, 2], 0.5, 2)],
 )
 def test_a_quantile(values, part, wanted):
+    """The least value that at least that part of them does not exceed."""
     assert callers.quantile(list(values), part) == wanted
 
 
 def test_of_nothing_there_is_no_quantile():
+    """Where no call succeeded, no number is made up."""
     assert math.isnan(callers.quantile([], 0.99))
     assert math.isnan(callers.p99([(0.0, 1.0, False)], 0.0))
 
@@ -80,6 +82,7 @@ def test_when_it_is_well_again(calls, wanted):
 
 
 def test_one_of_a_hundred_may_fail():
+    """99 % is well; a time without the call that failed, or with nothing else, is told apart."""
     calls = made((0, 10, True))
     calls[50] = (*calls[50][:2], False)
 
@@ -192,6 +195,7 @@ def test_a_small_table(capsys):
 
 
 def test_a_row_that_misses():
+    """What it misses stands at its end, and a service that is never well says so."""
     line = service.row("429", Case(), better(share=0.5, recovered=math.inf))
 
     assert line.endswith("✗ 50.0% succeed")
@@ -255,6 +259,7 @@ def test_an_error_of_ours_voids_the_run(monkeypatch):
 
 
 def test_the_same_seed_gives_the_same_run():
+    """To the last call, jitter of retries included; another seed gives another."""
     first, again, other = (simulate(Case(fault="half", rate=20.0, ill=2.0, after=2.0), seed) for seed in (1, 1, 2))
 
     assert first.calls == again.calls != other.calls
