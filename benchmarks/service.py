@@ -138,7 +138,7 @@ def missed(case: Case, found: Figures) -> list[Miss]:
     rate = case.rate or case.load * case.power
     misses = []
     if rate <= 0.9 * case.power and found.share < WELL:
-        misses.append(Miss(f"{found.share:.1%} succeed", (WELL - found.share) / WELL))
+        misses.append(Miss(f"{math.floor(1000 * found.share) / 10:.1f}% succeed", (WELL - found.share) / WELL))
     if rate >= 2 * case.power and case.patience == GOODPUT_PATIENCE and found.goodput < GOODPUT:
         misses.append(Miss(f"goodput {found.goodput:.0%}", (GOODPUT - found.goodput) / GOODPUT))
     if rate >= EXTRA_FROM and case.ill >= EXTRA_ILL and found.attempts > EXTRA:
