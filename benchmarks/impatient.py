@@ -234,7 +234,8 @@ async def _run(case: Case, seed: int) -> Outcome:
     if case.timeout is not None:
         settings["timeout"] = case.timeout
     key = account()
-    embedder, other = (_connected(key, Twins(servers), settings) for _ in range(2))
+    place = Twins(servers)  # one for both: a quota belongs to an account at one place
+    embedder, other = (_connected(key, place, settings) for _ in range(2))
     outcome = Outcome(case, [], list(servers.values()), [])
     service = _Service(embedder, outcome, BEFORE + case.ill + case.after)
     if case.bulk:
