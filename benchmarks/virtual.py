@@ -258,6 +258,7 @@ class _Unpaced(Pace):
         cut: bool = True,
         before: float = 0.0,
         flying: int = 0,
+        good: float = 0.0,
     ) -> None:
         """As before."""
 

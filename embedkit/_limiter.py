@@ -62,6 +62,7 @@ class Limiter:
         self._bulk = self._old_bulk = 0  # those of both that are a bulk call's
         self._began = -math.inf  # when it began
         self._heard = -math.inf  # when the last good answer came
+        self._good = -math.inf  # when the request was sent that it came to
         self._longest = 0.0  # seconds a good answer took in this epoch
 
     def enter(self) -> bool:
@@ -164,7 +165,7 @@ class Limiter:
         """A good answer after so many seconds, to a request that made `busy` in flight; `small`: it is all that its call sends."""
         if small:
             self.share.answered(sent + seconds, seconds)
-        self._heard = sent + seconds
+        self._heard, self._good = sent + seconds, sent
         if seconds > self._longest:  # noqa: PLR1730 (`max` costs more)
             self._longest = seconds
         budget = self.budget
@@ -193,7 +194,14 @@ class Limiter:
         cut = first or hint is not None or not spare
         before = 2 * busy / self.window.seconds if first and self.window.seconds else 0.0  # Little's law, with room to grow
         self.pace.refused(
-            now, sent, tokens, what=TOKENS if about == TOKENS else REQUESTS, cut=cut, before=before, flying=self.flying - 1
+            now,
+            sent,
+            tokens,
+            what=TOKENS if about == TOKENS else REQUESTS,
+            cut=cut,
+            before=before,
+            flying=self.flying - 1,
+            good=self._good,
         )
         if first:
             self.window.late(now, sent)

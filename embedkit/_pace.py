@@ -199,10 +199,10 @@ class Probe:
         if self._slot >= now:
             self._slot += seconds
 
-    def refused(self, now: float, sent: float, amount: float, *, cut: bool, flying: int = 0) -> None:
+    def refused(self, now: float, sent: float, amount: float, *, cut: bool, flying: int = 0, good: float = -math.inf) -> None:
         """A 429 to a request of this amount, sent at `sent`. One sent before the last cut says nothing new.
 
-        `flying`: other requests that are on their way.
+        `flying`: other requests that are on their way. `good`: when the last one with a good answer was sent.
         """
         if sent < self._since:
             return
@@ -212,7 +212,8 @@ class Probe:
         if not cut or seconds < self.SETTLED:
             return
         granted = self.granted(now)
-        sure = self._requests - flying  # what is on its way still may be refused like all the others
+        # What is on its way still may be refused like all the others, unless one of them has had a good answer.
+        sure = self._requests - (flying if good < self._since else 0)
         few = sure < self.ENOUGH and granted * sure < self._borne / 2 * max(1, self._requests)
         if granted <= 0 or (few and (self.lost or not self.wall)):
             self.lost = self._borne
@@ -455,15 +456,16 @@ class Pace:
         cut: bool = True,
         before: float = 0.0,
         flying: int = 0,
+        good: float = -math.inf,
     ) -> None:
         """A 429 to a request of so many tokens, sent at `sent`; `cut`: the rate of what is to blame; `before`: requests per second so far.
 
-        `flying`: other requests that are on their way.
+        `flying`: other requests that are on their way. `good`: when the last one with a good answer was sent.
         """
         with self._lock:
             self._shift(now)  # what is new has not been there to wait
             if what in self._found:
-                self._found[what].refused(now, sent, tokens if what == TOKENS else 1, cut=cut, flying=flying)
+                self._found[what].refused(now, sent, tokens if what == TOKENS else 1, cut=cut, flying=flying, good=good)
             else:
                 self._found[what] = Probe(now, before if what == REQUESTS else before * tokens)
                 self._list()

@@ -27,7 +27,10 @@ LEAST = 16  # answers in a round, at least: a mean over fewer says little
 ROUNDS = 50  # between two looks with a quarter in flight
 GRAIN = 0.1  # seconds that answers may take without telling anything: a busy loop of our own is as slow with many in flight
 TWICE = 2  # slow rounds before a look: one may be a hiccup of anybody's
-QUARTER, FURTHER = 4.0, 1.25  # by how much fewer a look is made with: at most; more than would do if all the delay were the queue's
+QUARTER, FURTHER = (
+    4.0,
+    1.25,
+)  # by how much fewer a look is made with: at most; more than would do if all the delay were the queue's
 OWN = 0.5  # share of a round in which this thread was at work, from which on the delay is its own
 PATIENCE = 300  # answers at a wall before it is tried again: one refusal in 300 is what looking costs
 CALM = 1000  # good answers after which trouble is the first again: no wall, and the old width is still believed

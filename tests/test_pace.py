@@ -291,16 +291,16 @@ def test_few_requests_say_little():
     assert walls[2] < 20
 
 
-@pytest.mark.parametrize("flying", [0, 30])
-def test_what_is_on_its_way_is_not_admitted_yet(flying):
-    """Forty left since the last refusal. If thirty of them are on their way still, they may all be refused, and are no rate."""
+@pytest.mark.parametrize(("flying", "good", "lost"), [(0, 0.0, False), (30, -1.0, True), (30, 0.5, False)])
+def test_what_is_on_its_way_is_not_admitted_yet(flying, good, lost):
+    """Forty left since the last refusal. If thirty of them are on their way still, and none has a good answer, all may be refused."""
     probe = Probe(0.0, before=40.0)
     for _ in range(40):
         probe.sent(1)
-    probe.refused(2.0, 2.0, 1, cut=True, flying=flying)
+    probe.refused(2.0, 2.0, 1, cut=True, flying=flying, good=good)
 
-    assert probe.wall == pytest.approx(1.0 if flying else 19.5)
-    assert bool(probe.lost) == bool(flying)
+    assert probe.wall == pytest.approx(1.0 if lost else 19.5)
+    assert bool(probe.lost) == lost
 
 
 @pytest.mark.parametrize(("sent", "now", "cut"), [(9.9, 20.0, True), (10.0, 10.9, True), (15.0, 20.0, False)])

@@ -141,9 +141,13 @@ def test_a_bulk_call_is_no_small_call():
             most = max(most, busy)
             await asyncio.sleep(0.2)
             busy -= 1
-            return response({"data": [{"index": row, "embedding": [1.0, 0.0]} for row in range(len(json.loads(request.body)["input"]))]})
+            return response(
+                {"data": [{"index": row, "embedding": [1.0, 0.0]} for row in range(len(json.loads(request.body)["input"]))]}
+            )
 
-        embedder = embedkit.connect("openai:m", api_key="k", exchange=FakeExchange(served), limits=embedkit.Limits(max_texts=10))
+        embedder = embedkit.connect(
+            "openai:m", api_key="k", exchange=FakeExchange(served), limits=embedkit.Limits(max_texts=10)
+        )
         embedder._clock = asyncio.get_running_loop().time
         await embedder.embed([f"text {each}" for each in range(2000)])
         return most, now()
