@@ -16,7 +16,7 @@ help:
 	@echo "make bench  every benchmark beside its peers, into benchmarks/README.md (an hour; wants cc and a quiet machine)"
 
 demo: $(VENV)/.installed-demo
-	@$(RUN) -m benchmarks.demo
+	@$(RUN) examples/demo.py
 
 test: check
 	$(RUN) -m pytest

@@ -15,9 +15,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, wire
-from benchmarks.peers import KEY, PEERS, REQUIREMENTS
-from benchmarks.scenarios import MODULES, SCENARIOS, Scenario
+from benchmarks.peers.clients import KEY, PEERS, REQUIREMENTS
+from benchmarks.peers.scenarios import MODULES, SCENARIOS, Scenario
+from benchmarks.report import figures
+from benchmarks.server import wire
 
 PAGES = 5  # times its output that a client may take
 VENV = wire.BUILD.parent / "peers"
@@ -47,7 +48,7 @@ def run(scenario: Scenario, peer: str, at: wire.Server) -> dict[str, Any]:
     environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "OPENAI_API_KEY": KEY}
     if ca:
         environment["SSL_CERT_FILE"] = ca
-    command = [str(sys.executable if how.ours else peers_python()), "-m", "benchmarks.worker", json.dumps(asked)]
+    command = [str(sys.executable if how.ours else peers_python()), "-m", "benchmarks.peers.worker", json.dumps(asked)]
     wire.take(min(2**32, PAGES * texts * scenario.width * 4 + 2**28))
     try:
         done = subprocess.run(
@@ -78,7 +79,7 @@ def measure(name: str, peers: list[str], rounds: int) -> dict[str, Any]:
                 else:
                     found[peer].append(outcome)
                 print(
-                    f"  {number + 1}/{rounds} {peer:22} {errors.get(peer) or report.brief(outcome)}",
+                    f"  {number + 1}/{rounds} {peer:22} {errors.get(peer) or figures.brief(outcome)}",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -124,10 +125,10 @@ def main() -> None:
             found = measure(name, peers, options.rounds)
             RESULTS.mkdir(parents=True, exist_ok=True)
             (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1))
-            print(report.table(found), flush=True)
+            print(figures.table(found), flush=True)
             failed |= bool(found["errors"])
     if options.write:
-        report.write(RESULTS)
+        figures.write(RESULTS)
     sys.exit(failed)
 
 

@@ -22,8 +22,8 @@ import embedkit
 from benchmarks import callers
 from benchmarks.virtual import Knee, now, run
 from embedkit import RetryPolicy, TransportError, TransportTimeoutError
-from embedkit._client import HttpEmbedder
-from embedkit._pool import Pool
+from embedkit._embedders.http import HttpEmbedder
+from embedkit._embedders.pool import Pool
 from embedkit._types import Request, Response
 
 SIDE_BY_SIDE = 24

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import wire
+from benchmarks.server import wire
 
 BASE = {"texts": 20_000, "width": 1024, "batch": 128, "inflight": 16}
 AXES: dict[str, tuple[int, ...]] = {
@@ -54,7 +54,7 @@ def point(axis: str, value: int) -> dict[str, Any]:
             "stream": axis == "texts",
             "job": job,
         }
-        command = [sys.executable, "-m", "benchmarks.worker", json.dumps(asked)]
+        command = [sys.executable, "-m", "benchmarks.peers.worker", json.dumps(asked)]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=wire.HERE.parent)
     made: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return {"value": value, "cpu": made["cpu"], "extra": made["extra"], "output": made["output"], "rate": made["rate"]}

@@ -32,7 +32,7 @@ from benchmarks import service
 from benchmarks.impatient import CONFIGURATIONS
 from benchmarks.virtual import OVERLOADED, Bucket, Calendar, Capped, Client, Cost, Knee, Server, now, run
 from embedkit import Rate
-from embedkit._client import CEILING
+from embedkit._embedders.http import CEILING
 
 SEEDS = (1, 2, 3)
 SWEEP = (1, 2, 3, 4, 5, 6, 8, 12, 16, 18, 20, 24, 32, 36, 48, CEILING)

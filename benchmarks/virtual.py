@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 from unittest import mock
 
 from embedkit import EmbedkitError, Rate, RetryPolicy
-from embedkit._client import CEILING, START
-from embedkit._limiter import Limiter
-from embedkit._pace import Pace
-from embedkit._refusal import judge
-from embedkit._transport import Tally, Transport
+from embedkit._embedders.http import CEILING, START
+from embedkit._http.transport import Tally, Transport
+from embedkit._traffic.concurrency import Window
+from embedkit._traffic.limiter import Limiter
+from embedkit._traffic.quota import Pace
 from embedkit._types import Request, Response
-from embedkit._window import Window
+from embedkit.codec.error_mapping import judge
 
 T = TypeVar("T")
 WIRE = 0.01  # seconds from the client to the server, and back, on average

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from . import sync as sync
     from . import testing as testing
     from . import tokens as tokens
-    from ._connect import connect
-    from ._embedder import Embedder
-    from ._pace import Rate
-    from ._retry import RetryPolicy
+    from ._connect.factory import connect
+    from ._embedders.base import Embedder
+    from ._traffic.quota import Rate
+    from ._traffic.retry import RetryPolicy
     from ._types import Embeddings, Limits, Options, Usage
     from .errors import (
         ApiError,
@@ -78,10 +78,10 @@ __all__ = [
 
 _MODULES = ("catalog", "cli", "codec", "errors", "events", "local", "providers", "sync", "testing", "tokens")
 _HOMES = {
-    "_connect": ("connect",),
-    "_embedder": ("Embedder",),
-    "_pace": ("Rate",),
-    "_retry": ("RetryPolicy",),
+    "_connect.factory": ("connect",),
+    "_embedders.base": ("Embedder",),
+    "_traffic.quota": ("Rate",),
+    "_traffic.retry": ("RetryPolicy",),
     "_types": ("Embeddings", "Limits", "Options", "Usage"),
     "sync": ("SyncEmbedder", "connect_sync"),
 }

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._embedder import Embedder
+from ._embedders.base import Embedder
 from ._hints import NDArray
 from ._install import install
 from ._threads import aside

@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from . import errors
-from ._connect import connect
-from ._embedder import Embedder
+from ._connect.factory import connect
+from ._embedders.base import Embedder
 from ._hints import NDArray
-from ._retry import RetryPolicy
+from ._traffic.retry import RetryPolicy
 from ._types import Embeddings, Limits, Options, Request, Response, Usage
 from .errors import DecodeError, EmbedkitError, ServerError
 

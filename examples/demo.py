@@ -12,7 +12,7 @@ import numpy as np
 
 import embedkit
 
-CORPUS = Path(__file__).parent / "corpus" / "jargon.txt"
+CORPUS = Path(__file__).parent.parent / "benchmarks" / "corpus" / "jargon.txt"
 QUESTION = "a bug that disappears when you try to find it"
 WIDE = 96
 

@@ -41,9 +41,9 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _quota_of_its_own() -> None:
     """No test waits for what another one's refusals have shown of the same account."""
-    from embedkit import _pace
+    from embedkit._traffic import quota
 
-    _pace._forget()
+    quota._forget()
 
 
 @pytest.fixture
@@ -72,6 +72,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(autouse=True)
 def _no_cool_down_of_another_test() -> None:
     """What one test learns of a quota is nothing to the next."""
-    from embedkit import _pace
+    from embedkit._traffic import quota
 
-    _pace._forget()
+    quota._forget()

@@ -13,8 +13,7 @@ from embedkit import catalog
 from embedkit._types import InputType
 from embedkit.providers import find, hosts
 from embedkit.testing import FakeExchange
-
-from .replies import echo
+from tests.support.fake_replies import echo
 
 pytestmark = pytest.mark.anyio
 ENTRIES = [(provider, each) for provider, models in catalog.MODELS.items() for each in models]

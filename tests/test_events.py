@@ -511,7 +511,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 async def test_what_is_wrong_is_told_by_its_kind(wrong, asynchronous):
     """Never by its value: it may be a key. Nothing is sent, and no frame of ours holds it."""
-    from .test_keys import shown
+    from tests.behavior.test_no_secret_shows import shown
 
     value, words = WRONG[wrong]
 
@@ -611,9 +611,9 @@ async def test_nothing_is_made_for_nobody(monkeypatch):
         raise AssertionError
 
     for kind in ("AttemptEnded", "RequestSent", "RetryScheduled", "WindowChanged", "Throttled"):
-        monkeypatch.setattr(f"embedkit._transport.{kind}", never)
-    monkeypatch.setattr("embedkit._transport._ids", iter(()))
-    monkeypatch.setattr("embedkit._embedder._numbers", iter(()))
+        monkeypatch.setattr(f"embedkit._http.transport.{kind}", never)
+    monkeypatch.setattr("embedkit._http.transport._ids", iter(()))
+    monkeypatch.setattr("embedkit._embedders.base._numbers", iter(()))
     logging.getLogger("embedkit").setLevel(logging.CRITICAL)
     try:
         assert (await connect(script(BUSY)).embed(["a"])).vectors.shape == (1, 2)

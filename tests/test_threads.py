@@ -12,8 +12,7 @@ import anyio
 import pytest
 
 from embedkit import _threads
-
-from .servers.api import Api
+from tests.support.servers.api import Api
 
 HERE = Path(__file__).parent.parent
 NO_THREAD = "a sync call needs embedkit's own thread, and this Python starts none any more"

@@ -1,4 +1,4 @@
-"""One measurement, in a process that does nothing else: `python -m benchmarks.worker JOB`, with the job and the outcome as JSON."""
+"""One measurement, in a process that does nothing else: `python -m benchmarks.peers.worker JOB`, with the job and the outcome as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import PEERS, Job, Send
+from benchmarks.peers.clients import PEERS, Job, Send
 
 STATUS = Path("/proc/self/status")
 
@@ -38,7 +38,7 @@ def check(found: Any, width: int, start: int) -> None:
     """Every vector is the one its text asked for, bit for bit."""
     import numpy as np
 
-    from benchmarks.wire import rows
+    from benchmarks.server.wire import rows
 
     table = rows(width)
     for first in range(0, len(found), 4096):
@@ -72,7 +72,7 @@ async def streamed(count: int, job: Job) -> dict[str, Any]:
     import numpy as np
 
     import embedkit
-    from benchmarks.wire import rows
+    from benchmarks.server.wire import rows
 
     table = rows(job.width)
     limits = embedkit.Limits(max_texts=job.batch)
@@ -98,7 +98,7 @@ async def streamed(count: int, job: Job) -> dict[str, Any]:
 
 
 async def measure(asked: dict[str, Any]) -> dict[str, Any]:
-    from benchmarks.wire import texts
+    from benchmarks.server.wire import texts
 
     job = Job(**asked["job"])
     made = [] if asked.get("stream") else texts(asked["texts"])

@@ -9,11 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import PEERS
-from benchmarks.scenarios import MODULES, SCENARIOS, Goal, Scenario
+from benchmarks.peers.clients import PEERS
+from benchmarks.peers.scenarios import MODULES, SCENARIOS, Goal, Scenario
 
-README = Path(__file__).parent / "README.md"
-PLOTS = Path(__file__).parent / "plots"
+README = Path(__file__).parent.parent / "README.md"
+PLOTS = Path(__file__).parent.parent / "plots"
 BEGIN, END = "<!-- figures: written by `python -m benchmarks all --write` -->", "<!-- end of figures -->"
 MEGABYTE = 1_000_000
 ROOM = 60 * MEGABYTE  # what a client may hold beside its output
@@ -107,7 +107,7 @@ def write(results: Path) -> None:
 
 def _opening(module: str) -> str:
     """What a module of its own says that it measures."""
-    text = (Path(__file__).parent / f"{module.rpartition('.')[2]}.py").read_text("utf-8")
+    text = (Path(__file__).parent.parent / f"{module.rpartition('.')[2]}.py").read_text("utf-8")
     return text.split('"""')[1].partition(" `python")[0]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent
 BUILD = HERE.parent / "build" / "bench"
 VALUES = 1 << 20  # components of all rows together: what the server keeps in its cache of pages
 
@@ -57,7 +57,7 @@ def prefix(width: int, style: str = "short") -> Path:
 
 def built(name: str) -> Path:
     """A C program of this folder, compiled when its source is newer; with OpenSSL where its headers are."""
-    source, program = HERE / f"{name}.c", BUILD / name
+    source, program = Path(__file__).parent / f"{name}.c", BUILD / name
     if program.exists() and program.stat().st_mtime > source.stat().st_mtime:
         return program
     BUILD.mkdir(parents=True, exist_ok=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from ._hints import NDArray
-from ._numbers import blank, empty
-from ._types import Embeddings, Options
-from .errors import ConfigError, EmbedkitError, InvalidInputError
+from .._hints import NDArray
+from .._types import Embeddings, Options
+from ..codec.vector_math import blank, empty
+from ..errors import ConfigError, EmbedkitError, InvalidInputError
 
 BLOCK = 1024  # rows moved at a time when equal texts get their rows back
 

@@ -23,10 +23,9 @@ import copy
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ._crew import Crew
-from ._types import DType, Reply, array_of
-from .codec import OutputRows, together, unlike_earlier
-from .errors import (
+from .._types import DType, Reply, array_of
+from ..codec import OutputRows, together, unlike_earlier
+from ..errors import (
     ApiError,
     DecodeError,
     EmbedkitError,
@@ -37,6 +36,7 @@ from .errors import (
     TransportError,
     TransportTimeoutError,
 )
+from .workers import Crew
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
-from ._numbers import blank, empty
-from ._types import Embeddings, Usage
-from .codec import normalise
-from .errors import EmbedkitError, TooLargeError, TooLongError
+from .._types import Embeddings, Usage
+from ..codec import normalise
+from ..codec.vector_math import blank, empty
+from ..errors import EmbedkitError, TooLargeError, TooLongError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from ._types import Limits
+    from .._types import Limits
 
 _GLANCE = 256  # texts whose lengths are summed at a time: a slice is never judged by all that follows it
 
@@ -36,7 +36,7 @@ def utf8(text: str) -> int:
 def estimate(text: str) -> int:
     """Tokens of a text, roughly: one for three characters, and more for those that take several bytes in UTF-8.
 
-    Measured against cl100k_base (tests/test_plan.py): English prose has a third fewer, code a quarter; German, CJK, Korean, Arabic, Hindi,
+    Measured against cl100k_base (tests/batching/test_plan.py): English prose has a third fewer, code a quarter; German, CJK, Korean, Arabic, Hindi,
     Thai, YAML, JSON, Markdown, HTML, URLs, digits and minified code are within 20 %; Greek, Hebrew, emoji and log lines have up to half
     as many again, base64 twice as many.
     """

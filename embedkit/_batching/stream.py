@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from ._calls import Calls
-from ._hints import Later
-from ._numbers import empty
-from ._plan import Tray, estimate, measure, plain, shown
-from ._texts import one_by_one, refuse_what_has_no_rows
-from ._types import Embeddings, Limits
-from .errors import ClosedError, EmbedkitError
+from .._calls import Calls
+from .._hints import Later
+from .._types import Embeddings, Limits
+from ..codec.vector_math import empty
+from ..errors import ClosedError, EmbedkitError
+from .plan import Tray, estimate, measure, plain, shown
+from .texts import one_by_one, refuse_what_has_no_rows
 
 if TYPE_CHECKING:
     import anyio.abc

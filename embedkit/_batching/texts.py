@@ -7,8 +7,8 @@ from collections.abc import Set as AbstractSet
 from numbers import Number
 from typing import Any
 
-from ._plan import plain, shown
-from .errors import EmbedkitError, InvalidInputError
+from ..errors import EmbedkitError, InvalidInputError
+from .plan import plain, shown
 
 SOME = 1024  # items of an array that are made strings at a time
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from . import _arrow
-from ._inputs import ADDED, Line
-from ._numbers import blank
-from ._pipes import own
+from ..codec.vector_math import blank
+from . import arrow_values
+from .sources import ADDED, Line
+from .stdio import own
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from ._inputs import Records
+    from .sources import Records
 
 OUTPUTS = {".npy": "npy", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 DEEPEST = 30  # lists and structs in each other: pyarrow reads a schema of 100 levels, of which a list takes two
@@ -122,7 +122,7 @@ class Jsonl(Output):
         import numpy as np
         import orjson
 
-        records = (record for piece in pieces for record in (piece if isinstance(piece, list) else _arrow.records(piece)))
+        records = (record for piece in pieces for record in (piece if isinstance(piece, list) else arrow_values.records(piece)))
         lines = bytearray()
         for row, (record, vector) in enumerate(zip(records, np.ascontiguousarray(vectors), strict=True)):
             fields = record.source if isinstance(record, Line) else msgspec.json.encode(record, enc_hook=str)

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from ._arrow import readable, unspeakable
-from ._pipes import aside, own
-from ._sniff import FORMATS, SAMPLE, look
-from .errors import ConfigError
+from ..errors import ConfigError
+from .arrow_values import readable, unspeakable
+from .format_detection import FORMATS, SAMPLE, look
+from .stdio import aside, own
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Generator, Iterable, Iterator

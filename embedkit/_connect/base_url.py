@@ -11,13 +11,13 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
-from .codec import belongs
-from .errors import ConfigError
+from ..codec import belongs
+from ..errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from .codec import Host
+    from ..codec import Host
 
 
 def address(host: Host, base_url: str | None) -> tuple[str, bool, dict[str, str]]:

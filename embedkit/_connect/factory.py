@@ -17,25 +17,25 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from . import catalog
-from ._address import address, parts, shown, without_user
-from ._calltime import seconds
-from ._client import HttpEmbedder, KeyFile, Variable
-from ._credential import flaw
-from ._embedder import Embedder
-from ._headers import Headers, fixed
-from ._hints import Later
-from ._http import HttpSettings
-from ._pace import Rate
-from ._proxies import LOOPBACK
-from ._retry import RetryPolicy
-from ._sift import checked
-from ._transport import Exchange
-from ._types import DType, InputType, Limits, Options, Truncate
-from .codec import Host, Target, belongs, to_json
-from .errors import ConfigError
-from .events import Event
-from .providers import find
+from .. import catalog
+from .._batching.dedupe import checked
+from .._calltime import seconds
+from .._embedders.base import Embedder
+from .._embedders.http import HttpEmbedder, KeyFile, Variable
+from .._hints import Later
+from .._http.aiohttp_exchange import HttpSettings
+from .._http.credential_check import flaw
+from .._http.headers import Headers, fixed
+from .._http.proxies import LOOPBACK
+from .._http.transport import Exchange
+from .._traffic.quota import Rate
+from .._traffic.retry import RetryPolicy
+from .._types import DType, InputType, Limits, Options, Truncate
+from ..codec import Host, Target, belongs, to_json
+from ..errors import ConfigError
+from ..events import Event
+from ..providers import find
+from .base_url import address, parts, shown, without_user
 
 if TYPE_CHECKING:
     import ssl as tls
@@ -192,7 +192,7 @@ def _several(value: object) -> bool:
 
 def _pooled(given: dict[str, Any]) -> Embedder:
     """An embedder over every endpoint and key given: one to one, or all of one kind with the one of the other."""
-    from ._pool import Pool
+    from .._embedders.pool import Pool
 
     places, keys = ([*given[name]] if _several(given[name]) else [given[name]] for name in ("base_url", "api_key"))
     for name in ("base_url", "api_key"):
@@ -228,7 +228,7 @@ def _wrapped(
         if not isinstance(coalesce, (bool, int, float)) or not 0 <= coalesce < math.inf:
             msg = f"coalesce={coalesce!r}: True, False, or the longest wait in seconds"
             raise ConfigError(msg)
-        from ._coalesce import Coalesced
+        from .._embedders.coalescing import Coalesced
 
         embedder = Coalesced(embedder, 0.0 if coalesce is True else float(coalesce))
     return embedder
@@ -250,7 +250,7 @@ def _local(
     parameters: dict[str, Any],
     meaningless: list[str],
 ) -> Embedder:
-    from .local import LocalEmbedder
+    from ..local import LocalEmbedder
 
     if meaningless:
         msg = f"the local model runs in this process; {' and '.join(meaningless)} mean{'s' if len(meaningless) == 1 else ''} nothing to it"

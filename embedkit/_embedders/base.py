@@ -17,22 +17,22 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from ._calls import calls_of, ending_calls, until_closed
-from ._calltime import ANSWER, CallTime
-from ._dispatch import Board, silent
-from ._hints import NDArray
-from ._logging import WARNING, host_of, kind_of, log, notify, status_of
-from ._long import Knife, fitted
-from ._numbers import blank, empty
-from ._plan import estimate, plan, tightened
-from ._sift import OPTIONS, Sift, checked, raised, spread_out, stored_width
-from ._stream import Stream
-from ._texts import listed, without_text
-from ._transport import Tally
-from ._types import DType, Embeddings, InputType, Limits, OnError, Options, Reply, Truncate, Usage
-from .codec import OutputRows, finite, normalise, to_json
-from .errors import ApiError, ClosedError, ConfigError, DecodeError, EmbedkitError, InvalidInputError, TooLargeError
-from .events import BatchDone, BatchFailed, BatchSplit, Event
+from .._batching.dedupe import OPTIONS, Sift, checked, raised, spread_out, stored_width
+from .._batching.dispatch import Board, silent
+from .._batching.long_text import Knife, fitted
+from .._batching.plan import estimate, plan, tightened
+from .._batching.stream import Stream
+from .._batching.texts import listed, without_text
+from .._calls import calls_of, ending_calls, until_closed
+from .._calltime import ANSWER, CallTime
+from .._hints import NDArray
+from .._http.transport import Tally
+from .._logging import WARNING, host_of, kind_of, log, notify, status_of
+from .._types import DType, Embeddings, InputType, Limits, OnError, Options, Reply, Truncate, Usage
+from ..codec import OutputRows, finite, normalise, to_json
+from ..codec.vector_math import blank, empty
+from ..errors import ApiError, ClosedError, ConfigError, DecodeError, EmbedkitError, InvalidInputError, TooLargeError
+from ..events import BatchDone, BatchFailed, BatchSplit, Event
 
 WIDTHS = 256  # most sets of options whose width is remembered: `extra` may differ with every call
 _numbers = count(1)  # of calls

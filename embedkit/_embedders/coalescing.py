@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ._calls import CLOSED
-from ._calltime import TURN, CallTime
-from ._embedder import option_key
-from ._plan import Tray, measure, tightened
-from ._sift import raised
-from ._types import Embeddings, Limits, Options, Usage
-from ._wrap import Wrapped
-from .errors import ClosedError, DecodeError, EmbedkitError, TransportTimeoutError
+from .._batching.dedupe import raised
+from .._batching.plan import Tray, measure, tightened
+from .._calls import CLOSED
+from .._calltime import TURN, CallTime
+from .._types import Embeddings, Limits, Options, Usage
+from ..errors import ClosedError, DecodeError, EmbedkitError, TransportTimeoutError
+from .base import option_key
+from .wrapper import Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._embedder import Embedder
+    from .base import Embedder
 
 SMALL = 16  # most texts of a call that shares
 TRIPS = 8  # requests in flight for one set of options; more would leave nothing to share (measured: performance, 4.4)

@@ -17,37 +17,26 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ._calls import this_loop, until_closed
-from ._credential import flaw
-from ._dispatch import PROBE_TEXT
-from ._embedder import Embedder
-from ._grant import Wallet
-from ._headers import asked_headers
-from ._hedge import Hedge
-from ._http import AiohttpExchange, HttpSettings
-from ._limiter import Limiter
-from ._logging import host_of
-from ._pace import TOKENS, Rate, shared
-from ._plan import estimate
-from ._reason import wordless
-from ._refusal import inside, judge, placed
-from ._retry import RetryPolicy
-from ._shape import shaped
-from ._transport import Tally, Transport
-from ._types import Embeddings, Limits, Options, Reply, Request, Response, Usage, bare
-from ._veil import Veil, secrets_of
-from ._window import Window
-from .codec import (
-    Codec,
-    OutputRows,
-    Secrets,
-    Target,
-    bearer,
-    together,
-    widths,
-    with_headers,
-)
-from .errors import (
+from .._batching.dispatch import PROBE_TEXT
+from .._batching.plan import estimate
+from .._calls import this_loop, until_closed
+from .._http.aiohttp_exchange import AiohttpExchange, HttpSettings
+from .._http.credential_check import flaw
+from .._http.headers import asked_headers
+from .._http.redaction import Veil, secrets_of
+from .._http.token_exchange import Wallet
+from .._http.transport import Tally, Transport
+from .._logging import host_of
+from .._traffic.concurrency import Window
+from .._traffic.hedging import Hedge
+from .._traffic.limiter import Limiter
+from .._traffic.quota import TOKENS, Rate, shared
+from .._traffic.retry import RetryPolicy
+from .._types import Embeddings, Limits, Options, Reply, Request, Response, Usage, bare
+from ..codec import Codec, OutputRows, Secrets, Target, bearer, together, widths, with_headers
+from ..codec.error_body import wordless
+from ..codec.error_mapping import inside, judge, placed
+from ..errors import (
     ApiError,
     AuthError,
     ConfigError,
@@ -58,6 +47,8 @@ from .errors import (
     TooLargeError,
     TooLongError,
 )
+from .base import Embedder
+from .postprocess import shaped
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -65,8 +56,8 @@ if TYPE_CHECKING:
 
     import anyio
 
-    from ._transport import Exchange
-    from .events import Event
+    from .._http.transport import Exchange
+    from ..events import Event
 
     Source = str | Callable[[], str | Awaitable[str]]
     Asks = Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]

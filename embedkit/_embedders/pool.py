@@ -12,19 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ._calls import this_loop, until_closed
-from ._calltime import TURN
-from ._client import HttpEmbedder
-from ._desk import Desk, Member
-from ._dispatch import PROBE_TEXT
-from ._embedder import Embedder
-from ._logging import INFO, heard, host_of, kind_of, log, notify, status_of
-from ._plan import tightened
-from ._queue import CALLER, RETRY, WORKER
-from ._transport import Tally, timed, watched
-from ._types import Embeddings, Limits, Options, Reply, Usage
-from .codec import OutputRows, together
-from .errors import (
+from .._batching.dispatch import PROBE_TEXT
+from .._batching.plan import tightened
+from .._calls import this_loop, until_closed
+from .._calltime import TURN
+from .._http.transport import Tally, timed, watched
+from .._logging import INFO, heard, host_of, kind_of, log, notify, status_of
+from .._traffic.load_balancer import Desk, Member
+from .._traffic.wait_queue import CALLER, RETRY, WORKER
+from .._types import Embeddings, Limits, Options, Reply, Usage
+from ..codec import OutputRows, together
+from ..errors import (
     ConfigError,
     DecodeError,
     EmbedkitError,
@@ -34,14 +32,16 @@ from .errors import (
     TooLargeError,
     TransportTimeoutError,
 )
-from .events import RetryScheduled
+from ..events import RetryScheduled
+from .base import Embedder
+from .http import HttpEmbedder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from ._retry import RetryPolicy
+    from .._traffic.retry import RetryPolicy
 
 AGREE = 0.98  # least cosine between two endpoints' vectors of one text: above what quantised weights cost, below any two models
 

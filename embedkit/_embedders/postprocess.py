@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ._numbers import blank
-from .codec import OutputRows, are_floats, no_floats, normalise, quantised, together, unlike_earlier, widths
-from .errors import DecodeError
+from ..codec import OutputRows, are_floats, no_floats, normalise, quantised, together, unlike_earlier, widths
+from ..codec.vector_math import blank
+from ..errors import DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from ._types import ModelFacts, Options, Reply, Response
-    from .codec import Codec
+    from .._types import ModelFacts, Options, Reply, Response
+    from ..codec import Codec
 
 
 def shaped(

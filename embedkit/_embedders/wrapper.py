@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._embedder import Embedder
+from .base import Embedder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._types import Embeddings, Limits, Options
+    from .._types import Embeddings, Limits, Options
 
 SHOWN = (
     "accepts_empty", "base_url", "borrowed", "count_tokens", "limits", "max_concurrency", "model", "observe", "options", "price",

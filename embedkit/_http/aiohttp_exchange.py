@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ._proxies import is_loopback, proxy_for
-from ._threads import aside
-from ._types import Request, Response, bare
-from ._veil import secrets_of
-from .errors import ConfigError, DecodeError, EmbedkitError, TransportError, TransportTimeoutError
+from .._threads import aside
+from .._types import Request, Response, bare
+from ..errors import ConfigError, DecodeError, EmbedkitError, TransportError, TransportTimeoutError
+from .proxies import is_loopback, proxy_for
+from .redaction import secrets_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from ._deadline import Deadline
+    from .timeout import Deadline
 
 AGENT = "embedkit"
 HEAD_START = 0.005  # seconds after which the first request is usually on its way, and the processor has nothing to do
@@ -90,7 +90,7 @@ class AiohttpExchange:
     """Sends over a pooled session, opened by the first request."""
 
     def __init__(self, settings: HttpSettings) -> None:
-        from ._deadline import Deadline  # asyncio takes 50 ms, and whoever is here runs on it
+        from .timeout import Deadline  # asyncio takes 50 ms, and whoever is here runs on it
 
         self._settings = settings
         self._session: aiohttp.ClientSession | None = settings.session

@@ -12,7 +12,7 @@ from binascii import Error as NotBase64
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from ._types import Response
+from .._types import Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

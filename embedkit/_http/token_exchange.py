@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._refusal import judge, placed
-from .errors import ApiError, AuthError, DecodeError
+from ..codec.error_mapping import judge, placed
+from ..errors import ApiError, AuthError, DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from ._types import Request, Response
-    from .codec import Grant
+    from .._types import Request, Response
+    from ..codec import Grant
 
 SPENT = 0.9  # of a token's life; it is renewed then, so that none ends on its way
 FRESH = 60.0  # seconds; a token refused at this age is refused for good

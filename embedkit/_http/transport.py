@@ -12,24 +12,24 @@ import time
 from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from ._calls import this_loop
-from ._calltime import ANSWER, PAUSE, TURN
-from ._logging import DEBUG, INFO, LONG_WAIT, WARNING, heard, kind_of, log, notify, status_of
-from ._queue import CALLER, RETRY, WORKER
-from ._retry import CAP, RetryPolicy, again
-from .errors import ApiError, AuthError, DecodeError, EmbedkitError, RateLimitError, ServerError, TransportTimeoutError
-from .events import AttemptEnded, RequestSent, RetryScheduled, Throttled, WindowChanged
+from .._calls import this_loop
+from .._calltime import ANSWER, PAUSE, TURN
+from .._logging import DEBUG, INFO, LONG_WAIT, WARNING, heard, kind_of, log, notify, status_of
+from .._traffic.retry import CAP, RetryPolicy, again
+from .._traffic.wait_queue import CALLER, RETRY, WORKER
+from ..errors import ApiError, AuthError, DecodeError, EmbedkitError, RateLimitError, ServerError, TransportTimeoutError
+from ..events import AttemptEnded, RequestSent, RetryScheduled, Throttled, WindowChanged
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from ._calltime import CallTime
-    from ._hedge import Hedge
-    from ._limiter import Limiter
-    from ._types import Request, Response
-    from .codec import OutputRows
-    from .events import Event
+    from .._calltime import CallTime
+    from .._traffic.hedging import Hedge
+    from .._traffic.limiter import Limiter
+    from .._types import Request, Response
+    from ..codec import OutputRows
+    from ..events import Event
 
 T = TypeVar("T")
 R = TypeVar("R")

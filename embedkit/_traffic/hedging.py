@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ._types import Response
+from .._types import Response
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -13,20 +13,20 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ._budget import MOST, WELL
-from ._pace import LEFT, MOST_TOKENS, REQUESTS, TOKENS
-from ._queue import CALLER, RETRY, WORKER, Queue
-from ._refusal import CAP
-from ._share import Share
-from .errors import QuotaError, RateLimitError
+from ..codec.error_mapping import CAP
+from ..errors import QuotaError, RateLimitError
+from .bulk_share import Share
+from .quota import LEFT, MOST_TOKENS, REQUESTS, TOKENS
+from .retry_budget import MOST, WELL
+from .wait_queue import CALLER, RETRY, WORKER, Queue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     import anyio
 
-    from ._pace import Pace
-    from ._window import Window
+    from .concurrency import Window
+    from .quota import Pace
 
 
 # By how much fewer must do, for too many at once to be blamed: none (and Little's law may be off a little), or clearly, where the

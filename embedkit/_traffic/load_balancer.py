@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from ._queue import CALLER, Queue
-from ._retry import CAP
+from .retry import CAP
+from .wait_queue import CALLER, Queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import anyio
 
-    from .errors import EmbedkitError
+    from ..errors import EmbedkitError
 
 LOOK = 0.93  # seconds until who waits looks again, where nothing is known to change; odd, lest a caller ends in that moment
 FIRST, LONGEST = 1.0, 15.0  # seconds out after a failure: the first time, and at most

@@ -16,9 +16,9 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from ._budget import RetryBudget
-from ._refusal import dated, until
-from .errors import ConfigError
+from ..codec.error_mapping import dated, until
+from ..errors import ConfigError
+from .retry_budget import RetryBudget
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from .errors import ApiError, ConfigError, DecodeError, EmbedkitError, RateLimitError
+from ..errors import ApiError, ConfigError, DecodeError, EmbedkitError, RateLimitError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic, Protocol, TypeVar
 
-from .errors import QueueFullError
+from ..errors import QueueFullError
 
 CALLER, WORKER, RETRY = range(3)
 INTERVAL = 0.1  # seconds (RFC 8289, 4.2: "100 ms works well across a range of RTTs")

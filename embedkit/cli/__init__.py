@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NoReturn
 
-from ._install import install
+from .._install import install
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     ended: list[int] = []
     _end_like_ctrl_c(ended)
     try:
-        from ._commands import root
+        from .app import root
 
         root.main(arguments, prog_name="embedkit")
     except KeyboardInterrupt:

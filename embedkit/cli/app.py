@@ -19,28 +19,28 @@ from urllib.parse import urlsplit
 
 import click
 
-from . import catalog
-from ._connect import connect, split
-from ._inputs import INPUTS, TOLD, Rows, Source, form_of
-from ._install import DISTRIBUTION
-from ._numbers import empty
-from ._outputs import FORMS, OUTPUTS, Jsonl, Output
-from ._pipes import aside
-from ._progress import Progress, in_line
-from ._retry import RetryPolicy
-from ._sniff import FORMATS
-from ._types import DType
-from .codec import Parameter
-from .errors import ConfigError, EmbedkitError
-from .providers import find
+from .. import catalog
+from .._bulk.format_detection import FORMATS
+from .._bulk.sinks import FORMS, OUTPUTS, Jsonl, Output
+from .._bulk.sources import INPUTS, TOLD, Rows, Source, form_of
+from .._bulk.stdio import aside
+from .._connect.factory import connect, split
+from .._install import DISTRIBUTION
+from .._traffic.retry import RetryPolicy
+from .._types import DType
+from ..codec import Parameter
+from ..codec.vector_math import empty
+from ..errors import ConfigError, EmbedkitError
+from ..providers import find
+from .progress import Progress, in_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from numpy.typing import NDArray
 
-    from ._embedder import Embedder
-    from ._types import ModelFacts
+    from .._embedders.base import Embedder
+    from .._types import ModelFacts
 
 T = TypeVar("T")
 OF_LOCAL = {

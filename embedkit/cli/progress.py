@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from .events import Event, RetryScheduled
+from ..events import Event, RetryScheduled
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress as Bar
 
-    from ._types import Embeddings
+    from .._types import Embeddings
 
 
 KEYWORD = re.compile(
@@ -35,14 +35,17 @@ class Progress:
     """
 
     def __init__(self, *, quiet: bool = False, shares: bool = False) -> None:
-        self.texts = self.failed = self.dimensions = self.requests = 0
+        self.texts: int = 0
+        self.failed: int = 0
+        self.dimensions: int = 0
+        self.requests: int = 0
         self.tokens: int | None = 0
         self.cost: float | None = 0.0
         self._quiet = quiet
         self._started = time.monotonic()
         self._bar: Bar | None = None
         self._task: Any = None
-        self.visible = not quiet and not shares and sys.stderr.isatty()
+        self.visible: bool = not quiet and not shares and sys.stderr.isatty()
 
     def __enter__(self) -> Self:
         if self.visible:

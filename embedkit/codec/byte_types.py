@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import DecodeError
+from ..errors import DecodeError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ._types import Options
+    from .._types import Options
 
 LEAST = 64  # bytes of a vector: fewer show nothing of their type
 FEW = 16  # values that are not zero: fewer show nothing either

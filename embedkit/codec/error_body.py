@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from ._types import Response
+from .._types import Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

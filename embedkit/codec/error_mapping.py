@@ -11,9 +11,8 @@ import re
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from ._reason import EXCERPT, Refusal, failed, fine, has_vectors, read, shortened
-from ._types import Response, bare
-from .errors import (
+from .._types import Response, bare
+from ..errors import (
     ApiError,
     AuthError,
     DecodeError,
@@ -26,6 +25,7 @@ from .errors import (
     TooLargeError,
     TooLongError,
 )
+from .error_body import EXCERPT, Refusal, failed, fine, has_vectors, read, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

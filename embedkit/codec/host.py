@@ -1,9 +1,4 @@
-"""The contract a dialect fulfils, and the few helpers it needs.
-
-A *dialect* says how to speak: three pure functions, `encode` (texts → request), `decode` (response → rows) and `explain` (a
-refusal → the provider's message). A *host* says where and as whom: a row of data. Bytes go straight into the rows of the output
-matrix: no reply is ever copied twice, and none is visible before it is checked.
-"""
+"""Where a provider is and as whom we come, as data; and the helpers of its dialect."""
 
 from __future__ import annotations
 
@@ -15,28 +10,13 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from ._byte_types import are_floats, float_type, no_floats
-from ._hints import NDArray
-from ._numbers import finite, normalise, quantised
-from ._reason import looks, read
-from ._refusal import inside
-from ._rows import (
-    Given,
-    Missing,
-    Out,
-    OutputRows,
-    Reader,
-    Vector,
-    decoder_of,
-    decoder_of_any,
-    matrix,
-    miscounted,
-    parse,
-    together,
-    unlike_earlier,
-)
-from ._types import Limits, ModelFacts, Options, Reply, Request, Response, bare
-from .errors import ConfigError, DecodeError
+from .._hints import NDArray
+from .._types import Limits, ModelFacts, Options, Reply, Request, Response, bare
+from ..errors import ConfigError, DecodeError
+from .error_body import looks
+from .error_mapping import inside
+from .vector_math import normalise
+from .vectors import Given, Missing, Out, Reader, Vector, decoder_of, decoder_of_any, parse
 
 JSON: Mapping[str, str] = MappingProxyType({"content-type": "application/json", "accept": "application/json"})
 to_json: Callable[[Any], bytes] = msgspec.json.Encoder().encode
@@ -550,66 +530,3 @@ def levelled(rows: NDArray[Any], options: Options, facts: ModelFacts | None) -> 
     """Make unit length, in place, what a provider has cut to width and left at that (part 2, C5)."""
     if options.dimensions not in (None, facts and facts.dimensions) and options.normalize is not False:
         normalise(rows)
-
-
-__all__ = [
-    "JSON",
-    "UNREADABLE",
-    "Codec",
-    "Given",
-    "Grant",
-    "Host",
-    "Limits",
-    "Missing",
-    "ModelFacts",
-    "Options",
-    "Out",
-    "OutputRows",
-    "Parameter",
-    "Reply",
-    "Request",
-    "Response",
-    "Secrets",
-    "Target",
-    "Vector",
-    "are_floats",
-    "bearer",
-    "belongs",
-    "compact",
-    "counted",
-    "decoder_of",
-    "filled",
-    "finite",
-    "float_type",
-    "in_order",
-    "in_place",
-    "inside",
-    "known_width",
-    "levelled",
-    "listing",
-    "lone",
-    "matrix",
-    "meanings",
-    "miscounted",
-    "no_floats",
-    "normalise",
-    "only",
-    "parse",
-    "parsed",
-    "parted",
-    "pooled",
-    "prefixed",
-    "prompt",
-    "quantised",
-    "read",
-    "sendable",
-    "text_of",
-    "to_json",
-    "together",
-    "tokens_in",
-    "unlike_earlier",
-    "unpacked",
-    "whole_number",
-    "widths",
-    "with_headers",
-]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._hints import NDArray
-from ._types import DType, array_of
-from .errors import ConfigError, DecodeError
+from .._hints import NDArray
+from .._types import DType, array_of
+from ..errors import ConfigError, DecodeError
 
 
 def finite(rows: NDArray[Any]) -> None:

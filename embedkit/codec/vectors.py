@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, ForwardRef, TypeAlias, TypeVar
 
 import msgspec
 
-from ._byte_types import certain, source_of
-from ._hints import NDArray
-from ._numbers import blank, finite
-from ._types import QUANTISED, Options, array_of
-from .errors import DecodeError
+from .._hints import NDArray
+from .._types import QUANTISED, Options, array_of
+from ..errors import DecodeError
+from .byte_types import certain, source_of
+from .vector_math import blank, finite
 
 if TYPE_CHECKING:
     import numpy as np

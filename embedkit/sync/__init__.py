@@ -15,14 +15,14 @@ from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
-from ._connect import connect
-from ._embedder import Embedder
-from ._hints import NDArray
-from ._portal import current
-from ._stream import PART, Stream
-from ._texts import listed, one_by_one, refuse_what_has_no_rows
-from ._types import DType, Embeddings, InputType, Limits, OnError, Options, Truncate
-from .errors import ConfigError
+from .._batching.stream import PART, Stream
+from .._batching.texts import listed, one_by_one, refuse_what_has_no_rows
+from .._connect.factory import connect
+from .._embedders.base import Embedder
+from .._hints import NDArray
+from .._types import DType, Embeddings, InputType, Limits, OnError, Options, Truncate
+from ..errors import ConfigError
+from .portal import current
 
 if TYPE_CHECKING:
     import asyncio

@@ -20,8 +20,8 @@ from concurrent.futures import CancelledError, Future
 from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ._threads import pools_loaded
-from .errors import ClosedError, ConfigError
+from .._threads import pools_loaded
+from ..errors import ClosedError, ConfigError
 
 if TYPE_CHECKING:
     import asyncio
@@ -56,7 +56,7 @@ class Portal:
         self._green = False  # whether that is a greenlet
         self._running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
         self._users: weakref.WeakSet[User] = weakref.WeakSet()
-        self.over = False
+        self.over: bool = False
 
     @property
     def _lock(self) -> threading.Lock:

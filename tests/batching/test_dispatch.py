@@ -22,8 +22,8 @@ from embedkit.testing import FakeExchange, response
 def _no_spacing():
     """What is asked, and how often, is tested here; the time between two requests that try whether the server is well is not."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("embedkit._budget.FARTHEST", 0.0)
-        patch.setattr("embedkit._budget.APART", 0.0)
+        patch.setattr("embedkit._traffic.retry_budget.FARTHEST", 0.0)
+        patch.setattr("embedkit._traffic.retry_budget.APART", 0.0)
         yield
 
 

@@ -26,9 +26,9 @@ from embedkit import (
     TooLongError,
     Usage,
 )
-from embedkit._coalesce import Coalesced
-from embedkit._long import SURE, TRIES, head, pieces
-from embedkit._plan import estimate
+from embedkit._batching.long_text import SURE, TRIES, head, pieces
+from embedkit._batching.plan import estimate
+from embedkit._embedders.coalescing import Coalesced
 from embedkit.testing import FakeExchange, response
 
 pytestmark = pytest.mark.anyio

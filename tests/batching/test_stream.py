@@ -18,10 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedkit import AuthError, DecodeError, InvalidInputError, Limits, TooLargeError
-from embedkit._stream import PART
+from embedkit._batching.stream import PART
 from embedkit.testing import FakeEmbedder
-
-from .test_embedder import Own, rows, same
+from tests.embedders.test_base import Own, rows, same
 
 pytestmark = pytest.mark.anyio
 

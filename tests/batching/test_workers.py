@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedkit import ConfigError
-from embedkit._crew import Crew
+from embedkit._batching.workers import Crew
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ import pytest
 
 import embedkit
 from embedkit import DecodeError, EmbedkitError, InvalidInputError, Limits, RetryPolicy
-from tests.servers.chaos import BROKEN, CURED, Chaos, serving, vector
+from tests.support.servers.chaos import BROKEN, CURED, Chaos, serving, vector
 
 pytestmark = pytest.mark.anyio
 PATIENT = RetryPolicy(attempts=40, deadline=None, initial=0.001, maximum=0.01)

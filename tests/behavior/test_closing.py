@@ -16,10 +16,9 @@ import embedkit
 from embedkit import ClosedError, Embedder, EmbedkitError, Limits, Options, Rate, RateLimitError, RetryPolicy, SyncEmbedder
 from embedkit._calls import Calls
 from embedkit.testing import FakeEmbedder, FakeExchange, response
-
-from .replies import echo
-from .servers.wire import Threaded, heard
-from .test_client import OPENAI
+from tests.embedders.test_http import OPENAI
+from tests.support.fake_replies import echo
+from tests.support.servers.wire import Threaded, heard
 
 pytestmark = pytest.mark.anyio
 KINDS = {
@@ -177,7 +176,7 @@ async def test_an_embedder_of_ones_own(wrapped, calls_super):
         pass
 
     inner = Slower(calls_super=calls_super)
-    embedder = embedkit._coalesce.Coalesced(inner) if wrapped else inner
+    embedder = embedkit._embedders.coalescing.Coalesced(inner) if wrapped else inner
     verbs = {name: verb for name, verb in VERBS.items() if name != "embed_batch"}
     async with calling(embedder, verbs):
         await embedder.aclose()

@@ -15,8 +15,7 @@ import embedkit
 from embedkit import DecodeError, RetryPolicy
 from embedkit.codec import in_order, in_place, tokens_in, whole_number
 from embedkit.testing import FakeExchange, _listed, response
-
-from .test_conformance import GOLDEN
+from tests.providers.test_conformance import GOLDEN
 
 pytestmark = pytest.mark.anyio
 VECTORS = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]

@@ -11,7 +11,7 @@ import pytest
 
 import embedkit
 from embedkit import Embeddings, Limits, RetryPolicy, TooLargeError, TransportTimeoutError
-from embedkit._dispatch import LATE
+from embedkit._batching.dispatch import LATE
 from embedkit.events import BatchSplit
 from embedkit.testing import FakeExchange, response
 

@@ -24,14 +24,13 @@ import pytest
 
 import embedkit
 from embedkit import ConfigError, DecodeError, EmbedkitError, RetryPolicy, SyncEmbedder, TransportError
-from embedkit._http import AiohttpExchange, HttpSettings
+from embedkit._http.aiohttp_exchange import AiohttpExchange, HttpSettings
+from embedkit._http.redaction import Veil, secrets_of
 from embedkit._types import Request
-from embedkit._veil import Veil, secrets_of
 from embedkit.providers import hosts
 from embedkit.testing import FakeExchange, response
-
-from .servers.wire import Threaded, heard, parsed, proxying, reply, serving
-from .test_http import NAME, NOWHERE, Authority, closed_port
+from tests.http.test_aiohttp_exchange import NAME, NOWHERE, Authority, closed_port
+from tests.support.servers.wire import Threaded, heard, parsed, proxying, reply, serving
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(embedkit.__file__).parent

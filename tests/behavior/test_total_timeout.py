@@ -31,10 +31,9 @@ from embedkit import (
     TransportTimeoutError,
 )  # fmt: skip
 from embedkit._calltime import CallTime
-from embedkit._coalesce import Coalesced
+from embedkit._embedders.coalescing import Coalesced
 from embedkit.testing import FakeEmbedder, FakeExchange, response
-
-from .servers.wire import serving
+from tests.support.servers.wire import serving
 
 FOUR = Limits(max_texts=4)
 BOTH = ["http://a/v1", "http://b/v1"]

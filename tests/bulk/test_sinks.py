@@ -18,10 +18,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from embedkit import _outputs
-from embedkit._inputs import Line
-from embedkit._numbers import empty
-from embedkit._outputs import FORMS, OUTPUTS, Jsonl, Npy
+from embedkit._bulk import sinks
+from embedkit._bulk.sinks import FORMS, OUTPUTS, Jsonl, Npy
+from embedkit._bulk.sources import Line
+from embedkit.codec.vector_math import empty
 
 WIDTH = 3
 JSONS = st.recursive(
@@ -389,7 +389,7 @@ def test_any_records_of_json_become_a_table(records):
 @pytest.fixture
 def small_groups(monkeypatch):
     """Every part is a row group of its own."""
-    monkeypatch.setattr(_outputs, "GROUP_BYTES", 1)
+    monkeypatch.setattr(sinks, "GROUP_BYTES", 1)
 
 
 @pytest.mark.parametrize("groups", ["one group", "a group per part"])
@@ -419,7 +419,7 @@ def small_groups(monkeypatch):
 def test_a_column_is_as_wide_as_its_values(tmp_path, monkeypatch, groups, values, kind, expected):
     """Values of JSON that need a wider type get it, wherever the row groups end; without a common type they are text."""
     if groups != "one group":
-        monkeypatch.setattr(_outputs, "GROUP_BYTES", 1)
+        monkeypatch.setattr(sinks, "GROUP_BYTES", 1)
     parts = [([{"text": "t", "value": value}], vectors(1, row)) for row, value in enumerate(values)]
     found = table(tmp_path, parts)
 

@@ -23,12 +23,11 @@ from click.testing import CliRunner
 
 import embedkit
 from embedkit import catalog
-from embedkit._commands import root
 from embedkit._install import install
+from embedkit.cli.app import root
+from tests.support.servers.api import Api, vector
 
-from .servers.api import Api, vector
-
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent.parent.parent
 TEXTS = ["one", "two words", "", "Grüße 🙂", "one"]
 NOTES = [1, 2, 3, 4, 5]
 COMMAND = [sys.executable, "-m", "embedkit"]

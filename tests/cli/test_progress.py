@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from embedkit import ConfigError, Embeddings, InvalidInputError, TooLongError, Usage
-from embedkit._progress import Progress, in_line, many, money
+from embedkit.cli.progress import Progress, in_line, many, money
+from tests.support.servers.api import Api
 
-from .servers.api import Api
-
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent.parent.parent
 
 
 def part(count, start=0, tokens=3, requests=1, cost=None, failures=()):

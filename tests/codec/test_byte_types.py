@@ -13,13 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import embedkit
-from embedkit import _byte_types, _rows
 from embedkit.catalog import MODELS
-from embedkit.codec import float_type
+from embedkit.codec import byte_types, float_type
+from embedkit.codec import vectors as vectors_module
 from embedkit.errors import DecodeError
 from embedkit.testing import FakeExchange, _listed, _put, _vector, response
-
-from .test_conformance import GOLDEN
+from tests.providers.test_conformance import GOLDEN
 
 pytestmark = pytest.mark.anyio
 WIDE = (64, 65, 96, 128, 256, 384, 512, 768, 1024, 1536, 3072)
@@ -98,7 +97,7 @@ async def test_with_a_width_asked_for_it_is_right_or_refused(seed, kind, as_numb
     rows, truth = sent(made(np.random.default_rng(seed), 3, width, unit=unit), kind)
     relative = {"half": 1 / 2, "double": 2, "quarter": 1 / 4, "fourfold": 4, "eighth": 1 / 8, "same": 1}
     asked = int(rows.shape[1] * relative[asked]) if isinstance(asked, str) else asked
-    asked = min(max(asked, _byte_types.FEW), 3072)  # fewer values show nothing of their type
+    asked = min(max(asked, byte_types.FEW), 3072)  # fewer values show nothing of their type
     found = await read(KNOWN if known else UNKNOWN, reply(rows, as_numbers), 3, dimensions=asked)
 
     if isinstance(found, DecodeError):
@@ -133,8 +132,8 @@ BYTES = {
 def test_what_no_byte_tells_apart_goes_by_the_dtype_asked(kind, dtype, width):
     """Small integers and packed bits are all bytes: they are read as the dtype that was asked for."""
     rows, _ = sent(made(np.random.default_rng(width), 2, width, unit=True), kind)
-    vectors = [_rows.Vector(base64.b64encode(row.tobytes()).decode()) for row in rows]
-    found = _rows.matrix(vectors, embedkit.Options(dtype=dtype), 2)
+    vectors = [vectors_module.Vector(base64.b64encode(row.tobytes()).decode()) for row in rows]
+    found = vectors_module.matrix(vectors, embedkit.Options(dtype=dtype), 2)
 
     assert found.dtype == BYTES[kind, dtype]
     assert found.tobytes() == rows.tobytes()
@@ -147,9 +146,9 @@ def test_floats_are_no_small_integers(kind, dtype, unit):
     """A server that ignores the dtype is not believed: its floats are not read as so many small integers."""
     for seed, width in itertools.product(range(20), (64, 512, 1024)):
         rows, _ = sent(made(np.random.default_rng(seed), 2, width, unit=unit), kind)
-        vectors = [_rows.Vector(base64.b64encode(row.tobytes()).decode()) for row in rows]
+        vectors = [vectors_module.Vector(base64.b64encode(row.tobytes()).decode()) for row in rows]
         with pytest.raises(DecodeError, match=f"dtype='{dtype}' was asked for, but the provider answered float"):
-            _rows.matrix(vectors, embedkit.Options(dtype=dtype), 2)
+            vectors_module.matrix(vectors, embedkit.Options(dtype=dtype), 2)
 
 
 @settings(max_examples=200)
@@ -222,7 +221,7 @@ def test_every_known_width_can_be_told():
     """No model of the catalogue is so narrow that its vectors show nothing of their type."""
     widths = {facts.dimensions for models in MODELS.values() for facts in models if facts.dimensions}
 
-    assert min(widths) * 4 >= _byte_types.LEAST
+    assert min(widths) * 4 >= byte_types.LEAST
 
 
 # --- every dialect, from its goldens ---------------------------------------------------------------------------------

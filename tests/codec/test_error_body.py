@@ -11,21 +11,12 @@ from hypothesis import strategies as st
 
 import embedkit
 from embedkit import RetryPolicy
-from embedkit._reason import EXCERPT, fine, has_vectors, looks, read, shortened
-from embedkit._refusal import inside, judge
-from embedkit.errors import (
-    AuthError,
-    DecodeError,
-    EmbedkitError,
-    NotFoundError,
-    QuotaError,
-    RateLimitError,
-    ServerError,
-)
+from embedkit.codec.error_body import EXCERPT, fine, has_vectors, looks, read, shortened
+from embedkit.codec.error_mapping import inside, judge
+from embedkit.errors import AuthError, DecodeError, EmbedkitError, NotFoundError, QuotaError, RateLimitError, ServerError
 from embedkit.providers import hosts
 from embedkit.testing import FakeExchange, response
-
-from .test_address import NEEDS
+from tests.connect.test_base_url import NEEDS
 
 pytestmark = pytest.mark.anyio
 

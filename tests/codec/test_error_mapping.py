@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from embedkit._reason import EXCERPT, read
-from embedkit._refusal import CAP, duration, inside, judge
 from embedkit._types import Response
+from embedkit.codec.error_body import EXCERPT, read
+from embedkit.codec.error_mapping import CAP, duration, inside, judge
 from embedkit.errors import (
     ApiError,
     AuthError,

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedkit import _rows
-from embedkit._rows import LONG, Vector, decoder_of, matrix, parse
 from embedkit._types import Options
 from embedkit.codec import pooled, unpacked
+from embedkit.codec import vectors as vectors_module
+from embedkit.codec.vectors import LONG, Vector, decoder_of, matrix, parse
 from embedkit.errors import DecodeError
 
 PAD = ", 0.25" * LONG  # makes any list long enough to be lifted
@@ -46,12 +46,12 @@ def plain(body: bytes, kind: Any) -> Any:
 
 def parse_with(size: int, body: bytes, kind: Any) -> Any:
     """`parse`, lifting whatever has this many bytes, from a small body too."""
-    before = _rows.LONG, _rows.STRIDE, _rows.SMALL
-    _rows.LONG, _rows.STRIDE, _rows.SMALL = size, size, 0
+    before = vectors_module.LONG, vectors_module.STRIDE, vectors_module.SMALL
+    vectors_module.LONG, vectors_module.STRIDE, vectors_module.SMALL = size, size, 0
     try:
         return parse(body, decoder_of(kind))
     finally:
-        _rows.LONG, _rows.STRIDE, _rows.SMALL = before
+        vectors_module.LONG, vectors_module.STRIDE, vectors_module.SMALL = before
 
 
 doubles = st.floats(allow_nan=False, allow_infinity=False)

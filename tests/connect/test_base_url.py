@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 import embedkit
-from embedkit._address import unrouted
+from embedkit._connect.base_url import unrouted
 from embedkit.errors import ConfigError, EmbedkitError
 from embedkit.providers import find, hosts
 from embedkit.testing import FakeExchange, response

@@ -23,8 +23,7 @@ from embedkit import ApiError, AuthError, ConfigError, DecodeError, Limits, Rate
 from embedkit.events import AttemptEnded, BatchDone, BatchFailed, RequestSent
 from embedkit.providers import hosts
 from embedkit.testing import FakeEmbedder, FakeExchange, response
-
-from .replies import KEY, SEED, THERE, echo, shaped, texts_of, vector
+from tests.support.fake_replies import KEY, SEED, THERE, echo, shaped, texts_of, vector
 
 pytestmark = pytest.mark.anyio
 OPENAI = "openai:text-embedding-3-small"

@@ -80,7 +80,7 @@ def test_a_variable_is_read_as_what_the_parameter_takes(monkeypatch):
         "id": Parameter(("MY_ID",)),
     }
     host = Host(name="mine", dialect=openai.Dialect, base_url="https://mine.example/v1", parameters=declared)
-    monkeypatch.setattr("embedkit._connect.find", lambda _: host)
+    monkeypatch.setattr("embedkit._connect.factory.find", lambda _: host)
     for name, value in {"MY_SWITCH": "False", "MY_COUNT": "7", "MY_ID": "0123"}.items():
         monkeypatch.setenv(name, value)
 

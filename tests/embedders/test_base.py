@@ -32,7 +32,7 @@ from embedkit import (
     TooLongError,
     Usage,
 )
-from embedkit._dispatch import Board
+from embedkit._batching.dispatch import Board
 from embedkit.events import BatchDone, BatchFailed, BatchSplit
 from embedkit.testing import FakeEmbedder, FakeExchange, response
 

@@ -30,9 +30,9 @@ from embedkit import (
     TooLargeError,
     Usage,
 )
-from embedkit._coalesce import SMALL, TRIPS, Coalesced, _Call
+from embedkit._embedders.coalescing import SMALL, TRIPS, Coalesced, _Call
 from embedkit.testing import FakeEmbedder, FakeExchange
-from tests.test_embedder import Own, alive, rows, same
+from tests.embedders.test_base import Own, alive, rows, same
 
 pytestmark = pytest.mark.anyio
 

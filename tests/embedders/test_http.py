@@ -45,8 +45,7 @@ from embedkit import (
 )
 from embedkit.events import RetryScheduled
 from embedkit.testing import FakeEmbedder, FakeExchange, response
-
-from .replies import KEY, echo, shaped, texts_of, vector
+from tests.support.fake_replies import KEY, echo, shaped, texts_of, vector
 
 pytestmark = pytest.mark.anyio
 NOW = RetryPolicy(initial=0, maximum=0)
@@ -527,7 +526,7 @@ def test_after_a_fork():
     """A child opens its own: a connection of the parent is neither used nor closed by it."""
     script = """if True:
         import asyncio, os, sys, embedkit
-        from tests.test_client import OPENAI, Server
+        from tests.embedders.test_http import OPENAI, Server
         server = Server()
         embedder = embedkit.connect(**OPENAI, exchange=server)
         asyncio.run(embedder.embed("a"))
@@ -544,7 +543,7 @@ def test_after_a_fork():
         [sys.executable, "-W", "error", "-c", script],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parent.parent.parent,
         check=False,
     )
 

@@ -38,13 +38,13 @@ from embedkit import (
     TooLargeError,
     TransportError,
 )
-from embedkit._desk import FADES, FIRST, LONGEST, TOGETHER, Health
-from embedkit._pool import AGREE, Pool
+from embedkit._embedders.pool import AGREE, Pool
+from embedkit._traffic.load_balancer import FADES, FIRST, LONGEST, TOGETHER, Health
 from embedkit.errors import TransportTimeoutError
 from embedkit.events import BatchDone, RequestSent, RetryScheduled
 from embedkit.testing import FakeExchange, response
-from tests.test_embedder import rows, same
-from tests.test_sync import STRICT, run
+from tests.embedders.test_base import rows, same
+from tests.sync.test_sync import STRICT, run
 
 pytestmark = pytest.mark.anyio
 HELLO = "hello"

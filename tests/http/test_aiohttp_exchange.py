@@ -35,14 +35,13 @@ from embedkit import (
     TransportError,
     TransportTimeoutError,
 )
-from embedkit import _http as http
-from embedkit._http import AiohttpExchange, HttpSettings
+from embedkit._http import aiohttp_exchange as http
+from embedkit._http.aiohttp_exchange import AiohttpExchange, HttpSettings
 from embedkit._types import Request
 from embedkit.events import RequestSent, RetryScheduled
 from embedkit.testing import FakeExchange, response
-
-from .servers.wire import PATIENCE, Threaded, answering, heard, polite, proxying, reply, saying, serving, then
-from .test_sync import run
+from tests.support.servers.wire import PATIENCE, Threaded, answering, heard, polite, proxying, reply, saying, serving, then
+from tests.sync.test_sync import run
 
 pytestmark = pytest.mark.anyio
 ONCE = RetryPolicy(attempts=1)
@@ -717,7 +716,7 @@ async def test_an_embedder_nobody_closes():
 
 LOOPS = """
 import asyncio, gc, sys, time
-from tests.servers.wire import Threaded
+from tests.support.servers.wire import Threaded
 import embedkit
 
 def main(server, **settings):
@@ -819,7 +818,7 @@ def test_a_fork_while_numpy_is_loading():
     """The first request loads numpy beside it. A child forked meanwhile can load it too, rather than wait for a thread it does not have."""
     out = run(
         """
-        from embedkit import _http
+        from embedkit._http import aiohttp_exchange as _http
         import warnings
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: forking beside a thread
         assert "numpy" not in sys.modules

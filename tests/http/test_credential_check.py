@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 import embedkit
-from embedkit._credential import QUOTES, flaw
+from embedkit._http.credential_check import QUOTES, flaw
 from embedkit.errors import ConfigError
 from embedkit.providers import hosts
 from embedkit.testing import FakeExchange, response

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from embedkit._proxies import proxy_for
+from embedkit._http.proxies import proxy_for
 
 HERE, THERE = "http://here:1", "http://there:2"
 ENVIRONMENTS = [

@@ -7,8 +7,8 @@ import contextlib
 
 import pytest
 
-from embedkit import _deadline
-from embedkit._deadline import Deadline
+from embedkit._http import timeout
+from embedkit._http.timeout import Deadline
 
 pytestmark = pytest.mark.anyio
 EVER = 3600.0
@@ -61,7 +61,7 @@ async def test_who_is_done_in_time_is_left_alone():
 async def test_each_has_its_own_end(monkeypatch):
     """The first timer strikes those that are due by then; whoever began later is struck by the next."""
     now = 100.0
-    monkeypatch.setattr(_deadline, "monotonic", lambda: now)
+    monkeypatch.setattr(timeout, "monotonic", lambda: now)
     deadline = Deadline(10.0)
     early = asyncio.create_task(under(deadline, never()))
     await asyncio.sleep(0)

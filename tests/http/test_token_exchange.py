@@ -9,7 +9,7 @@ import pytest
 
 import embedkit
 from embedkit import AuthError, ConfigError, RetryPolicy
-from embedkit._grant import FRESH, SPENT
+from embedkit._http.token_exchange import FRESH, SPENT
 from embedkit.testing import FakeExchange, response
 
 IAM = "https://iam.cloud.ibm.com/identity/token"

@@ -30,16 +30,15 @@ from embedkit import (
     TransportError,
     TransportTimeoutError,
 )
-from embedkit._limiter import Limiter
-from embedkit._pace import Pace
-from embedkit._refusal import judge
-from embedkit._transport import Tally, Transport
+from embedkit._http.transport import Tally, Transport
+from embedkit._traffic.concurrency import Window
+from embedkit._traffic.limiter import Limiter
+from embedkit._traffic.quota import Pace
 from embedkit._types import Request
-from embedkit._window import Window
+from embedkit.codec.error_mapping import judge
 from embedkit.events import AttemptEnded, BatchDone, BatchFailed, RequestSent, RetryScheduled, Throttled, WindowChanged
 from embedkit.testing import FakeExchange, response
-
-from .test_limiter import Clock
+from tests.traffic.test_limiter import Clock
 
 pytestmark = pytest.mark.anyio
 NOW = RetryPolicy(initial=0.0)  # a backoff of nothing

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent.parent.parent
 PACKAGE = HERE / "embedkit"
 VERBS = {"encode", "decode", "explain", "learn", "probe"}
 SYNONYMS = ("parse_", "build_", "transform_", "handle_", "process_", "prepare_", "serialize_", "deserialize_")
@@ -94,7 +94,7 @@ def test_the_package_holds_code_and_data():
     assert [path for path in found if path.parts[0] != "data"] == [Path("py.typed")]
 
 
-@pytest.mark.parametrize("folder", ["embedkit", "tests", "benchmarks"])
+@pytest.mark.parametrize("folder", ["embedkit", "tests", "benchmarks", "examples"])
 def test_nothing_lies_about(folder):
     """No left-overs of editors, merges and trials, and no binary that a reader cannot check."""
     junk = [
@@ -140,7 +140,7 @@ def test_there_is_one_word_for_each_deed():
     """No function of the codec layer is a `parse_`, a `build_` or another synonym of a verb there is."""
     wrong = [
         f"{path.name}: {node.name}"
-        for path in [*sources(PACKAGE / "providers"), PACKAGE / "codec.py"]
+        for path in [*sources(PACKAGE / "providers"), *sources(PACKAGE / "codec")]
         for node in functions(parsed(path))
         if node.name.lstrip("_").startswith(SYNONYMS)
     ]
@@ -167,7 +167,7 @@ def test_no_address_of_a_machine():
     places = tuple(f"/{name}/" for name in ("root", "work"))
     wrong = [
         f"{path.relative_to(HERE)}: {place}"
-        for folder in ("embedkit", "tests", "benchmarks")
+        for folder in ("embedkit", "tests", "benchmarks", "examples")
         for path in sources(HERE / folder)
         for place in places
         if place in path.read_text("utf-8")

@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 
 import embedkit
-from embedkit import _http
+from embedkit._http import aiohttp_exchange
+from tests.support.servers.api import Api, vector
 
-from .servers.api import Api, vector
-
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent
 MODULES = sorted(embedkit._MODULES)
 
 
@@ -73,7 +72,7 @@ def test_numpy_is_loaded_while_the_first_reply_is_awaited(monkeypatch):
             tasks.append(asyncio.current_task())
             threading.Thread(target=lambda: api.held.wait(30) and api.release.set()).start()
 
-        monkeypatch.setattr(_http, "_warm_numpy", warm)
+        monkeypatch.setattr(aiohttp_exchange, "_warm_numpy", warm)
         with embedkit.connect_sync("compatible:m", base_url=api.url, timeout=30) as embedder:
             vectors = embedder.embed("hello").vectors
 
@@ -157,7 +156,7 @@ def test_the_types_of_every_name_are_checked():
     """typing_api.py mentions every public name, so that its type cannot change unseen."""
     used = {
         node.attr
-        for node in ast.walk(ast.parse((HERE / "typing_api.py").read_text("utf-8")))
+        for node in ast.walk(ast.parse((Path(__file__).parent / "typing_api.py").read_text("utf-8")))
         if isinstance(node, ast.Attribute)
     }
 

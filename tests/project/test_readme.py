@@ -11,10 +11,9 @@ import pytest
 from embedkit import ConfigError, connect_sync
 from embedkit.codec import Target
 from embedkit.providers import hosts
+from tests.conftest import SHARED
 
-from .conftest import SHARED
-
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parent.parent.parent / "README.md"
 HOSTS = {host.name: host for host in hosts() if host.dialect.__module__.startswith("embedkit.")}
 
 # A model whose codec stands for its host, where any name will not do.
@@ -110,7 +109,7 @@ def test_proof_is_claimed_where_there_is_some(name, shared):
     """`recorded` only where embeddings of this host were recorded, `real server` only where the tests start one."""
     good, any_of_it = evidence(name)
     claimed = ROWS[name][3].split(", ")
-    real = (Path(__file__).parent / "servers" / f"{name}.py").exists()
+    real = (Path(__file__).parent.parent / "support" / "servers" / f"{name}.py").exists()
     expected = ["recorded"] if good else ["specification", *(["refusals recorded"] if any_of_it else [])]
 
     assert claimed == [*expected, *(["real server"] if real else [])]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import embedkit
-from embedkit._stream import Stream
+from embedkit._batching.stream import Stream
 
 
 async def verbs() -> None:

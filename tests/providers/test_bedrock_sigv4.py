@@ -12,9 +12,9 @@ from aiohttp.test_utils import TestServer
 
 import embedkit
 from embedkit import ConfigError, RetryPolicy
-from embedkit._signing import sign
 from embedkit._types import Request
 from embedkit.codec import JSON
+from embedkit.providers.bedrock.sigv4 import sign
 from embedkit.testing import FakeExchange, response
 
 ACCESS, SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"

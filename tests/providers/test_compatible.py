@@ -19,7 +19,7 @@ from embedkit.testing import FakeExchange, check_codec, response
 
 pytestmark = pytest.mark.anyio
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent.parent / "golden"
 PREFIX = "Represent this sentence for searching relevant passages: "
 TASK = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
 HOSTED = [host.name for host in compatible.HOSTS if host.key_required]

@@ -16,7 +16,7 @@ from embedkit.errors import ConfigError
 from embedkit.providers import hosts
 from embedkit.testing import FakeExchange, _listed, _vector, check_codec
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent.parent / "golden"
 HOSTS = {host.name: host for host in hosts() if host.dialect.__module__.startswith("embedkit.")}
 OPTIONS = ("input_type", "dimensions", "dtype", "truncate", "normalize", "extra")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent.parent.parent
 ACME = '''
 """Acme. https://docs.acme.example/embeddings"""
 

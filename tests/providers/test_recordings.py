@@ -16,10 +16,23 @@ from embedkit import RetryPolicy, connect, errors
 from embedkit.errors import ApiError, ConfigError, DecodeError, EmbedkitError
 from embedkit.providers import hosts
 from embedkit.testing import FakeExchange, response
-
-from .conftest import SHARED
-from .exchanges import ASIDE, BROKEN, FOLDERS, KEY, PARTIAL, ROWS, SAYS, WAITING, WAITS, fate, host_of, refused, row
-from .readings import answered, asked, load
+from tests.conftest import SHARED
+from tests.support.plain_reading import answered, asked, load
+from tests.support.recordings import (
+    ASIDE,
+    BROKEN,
+    FOLDERS,
+    KEY,
+    PARTIAL,
+    ROWS,
+    SAYS,
+    WAITING,
+    WAITS,
+    fate,
+    host_of,
+    refused,
+    row,
+)
 
 COLLECTIONS = ("exchanges", "captures")
 RECORDINGS = {
@@ -59,7 +72,7 @@ async def test_a_recorded_reply_is_decoded(shared, name):
     recording = RECORDINGS[name]
     how = row(recording)
     assert how is not None, (
-        f"{host_of(name.partition('/')[0])} exists: switch its recordings on with a line in tests/exchanges.py"
+        f"{host_of(name.partition('/')[0])} exists: switch its recordings on with a line in tests/support/recordings.py"
     )
     request, answer = asked(recording), answered(recording, how.base64)
     texts = request.texts or [f"text {place}" for place in range(max(1, len(answer.vectors)))]

@@ -12,18 +12,17 @@ import pytest
 
 import embedkit
 from embedkit import AuthError, ConfigError, NotFoundError, RetryPolicy, TooLongError, TransportError
-from embedkit._http import AiohttpExchange, HttpSettings
+from embedkit._http.aiohttp_exchange import AiohttpExchange, HttpSettings
 from embedkit.events import BatchDone
 from embedkit.local import LocalEmbedder
-
-from .servers.llamacpp import start
+from tests.support.servers.llamacpp import start
 
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.real,
     pytest.mark.skipif(find_spec("xllamacpp") is None, reason="xllamacpp has no wheel for this Python on this system"),
 ]
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent.parent.parent
 KEY = "sk-llama-test"
 TEXTS = ["a cat sleeps on the sofa", "stock prices fell", "Grüße aus 世界 🙂", "x", "two\nlines", "hello world " * 40]
 LONG = "word " * 600  # beyond one sequence

@@ -26,7 +26,7 @@ from embedkit._install import install
 from embedkit.local import MOST_TOKENS, SHA256, VOCABULARY, LocalEmbedder, _Engine, _tokenizer
 
 pytestmark = pytest.mark.anyio
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent.parent.parent
 CLOSE = 1e-6  # a component computed in another batch: float32 sums in another order (seen: 2e-7)
 TRIPLES = [  # a text, one that means the same in other words, one that means something else in the same words
     ("a cat sleeps on the sofa", "the kitten is napping on the couch", "the sofa is sold on the market"),

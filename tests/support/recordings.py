@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from .readings import as_json, errortype, saying
+from tests.support.plain_reading import as_json, errortype, saying
 
 KEY = "sk-test-of-recordings"
 

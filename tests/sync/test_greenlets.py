@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from .servers.wire import Threaded, answering, heard, reply
+from tests.support.servers.wire import Threaded, answering, heard, reply
 
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent.parent.parent
 LONGEST = 60.0  # seconds; a hang is a failure
 PATCHES = {
     "gevent": "from gevent import monkey; monkey.patch_all()",
@@ -169,7 +169,7 @@ def test_giving_up(patched):
             wait(waiting)
         except embedkit.ClosedError:
             print("closed")
-        from embedkit._portal import current
+        from embedkit.sync.portal import current
         import asyncio
         print(len(asyncio.all_tasks(current()._running.result()[0])))
         """

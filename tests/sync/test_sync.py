@@ -26,12 +26,11 @@ import pytest
 
 import embedkit
 from embedkit import ConfigError, Embedder, Embeddings, InvalidInputError, Limits, SyncEmbedder, Usage
-from embedkit._portal import current
+from embedkit.sync.portal import current
 from embedkit.testing import FakeEmbedder, FakeExchange
+from tests.embedders.test_base import Own, rows, same
 
-from .test_embedder import Own, rows, same
-
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent.parent.parent
 
 
 def texts_of(count):
@@ -870,8 +869,8 @@ def test_an_embedder_that_will_not_close_does_not_hold_up_the_end():
     """A custom aclose that hangs delays the end by seconds, not for ever."""
     run(
         """
-        import embedkit._portal
-        embedkit._portal.GRACE = 0.5
+        import embedkit.sync.portal
+        embedkit.sync.portal.GRACE = 0.5
         class Hanging(FakeEmbedder):
             async def aclose(self):
                 import anyio

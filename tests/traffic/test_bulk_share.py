@@ -11,7 +11,7 @@ import pytest
 import embedkit
 from benchmarks.impatient import Case, simulate
 from benchmarks.virtual import VirtualLoop, now
-from embedkit._share import BLOCK, FEW, QUIET, SLOWER, Share
+from embedkit._traffic.bulk_share import BLOCK, FEW, QUIET, SLOWER, Share
 from embedkit.testing import FakeExchange, response
 
 

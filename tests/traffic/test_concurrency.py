@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedkit._window import HOLD, LEAST, PATIENCE, ROUNDS, Window
+from embedkit._traffic.concurrency import HOLD, LEAST, PATIENCE, ROUNDS, Window
 
 DOINGS = st.lists(
     st.tuples(

@@ -16,11 +16,11 @@ from benchmarks.hedging import Stalling
 from benchmarks.hedging import run as simulated
 from benchmarks.virtual import VirtualLoop
 from embedkit import ConfigError, Rate, RateLimitError, RetryPolicy, ServerError, TransportError
-from embedkit._hedge import BURST, LATE, LEAST, MOST, Budget, Hedge, Lateness
-from embedkit._limiter import Limiter
-from embedkit._pace import Pace
+from embedkit._traffic.concurrency import Window
+from embedkit._traffic.hedging import BURST, LATE, LEAST, MOST, Budget, Hedge, Lateness
+from embedkit._traffic.limiter import Limiter
+from embedkit._traffic.quota import Pace
 from embedkit._types import Response
-from embedkit._window import Window
 from embedkit.events import RequestSent
 from embedkit.testing import FakeExchange, response
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedkit import Rate
-from embedkit._limiter import Limiter
-from embedkit._pace import Cooldown, Pace
-from embedkit._queue import CALLER, RETRY
-from embedkit._window import Window
+from embedkit._traffic.concurrency import Window
+from embedkit._traffic.limiter import Limiter
+from embedkit._traffic.quota import Cooldown, Pace
+from embedkit._traffic.wait_queue import CALLER, RETRY
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedkit import ConfigError, Rate
-from embedkit._pace import REQUESTS, TOKENS, Bucket, Pace, Probe, Reported, shared
+from embedkit._traffic.quota import REQUESTS, TOKENS, Bucket, Pace, Probe, Reported, shared
 
 CLOSE = 1e-6
 STEPS = st.lists(st.tuples(st.floats(0, 30), st.floats(0, 1)), min_size=1, max_size=40)
@@ -713,8 +713,10 @@ def test_a_forked_child_starts_over():
 
 def test_a_key_is_not_kept():
     """The registry knows accounts by a hash only."""
-    from embedkit import _pace
+    from embedkit._traffic import quota as quota_module
 
     kept = shared("host sk-secret", "a", None)
 
-    assert "sk-secret" not in repr(list(_pace._paces.items())) + repr(list(_pace._cooldowns.items())) + repr(vars(kept))
+    assert "sk-secret" not in repr(list(quota_module._paces.items())) + repr(list(quota_module._cooldowns.items())) + repr(
+        vars(kept)
+    )

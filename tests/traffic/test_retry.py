@@ -24,7 +24,7 @@ from embedkit import (
     TransportError,
     TransportTimeoutError,
 )
-from embedkit._retry import CAP, again
+from embedkit._traffic.retry import CAP, again
 
 JITTER = st.floats(0, 1, exclude_max=True)
 PATIENT = RetryPolicy(attempts=10_000, deadline=None)

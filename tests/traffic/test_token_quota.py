@@ -14,9 +14,9 @@ import pytest
 import embedkit
 from benchmarks.virtual import now, run
 from embedkit import Limits, QuotaError, Rate, RateLimitError, RetryPolicy, TooLongError
-from embedkit._pace import Pace
-from embedkit._plan import estimate
-from embedkit._refusal import judge
+from embedkit._batching.plan import estimate
+from embedkit._traffic.quota import Pace
+from embedkit.codec.error_mapping import judge
 from embedkit.errors import TooLargeError
 from embedkit.testing import FakeExchange, response
 

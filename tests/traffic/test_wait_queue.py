@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedkit import QueueFullError
-from embedkit import _queue as module
-from embedkit._budget import FARTHEST, MOST, WELL, RetryBudget
-from embedkit._queue import CALLER, INTERVAL, NTH, RETRY, WORKER, Queue
+from embedkit._traffic import wait_queue as module
+from embedkit._traffic.retry_budget import FARTHEST, MOST, WELL, RetryBudget
+from embedkit._traffic.wait_queue import CALLER, INTERVAL, NTH, RETRY, WORKER, Queue
 
 
 class One:

@@ -13,9 +13,8 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from .._signing import sign
-from .._types import Limits, Options, Reply, Request, Response
-from ..codec import (
+from ..._types import Limits, Options, Reply, Request, Response
+from ...codec import (
     JSON,
     Host,
     Out,
@@ -38,7 +37,8 @@ from ..codec import (
     whole_number,
     with_headers,
 )
-from ..errors import ConfigError, DecodeError
+from ...errors import ConfigError, DecodeError
+from .sigv4 import sign
 
 _TOKENS = "x-amzn-bedrock-input-token-count"
 _LONGEST = 2048  # characters of one text for Cohere's third generation, checked before `truncate` is looked at (part 2, 1.2)

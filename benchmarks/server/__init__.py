@@ -1,0 +1,1 @@
+"""The server that answers, in C, and how it is started."""

@@ -1,0 +1,1 @@
+"""Texts to batches to one matrix. Knows no HTTP."""

@@ -1,0 +1,1 @@
+"""When the next request may leave: retries, quotas, concurrency. Numbers and waiting; no body is read here."""
