@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from ..codec.error_mapping import dated, until
+from ..codec.retry_after import dated, until
 from ..errors import ConfigError
 from .retry_budget import RetryBudget
 

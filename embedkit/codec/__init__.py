@@ -7,44 +7,12 @@ matrix: no reply is ever copied twice, and none is visible before it is checked.
 
 from .._types import Limits, ModelFacts, Options, Reply, Request, Response
 from .byte_types import are_floats, float_type, no_floats
+from .contract import JSON, UNREADABLE, Codec, to_json
 from .error_body import read
 from .error_mapping import inside
-from .host import (
-    JSON,
-    UNREADABLE,
-    Codec,
-    Grant,
-    Host,
-    Parameter,
-    Secrets,
-    Target,
-    bearer,
-    belongs,
-    compact,
-    counted,
-    filled,
-    in_order,
-    in_place,
-    known_width,
-    levelled,
-    listing,
-    lone,
-    meanings,
-    only,
-    parsed,
-    parted,
-    pooled,
-    prefixed,
-    prompt,
-    sendable,
-    text_of,
-    to_json,
-    tokens_in,
-    unpacked,
-    whole_number,
-    widths,
-    with_headers,
-)
+from .host import Grant, Host, Parameter, Secrets, Target, bearer, belongs, filled, sendable, with_headers
+from .reply import counted, in_order, in_place, levelled, listing, parsed, pooled, text_of, tokens_in, unpacked, whole_number
+from .request import compact, known_width, lone, meanings, only, parted, prefixed, prompt, widths
 from .vector_math import finite, normalise, quantised
 from .vectors import Given, Missing, Out, OutputRows, Vector, decoder_of, matrix, miscounted, parse, together, unlike_earlier
 

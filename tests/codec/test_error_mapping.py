@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from embedkit._types import Response
 from embedkit.codec.error_body import EXCERPT, read
-from embedkit.codec.error_mapping import CAP, duration, inside, judge
+from embedkit.codec.error_mapping import inside, judge
+from embedkit.codec.retry_after import CAP, duration
 from embedkit.errors import (
     ApiError,
     AuthError,

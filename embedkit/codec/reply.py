@@ -1,0 +1,192 @@
+"""Helpers of `decode`: from the body of a success to vectors in input order, and what it says of itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from .._hints import NDArray
+from .._types import ModelFacts, Options, Response
+from ..errors import DecodeError
+from .contract import UNREADABLE
+from .error_body import looks
+from .error_mapping import inside
+from .vector_math import normalise
+from .vectors import Given, Missing, Reader, Vector, decoder_of, decoder_of_any, parse
+
+T = TypeVar("T")
+
+
+def parsed(decoder: msgspec.json.Decoder[T], response: Response) -> T:
+    """The body as the type of a decoder (see `decoder_of`). A body that is an error raises that error; anything else unreadable, DecodeError."""
+    try:
+        return parse(response.body, decoder)
+    except UNREADABLE as error:
+        if isinstance(error, msgspec.ValidationError):  # one embedding may be none; the others are
+            with suppress(*UNREADABLE):
+                return parse(response.body, decoder_of_any(decoder.type))
+        if (hidden := inside(response)) is not None:
+            raise hidden from None
+        failure = DecodeError(f"unreadable reply: {error}; it {looks(response)}")
+        failure.once_more = not isinstance(error, msgspec.ValidationError)  # that is JSON, of another shape
+    raise failure
+
+
+class _Entry(msgspec.Struct, frozen=True, gc=False):
+    embedding: Vector | None = None
+    index: Any = None
+
+
+class _Document(msgspec.Struct, frozen=True, gc=False):
+    data: list[_Entry]
+    index: Any = None
+
+
+class _Listing(msgspec.Struct, Generic[T], frozen=True):
+    data: list[T | None] | None = None
+    model: Any = None
+    usage: Any = None
+
+
+_flat = decoder_of(_Listing[_Entry])
+_nested = decoder_of(_Listing[_Document])
+_NO_ENTRY, _NO_DOCUMENT = _Entry(), _Document([])
+
+
+def listing(response: Response, count: int, *, nested: bool = False) -> tuple[list[Given], str, int | None]:
+    """Vectors in input order, model and tokens of an OpenAI-like list: `data` of {embedding, index}, `model`, `usage`.
+
+    Where nested, `data` holds documents, {data, index}, and each of them the embeddings of its chunks.
+    """
+    decoder: msgspec.json.Decoder[Any] = _nested if nested else _flat
+    reply = parsed(decoder, response)
+    data = reply.data or []
+    if not data and (error := inside(response)) is not None:
+        raise error
+    if nested:
+        documents = [(document or _NO_DOCUMENT) for document in data]
+        entries = [
+            entry for document in in_place(documents, len(data)) for entry in in_place(document.data, len(document.data))
+        ]
+    else:
+        entries = in_place(data if None not in data else _without_null(data), count)
+    tokens = tokens_in(reply.usage, "prompt_tokens", "total_tokens")
+    return [entry.embedding for entry in entries], text_of(reply.model), tokens
+
+
+def _without_null(data: list[Any]) -> list[Any]:
+    """A list in which null stands for some entries: their places are those that the others' indices leave out, or where they stand."""
+    there = [entry for entry in data if entry is not None]
+    return there if any(entry.index is not None for entry in there) else [entry or _NO_ENTRY for entry in data]
+
+
+def in_place(items: list[Any], count: int) -> list[Any]:
+    """Items in input order, by their `index`; a `Missing` where the others' indices name one. Another number comes as it is."""
+    if len(items) == 1 == count or len(items) > count or not items:
+        return items  # a wrong number is found by `matrix`
+    places = _places([item.index for item in items], count)
+    if places is None:
+        return items
+    found: list[Any] = [Missing] * count
+    for place, item in zip(places, items, strict=True):
+        found[place] = item
+    return found
+
+
+def in_order(indices: Sequence[Any], count: int) -> list[int] | None:
+    """The order that puts `count` rows given with these indices into input order; None: they are already in it. See `in_place`."""
+    places = _places(indices, count)
+    return None if places is None else sorted(range(count), key=places.__getitem__)
+
+
+def _places(indices: Sequence[Any], count: int) -> list[int] | None:
+    """The place of each row, of `count` at most, by what stands as its index; None: they are in order, as far as one can tell.
+
+    An index may be written as text. One that is left out beside others is 0, as serialisers that leave out zeros write it. With `count`
+    rows, one constant offset does not matter; with fewer, none of which is 0, nobody knows from where they count, and so who is
+    missing. Left out everywhere: in order. Anything else but different numbers from 0 to count-1 is a DecodeError.
+    """
+    whole = list(range(count))
+    if indices == whole or all(index is None for index in indices):
+        return None
+    numbers = [0 if index is None else whole_number(index) for index in indices]
+    known = [number for number in numbers if number is not None]
+    left_out, full = sum(index is None for index in indices), len(indices) == count
+    offset = max(0, min(known, default=0)) if full and not left_out else 0
+    places = [number - offset for number in known]
+    if len(known) < len(indices) or left_out > 1 or len(set(places)) < len(places) or not set(places) <= set(whole):
+        msg = f"the reply's index numbers are not 0 to {count - 1}, each once: {_brief(indices)}"
+        raise DecodeError(msg)
+    return None if places == whole or (not full and 0 not in places) else places
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number, however it is written: 3, 3.0 or "3". None for anything else."""
+    if isinstance(value, str):
+        text = value.strip()
+        return int(text) if re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII) else None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < 2**53 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def tokens_in(usage: Any, *names: str) -> int | None:
+    """The first of these fields of a reply's usage that holds a number of tokens; None where none does. Never an error."""
+    for name in names if isinstance(usage, dict) else ():
+        found = usage.get(name)
+        number = found if type(found) is int else whole_number(found)
+        if number is not None and number >= 0:
+            return number
+    return None
+
+
+def text_of(value: Any) -> str:
+    """A text that a reply need not have, like the model's name; empty where it is none."""
+    return value if isinstance(value, str) else ""
+
+
+def _brief(values: Sequence[object], most: int = 8) -> str:
+    return ", ".join(map(str, values[:most])) + (", …" if len(values) > most else "")
+
+
+def counted(response: Response, header: str) -> int | None:
+    """The number in a header; None where it holds none."""
+    text = response.headers.get(header, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None  # noqa: PLR2004 (digits of 64 bits)
+
+
+def unpacked(vector: Given) -> bytes | NDArray[Any]:
+    """What one vector holds, for a dialect that has to look: the bytes inside base64, or the numbers as float64."""
+    return Reader()(vector)
+
+
+def pooled(tokens: Sequence[Given], how: str) -> NDArray[Any]:
+    """One vector for a text out of those of its tokens, given without padding: their mean, the first ("cls") or the last.
+
+    Raises:
+        DecodeError: there is none, or they are of unequal width.
+    """
+    import numpy as np
+
+    rows = [np.asarray(unpacked(token)) for token in tokens]
+    if any(row.ndim != 1 for row in rows):
+        msg = "a text came back as token vectors in base64, whose type nobody says"
+        raise DecodeError(msg)
+    if not rows or len(set(map(len, rows))) > 1:
+        msg = f"a text came back as {len(rows)} token vectors{' of unequal width' if rows else ''}"
+        raise DecodeError(msg)
+    if how != "mean":
+        return rows[{"cls": 0, "last": -1}[how]]
+    with np.errstate(all="ignore"):  # an infinity is found where every value is looked at
+        mean: NDArray[Any] = np.mean(rows, axis=0)
+    return mean
+
+
+def levelled(rows: NDArray[Any], options: Options, facts: ModelFacts | None) -> None:
+    """Make unit length, in place, what a provider has cut to width and left at that (part 2, C5)."""
+    if options.dimensions not in (None, facts and facts.dimensions) and options.normalize is not False:
+        normalise(rows)

@@ -1,0 +1,113 @@
+"""When a refusal says that it is worth another try: headers, bodies and words, in seconds from `now`. Pure."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+from .._types import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+EPOCH = 1e9  # seconds: a larger number is a Unix time (2001 and later)
+MONTH = 32 * 86_400.0  # seconds; no quota is longer, so a longer wait is a mistake
+CAP = 120.0  # seconds; a longer hint is not slept (openai-python, _base_client.py, 2026-11)
+
+
+def hint(response: Response, says: str, body: Any, now: float) -> float | None:
+    """Seconds to wait, in the order of wire reference 7.1. A header is believed whatever it says; a body only up to CAP."""
+    headers = response.headers
+    if (ms := _positive(headers.get("retry-after-ms"))) is not None:
+        return ms / 1000
+    if (after := headers.get("retry-after")) is not None:
+        seconds = until(after, now)
+        if seconds is not None:
+            return seconds
+    for seconds in (_estimated(body), _spoken(says), _reset(headers, now)):
+        if seconds is not None and 0 < seconds <= CAP:
+            return seconds
+    return None
+
+
+def _positive(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if 0 < number < float("inf") else None
+
+
+def _until(date: str, now: float) -> float | None:
+    from datetime import datetime
+    from email.utils import parsedate_to_datetime
+
+    for parse in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            moment = parse(date)
+            seconds = (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp() - now
+        except (ValueError, OverflowError, TypeError):
+            continue
+        return seconds if seconds > 0 else None
+    return None
+
+
+def _estimated(body: Any) -> float | None:
+    """Hugging Face's `estimated_time` (3A) and Google's RetryInfo.retryDelay "22s" (part 2, section 5)."""
+    if not isinstance(body, dict):
+        return None
+    if isinstance(body.get("estimated_time"), (int, float)):
+        return float(min(body["estimated_time"], 1e9))  # a huge int is no float
+    error = body.get("error")
+    details = error.get("details") if isinstance(error, dict) else None
+    for detail in details if isinstance(details, list) else ():
+        if isinstance(detail, dict) and isinstance(detail.get("retryDelay"), str):
+            return duration(detail["retryDelay"])
+    return None
+
+
+def _spoken(says: str) -> float | None:
+    found = re.search(r"(?:try again in|retry (?:after|in)) ([\d.]+ ?(?:ms|s|seconds?|m\d*[\d.]*s?|h)?)", says, re.IGNORECASE)
+    return duration(re.sub(r" ?seconds?", "s", found[1].lower().rstrip(". ")).replace(" ", "")) if found else None
+
+
+def _reset(headers: Mapping[str, str], now: float) -> float | None:
+    for what in ("requests", "tokens"):
+        if headers.get(f"x-ratelimit-remaining-{what}", "").strip() == "0" and (
+            seconds := until(headers.get(f"x-ratelimit-reset-{what}", ""), now)
+        ):
+            return seconds
+    if seconds := until(headers.get("x-rate-limit-reset-tokens", ""), now):  # Azure's spelling (1A.6)
+        return seconds
+    return until(headers.get("x-ratelimit-reset", ""), now)
+
+
+def until(text: str, now: float) -> float | None:
+    """Seconds from `now` (Unix seconds) to what a header says, in any unit in use: seconds, a duration (1m2s, 12ms), a Unix time in
+    seconds or milliseconds (OpenRouter), an HTTP or ISO date. None where it says nothing, or something absurd: a moment that is past,
+    or more than MONTH away.
+    """
+    text = text.strip()
+    seconds = duration(text)
+    if seconds is None:
+        seconds = _until(text, now)
+    elif seconds > EPOCH and _positive(text):
+        seconds = (seconds / 1000 if seconds > EPOCH * 100 else seconds) - now
+    return seconds if seconds is not None and 0 < seconds <= MONTH else None
+
+
+def dated(text: str) -> bool:
+    """Whether a header names a moment, rather than a number of seconds."""
+    seconds = duration(text.strip())
+    return bool(text) and (seconds is None or seconds > EPOCH)
+
+
+def duration(text: str) -> float | None:
+    """Seconds in a Go-style duration: 12ms, 1s, 6m0s, 1h2m3.5s (wire reference 1.6), or in a bare number."""
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?", text)
+    if not text or found is None:
+        return _positive(text)
+    hours, minutes, seconds, ms = (float(part or 0) for part in found.groups())
+    return hours * 3600 + minutes * 60 + seconds + ms / 1000
