@@ -13,19 +13,8 @@ if TYPE_CHECKING:
 
     from .._types import Limits
 
+
 _GLANCE = 256  # texts whose lengths are summed at a time: a slice is never judged by all that follows it
-
-
-def plain(text: str) -> str:
-    """The characters of any kind of string: of a `numpy.str_`, and of an enum's member its value rather than its name."""
-    return str.__str__(text)
-
-
-def shown(value: object) -> str:
-    """A value for a message: short whatever its size, and even where its own repr fails."""
-    from reprlib import repr as brief
-
-    return brief(value)
 
 
 def utf8(text: str) -> int:

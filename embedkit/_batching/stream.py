@@ -20,8 +20,8 @@ from .._hints import Later
 from .._types import Embeddings, Limits
 from ..codec.vector_math import empty
 from ..errors import ClosedError, EmbedkitError
-from .plan import Tray, estimate, measure, plain, shown
-from .texts import one_by_one, refuse_what_has_no_rows
+from .plan import Tray, estimate, measure
+from .texts import one_by_one, plain, refuse_what_has_no_rows, shown
 
 if TYPE_CHECKING:
     import anyio.abc

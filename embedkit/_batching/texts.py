@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from numbers import Number
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import EmbedkitError, InvalidInputError
-from .plan import plain, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
 
 SOME = 1024  # items of an array that are made strings at a time
 
@@ -92,3 +95,15 @@ def one_by_one(source: Iterable[str]) -> Iterator[str]:
         return iter(source)
     array: Any = source
     return (text for start in range(0, len(array), SOME) for text in array[start : start + SOME].to_pylist())
+
+
+def plain(text: str) -> str:
+    """The characters of any kind of string: of a `numpy.str_`, and of an enum's member its value rather than its name."""
+    return str.__str__(text)
+
+
+def shown(value: object) -> str:
+    """A value for a message: short whatever its size, and even where its own repr fails."""
+    from reprlib import repr as brief
+
+    return brief(value)

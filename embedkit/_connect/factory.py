@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from .. import catalog
-from .._batching.dedupe import checked
+from .._batching.options import checked
 from .._calltime import seconds
 from .._embedders.base import Embedder
 from .._embedders.http import HttpEmbedder, KeyFile, Variable

@@ -17,9 +17,11 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from .._batching.dedupe import OPTIONS, Sift, checked, raised, spread_out, stored_width
+from .._batching.dedupe import Sift
 from .._batching.dispatch import Board, silent
+from .._batching.failed_rows import raised, spread_out
 from .._batching.long_text import Knife, fitted
+from .._batching.options import OPTIONS, checked, stored_width
 from .._batching.plan import estimate, plan, tightened
 from .._batching.stream import Stream
 from .._batching.texts import listed, without_text

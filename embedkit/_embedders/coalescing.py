@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .._batching.dedupe import raised
+from .._batching.failed_rows import raised
 from .._batching.plan import Tray, measure, tightened
 from .._calls import CLOSED
 from .._calltime import TURN, CallTime

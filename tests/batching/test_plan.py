@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from embedkit import Limits
-from embedkit._batching.plan import Tray, _clearly_fits, estimate, measure, plain, plan, tightened, utf8
+from embedkit._batching.plan import Tray, _clearly_fits, estimate, measure, plan, tightened, utf8
+from embedkit._batching.texts import plain
 
 TEXTS = st.lists(
     st.one_of(

@@ -1,0 +1,59 @@
+"""The options of a call, each of its kind; ConfigError names the one that is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from operator import index
+from typing import Any
+
+import msgspec
+
+from .._types import Options
+from ..errors import ConfigError
+
+OPTIONS = ("input_type", "dimensions", "dtype", "truncate", "normalize", "extra")
+_VALUES: dict[str, tuple[object, ...]] = {
+    "input_type": (None, "query", "document", "classification", "clustering", "similarity"),
+    "dtype": ("float32", "int8", "uint8", "binary", "ubinary"),
+    "truncate": (None, "end", "error"),
+    "normalize": (None, True, False),
+}
+
+
+def checked(options: Options) -> Options:
+    """The options, if each is of its kind, as plain values; ConfigError names the one that is not, and what it may be."""
+    plainly: dict[str, Any] = {"dimensions": _whole(options.dimensions)}
+    for name, values in _VALUES.items():
+        value = getattr(options, name)
+        same = [each for each in values if value is each or (isinstance(value, str) and value == each)]
+        if not same:
+            msg = f"{name}={value!r}: it is one of {', '.join(map(repr, values))}"
+            raise ConfigError(msg)
+        plainly[name] = same[0]
+    options = msgspec.structs.replace(options, **plainly)
+    wide = options.dimensions
+    if options.dtype in ("binary", "ubinary") and wide is not None and wide % 8:
+        msg = f"dimensions={wide} with dtype={options.dtype!r}: eight components share a byte, so a multiple of 8"
+        raise ConfigError(msg)
+    if options.normalize and options.dtype != "float32":
+        msg = f"normalize=True with dtype={options.dtype!r}: only float32 vectors can be made unit length"
+        raise ConfigError(msg)
+    if not isinstance(options.extra, Mapping):
+        msg = f"extra is {type(options.extra).__name__}; it is a mapping of fields for the request body"
+        raise ConfigError(msg)
+    return options
+
+
+def _whole(dimensions: Any) -> int | None:
+    """A width as a plain number; of numpy's integers too."""
+    with suppress(TypeError):
+        if dimensions is None or (not isinstance(dimensions, bool) and index(dimensions) >= 1):
+            return dimensions if dimensions is None else index(dimensions)
+    msg = f"dimensions={dimensions!r}: a whole number of at least 1, or None for the model's own"
+    raise ConfigError(msg)
+
+
+def stored_width(options: Options) -> int:
+    """Values per row that the options ask for; 0 where they do not say."""
+    return (options.dimensions or 0) // (8 if options.dtype in ("binary", "ubinary") else 1)
