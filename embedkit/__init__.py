@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from . import tokens as tokens
     from ._connect.factory import connect
     from ._embedders.base import Embedder
-    from ._traffic.quota import Rate
+    from ._traffic.rate import Rate
     from ._traffic.retry import RetryPolicy
     from ._types import Embeddings, Limits, Options, Usage
     from .errors import (
@@ -80,7 +80,7 @@ _MODULES = ("catalog", "cli", "codec", "errors", "events", "local", "providers",
 _HOMES = {
     "_connect.factory": ("connect",),
     "_embedders.base": ("Embedder",),
-    "_traffic.quota": ("Rate",),
+    "_traffic.rate": ("Rate",),
     "_traffic.retry": ("RetryPolicy",),
     "_types": ("Embeddings", "Limits", "Options", "Usage"),
     "sync": ("SyncEmbedder", "connect_sync"),

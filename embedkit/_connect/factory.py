@@ -28,7 +28,7 @@ from .._http.credential_check import flaw
 from .._http.headers import Headers, fixed
 from .._http.proxies import LOOPBACK
 from .._http.transport import Exchange
-from .._traffic.quota import Rate
+from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import DType, InputType, Limits, Options, Truncate
 from ..codec import Host, Target, belongs, to_json

@@ -30,7 +30,8 @@ from .._logging import host_of
 from .._traffic.concurrency import Window
 from .._traffic.hedging import Hedge
 from .._traffic.limiter import Limiter
-from .._traffic.quota import TOKENS, Rate, shared
+from .._traffic.quota import TOKENS, shared
+from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import Embeddings, Limits, Options, Reply, Request, Response, Usage, bare
 from ..codec import Codec, OutputRows, Secrets, Target, bearer, together, widths, with_headers

@@ -39,7 +39,7 @@ from embedkit import (
     TransportError,
 )
 from embedkit._embedders.pool import AGREE, Pool
-from embedkit._traffic.load_balancer import FADES, FIRST, LONGEST, TOGETHER, Health
+from embedkit._traffic.endpoint_health import FADES, FIRST, LONGEST, TOGETHER, Health
 from embedkit.errors import TransportTimeoutError
 from embedkit.events import BatchDone, RequestSent, RetryScheduled
 from embedkit.testing import FakeExchange, response

@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedkit import ConfigError, Rate
-from embedkit._traffic.quota import REQUESTS, TOKENS, Bucket, Pace, Probe, Reported, shared
+from embedkit._traffic.cubic_rate import Probe
+from embedkit._traffic.quota import REQUESTS, TOKENS, Pace, Reported, shared
+from embedkit._traffic.rate import Bucket
 
 CLOSE = 1e-6
 STEPS = st.lists(st.tuples(st.floats(0, 30), st.floats(0, 1)), min_size=1, max_size=40)
