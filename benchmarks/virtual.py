@@ -16,11 +16,11 @@ from unittest import mock
 
 from embedkit import EmbedkitError, Rate, RetryPolicy
 from embedkit._embedders.http import CEILING, START
-from embedkit._http.transport import Tally, Transport
+from embedkit._http.transport import Transport
 from embedkit._traffic.concurrency import Window
 from embedkit._traffic.limiter import Limiter
 from embedkit._traffic.quota import Pace
-from embedkit._types import Request, Response
+from embedkit._types import Request, Response, Tally
 from embedkit.codec.error_mapping import judge
 
 T = TypeVar("T")

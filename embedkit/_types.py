@@ -13,6 +13,9 @@ from .errors import ConfigError, EmbedkitError
 if TYPE_CHECKING:
     import numpy as np
 
+    from ._calltime import CallTime
+
+
 InputType = Literal["query", "document", "classification", "clustering", "similarity"]
 DType = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 Truncate = Literal["end", "error"]
@@ -204,3 +207,18 @@ def array_of(dtype: DType) -> type[np.generic]:
         "float32": np.float32, "int8": np.int8, "uint8": np.uint8, "binary": np.int8, "ubinary": np.uint8,
     }  # fmt: skip
     return kinds[dtype]
+
+
+class Tally:
+    """What one call to the embedder has sent so far, and how many of its requests are under way.
+
+    `patient`: it is one of a bulk job's own. `time`: its limits, where it has any. `call`: its number, where somebody listens.
+    """
+
+    __slots__ = ("call", "patient", "requests", "time", "under_way")
+
+    def __init__(self, patient: bool = False, time: CallTime | None = None, call: int = 0) -> None:
+        self.requests = self.under_way = 0
+        self.patient = patient
+        self.time = time
+        self.call = call

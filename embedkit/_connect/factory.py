@@ -21,13 +21,14 @@ from .. import catalog
 from .._batching.options import checked
 from .._calltime import seconds
 from .._embedders.base import Embedder
-from .._embedders.http import HttpEmbedder, KeyFile, Variable
+from .._embedders.http import HttpEmbedder
 from .._hints import Later
-from .._http.aiohttp_exchange import HttpSettings
 from .._http.credential_check import flaw
+from .._http.credentials import KeyFile, Variable
+from .._http.exchange import Exchange
 from .._http.headers import Headers, fixed
 from .._http.proxies import LOOPBACK
-from .._http.transport import Exchange
+from .._http.settings import HttpSettings
 from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import DType, InputType, Limits, Options, Truncate

@@ -28,13 +28,13 @@ from .._batching.texts import listed, without_text
 from .._calls import calls_of, ending_calls, until_closed
 from .._calltime import ANSWER, CallTime
 from .._hints import NDArray
-from .._http.transport import Tally
 from .._logging import WARNING, host_of, kind_of, log, notify, status_of
-from .._types import DType, Embeddings, InputType, Limits, OnError, Options, Reply, Truncate, Usage
-from ..codec import OutputRows, finite, normalise, to_json
+from .._types import DType, Embeddings, InputType, Limits, OnError, Options, Reply, Tally, Truncate, Usage
+from ..codec import OutputRows, normalise, to_json
 from ..codec.vector_math import blank, empty
 from ..errors import ApiError, ClosedError, ConfigError, DecodeError, EmbedkitError, InvalidInputError, TooLargeError
 from ..events import BatchDone, BatchFailed, BatchSplit, Event
+from .postprocess import _copied
 
 WIDTHS = 256  # most sets of options whose width is remembered: `extra` may differ with every call
 _numbers = count(1)  # of calls
@@ -530,39 +530,3 @@ def _remember(widths: dict[bytes, int], key: bytes, width: int | None) -> None:
     if known != width:
         msg = f"this call got {width} values per row, another one under the same options {known}"
         raise DecodeError(msg)
-
-
-def _copied(vectors: Any, count: int, options: Options, out: OutputRows, who: str) -> NDArray[Any]:
-    """What a custom `embed_batch` made, checked and copied into the rows it belongs to."""
-    import numpy as np
-
-    try:
-        made = np.asarray(vectors)
-    except ValueError as error:
-        msg = f"{who} returned vectors of unequal width: {error}"
-        raise DecodeError(msg) from None
-    if made.ndim != 2 or len(made) != count or not made.shape[1] or made.dtype.kind in "OSUMmc":  # noqa: PLR2004 (a matrix)
-        msg = f"{who} was given {count} texts and returned vectors of shape {made.shape} and type {made.dtype}"
-        raise DecodeError(msg)
-    width = made.shape[1] * (8 if options.dtype in ("binary", "ubinary") else 1)
-    if options.dimensions not in (None, width):
-        msg = f"dimensions={options.dimensions} was asked for, but {who} answered {width}"
-        raise DecodeError(msg)
-    rows: NDArray[Any] = out(made.shape[1])
-    with np.errstate(all="ignore"):
-        rows[:] = made
-    if rows.dtype.kind == "f":
-        _note_non_finite(rows, out)
-    elif (rows != made).any():
-        msg = f"dtype={options.dtype!r} was asked for, but {who} answered {made.dtype} values that do not fit it"
-        raise DecodeError(msg)
-    return rows
-
-
-def _note_non_finite(rows: NDArray[Any], out: OutputRows) -> None:
-    try:
-        finite(rows)
-    except DecodeError as error:
-        if len(error.rows) == len(rows):
-            raise
-        out.failures = {row: error.at(row) for row in error.rows}

@@ -16,11 +16,11 @@ from .._batching.dispatch import PROBE_TEXT
 from .._batching.plan import tightened
 from .._calls import this_loop, until_closed
 from .._calltime import TURN
-from .._http.transport import Tally, timed, watched
+from .._http.transport import timed, watched
 from .._logging import INFO, heard, host_of, kind_of, log, notify, status_of
 from .._traffic.load_balancer import Desk, Member
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
-from .._types import Embeddings, Limits, Options, Reply, Usage
+from .._types import Embeddings, Limits, Options, Reply, Tally, Usage
 from ..codec import OutputRows, together
 from ..errors import (
     ConfigError,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..codec import OutputRows, are_floats, no_floats, normalise, quantised, together, unlike_earlier, widths
+from .._hints import NDArray
+from .._types import Options, Reply
+from ..codec import OutputRows, are_floats, finite, no_floats, normalise, quantised, together, unlike_earlier, widths
 from ..codec.vector_math import blank
 from ..errors import DecodeError
 
@@ -84,3 +87,39 @@ def _laid(made: NDArray[Any], out: OutputRows | None, failures: Mapping[int, Dec
     if failures:
         rows[list(failures)] = blank(rows)
     return rows
+
+
+def _copied(vectors: Any, count: int, options: Options, out: OutputRows, who: str) -> NDArray[Any]:
+    """What a custom `embed_batch` made, checked and copied into the rows it belongs to."""
+    import numpy as np
+
+    try:
+        made = np.asarray(vectors)
+    except ValueError as error:
+        msg = f"{who} returned vectors of unequal width: {error}"
+        raise DecodeError(msg) from None
+    if made.ndim != 2 or len(made) != count or not made.shape[1] or made.dtype.kind in "OSUMmc":  # noqa: PLR2004 (a matrix)
+        msg = f"{who} was given {count} texts and returned vectors of shape {made.shape} and type {made.dtype}"
+        raise DecodeError(msg)
+    width = made.shape[1] * (8 if options.dtype in ("binary", "ubinary") else 1)
+    if options.dimensions not in (None, width):
+        msg = f"dimensions={options.dimensions} was asked for, but {who} answered {width}"
+        raise DecodeError(msg)
+    rows: NDArray[Any] = out(made.shape[1])
+    with np.errstate(all="ignore"):
+        rows[:] = made
+    if rows.dtype.kind == "f":
+        _note_non_finite(rows, out)
+    elif (rows != made).any():
+        msg = f"dtype={options.dtype!r} was asked for, but {who} answered {made.dtype} values that do not fit it"
+        raise DecodeError(msg)
+    return rows
+
+
+def _note_non_finite(rows: NDArray[Any], out: OutputRows) -> None:
+    try:
+        finite(rows)
+    except DecodeError as error:
+        if len(error.rows) == len(rows):
+            raise
+        out.failures = {row: error.at(row) for row in error.rows}

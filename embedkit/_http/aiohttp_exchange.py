@@ -22,19 +22,22 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .._threads import aside
-from .._types import Request, Response, bare
-from ..errors import ConfigError, DecodeError, EmbedkitError, TransportError, TransportTimeoutError
+from .._types import Request, Response
+from ..errors import ConfigError, DecodeError, EmbedkitError
+from .aiohttp_errors import _translated
+from .aiohttp_session import _kept, _let_go, _sessions
 from .proxies import is_loopback, proxy_for
-from .redaction import secrets_of
+from .settings import HttpSettings
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator
     from typing import Self
 
     import aiohttp
 
     from .timeout import Deadline
+
 
 AGENT = "embedkit"
 HEAD_START = 0.005  # seconds after which the first request is usually on its way, and the processor has nothing to do
@@ -43,47 +46,6 @@ TURNS = 3  # of the loop until it has: one to see that the socket is at its end,
 LARGE = 2**20  # bytes of a body beyond which aiohttp warns (payload.TOO_LARGE_BYTES_BODY)
 REFUSED = 400  # the statuses of refusals begin here
 LINE = 2**16  # most bytes of one header: aiohttp's 8190 are fewer than a long content-security-policy has
-PLAIN = "WRONG_VERSION_NUMBER"  # what OpenSSL makes of an answer that is no TLS
-UNTRUSTED = (18, 19, 20, 21)  # OpenSSL's X509_V_ERR_…: self-signed, or of an issuer that is not known here
-# Held, so that the garbage collector meets an embedder nobody closed before it meets its session, of which aiohttp would warn.
-_sessions: set[Any] = set()
-_orphans: list[Any] = []  # sessions of a parent process: closing them would speak on the parent's sockets
-
-
-class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How to connect. Travels with a pickled embedder; sockets do not.
-
-    Attributes:
-        timeout: seconds for one attempt, from the first connect to the last byte.
-        connect: seconds for one TCP and TLS handshake.
-        read: seconds between two pieces of a response; None: only `timeout` counts.
-        proxy: URL of a proxy, before any from the environment.
-        ssl: an `ssl.SSLContext`, the path of a CA bundle, or False to verify nothing.
-        cap: most bytes of a response, after decompression.
-        session: the caller's own `aiohttp.ClientSession`; never closed here.
-        down: what to add when nothing listens.
-    """
-
-    timeout: float = 120.0
-    connect: float = 10.0
-    read: float | None = None
-    proxy: str | None = None
-    ssl: Any = None
-    cap: int = 256 * 1024 * 1024
-    session: Any = None
-    down: str = ""
-
-    def secrets(self) -> Iterator[str]:
-        """What is secret in the caller's own session, and in the proxies that may be asked."""
-        if self.session is not None:
-            yield from secrets_of(self.session.headers)
-        proxies = [value for name, value in os.environ.items() if name.lower().endswith("_proxy") and "@" in value]
-        for proxy in (self.proxy or "", *proxies):
-            with contextlib.suppress(ValueError):
-                yield from secrets_of({}, proxy if "://" in proxy else f"//{proxy}")
-
-    def __repr__(self) -> str:
-        return f"HttpSettings(timeout={self.timeout:g}, connect={self.connect:g}, proxy={'set' if self.proxy else None})"
 
 
 class AiohttpExchange:
@@ -228,52 +190,6 @@ class AiohttpExchange:
                 self.abandon(forked=forked)
 
 
-async def _kept(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
-    """Closes the session when it is closed itself.
-
-    A loop does that to every generator begun on it: when `asyncio.run` ends, and when nobody refers to the generator any more.
-    """
-    pid = os.getpid()
-    try:
-        yield
-    finally:
-        _sessions.discard(session)
-        if pid == os.getpid():
-            await session.close()
-        else:
-            _let_go(session, None)
-
-
-def _let_go(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop | None) -> None:
-    """Take the pooled connections from a session that cannot be awaited any more, and cut them: those of this loop, or of no loop of ours."""
-    connector = session.connector
-    session.detach()
-    if connector is None:
-        return
-    pooled = [handler.transport for handlers in connector._conns.values() for handler, *_ in handlers]  # noqa: SLF001 (no public way)
-    connector._conns.clear()  # noqa: SLF001 (else it warns of what is left in it)
-    if loop is None:
-        _orphans.extend(pooled)
-        return
-    for transport in filter(None, pooled):
-        if loop.is_closed():
-            _cut(transport)
-        else:
-            transport.abort()
-
-
-def _cut(transport: Any) -> None:
-    """Close the socket of a transport whose loop is closed, where its own close() would only raise."""
-    layer = getattr(transport, "_ssl_protocol", None)
-    if layer is not None:
-        transport._closed = True  # noqa: SLF001 (else it warns)
-        transport = layer._transport  # noqa: SLF001
-    sock = getattr(transport, "_sock", None)
-    if sock is not None:
-        sock.close()
-        transport._sock = None  # noqa: SLF001 (else it warns)
-
-
 class _Whole:
     """A large body as aiohttp takes it without a warning: an async iterable, of one piece.
 
@@ -374,97 +290,3 @@ def _warm_numpy() -> None:
         warming.start()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=warming.join)  # a child would wait for ever for an import that its parent had begun
-
-
-# --- what went wrong -------------------------------------------------------------------------------------------------
-
-
-def _translated(error: Exception, request: Request, settings: HttpSettings) -> EmbedkitError:  # noqa: C901, PLR0911 (one failure after the other)
-    """Our error for one of aiohttp's or the system's, with the address and the way out in it, and no word of theirs."""
-    import aiohttp
-
-    where = _where(request.url)
-    if isinstance(error, TimeoutError):
-        late = TransportTimeoutError(f"{where} did not {_awaited(error, settings)}")
-        late.sent = not isinstance(error, aiohttp.ConnectionTimeoutError)
-        return late
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        hint = "; put user:password@ into the proxy's URL" if error.status == 407 else ""  # noqa: PLR2004 (Proxy Authentication Required)
-        return _unsent(f"the proxy refused to reach {where}: status {error.status}{hint}", retryable=error.status >= 500)  # noqa: PLR2004 (it may pass)
-    if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
-        return _unsent(f"TLS to {where} failed: {_distrust(error)}", retryable=False)
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return _unsent(f"the host name {error.host!r} cannot be resolved; check base_url, the proxy and the network")
-    if isinstance(error, aiohttp.ClientProxyConnectionError):
-        return _unsent(f"the proxy {error.host}:{error.port} for {where} cannot be reached: {_reason(error.os_error)}")
-    if isinstance(error, aiohttp.ClientConnectorError):
-        down = f" ({settings.down})" if settings.down else ""
-        return _unsent(f"cannot connect to {where}: {_reason(error.os_error)}{down}")
-    if isinstance(error, ValueError):  # after TLS: a certificate that is refused is a ValueError too
-        return ConfigError(f"{where}: {_wrong(request)}")
-    if isinstance(error, (aiohttp.ClientResponseError, aiohttp.ClientPayloadError)) and "content-encoding" in str(error):
-        return DecodeError(
-            f"{where} compressed its answer in a way that cannot be undone; headers={{'accept-encoding': 'identity'}} asks for none"
-        )
-    if isinstance(error, aiohttp.ClientResponseError):
-        return _unsent(f"what answers at {where} does not speak HTTP; check base_url", retryable=False)
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return TransportError(f"the answer of {where} broke off")
-    if isinstance(error, OSError):
-        return TransportError(f"the connection to {where} broke: {_reason(error)}")
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return TransportError(f"{where} hung up before it had answered")
-    return TransportError(f"the connection to {where} broke: {type(error).__name__}")
-
-
-def _unsent(message: str, *, retryable: bool = True) -> TransportError:
-    """The error of a request that never reached its server, so no text of it can be the reason."""
-    error = TransportError(message, retryable=retryable)
-    error.sent = False
-    return error
-
-
-def _where(url: str) -> str:
-    """Scheme, host and port: what of a URL can be shown."""
-    return "/".join(bare(url).split("/")[:3])
-
-
-def _awaited(error: TimeoutError, settings: HttpSettings) -> str:
-    import aiohttp
-
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return f"connect within {min(settings.connect, settings.timeout):g} s; raise connect_timeout="
-    if isinstance(error, aiohttp.SocketTimeoutError) and settings.read is not None:
-        return f"send anything for {settings.read:g} s; raise read_timeout="
-    return f"answer within {settings.timeout:g} s; raise timeout= or send smaller batches"
-
-
-def _distrust(error: Exception) -> str:
-    """Why TLS failed, and the way out if there is one."""
-    cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
-    if message := getattr(cause, "verify_message", ""):
-        hint = "; for a private CA pass ssl='/path/to/ca.pem'" if getattr(cause, "verify_code", 0) in UNTRUSTED else ""
-        return f"the certificate is refused: {message}{hint}"
-    reason = getattr(cause, "reason", None)
-    return (
-        "the server does not speak TLS; should the URL begin with http://?"
-        if reason == PLAIN
-        else str(reason or type(error).__name__)
-    )
-
-
-def _reason(error: OSError) -> str:
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    tried = str(error.args[0]) if error.args else ""
-    return tried if tried.startswith("Multiple exceptions") else "the other side hung up"  # of several addresses, each failed
-
-
-def _wrong(request: Request) -> str:
-    """What of a request cannot be sent."""
-    for name, value in request.headers.items():
-        if not value.isprintable():
-            return f"the header {name} holds a line break or another character that cannot be sent"
-    if "@" in request.url.partition("://")[2].partition("/")[0]:
-        return "base_url holds a user, and an Authorization header goes out too: leave one out"
-    return "not a URL that can be called; check base_url"

@@ -10,15 +10,17 @@ import math
 import random
 import time
 from itertools import count
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._calls import this_loop
 from .._calltime import ANSWER, PAUSE, TURN
 from .._logging import DEBUG, INFO, LONG_WAIT, WARNING, heard, kind_of, log, notify, status_of
 from .._traffic.retry import CAP, RetryPolicy, again
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
+from .._types import Tally
 from ..errors import ApiError, AuthError, DecodeError, EmbedkitError, RateLimitError, ServerError, TransportTimeoutError
 from ..events import AttemptEnded, RequestSent, RetryScheduled, Throttled, WindowChanged
+from .exchange import Exchange
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -31,38 +33,12 @@ if TYPE_CHECKING:
     from ..codec import OutputRows
     from ..events import Event
 
+
 T = TypeVar("T")
 R = TypeVar("R")
 OVERLOADED = (503, 529)
 TIMEOUT = 120.0  # seconds for one attempt, where nothing else is said
 _ids = count(1)  # of attempts
-
-
-class Exchange(Protocol):
-    """The one I/O seam: a request goes out, a response comes back, or a TransportError is raised."""
-
-    async def __call__(self, request: Request) -> Response:
-        """Send and read to the end."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close what is open."""
-        ...
-
-
-class Tally:
-    """What one call to the embedder has sent so far, and how many of its requests are under way.
-
-    `patient`: it is one of a bulk job's own. `time`: its limits, where it has any. `call`: its number, where somebody listens.
-    """
-
-    __slots__ = ("call", "patient", "requests", "time", "under_way")
-
-    def __init__(self, patient: bool = False, time: CallTime | None = None, call: int = 0) -> None:
-        self.requests = self.under_way = 0
-        self.patient = patient
-        self.time = time
-        self.call = call
 
 
 class _Job(Generic[T]):

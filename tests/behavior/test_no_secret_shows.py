@@ -24,8 +24,9 @@ import pytest
 
 import embedkit
 from embedkit import ConfigError, DecodeError, EmbedkitError, RetryPolicy, SyncEmbedder, TransportError
-from embedkit._http.aiohttp_exchange import AiohttpExchange, HttpSettings
+from embedkit._http.aiohttp_exchange import AiohttpExchange
 from embedkit._http.redaction import Veil, secrets_of
+from embedkit._http.settings import HttpSettings
 from embedkit._types import Request
 from embedkit.providers import hosts
 from embedkit.testing import FakeExchange, response

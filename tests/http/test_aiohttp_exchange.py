@@ -35,8 +35,10 @@ from embedkit import (
     TransportError,
     TransportTimeoutError,
 )
+from embedkit._http import aiohttp_errors
 from embedkit._http import aiohttp_exchange as http
-from embedkit._http.aiohttp_exchange import AiohttpExchange, HttpSettings
+from embedkit._http.aiohttp_exchange import AiohttpExchange
+from embedkit._http.settings import HttpSettings
 from embedkit._types import Request
 from embedkit.events import RequestSent, RetryScheduled
 from embedkit.testing import FakeExchange, response
@@ -1174,7 +1176,7 @@ KINDS = sorted(set(failures()), key=lambda kind: (kind.__module__, kind.__name__
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_error_of_aiohttp_becomes_one_of_ours(kind):
     """Whatever class aiohttp has, or gets: an error of ours, with the address, without a word of theirs, and nothing hanging on to it."""
-    error = http._translated(made(kind), Request("https://user:planted@h.test:8443/v1?key=planted"), HttpSettings())
+    error = aiohttp_errors._translated(made(kind), Request("https://user:planted@h.test:8443/v1?key=planted"), HttpSettings())
 
     assert isinstance(error, (TransportError, ConfigError, DecodeError))
     assert error.__cause__ is error.__context__ is None

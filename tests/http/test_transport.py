@@ -30,11 +30,11 @@ from embedkit import (
     TransportError,
     TransportTimeoutError,
 )
-from embedkit._http.transport import Tally, Transport
+from embedkit._http.transport import Transport
 from embedkit._traffic.concurrency import Window
 from embedkit._traffic.limiter import Limiter
 from embedkit._traffic.quota import Pace
-from embedkit._types import Request
+from embedkit._types import Request, Tally
 from embedkit.codec.error_mapping import judge
 from embedkit.events import AttemptEnded, BatchDone, BatchFailed, RequestSent, RetryScheduled, Throttled, WindowChanged
 from embedkit.testing import FakeExchange, response

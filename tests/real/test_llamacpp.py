@@ -12,7 +12,8 @@ import pytest
 
 import embedkit
 from embedkit import AuthError, ConfigError, NotFoundError, RetryPolicy, TooLongError, TransportError
-from embedkit._http.aiohttp_exchange import AiohttpExchange, HttpSettings
+from embedkit._http.aiohttp_exchange import AiohttpExchange
+from embedkit._http.settings import HttpSettings
 from embedkit.events import BatchDone
 from embedkit.local import LocalEmbedder
 from tests.support.servers.llamacpp import start
