@@ -24,7 +24,8 @@ from .._bulk.format_detection import FORMATS
 from .._bulk.sinks import FORMS, OUTPUTS, Jsonl, Output
 from .._bulk.sources import INPUTS, TOLD, Rows, Source, form_of
 from .._bulk.stdio import aside
-from .._connect.factory import connect, split
+from .._connect.factory import connect
+from .._connect.model_name import split
 from .._install import DISTRIBUTION
 from .._traffic.retry import RetryPolicy
 from .._types import DType

@@ -1,0 +1,136 @@
+"""Each keyword of `connect` is looked at before it is used: of its kind, known to the host, possible to send."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from inspect import iscoroutinefunction
+from typing import Any
+
+from .._http.credentials import Variable
+from .._traffic.rate import Rate
+from .._traffic.retry import RetryPolicy
+from .._types import Limits
+from ..codec import Host, to_json
+from ..errors import ConfigError
+from .base_url import parts, shown
+
+_KINDS: dict[str, tuple[Any, str]] = {
+    "limits": (Limits, "embedkit.Limits(max_texts=…)"),
+    "rate": (Rate, "embedkit.Rate(requests_per_minute=…)"),
+    "retry": (RetryPolicy, "embedkit.RetryPolicy(attempts=…)"),
+    "headers": ((Mapping, Callable), "a mapping of header names to values, or a callable that returns one"),
+    "count_tokens": (Callable, "a callable: text → number of tokens"),
+    "observe": (Callable, "a callable that is given each event"),
+    "exchange": (Callable, "a callable: request → response, like embedkit.testing.FakeExchange"),
+}
+
+
+def _share(hedge: bool | float) -> float:
+    share = 0.05 if hedge is True else hedge
+    if not isinstance(share, (int, float)) or not 0 <= share <= 1:
+        msg = f"hedge={hedge!r}: True, False, or a share of all requests, like 0.05"
+        raise ConfigError(msg)
+    return float(share)
+
+
+def _of_kind(**given: object) -> None:
+    for name, value in given.items():
+        kind, wanted = _KINDS[name]
+        if iscoroutinefunction(value) and name in ("observe", "count_tokens"):
+            msg = f"{name} is a coroutine function; it is called, not awaited: pass a plain one"
+            raise ConfigError(msg)
+        if value is not None and not isinstance(value, kind):
+            msg = f"{name} is {type(value).__name__}; it takes {wanted}"
+            raise ConfigError(msg)
+
+
+def _known(provider: str, given: Mapping[str, Any], takes: Mapping[str, str], keywords: Iterable[str]) -> None:
+    unknown = sorted(set(given) - set(takes))
+    if unknown:
+        from difflib import get_close_matches
+
+        own = ", ".join(each + (f" ({what})" if what else "") for each, what in takes.items()) or "none of its own"
+        near = [each for name in unknown for each in get_close_matches(name, [*keywords, *takes], n=1)]
+        hint = f"; did you mean {' or '.join(near)}?" if near else ";"
+        msg = f"connect() got an unexpected keyword {', '.join(unknown)}{hint} parameters of {provider}: {own}"
+        raise TypeError(msg)
+
+
+def _whole(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        msg = f"{name}={value!r}: a whole number of at least 1"
+        raise ConfigError(msg)
+    return value
+
+
+def _proxy(proxy: str | None) -> str | None:
+    if proxy is not None and parts(proxy) is None:
+        msg = f"proxy={shown(proxy)}: an http or https URL with a host, like http://proxy.example:3128"
+        raise ConfigError(msg)
+    return proxy
+
+
+def _verification(ssl: Any) -> Any:
+    import ssl as tls
+
+    if ssl is not None and not isinstance(ssl, (bool, str, os.PathLike, tls.SSLContext)):
+        msg = f"ssl is {type(ssl).__name__}; it takes an ssl.SSLContext, the path of a CA bundle, or False to verify nothing"
+        raise ConfigError(msg)
+    return ssl
+
+
+def _session(session: Any) -> Any:
+    client = sys.modules.get("aiohttp")  # whoever has a session has imported it
+    if session is not None and (client is None or not isinstance(session, client.ClientSession)):
+        msg = f"session is {type(session).__module__}.{type(session).__qualname__}; it takes an aiohttp.ClientSession"
+        raise ConfigError(msg)
+    return session
+
+
+def _parameter(host: Host, name: str, given: Any) -> Any:
+    declared = host.parameters[name]
+    value = given if given is not None else next(filter(None, map(Variable, declared.variables)), None)
+    if value is not None:
+        if declared.choices and value not in declared.choices:
+            msg = f"{value.name if isinstance(value, Variable) else name}={value!r}: it is one of {', '.join(map(repr, declared.choices))}"
+            raise ConfigError(msg)
+        text = isinstance(value, str)
+        if (text and not value) or (declared.secret and not text and not callable(value)):
+            msg = f"{name} is {'empty' if text else type(value).__name__}; pass a value ({declared.help}), or leave it out"
+            raise ConfigError(msg)
+        if not declared.secret and not isinstance(value, Variable):
+            try:
+                to_json(value)
+            except (TypeError, ValueError, OverflowError) as error:
+                msg = f"{name} cannot be written into a request: {error} ({declared.help})"
+                raise ConfigError(msg) from None
+        return value
+    if declared.required:
+        where = f" or set {' or '.join(declared.variables)}" if declared.variables else ""
+        msg = f"{host.name} needs {name} ({declared.help}): pass {name}={where}"
+        raise ConfigError(msg)
+    return None
+
+
+def _agreed(host: Host, model: str, named: Mapping[str, str], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters, with those that the URL names. Model and parameters have to be what it says."""
+    for each, value in named.items():
+        given = model if each == "model" else parameters.get(each)
+        if (
+            each in ("model", *host.parameters)
+            and given is not None
+            and given != value
+            and not f"{given}".endswith(f"/{value}")
+        ):
+            msg = (
+                f"the URL names {each} {value!r}, and {given!r} is given: make them the same, or leave the route out of the URL"
+            )
+            raise ConfigError(msg)
+    return {**{each: value for each, value in named.items() if each in host.parameters}, **parameters}
+
+
+def _public(host: Host, settled: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Variable) else value
+            for name, value in settled.items() if value is not None and not host.parameters[name].secret}  # fmt: skip
