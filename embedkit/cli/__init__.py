@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     ended: list[int] = []
     _end_like_ctrl_c(ended)
     try:
-        from .app import root
+        from .commands import root
 
         root.main(arguments, prog_name="embedkit")
     except KeyboardInterrupt:

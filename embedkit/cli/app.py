@@ -5,43 +5,26 @@ Every error becomes one line on stderr and an exit code; `--traceback` adds wher
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-import time
-from contextlib import closing
 from importlib.util import find_spec
-from itertools import pairwise
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
-from urllib.parse import urlsplit
 
 import click
 
-from .. import catalog
-from .._bulk.format_detection import FORMATS
-from .._bulk.sinks import FORMS, OUTPUTS, Jsonl, Output
-from .._bulk.sources import INPUTS, TOLD, Rows, Source, form_of
-from .._bulk.stdio import aside
 from .._connect.factory import connect
 from .._connect.model_name import split
 from .._install import DISTRIBUTION
-from .._traffic.retry import RetryPolicy
 from .._types import DType
 from ..codec import Parameter
-from ..codec.vector_math import empty
 from ..errors import ConfigError, EmbedkitError
 from ..providers import find
-from .progress import Progress, in_line
+from .progress import in_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from numpy.typing import NDArray
-
     from .._embedders.base import Embedder
-    from .._types import ModelFacts
+
 
 T = TypeVar("T")
 OF_LOCAL = {
@@ -102,9 +85,6 @@ def root() -> None:
     Exit codes: 0 done, 1 the provider or the network failed, 2 usage, configuration or a bad file, 3 done but for some rows,
     130 interrupted.
     """
-
-
-# --- what embed and check share --------------------------------------------------------------------------------------
 
 
 def _remember(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -211,252 +191,3 @@ def _parameters(provider: str, pairs: tuple[str, ...]) -> dict[str, Any]:
             raise ConfigError(msg)
         taken[name] = declared.read(name, declared.spelled(value))
     return taken
-
-
-# --- embed -----------------------------------------------------------------------------------------------------------
-
-
-@root.command()
-@click.argument("source", metavar="INPUT")
-@click.option("-m", "--model", metavar="MODEL", help='"provider:model"; the embedded model unless given.')
-@click.option("-o", "--output", "out", metavar="OUT", required=True, help=".npy, .parquet, .jsonl, or - for JSONL on stdout.")
-@click.option(
-    "--input-format", type=click.Choice(list(FORMATS)), help="What INPUT is, if neither its suffix nor its beginning tells."
-)
-@click.option(
-    "--output-format", type=click.Choice(["npy", "jsonl", "parquet"]), help="What OUT is, if its suffix does not tell."
-)
-@click.option("--column", default="text", metavar="NAME", show_default=True, help="The text's column or field.")
-@click.option(
-    "--on-error",
-    type=click.Choice(["raise", "skip"]),
-    default="raise",
-    show_default=True,
-    help="What a row without a text, or a refused one, does.",
-)
-@click.option("--max-concurrency", type=click.IntRange(min=1), metavar="N", help="Most requests in flight.")
-@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
-@_asks
-def embed(source: str, model: str | None, out: str, **options: Any) -> None:
-    """Embed the texts of INPUT (a file, or - for stdin) into OUT.
-
-    Text has one text per line, and a blank line is a row with an empty text. JSONL has an object or a string per line, CSV and
-    TSV a header. What stdin is, its beginning tells, unless --input-format does. Rows keep their order. OUT appears when
-    everything is done, and not at all if something fails.
-
-    A file is looked through before anything is sent: a row without a usable text (null, missing, no string, no JSON, not
-    UTF-8) ends it there, unless --on-error skip makes it a failed row.
-
-    \b
-    OUT        rows
-    .npy       one matrix, row i for the i-th text: float32, or what --dtype says
-    .parquet   the input's columns, and "embedding", a list of fixed size
-    .jsonl     the input's record (of JSONL: to the letter), and "embedding"
-
-    With --on-error skip a row without a text, or one that is refused, costs itself only: NaN there (zeros where the type has no NaN, null in JSONL), the
-    row and its error on stderr, exit code 3.
-    """  # noqa: D301 (click's mark for lines that stay as they are)
-    asked = options.pop("input_format")
-    form = form_of(source, asked, INPUTS, TOLD, "--input-format")
-    if source == "-" and sys.stdin is None:
-        msg = "stdin is closed"
-        raise ConfigError(msg)
-    kind = form_of(out, options.pop("output_format"), OUTPUTS, "jsonl", "--output-format")
-    target = _target(out, kind, force=options.pop("force"))
-    column, skip, quiet = _column(options.pop("column")), options.pop("on_error") == "skip", options.pop("quiet")
-    like = _like(options["dimensions"], options["dtype"] or "float32")
-    progress = Progress(quiet=quiet, shares=target is None and sys.stdout.isatty())
-    embedder = _connected(model, observe=progress.observe, **options)
-    given = Source(
-        name=source, form=form, column=column, sure=asked is not None, carried=kind if FORMS[kind].whole else "", skip=skip,
-        empty=skip or embedder.accepts_empty,
-    )  # fmt: skip
-    rows = Rows(given.read())
-
-    def work(output: Output) -> None:
-        _run(lambda: _embed(embedder, rows, output, progress, skip=skip))
-        output.finish()
-
-    try:
-        with progress:
-            progress.expect(given.look_through())
-            if target is None:
-                work(Jsonl(None, column, like))
-            else:
-                _land(target, lambda folder: FORMS[kind](folder, column, like), work)
-    except KeyboardInterrupt:
-        _say("interrupted; nothing was written" if target else "interrupted; the output is not complete")
-        raise click.exceptions.Exit(INTERRUPTED) from None
-    progress.summarise()
-    if progress.failed:
-        raise click.exceptions.Exit(PARTIAL)
-
-
-def _column(name: str) -> str:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        msg = f"--column {name!a} is not UTF-8"
-        raise ConfigError(msg) from None
-    return name
-
-
-def _like(dimensions: int | None, dtype: DType) -> NDArray[Any]:
-    """No rows yet, of the type to come and, where it is known, the width."""
-    return empty(0, (dimensions or 0) // (8 if dtype in ("binary", "ubinary") else 1), dtype)
-
-
-def _target(out: str, kind: str, *, force: bool) -> Path | None:
-    """Where the result goes, None for stdout; refused now rather than after an hour's work."""
-    if out == "-":
-        if kind != "jsonl":
-            msg = f"{kind} does not go to stdout; name a file, or leave --output-format out"
-            raise ConfigError(msg)
-        if sys.stdout is None:
-            msg = "stdout is closed"
-            raise ConfigError(msg)
-        return None
-    path = Path(os.path.realpath(out))  # a symbolic link stays one
-    if path.exists() and not path.is_file():
-        msg = f"{out} is not a regular file (- is stdout)"
-        raise ConfigError(msg)
-    if path.exists() and not force:
-        msg = f"{out} exists already; --force replaces it"
-        raise ConfigError(msg)
-    if not path.parent.is_dir():
-        msg = f"{out}: there is no folder {Path(out).parent}"
-        raise ConfigError(msg)
-    return path
-
-
-def _land(target: Path, make: Callable[[Path], Output], work: Callable[[Output], None]) -> None:
-    """Write in a folder beside the target, move the result onto it when all went well; the folder is gone in any case."""
-    with TemporaryDirectory(prefix=".embedkit-", dir=target.parent) as folder:
-        with closing(make(Path(folder))) as output:
-            work(output)
-        Path(str(output.path)).replace(target)
-
-
-async def _embed(embedder: Embedder, rows: Rows, output: Output, progress: Progress, *, skip: bool) -> None:
-    async with embedder, embedder.stream(rows.texts(), on_error="skip" if skip else "raise") as parts:
-        async for part in parts:
-            pieces = rows.take(len(part))
-            if output.path is None:  # the reader of a pipe may be slow
-                await aside(output.write, pieces, part.vectors, part.failures)
-            else:  # here: nothing is left running in the folder when Ctrl-C removes it
-                output.write(pieces, part.vectors, part.failures)
-            progress.add(part, rows.faults)
-    if not progress.texts:
-        output.write(rows.take(0), output.like)
-    elif progress.failed == progress.texts:
-        msg = "every text failed; nothing was written"
-        raise EmbedkitError(msg)
-
-
-# --- models ----------------------------------------------------------------------------------------------------------
-
-
-@root.command(short_help="List the models whose width, limits and price are known.")
-@click.argument("words", metavar="[FILTER]...", nargs=-1)
-@click.option("--provider", metavar="NAME", help="Of this provider only.")
-@click.option("--json", "as_json", is_flag=True, help="As a list of JSON objects.")
-def models(words: tuple[str, ...], provider: str | None, *, as_json: bool) -> None:
-    """List the models whose width, limits and price are known; any other model works too.
-
-    A model is listed if its "provider:model" contains every FILTER. In a pipe: tab-separated, with a line of names.
-    """
-    found = [
-        (name, facts)
-        for name, known in sorted(catalog.MODELS.items())
-        for facts in known
-        if provider in (None, name) and all(word.lower() in f"{name}:{facts.name}".lower() for word in words)
-    ]
-    if as_json:
-        click.echo(json.dumps([_described(name, facts) for name, facts in found], indent=2))
-    elif not found:
-        _say(f"no model matches (there are models of {', '.join(sorted(catalog.MODELS))})")
-    elif sys.stdout.isatty():
-        _draw([_row(name, facts) for name, facts in found])
-    else:
-        for row in (HEADS, *(_row(name, facts) for name, facts in found)):
-            click.echo("\t".join(row))
-
-
-HEADS = ("provider", "model", "width", "other widths", "tokens", "$/million")
-
-
-def _row(provider: str, facts: ModelFacts) -> tuple[str, ...]:
-    widths = facts.widths
-    spelled = f"{widths[0]}-{widths[-1]}" if isinstance(widths, range) else ", ".join(map(str, widths))
-    return provider, facts.name, _shown(facts.dimensions), spelled, _shown(facts.tokens), _shown(facts.price)
-
-
-def _shown(value: float | None) -> str:
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _described(provider: str, facts: ModelFacts) -> dict[str, Any]:
-    widths = facts.widths
-    return {
-        "provider": provider, "model": facts.name, "dimensions": facts.dimensions,
-        "widths": {"least": widths[0], "most": widths[-1]} if isinstance(widths, range) else list(widths),
-        "max_tokens": facts.tokens, "price": facts.price, "source": facts.source,
-    }  # fmt: skip
-
-
-def _draw(rows: list[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for head in HEADS:
-        justify: Any = "left" if head in HEADS[:2] else "right"
-        most = len(head) if head == "other widths" else None  # the room is the model's, whose name is folded but never cut
-        table.add_column(head, justify=justify, overflow="fold", no_wrap=head not in ("model", "other widths"), max_width=most)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-
-
-# --- check -----------------------------------------------------------------------------------------------------------
-
-
-@root.command()
-@click.argument("model", required=False)
-@_asks
-def check(model: str | None, **options: Any) -> None:
-    """Embed one word with MODEL, twice, and say what came back."""
-    embedder = _connected(model, retry=RetryPolicy(attempts=1), **options)
-    for name, value in _run(lambda: _checked(embedder)):
-        click.echo(f"{name:<12}{value}")
-
-
-async def _checked(embedder: Embedder) -> list[tuple[str, str]]:
-    import numpy as np
-
-    async with embedder:
-        times = [time.perf_counter()]
-        for _ in range(2):
-            result = await embedder.embed(["hello"])
-            times.append(time.perf_counter())
-    first, warm = (f"{(stop - start) * 1000:,.0f} ms" for start, stop in pairwise(times))
-    tokens = result.usage.tokens
-    measured = result.vectors.dtype.kind == "f"
-    return [
-        ("provider", embedder.provider),
-        ("address", _public(getattr(embedder, "base_url", ""))),
-        ("model", embedder.model if result.model == embedder.model else f"{embedder.model} (it calls itself {result.model})"),
-        ("dimensions", str(result.dimensions)),
-        ("norm", f"{float(np.linalg.norm(result.vectors[0])):.4f}") if measured else ("type", result.dtype),
-        ("latency", f"{first} the first time, {warm} the second"),
-        ("tokens", "not reported" if tokens is None else f"{tokens} for one word"),
-    ]
-
-
-def _public(url: str) -> str:
-    """The address without what may be secret in it."""
-    if not url:
-        return "in this process"
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
-from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
 
@@ -149,30 +148,8 @@ def _organised(request: Request, credentials: Mapping[str, str], now: float) -> 
     return with_headers(bearer(request, credentials, now), more)
 
 
-def _azure_key(request: Request, credentials: Mapping[str, str], now: float) -> Request:
-    """Azure: an Entra token as Bearer, a key as `api-key`; of two in the environment the token (wire reference 1A.1, 1A.2)."""
-    if token := credentials.get("ad_token"):
-        return bearer(request, {"api_key": token}, now)
-    key = credentials.get("api_key")
-    return with_headers(request, {"api-key": key}) if key else request
-
-
-def _azure_url(base_url: str, target: Target) -> str:
-    """Azure's two URL families (wire reference 1A.1): a dated api_version puts the deployment in the path, else the v1 API."""
-    parts = urlsplit(base_url)
-    version, path, query = target.parameters.get("api_version"), parts.path, parts.query
-    if version not in (None, "v1", "preview", "latest") and "/openai/deployments/" not in path:
-        path, query = f"{path.partition('/openai')[0]}/openai/deployments/{quote(target.model, safe='')}", ""
-    if version not in (None, "latest") and "api-version=" not in query:
-        query = "&".join(filter(None, (query, f"api-version={quote(version, safe='')}")))
-    return urlunsplit(parts._replace(path=path, query=query))
-
-
 _OPENAI = Limits(max_texts=2048, max_tokens=250_000, max_text_tokens=8191)  # of 300,000: the count is an estimate (7.3)
-_AZURE = {
-    "api_version": Parameter(("OPENAI_API_VERSION",), help="a dated version selects the classic URL, e.g. 2024-10-21"),
-    "ad_token": Parameter(("AZURE_OPENAI_AD_TOKEN",), secret=True, key=True, help="Entra token, or a callable giving one"),
-}
+
 
 HOSTS = (
     Host(
@@ -184,17 +161,5 @@ HOSTS = (
             "project": Parameter(("OPENAI_PROJECT_ID",), secret=True, help="project to bill, proj_…"),
         },
         quirks={"refuses": True}, limits=_OPENAI,
-    ),
-    Host(
-        name="azure", dialect=Dialect, segment="/openai/v1", keys=("AZURE_OPENAI_API_KEY",), key_required=True, start=100, ceiling=128,
-        domains=("openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com"),
-        url_variables=("AZURE_OPENAI_ENDPOINT",), locate=_azure_url, authorise=_azure_key, steady=True, catalogue="openai",
-        parameters=_AZURE, quirks={"refuses": True}, limits=_OPENAI,
-    ),
-    # Azure AI Foundry's other models, Cohere's among them, on the same routes; 96 is what Cohere takes (wire reference 2.2).
-    Host(
-        name="azureaifoundry", dialect=Dialect, segment="/openai/v1", keys=("AZURE_OPENAI_API_KEY",), key_required=True, start=100, ceiling=128,
-        domains=("services.ai.azure.com",), url_variables=("AZURE_OPENAI_ENDPOINT",), locate=_azure_url, authorise=_azure_key, steady=True,
-        parameters=_AZURE, quirks={"encoding": None}, limits=Limits(max_texts=96),
     ),
 )  # fmt: skip

@@ -24,7 +24,7 @@ from click.testing import CliRunner
 import embedkit
 from embedkit import catalog
 from embedkit._install import install
-from embedkit.cli.app import root
+from embedkit.cli.commands import root
 from tests.support.servers.api import Api, vector
 
 HERE = Path(__file__).parent.parent.parent

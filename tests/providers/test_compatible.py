@@ -43,7 +43,7 @@ def opened(model, *vectors, **more):
     ("model", "modules"),
     [
         ("openai:text-embedding-3-small", {"openai"}),
-        ("azure:mine", {"openai"}),
+        ("azure:mine", {"azure", "openai"}),
         ("mistral:mistral-embed", {"openai", "compatible"}),
         ("vllm:mine", {"openai", "compatible"}),
         ("cohere:embed-v4.0", {"cohere"}),

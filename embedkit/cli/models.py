@@ -1,0 +1,77 @@
+"""`embedkit models`: what is known of models."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import catalog
+from .app import _say, root
+
+if TYPE_CHECKING:
+    from .._types import ModelFacts
+
+
+@root.command(short_help="List the models whose width, limits and price are known.")
+@click.argument("words", metavar="[FILTER]...", nargs=-1)
+@click.option("--provider", metavar="NAME", help="Of this provider only.")
+@click.option("--json", "as_json", is_flag=True, help="As a list of JSON objects.")
+def models(words: tuple[str, ...], provider: str | None, *, as_json: bool) -> None:
+    """List the models whose width, limits and price are known; any other model works too.
+
+    A model is listed if its "provider:model" contains every FILTER. In a pipe: tab-separated, with a line of names.
+    """
+    found = [
+        (name, facts)
+        for name, known in sorted(catalog.MODELS.items())
+        for facts in known
+        if provider in (None, name) and all(word.lower() in f"{name}:{facts.name}".lower() for word in words)
+    ]
+    if as_json:
+        click.echo(json.dumps([_described(name, facts) for name, facts in found], indent=2))
+    elif not found:
+        _say(f"no model matches (there are models of {', '.join(sorted(catalog.MODELS))})")
+    elif sys.stdout.isatty():
+        _draw([_row(name, facts) for name, facts in found])
+    else:
+        for row in (HEADS, *(_row(name, facts) for name, facts in found)):
+            click.echo("\t".join(row))
+
+
+HEADS = ("provider", "model", "width", "other widths", "tokens", "$/million")
+
+
+def _row(provider: str, facts: ModelFacts) -> tuple[str, ...]:
+    widths = facts.widths
+    spelled = f"{widths[0]}-{widths[-1]}" if isinstance(widths, range) else ", ".join(map(str, widths))
+    return provider, facts.name, _shown(facts.dimensions), spelled, _shown(facts.tokens), _shown(facts.price)
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _described(provider: str, facts: ModelFacts) -> dict[str, Any]:
+    widths = facts.widths
+    return {
+        "provider": provider, "model": facts.name, "dimensions": facts.dimensions,
+        "widths": {"least": widths[0], "most": widths[-1]} if isinstance(widths, range) else list(widths),
+        "max_tokens": facts.tokens, "price": facts.price, "source": facts.source,
+    }  # fmt: skip
+
+
+def _draw(rows: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for head in HEADS:
+        justify: Any = "left" if head in HEADS[:2] else "right"
+        most = len(head) if head == "other widths" else None  # the room is the model's, whose name is folded but never cut
+        table.add_column(head, justify=justify, overflow="fold", no_wrap=head not in ("model", "other widths"), max_width=most)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

@@ -1,0 +1,50 @@
+"""Azure's two hosts of OpenAI's dialect: a URL and a key of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from .._types import Limits, Request
+from ..codec import Host, Parameter, Target, bearer, with_headers
+from .openai import _OPENAI, Dialect
+
+
+def _azure_key(request: Request, credentials: Mapping[str, str], now: float) -> Request:
+    """Azure: an Entra token as Bearer, a key as `api-key`; of two in the environment the token (wire reference 1A.1, 1A.2)."""
+    if token := credentials.get("ad_token"):
+        return bearer(request, {"api_key": token}, now)
+    key = credentials.get("api_key")
+    return with_headers(request, {"api-key": key}) if key else request
+
+
+def _azure_url(base_url: str, target: Target) -> str:
+    """Azure's two URL families (wire reference 1A.1): a dated api_version puts the deployment in the path, else the v1 API."""
+    parts = urlsplit(base_url)
+    version, path, query = target.parameters.get("api_version"), parts.path, parts.query
+    if version not in (None, "v1", "preview", "latest") and "/openai/deployments/" not in path:
+        path, query = f"{path.partition('/openai')[0]}/openai/deployments/{quote(target.model, safe='')}", ""
+    if version not in (None, "latest") and "api-version=" not in query:
+        query = "&".join(filter(None, (query, f"api-version={quote(version, safe='')}")))
+    return urlunsplit(parts._replace(path=path, query=query))
+
+
+_AZURE = {
+    "api_version": Parameter(("OPENAI_API_VERSION",), help="a dated version selects the classic URL, e.g. 2024-10-21"),
+    "ad_token": Parameter(("AZURE_OPENAI_AD_TOKEN",), secret=True, key=True, help="Entra token, or a callable giving one"),
+}
+
+HOSTS = (
+    Host(
+        name="azure", dialect=Dialect, segment="/openai/v1", keys=("AZURE_OPENAI_API_KEY",), key_required=True, start=100, ceiling=128,
+        domains=("openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com"),
+        url_variables=("AZURE_OPENAI_ENDPOINT",), locate=_azure_url, authorise=_azure_key, steady=True, catalogue="openai",
+        parameters=_AZURE, quirks={"refuses": True}, limits=_OPENAI,
+    ),
+    # Azure AI Foundry's other models, Cohere's among them, on the same routes; 96 is what Cohere takes (wire reference 2.2).
+    Host(
+        name="azureaifoundry", dialect=Dialect, segment="/openai/v1", keys=("AZURE_OPENAI_API_KEY",), key_required=True, start=100, ceiling=128,
+        domains=("services.ai.azure.com",), url_variables=("AZURE_OPENAI_ENDPOINT",), locate=_azure_url, authorise=_azure_key, steady=True,
+        parameters=_AZURE, quirks={"encoding": None}, limits=Limits(max_texts=96),
+    ),
+)  # fmt: skip

@@ -1,0 +1,159 @@
+"""The dialects behind Bedrock's one route: Titan, Cohere, Nova."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+import msgspec
+
+from ..._types import Limits, Options, Reply, Request, Response
+from ...codec import (
+    JSON,
+    Out,
+    Target,
+    Vector,
+    compact,
+    counted,
+    decoder_of,
+    inside,
+    lone,
+    matrix,
+    miscounted,
+    only,
+    parsed,
+    read,
+    to_json,
+    whole_number,
+)
+from ...errors import DecodeError
+
+_TOKENS = "x-amzn-bedrock-input-token-count"
+_LONGEST = 2048  # characters of one text for Cohere's third generation, checked before `truncate` is looked at (part 2, 1.2)
+
+
+def _invoke(target: Target, body: Mapping[str, Any], options: Options) -> Request:
+    return Request(target.url(f"/model/{quote(target.model, safe='')}/invoke"), to_json({**body, **options.extra}), JSON)
+
+
+class _TitanReply(msgspec.Struct, frozen=True, rename="camel"):
+    embedding: Vector | None = None  # embeddingsByType holds the same floats again
+    input_text_token_count: Any = None
+
+
+class _CohereReply(msgspec.Struct, frozen=True):
+    embeddings: dict[str, list[Vector | None] | None] | list[Vector | None] | None = (
+        None  # by type; or, of one type that was not named, the plain list
+    )
+
+
+class _NovaItem(msgspec.Struct, frozen=True, gc=False):
+    embedding: Vector | None = None
+
+
+class _NovaReply(msgspec.Struct, frozen=True):
+    embeddings: list[_NovaItem | None] | None = None
+
+
+_titan = decoder_of(_TitanReply)
+_cohere = decoder_of(_CohereReply)
+_nova = decoder_of(_NovaReply)
+
+
+class Titan(msgspec.Struct, frozen=True):
+    """Titan Text Embeddings: an over-long text is refused, always. Version 1 knows no field but the text."""
+
+    target: Target
+    limits: ClassVar[Limits] = Limits(max_texts=1)
+
+    @property
+    def sends_dimensions(self) -> bool:
+        facts = self.target.facts
+        return facts is None or bool(facts.widths)
+
+    def encode(self, texts: Sequence[str], options: Options) -> Request:
+        only(options, "bedrock:titan", dtype=("float32",), truncate=("error",), input_type=("query", "document"))
+        unit = options.normalize if self.sends_dimensions else None  # version 1 is made unit length here
+        body = compact(inputText=lone(texts, "bedrock:titan"), dimensions=options.dimensions, normalize=unit)
+        return _invoke(self.target, body, options)
+
+    def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
+        reply = parsed(_titan, response)
+        if reply.embedding is None and (error := inside(response)) is not None:
+            raise error
+        tokens = counted(response, _TOKENS)
+        rows = matrix([reply.embedding], options, count, out)
+        return Reply(rows, "", whole_number(reply.input_text_token_count) if tokens is None else tokens)
+
+    def explain(self, response: Response) -> str:
+        return read(response).message
+
+
+class Cohere(msgspec.Struct, frozen=True):
+    """Cohere's models, in the body of its API's version 1: an over-long text is refused unless `truncate="end"`."""
+
+    target: Target
+    limits: ClassVar[Limits] = Limits(max_texts=96)
+    sends_dtypes: ClassVar[tuple[str, ...]] = ("float32", "int8", "uint8", "binary", "ubinary")
+
+    @property
+    def sends_dimensions(self) -> bool:
+        """The third generation has one width per model, and refuses the field."""
+        return "-v3" not in self.target.model
+
+    def encode(self, texts: Sequence[str], options: Options) -> Request:
+        purposes = ("query", "document", "classification", "clustering")
+        only(options, "bedrock:cohere", truncate=("end", "error"), input_type=purposes)
+        purpose = options.input_type or "document"  # the API wants one
+        cut = options.truncate == "end"
+        body = compact(
+            texts=[text[:_LONGEST] for text in texts] if cut and not self.sends_dimensions else texts,
+            input_type=f"search_{purpose}" if purpose in ("query", "document") else purpose,
+            embedding_types=None if options.dtype == "float32" else [options.dtype],
+            output_dimension=options.dimensions,
+            truncate="END" if cut else "NONE",  # v4 takes END too, though its page says RIGHT (recorded)
+        )
+        return _invoke(self.target, body, options)
+
+    def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
+        given = parsed(_cohere, response).embeddings
+        kind = "float" if options.dtype == "float32" else options.dtype
+        vectors: list[Vector | None] | None = given.get(kind) if isinstance(given, dict) else given
+        if vectors is None:
+            msg = f"the reply has no {kind} embeddings, only {', '.join(given or ()) or 'none'}"  # type: ignore[arg-type]  # no list here
+            raise inside(response) or DecodeError(msg)
+        return Reply(matrix(vectors, options, count, out), "", counted(response, _TOKENS))
+
+    def explain(self, response: Response) -> str:
+        return read(response).message
+
+
+class Nova(msgspec.Struct, frozen=True):
+    """Nova Multimodal Embeddings, texts only: an over-long text is refused unless `truncate="end"`."""
+
+    target: Target
+    limits: ClassVar[Limits] = Limits(max_texts=1)
+
+    def encode(self, texts: Sequence[str], options: Options) -> Request:
+        purposes = {
+            None: "GENERIC_INDEX",  # the API wants one
+            "document": "GENERIC_INDEX",
+            "query": "TEXT_RETRIEVAL",
+            "classification": "CLASSIFICATION",
+            "clustering": "CLUSTERING",
+        }
+        only(options, "bedrock:nova", dtype=("float32",), truncate=("end", "error"), input_type=purposes.keys() - {None})
+        text = {"truncationMode": "END" if options.truncate == "end" else "NONE", "value": lone(texts, "bedrock:nova")}
+        single = compact(embeddingPurpose=purposes[options.input_type], embeddingDimension=options.dimensions, text=text)
+        return _invoke(self.target, {"taskType": "SINGLE_EMBEDDING", "singleEmbeddingParams": single}, options)
+
+    def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
+        items = parsed(_nova, response).embeddings
+        if items is None:
+            raise inside(response) or miscounted(0, count)
+        rows = matrix([item.embedding if item else None for item in items], options, count, out)
+        return Reply(rows, "", counted(response, _TOKENS))
+
+    def explain(self, response: Response) -> str:
+        return read(response).message
