@@ -20,8 +20,8 @@ from embedkit._http.transport import Transport
 from embedkit._traffic.concurrency import Window
 from embedkit._traffic.limiter import Limiter
 from embedkit._traffic.quota import Pace
-from embedkit._types import Request, Response, Tally
-from embedkit.codec.error_mapping import judge
+from embedkit._types import Request, RequestCount, Response
+from embedkit.codec.error_mapping import error_from_response
 
 T = TypeVar("T")
 WIRE = 0.01  # seconds from the client to the server, and back, on average
@@ -295,7 +295,7 @@ class Client:
         self.window = Window(START, CEILING) if fixed is None else _Fixed(fixed, fixed)
         self.pace = pace or (Pace(rate) if fixed is None else _Unpaced())
         self.done = self.lost = 0
-        self._tally = Tally(patient=True)  # as the workers of one bulk call
+        self._tally = RequestCount(patient=True)  # as the workers of one bulk call
         self._workers = fixed or CEILING
         self._costs, self._rest = costs, rest
         self._transport = Transport(
@@ -336,5 +336,5 @@ async def _unsigned(request: Request) -> Request:
 
 def _receive(response: Response) -> Response:
     if response.status != 200:
-        raise judge(response, provider="simulated", model="", message="", now=0.0)
+        raise error_from_response(response, provider="simulated", model="", message="", now=0.0)
     return response

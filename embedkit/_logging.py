@@ -11,7 +11,7 @@ import logging
 from logging import DEBUG, INFO, WARNING
 from typing import TYPE_CHECKING
 
-from ._types import bare
+from ._types import safe_url
 from .errors import EmbedkitError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def status_of(error: BaseException | None) -> int | None:
 
 def host_of(url: str) -> str:
     """Host and port of a URL, or of several; what else is in it may be a key."""
-    hosts = (bare(each).partition("://")[2].partition("/")[0] for each in url.split(", "))
+    hosts = (safe_url(each).partition("://")[2].partition("/")[0] for each in url.split(", "))
     return ", ".join(dict.fromkeys(filter(None, hosts)))
 
 

@@ -20,7 +20,7 @@ InputType = Literal["query", "document", "classification", "clustering", "simila
 DType = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 Truncate = Literal["end", "error"]
 OnError = Literal["raise", "skip"]
-QUANTISED: tuple[DType, ...] = ("int8", "uint8", "binary", "ubinary")
+QUANTIZED: tuple[DType, ...] = ("int8", "uint8", "binary", "ubinary")
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -32,7 +32,7 @@ class Request(msgspec.Struct, frozen=True):
     method: str = "POST"
 
     def __repr__(self) -> str:
-        return f"Request({self.method} {bare(self.url)}, {len(self.body)} bytes)"
+        return f"Request({self.method} {safe_url(self.url)}, {len(self.body)} bytes)"
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -192,7 +192,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
 
 
-def bare(url: str) -> str:
+def safe_url(url: str) -> str:
     """A URL as it may be shown: without a user, and without its query, either of which may hold a key."""
     scheme, mark, rest = url.partition("://")
     place, slash, path = rest.partition("?")[0].partition("/")
@@ -209,7 +209,7 @@ def array_of(dtype: DType) -> type[np.generic]:
     return kinds[dtype]
 
 
-class Tally:
+class RequestCount:
     """What one call to the embedder has sent so far, and how many of its requests are under way.
 
     `patient`: it is one of a bulk job's own. `time`: its limits, where it has any. `call`: its number, where somebody listens.

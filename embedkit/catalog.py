@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from ._types import QUANTISED, ModelFacts
+from ._types import QUANTIZED, ModelFacts
 
 SEARCH = {"query": "Represent this sentence for searching relevant passages: "}  # BGE (English), mxbai, Snowflake Arctic 1
 ARCTIC_2 = {"query": "query: "}
@@ -196,9 +196,9 @@ MODELS: dict[str, tuple[ModelFacts, ...]] = {
         _row("amazon.titan-embed-text-v2:0", 1024, 8192, 0.02, widths=(256, 512)),
         _row("amazon.titan-embed-text-v1", 1536, 8192, 0.10),
         _row("amazon.nova-2-multimodal-embeddings-v1:0", 3072, 8172, 0.135, widths=(256, 384, 1024)),
-        _row("cohere.embed-v4:0", 1536, 128_000, 0.12, widths=(256, 512, 1024), dtypes=QUANTISED),
-        _row("cohere.embed-english-v3", 1024, 512, 0.10, dtypes=QUANTISED),
-        _row("cohere.embed-multilingual-v3", 1024, 512, 0.10, dtypes=QUANTISED),
+        _row("cohere.embed-v4:0", 1536, 128_000, 0.12, widths=(256, 512, 1024), dtypes=QUANTIZED),
+        _row("cohere.embed-english-v3", 1024, 512, 0.10, dtypes=QUANTIZED),
+        _row("cohere.embed-multilingual-v3", 1024, 512, 0.10, dtypes=QUANTIZED),
     ),
     "snowflake": _block(
         "litellm 1.109.1 and model cards, 2026-11",
@@ -244,12 +244,12 @@ MODELS: dict[str, tuple[ModelFacts, ...]] = {
         "platform-docs-public of Mistral, 2026-08; price files of 2026-10",
         _row("mistral-embed", 1024, 8192, 0.10),
         _row("mistral-embed-2312", 1024, 8192, 0.10),
-        _row("codestral-embed", 1536, 8192, 0.15, widths=range(1, 3073), dtypes=QUANTISED),
-        _row("codestral-embed-2505", 1536, 8192, 0.15, widths=range(1, 3073), dtypes=QUANTISED),
+        _row("codestral-embed", 1536, 8192, 0.15, widths=range(1, 3073), dtypes=QUANTIZED),
+        _row("codestral-embed-2505", 1536, 8192, 0.15, widths=range(1, 3073), dtypes=QUANTIZED),
     ),
     "mixedbread": _hosted(
         "Mixedbread's OpenAPI and client 0.54.0, 2026-11",
-        _served("mixedbread-ai/mxbai-embed-large-v1", widths=range(1, 1025), dtypes=QUANTISED, prefix_field="prompt"),
+        _served("mixedbread-ai/mxbai-embed-large-v1", widths=range(1, 1025), dtypes=QUANTIZED, prefix_field="prompt"),
     ),
     "together": (
         *_hosted(

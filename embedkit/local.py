@@ -23,7 +23,7 @@ from ._hints import NDArray
 from ._install import install
 from ._threads import aside
 from ._types import Embeddings, Limits, Options, Usage
-from .codec import normalise, quantised
+from .codec import normalize, quantize
 from .errors import ConfigError, TooLongError
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ class LocalEmbedder(Embedder):
         except ExceptionGroup as several:
             raise several.exceptions[0] from None
         if options.normalize is not False:
-            normalise(vectors)
-        made = vectors if options.dtype == "float32" else quantised(vectors, options.dtype)
+            normalize(vectors)
+        made = vectors if options.dtype == "float32" else quantize(vectors, options.dtype)
         return Embeddings(made, self.model, Usage(sum(map(len, ids)), 1), dtype=options.dtype)
 
     def count_tokens(self, text: str) -> int:

@@ -25,7 +25,7 @@ def test_each_family_belongs_to_a_host():
     names = {host.name for host in hosts()} | {"local"}
 
     assert set(catalog.MODELS) <= names
-    assert {host.catalogue for host in hosts()} - {""} <= set(catalog.MODELS)
+    assert {host.catalog for host in hosts()} - {""} <= set(catalog.MODELS)
 
 
 @pytest.mark.parametrize("provider", catalog.MODELS)

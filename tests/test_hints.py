@@ -102,8 +102,8 @@ def test_what_they_say_is_what_the_type_checker_reads():
     assert hints["return"] is embedkit.Embedder
     assert typing.get_type_hints(embedkit.Embedder.embed_query)["return"] == NDArray[typing.Any]
     assert typing.get_type_hints(embedkit.Embeddings)["vectors"] == NDArray[typing.Any]
-    assert typing.get_type_hints(codec.unpacked)["return"] == bytes | NDArray[typing.Any]
-    assert set(typing.get_type_hints(codec.unpacked)["vector"].__args__) >= {codec.Vector, bytes, NDArray[typing.Any]}
+    assert typing.get_type_hints(codec.vector_values)["return"] == bytes | NDArray[typing.Any]
+    assert set(typing.get_type_hints(codec.vector_values)["vector"].__args__) >= {codec.Vector, bytes, NDArray[typing.Any]}
 
 
 def test_the_sync_door_takes_what_the_async_one_takes_and_gives_another():
@@ -117,9 +117,9 @@ def test_the_sync_door_takes_what_the_async_one_takes_and_gives_another():
 
 
 def test_an_alias_holds_in_the_code_of_others():
-    """`Given` in a dialect of one's own is evaluated in a module that knows none of the names in it."""
+    """`VectorLike` in a dialect of one's own is evaluated in a module that knows none of the names in it."""
     space = {"codec": codec}
-    exec("def unread(vector: codec.Given) -> codec.Out: ...", space)  # noqa: S102 (a module of somebody else)
+    exec("def unread(vector: codec.VectorLike) -> codec.Out: ...", space)  # noqa: S102 (a module of somebody else)
 
     assert codec.Vector in typing.get_type_hints(space["unread"])["vector"].__args__
 

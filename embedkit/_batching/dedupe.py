@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .._hints import NDArray
-from ..codec.vector_math import blank
+from ..codec.vector_math import missing_value
 from ..errors import EmbedkitError, InvalidInputError
 
 BLOCK = 1024  # rows moved at a time when equal texts get their rows back
@@ -74,5 +74,5 @@ class Sift:
                 part = slice(max(0, stop - BLOCK), stop)
                 places = self._places[part]
                 matrix[part] = matrix[places]
-                matrix[part][places < 0] = blank(matrix)
+                matrix[part][places < 0] = missing_value(matrix)
         return matrix

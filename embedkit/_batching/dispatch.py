@@ -70,7 +70,7 @@ class Board:
     `cut(start, stop)` gives the slices of a range of texts. `fill(texts, out, tries)` embeds a batch, in at most so many tries (None: as
     the policy says; 0: the same for a text that is suspected, whose failures say nothing of the endpoint). `learn(texts, error)` is told
     of a batch found too large; True says that `cut` knows better from now on.
-    `whole`: the texts are one request, which is not taken apart. `lone`: the caller has one text and wants its error, whoever is at fault.
+    `whole`: the texts are one request, which is not taken apart. `single_text`: the caller has one text and wants its error, whoever is at fault.
     """
 
     _trusted: bool | None = None  # whether this request, with these options, is accepted at all

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from .._types import Embeddings
-from ..codec.vector_math import empty
+from ..codec.vector_math import missing_rows
 from ..errors import EmbedkitError
 
 
 def spread_out(made: Embeddings, places: Sequence[int], others: Mapping[int, EmbedkitError], *, width: int = 0) -> Embeddings:
     """The embeddings with the rows of `others` between them; row i of `made` goes to places[i]. `width`: where there are none."""
-    rows = empty(len(places) + len(others), made.vectors.shape[1] if places else width, made.dtype)
+    rows = missing_rows(len(places) + len(others), made.vectors.shape[1] if places else width, made.dtype)
     if places:
         rows[list(places)] = made.vectors
     failures = {places[row]: error.at(places[row]) for row, error in made.failures.items()}

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import msgspec
 
 from .._types import Embeddings, Usage
-from ..codec import normalise
-from ..codec.vector_math import blank, empty
+from ..codec import normalize
+from ..codec.vector_math import missing_rows, missing_value
 from ..errors import EmbedkitError, TooLargeError, TooLongError
 
 if TYPE_CHECKING:
@@ -139,12 +139,12 @@ def _joined(parts: list[list[str]], made: Embeddings, count_tokens: Count) -> Em
             weights = np.array([max(1, count_tokens(piece)) for piece in parts[row]], np.float32)
             vectors[row] = weights @ made.vectors[starts[row] : starts[row + 1]]
         means = vectors[several]
-        normalise(means)
+        normalize(means)
     vectors[several] = means
     failures: dict[int, EmbedkitError] = {}
     for row, error in zip(_places(parts, made.failures), made.failures.values(), strict=True):
         failures.setdefault(row, error.at(row))
-    vectors[list(failures)] = blank(vectors)
+    vectors[list(failures)] = missing_value(vectors)
     return msgspec.structs.replace(made, vectors=vectors, failures=failures)
 
 
@@ -154,7 +154,7 @@ def _mended(known: Embeddings | None, rows: list[int], found: Embeddings) -> Emb
         return found
     vectors = known.vectors
     if not vectors.shape[1]:  # nothing had been embedded, so the width was not known
-        vectors = empty(len(known), found.vectors.shape[1], known.dtype)
+        vectors = missing_rows(len(known), found.vectors.shape[1], known.dtype)
     if found.vectors.shape[1]:
         vectors[rows] = found.vectors
     again = set(rows)

@@ -18,7 +18,7 @@ import msgspec
 from .._calls import Calls
 from .._hints import Later
 from .._types import Embeddings, Limits
-from ..codec.vector_math import empty
+from ..codec.vector_math import missing_rows
 from ..errors import ClosedError, EmbedkitError
 from .plan import Tray, estimate, measure
 from .texts import one_by_one, plain, refuse_what_has_no_rows, shown
@@ -189,7 +189,9 @@ class _Pump:
         if found.vectors.shape[1] or not self._width:
             self._width = found.vectors.shape[1]
             return found
-        return msgspec.structs.replace(found, vectors=empty(len(found), self._width, found.dtype))  # no text of it has a vector
+        return msgspec.structs.replace(
+            found, vectors=missing_rows(len(found), self._width, found.dtype)
+        )  # no text of it has a vector
 
     async def run(self) -> None:
         """Read part after part and have it embedded, until the source ends, a part fails or the embedder is closed."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from ..codec.vector_math import blank
+from ..codec.vector_math import missing_value
 from . import arrow_values
 from .sources import ADDED, Line
 from .stdio import own
@@ -58,7 +58,11 @@ class Output(ABC):
             held, self._held = self._held, []
             for records, rows, missing in held:
                 fits = rows.shape[1] == self.like.shape[1]
-                self._put(records, rows if fits else np.full((len(rows), self.like.shape[1]), blank(rows), rows.dtype), missing)
+                self._put(
+                    records,
+                    rows if fits else np.full((len(rows), self.like.shape[1]), missing_value(rows), rows.dtype),
+                    missing,
+                )
 
     @abstractmethod
     def _put(self, pieces: list[Records], vectors: NDArray[Any], failed: Collection[int]) -> None: ...

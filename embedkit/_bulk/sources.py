@@ -131,7 +131,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
             The number of rows; None for a pipe, which can be read only once.
 
         Raises:
-            ConfigError: as `read` does, or because not one row has a usable text.
+            ConfigError: as `read_error_body` does, or because not one row has a usable text.
         """
         if self.name == "-":
             file = own(sys.stdin, "rb")

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
-from ..codec import belongs
+from ..codec import host_matches
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ def _based(given: str, host: Host, variable: str = "") -> tuple[str, dict[str, s
         msg = f"{variable or 'base_url'}={shown(given)}: an http or https URL with a host (ASCII, no '#'), like {host.base_url or 'http://localhost:8080'}"
         raise ConfigError(msg)
     path = found.path.rstrip("/")
-    if _begins(host.segment, path) and belongs(found.hostname, host.domains):
-        path = host.segment  # at home nothing else can be meant
+    if _begins(host.version_path, path) and host_matches(found.hostname, host.own_domains):
+        path = host.version_path  # at home nothing else can be meant
     elif not path and not own and named is None:
-        path = host.segment
+        path = host.version_path
     return urlunsplit(found._replace(path=path)), named or {}
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from .._http.credential_check import flaw
 from .._http.credentials import KeyFile, Variable
 from .._http.proxies import LOOPBACK
-from ..codec import Host, belongs
+from ..codec import Host, host_matches
 from ..errors import ConfigError
 
 Credential = str | Callable[[], str | Awaitable[str]]
@@ -22,7 +22,7 @@ def _credentials(
 ) -> tuple[dict[str, Any], str]:
     """What to authorise with, and what to say on a 401 about a key that was held back."""
     scheme, name = urlsplit(url).scheme, urlsplit(url).hostname or ""
-    home = scheme == "https" and belongs(name, host.domains)
+    home = scheme == "https" and host_matches(name, host.own_domains)
     trusted = ours or home or _loopback(name)
     secrets = {each: settled[each] for each, one in host.parameters.items() if one.secret and settled[each] is not None}
     stand_ins = {each: value for each, value in secrets.items() if host.parameters[each].key}
@@ -34,7 +34,7 @@ def _credentials(
     if api_key is not None or by_hand:  # credentials given by hand are not mixed with the environment's
         sources = {each: value for each, value in sources.items() if each in by_hand or each not in stand_ins}
         return _fit(sources if api_key is None else {**sources, "api_key": api_key}), ""
-    found: Variable | KeyFile | None = next(filter(None, map(Variable, host.keys)), None)
+    found: Variable | KeyFile | None = next(filter(None, map(Variable, host.key_variables)), None)
     if found is None and host.key_file is not None:
         found = KeyFile(host.key_file(os.environ)) or None
     if found is not None and trusted:
@@ -50,7 +50,7 @@ def _credentials(
 
 
 def _keyless(host: Host) -> str:
-    variables = f"set {' or '.join(host.keys)}, or " if host.keys else ""
+    variables = f"set {' or '.join(host.key_variables)}, or " if host.key_variables else ""
     others = {name: one.variables for name, one in host.parameters.items() if one.key}
     instead = f"; {' and '.join(others)} ({' and '.join(sum(others.values(), ()))}) stand in for it" if others else ""
     return f"{host.name} needs a key: {variables}pass api_key={instead}"

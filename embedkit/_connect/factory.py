@@ -148,8 +148,8 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
     parameters = _agreed(host, name, named, parameters)
     settled = {each: _parameter(host, each, parameters.get(each)) for each in host.parameters}
     url, user = without_user(url)
-    target = Target(host, name, url, catalog.facts(host.catalogue or host.name, host.known_as(name)), _public(host, settled))
-    target = Target(host, name, host.locate(url, target), target.facts, target.parameters)
+    target = Target(host, name, url, catalog.facts(host.catalog or host.name, host.catalog_name(name)), _public(host, settled))
+    target = Target(host, name, host.resolve_url(url, target), target.facts, target.parameters)
     if user and key is not None:
         msg = "base_url holds a user and api_key is given: both would be the Authorization header; leave one out"
         raise ConfigError(msg)
@@ -159,7 +159,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         connect=seconds("connect_timeout", connect_timeout),
         read=None if read_timeout is None else seconds("read_timeout", read_timeout),
         proxy=_proxy(proxy), ssl=_verification(ssl), cap=_whole("max_response_bytes", max_response_bytes),
-        session=_session(session), down=host.down,
+        session=_session(session), unreachable_hint=host.unreachable_hint,
     )  # fmt: skip
     embedder = HttpEmbedder(
         host.dialect(target, **host.quirks), target, options=options, sources=sources, http=http, limits=limits,

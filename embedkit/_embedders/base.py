@@ -29,9 +29,9 @@ from .._calls import calls_of, ending_calls, until_closed
 from .._calltime import ANSWER, CallTime
 from .._hints import NDArray
 from .._logging import WARNING, host_of, kind_of, log, notify, status_of
-from .._types import DType, Embeddings, InputType, Limits, OnError, Options, Reply, Tally, Truncate, Usage
-from ..codec import OutputRows, normalise, to_json
-from ..codec.vector_math import blank, empty
+from .._types import DType, Embeddings, InputType, Limits, OnError, Options, Reply, RequestCount, Truncate, Usage
+from ..codec import OutputRows, normalize, to_json
+from ..codec.vector_math import missing_rows, missing_value
 from ..errors import ApiError, ClosedError, ConfigError, DecodeError, EmbedkitError, InvalidInputError, TooLargeError
 from ..events import BatchDone, BatchFailed, BatchSplit, Event
 from .postprocess import _copied
@@ -268,12 +268,12 @@ class Embedder(ABC):
         time: CallTime | None = None,
     ) -> Embeddings:
         if not rows:
-            return Embeddings(empty(0, 0, options.dtype), self.model, Usage(0, 0), dtype=options.dtype)
+            return Embeddings(missing_rows(0, 0, options.dtype), self.model, Usage(0, 0), dtype=options.dtype)
         call = 0 if self.observe is None else next(_numbers)
         try:
             how, lone = self._shortens(options), len(rows) == 1 and not skip
             if how is None:
-                tally = Tally(patient, time, call)
+                tally = RequestCount(patient, time, call)
                 return await self._settled(rows, options, tally, skip=skip, workers=workers, lone=lone)
             if self._joins(options):
                 msg = (
@@ -288,7 +288,7 @@ class Embedder(ABC):
                 lambda pieces: self._settled(
                     pieces,
                     options,
-                    Tally(patient, time, call),
+                    RequestCount(patient, time, call),
                     skip=True,
                     workers=workers,
                     lone=lone,
@@ -333,7 +333,7 @@ class Embedder(ABC):
             error.provider, error.model = error.provider or self.provider, error.model or self.model
 
     async def _settled(
-        self, rows: list[str], options: Options, tally: Tally, *, skip: bool, workers: int, lone: bool
+        self, rows: list[str], options: Options, tally: RequestCount, *, skip: bool, workers: int, lone: bool
     ) -> Embeddings:
         whole = self._joins(options)
         sift = Sift(rows, accepts_empty=self.accepts_empty, skip=skip, repeats=whole)
@@ -421,7 +421,7 @@ class Embedder(ABC):
         self.__dict__["_tight"] = learned
         return learned != known or tokens is not None  # the quota may have become known meanwhile
 
-    async def _prepare(self, tally: Tally) -> None:  # noqa: B027 (most have nothing to ask)
+    async def _prepare(self, tally: RequestCount) -> None:  # noqa: B027 (most have nothing to ask)
         """What has to be asked before anything can be planned."""
 
     async def _timed(
@@ -430,7 +430,7 @@ class Embedder(ABC):
         texts: Sequence[str],
         options: Options,
         out: OutputRows,
-        tally: Tally,
+        tally: RequestCount,
         tries: int | None,
     ) -> Reply:
         started = monotonic()
@@ -439,13 +439,13 @@ class Embedder(ABC):
         notify(observe, BatchDone(**self._about(tally), texts=len(texts), tokens=reply.tokens, seconds=seconds))
         return reply
 
-    def _about(self, tally: Tally) -> dict[str, Any]:
+    def _about(self, tally: RequestCount) -> dict[str, Any]:
         return {"provider": self.provider, "model": self.model, "call": tally.call}
 
-    def _tell_split(self, observe: Callable[[Event], object], tally: Tally, texts: int, error: EmbedkitError) -> None:
+    def _tell_split(self, observe: Callable[[Event], object], tally: RequestCount, texts: int, error: EmbedkitError) -> None:
         notify(observe, BatchSplit(**self._about(tally), texts=texts, error=error))
 
-    def _tell_failure(self, observe: Callable[[Event], object], tally: Tally, texts: int, error: EmbedkitError) -> None:
+    def _tell_failure(self, observe: Callable[[Event], object], tally: RequestCount, texts: int, error: EmbedkitError) -> None:
         notify(observe, BatchFailed(**self._about(tally), texts=texts, error=error))
 
     def _tell_end(self, error: EmbedkitError) -> None:
@@ -463,7 +463,7 @@ class Embedder(ABC):
         texts: Sequence[str],
         options: Options,
         out: OutputRows,
-        tally: Tally,
+        tally: RequestCount,
         tries: int | None = None,  # noqa: ARG002 (an `embed_batch` is called once)
     ) -> Reply:
         """Embed one batch into the rows that `out(width)` gives, in at most so many tries (None: as the policy says)."""
@@ -486,16 +486,16 @@ class Embedder(ABC):
         tally.requests += made.usage.requests
         rows = _copied(made.vectors, len(texts), options, out, f"{type(self).__name__}.embed_batch")
         if options.normalize:
-            normalise(rows)
+            normalize(rows)
         return Reply(rows, made.model, made.usage.tokens)
 
-    def _result(self, board: Board, sift: Sift, options: Options, tally: Tally) -> Embeddings:
+    def _result(self, board: Board, sift: Sift, options: Options, tally: RequestCount) -> Embeddings:
         matrix = board.matrix
         if matrix is None:
-            matrix = empty(sift.count, board.width or self._known_width(options), options.dtype)
+            matrix = missing_rows(sift.count, board.width or self._known_width(options), options.dtype)
         missing = [row for row, done in enumerate(board.done) if not done] if not all(board.done) else []
         if missing:
-            matrix[missing] = blank(matrix)
+            matrix[missing] = missing_value(matrix)
         failures = sift.spread(board.failures)
         for error in failures.values():
             self._sign(error)

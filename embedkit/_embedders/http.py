@@ -27,10 +27,10 @@ from .._traffic.limiter import Limiter
 from .._traffic.quota import TOKENS, shared
 from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
-from .._types import Embeddings, Limits, Options, Reply, Request, Response, Tally, Usage, bare
+from .._types import Embeddings, Limits, Options, Reply, Request, RequestCount, Response, Usage, safe_url
 from ..codec import Codec, OutputRows, Secrets, Target, together, widths
 from ..codec.error_body import wordless
-from ..codec.error_mapping import inside, judge, placed
+from ..codec.error_mapping import error_from_response, error_in_success, with_url
 from ..errors import (
     ApiError,
     AuthError,
@@ -147,7 +147,7 @@ class HttpEmbedder(Embedder):
         return self._target.base_url
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.provider}:{self.model} at {bare(self._target.base_url)}>"
+        return f"<{type(self).__name__} {self.provider}:{self.model} at {safe_url(self._target.base_url)}>"
 
     def _cuts(self) -> bool:
         return getattr(self._codec, "cuts", True)
@@ -164,12 +164,12 @@ class HttpEmbedder(Embedder):
     @until_closed
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
         """One request, without planning: `embed` is what you want."""
-        tally = Tally()
+        tally = RequestCount()
         reply = await self._fill(texts, options, None, tally)
         return Embeddings(reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype)
 
     async def _fill(
-        self, texts: Sequence[str], options: Options, out: OutputRows | None, tally: Tally, tries: int | None = None
+        self, texts: Sequence[str], options: Options, out: OutputRows | None, tally: RequestCount, tries: int | None = None
     ) -> Reply:
         if not self._probed:
             await self._prepare(tally)  # `embed_batch` comes here without a plan
@@ -193,7 +193,7 @@ class HttpEmbedder(Embedder):
                 if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
                     refused.append(self._signer.veil.cleansed(response))
                     raise self._clean(
-                        placed(self._smaller(self._judged(codec, refused[-1]), texts, options), self._signer.sent_to(request))
+                        with_url(self._smaller(self._judged(codec, refused[-1]), texts, options), self._signer.sent_to(request))
                     )
                 reply = self._decoded(codec, response, (wire, options), len(texts), out)
                 if out is not None and out.failures and not kept and any(each.once_more for each in out.failures.values()):
@@ -306,9 +306,9 @@ class HttpEmbedder(Embedder):
             except EmbedkitError as error:
                 failure = error
         if type(failure) is DecodeError:  # whatever of the reply the codec missed, the server's own words say more
-            failure = _worded(failure, inside(veiled), veiled)
+            failure = _worded(failure, error_in_success(veiled), veiled)
         if isinstance(failure, DecodeError):
-            failure.message = f"{self.provider}:{self.model} at {bare(self._target.base_url)}: {failure.message}"
+            failure.message = f"{self.provider}:{self.model} at {safe_url(self._target.base_url)}: {failure.message}"
         return self._clean(failure)  # before an event shows it
 
     def _shaped(
@@ -354,7 +354,9 @@ class HttpEmbedder(Embedder):
         return wire
 
     def _judged(self, codec: Codec, response: Response) -> ApiError:
-        error = judge(response, provider=self.provider, model=self.model, message=codec.explain(response), now=time.time())
+        error = error_from_response(
+            response, provider=self.provider, model=self.model, message=codec.explain(response), now=time.time()
+        )
         if isinstance(error, AuthError) and self._unsent:
             error.message = f"{error.message}; {self._unsent}"
         if isinstance(error, AuthError) and self._signer.renew():
@@ -382,7 +384,7 @@ class HttpEmbedder(Embedder):
         error.args = (error.message,)
         return error
 
-    async def _prepare(self, tally: Tally) -> None:
+    async def _prepare(self, tally: RequestCount) -> None:
         """Ask once what the server knows of itself (TEI's /info); a server that does not answer it is used as it is."""
         if self._probed:
             return

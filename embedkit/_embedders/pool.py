@@ -20,7 +20,7 @@ from .._http.transport import timed, watched
 from .._logging import INFO, heard, host_of, kind_of, log, notify, status_of
 from .._traffic.load_balancer import Desk, Member
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
-from .._types import Embeddings, Limits, Options, Reply, Tally, Usage
+from .._types import Embeddings, Limits, Options, Reply, RequestCount, Usage
 from ..codec import OutputRows, together
 from ..errors import (
     ConfigError,
@@ -109,7 +109,7 @@ class Pool(Embedder):
     @until_closed
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
         """One request, without planning: `embed` is what you want."""
-        tally = Tally()
+        tally = RequestCount()
         reply = await self._fill(texts, options, None, tally)
         return Embeddings(reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype)
 
@@ -119,7 +119,7 @@ class Pool(Embedder):
             await each.aclose()
 
     async def _fill(
-        self, texts: Sequence[str], options: Options, out: OutputRows | None, tally: Tally, tries: int | None = None
+        self, texts: Sequence[str], options: Options, out: OutputRows | None, tally: RequestCount, tries: int | None = None
     ) -> Reply:
         desk = self._desk()
         failures, refusing, until = 0, set[Member[HttpEmbedder]](), math.inf
@@ -169,7 +169,9 @@ class Pool(Embedder):
             finally:
                 desk.leave(member)
 
-    async def _turn(self, desk: Desk[HttpEmbedder], until: float, failures: int, tally: Tally) -> Member[HttpEmbedder] | None:
+    async def _turn(
+        self, desk: Desk[HttpEmbedder], until: float, failures: int, tally: RequestCount
+    ) -> Member[HttpEmbedder] | None:
         """A place at a member; None where there will be none in time, that of the call included."""
         time = tally.time
         if time is not None:
@@ -187,7 +189,7 @@ class Pool(Embedder):
         error.attempts, error.elapsed = failures, self._clock() - came
         return error
 
-    def _impatient(self, member: Member[HttpEmbedder], sent: float, error: EmbedkitError, tally: Tally) -> bool:
+    def _impatient(self, member: Member[HttpEmbedder], sent: float, error: EmbedkitError, tally: RequestCount) -> bool:
         """Whether it is the call's own `timeout` that is over, sooner than answers are late: that says nothing of the endpoint."""
         time = tally.time
         if time is None:
@@ -199,7 +201,9 @@ class Pool(Embedder):
             and self._clock() - sent < member.embedder.late
         )
 
-    def _note(self, member: Member[HttpEmbedder], sent: float, error: EmbedkitError, tally: Tally, *, suspected: bool) -> None:
+    def _note(
+        self, member: Member[HttpEmbedder], sent: float, error: EmbedkitError, tally: RequestCount, *, suspected: bool
+    ) -> None:
         if self._impatient(member, sent, error, tally):
             return
         if suspected and not isinstance(error, RateLimitError):
@@ -214,7 +218,7 @@ class Pool(Embedder):
         texts: Sequence[str],
         options: Options,
         out: OutputRows | None,
-        tally: Tally,
+        tally: RequestCount,
         tries: int | None,
     ) -> Reply:
         verified = member.verified
@@ -252,7 +256,7 @@ class Pool(Embedder):
             desk = self._desks[loop] = Desk(self._members, self._clock)
         return desk
 
-    async def _verify(self, member: Member[HttpEmbedder], tally: Tally) -> None:
+    async def _verify(self, member: Member[HttpEmbedder], tally: RequestCount) -> None:
         import numpy as np
 
         options = msgspec.structs.replace(self.options, dtype="float32", dimensions=None, normalize=True, truncate=None)
@@ -279,7 +283,7 @@ class Pool(Embedder):
         )
         raise ConfigError(msg)
 
-    def _tell(self, attempt: int, error: EmbedkitError, member: Member[HttpEmbedder], tally: Tally) -> None:
+    def _tell(self, attempt: int, error: EmbedkitError, member: Member[HttpEmbedder], tally: RequestCount) -> None:
         host = host_of(member.embedder.base_url)
         log(
             INFO, "attempt %d to %s failed: %s; another endpoint or key is asked", attempt, host, kind_of(error),

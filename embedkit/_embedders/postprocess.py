@@ -9,8 +9,8 @@ import msgspec
 
 from .._hints import NDArray
 from .._types import Options, Reply
-from ..codec import OutputRows, are_floats, finite, no_floats, normalise, quantised, together, unlike_earlier, widths
-from ..codec.vector_math import blank
+from ..codec import OutputRows, are_floats, finite, no_floats, normalize, quantize, together, unlike_earlier, widths
+from ..codec.vector_math import missing_value
 from ..errors import DecodeError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def shaped(
     if wire is options or wire.dtype == options.dtype != "float32":  # the provider's own bytes, of the model's own width
         reply = codec.decode(response, options, count, out)
         if options.normalize:
-            normalise(reply.vectors)
+            normalize(reply.vectors)
         return reply
     own = OutputRows(lambda width: np.empty((count, width), np.float32))
     whole = codec.decode(response, wire, count, own)
@@ -50,7 +50,7 @@ def shaped(
     values = cut(values, options, facts)
     if own.failures and options.dtype != "float32":
         values[list(own.failures)] = 0  # NaN has no integer
-    rows = _laid(quantised(values, options.dtype), out, own.failures)
+    rows = _laid(quantize(values, options.dtype), out, own.failures)
     return msgspec.structs.replace(whole, vectors=rows)
 
 
@@ -70,7 +70,7 @@ def cut(values: NDArray[Any], options: Options, facts: ModelFacts | None) -> NDA
     if had > width or options.normalize:
         values = np.ascontiguousarray(values[:, :width])
         if options.normalize is not False:
-            normalise(values)
+            normalize(values)
     return values
 
 
@@ -85,7 +85,7 @@ def _laid(made: NDArray[Any], out: OutputRows | None, failures: Mapping[int, Dec
     rows[:] = made
     out.failures = dict(failures)
     if failures:
-        rows[list(failures)] = blank(rows)
+        rows[list(failures)] = missing_value(rows)
     return rows
 
 

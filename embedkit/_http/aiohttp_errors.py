@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .._types import Request, bare
+from .._types import Request, safe_url
 from ..errors import ConfigError, DecodeError, EmbedkitError, TransportError, TransportTimeoutError
 from .settings import HttpSettings
 
@@ -31,7 +31,7 @@ def _translated(error: Exception, request: Request, settings: HttpSettings) -> E
     if isinstance(error, aiohttp.ClientProxyConnectionError):
         return _unsent(f"the proxy {error.host}:{error.port} for {where} cannot be reached: {_reason(error.os_error)}")
     if isinstance(error, aiohttp.ClientConnectorError):
-        down = f" ({settings.down})" if settings.down else ""
+        down = f" ({settings.unreachable_hint})" if settings.unreachable_hint else ""
         return _unsent(f"cannot connect to {where}: {_reason(error.os_error)}{down}")
     if isinstance(error, ValueError):  # after TLS: a certificate that is refused is a ValueError too
         return ConfigError(f"{where}: {_wrong(request)}")
@@ -59,7 +59,7 @@ def _unsent(message: str, *, retryable: bool = True) -> TransportError:
 
 def _where(url: str) -> str:
     """Scheme, host and port: what of a URL can be shown."""
-    return "/".join(bare(url).split("/")[:3])
+    return "/".join(safe_url(url).split("/")[:3])
 
 
 def _awaited(error: TimeoutError, settings: HttpSettings) -> str:

@@ -47,7 +47,7 @@ class Signer:
         self._clock = clock
         self._host = target.host
         self._public = target.parameters
-        self._wallet = Wallet(self._host.grant, self._host.name) if self._host.grant is not None else None
+        self._wallet = Wallet(self._host.token_exchange, self._host.name) if self._host.token_exchange is not None else None
         self._sources = sources
         self._headers = headers
         self._ask_headers = ask or Secrets({})
@@ -57,7 +57,7 @@ class Signer:
         self._unfit = [f"the key in {source.name} {flaw(source)}" for source in kept if source and flaw(source)]
         self._secrets = Secrets({name: source for name, source in sources.items() if isinstance(source, str)})
         self._known = Secrets({**self._public, **self._secrets})
-        steady = self._host.steady or self._host.authorise is bearer
+        steady = self._host.static_auth or self._host.authorize is bearer
         self._steady = (
             steady and self._fixed and not self._ask_headers and self._wallet is None and not self._gone and not self._unfit
         )
@@ -97,7 +97,7 @@ class Signer:
         for ask in self._ask_headers.values():
             own = Secrets({**own, **await asked_headers(ask)})
         bare = with_headers(request, own) if own else request
-        signed = self._host.authorise(bare, known, self._now())
+        signed = self._host.authorize(bare, known, self._now())
         signed = with_headers(signed, own) if own else signed
         last = self._last
         if last is None or signed.headers != last[1].headers or signed.url != last[1].url:

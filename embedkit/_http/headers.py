@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
 from typing import Any
 
-from ..codec import sendable
+from ..codec import is_header_safe
 from ..errors import ConfigError
 
 Headers = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
@@ -61,7 +61,7 @@ def _named(name: object) -> bool:
 def _wrong(value: object) -> str:
     if not isinstance(value, str):
         return f"is {type(value).__name__}, not str"
-    return "" if sendable(value) else "holds a character that no header can carry"
+    return "" if is_header_safe(value) else "holds a character that no header can carry"
 
 
 def _sent(headers: Mapping[str, str]) -> dict[str, str]:

@@ -25,7 +25,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         ssl: an `ssl.SSLContext`, the path of a CA bundle, or False to verify nothing.
         cap: most bytes of a response, after decompression.
         session: the caller's own `aiohttp.ClientSession`; never closed here.
-        down: what to add when nothing listens.
+        unreachable_hint: what to add when nothing listens.
     """
 
     timeout: float = 120.0
@@ -35,7 +35,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     ssl: Any = None
     cap: int = 256 * 1024 * 1024
     session: Any = None
-    down: str = ""
+    unreachable_hint: str = ""
 
     def secrets(self) -> Iterator[str]:
         """What is secret in the caller's own session, and in the proxies that may be asked."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..codec.error_mapping import judge, placed
+from ..codec.error_mapping import error_from_response, with_url
 from ..errors import ApiError, AuthError, DecodeError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from .._types import Request, Response
-    from ..codec import Grant
+    from ..codec import TokenExchange
 
 SPENT = 0.9  # of a token's life; it is renewed then, so that none ends on its way
 FRESH = 60.0  # seconds; a token refused at this age is refused for good
@@ -26,7 +26,7 @@ FRESH = 60.0  # seconds; a token refused at this age is refused for good
 class Wallet:
     """Holds the token of one embedder."""
 
-    def __init__(self, grant: Grant, provider: str) -> None:
+    def __init__(self, grant: TokenExchange, provider: str) -> None:
         self.token = ""
         self._grant = grant
         self._provider = provider
@@ -44,7 +44,7 @@ class Wallet:
         Raises:
             AuthError: the key is refused; other ApiErrors as the exchange answers them.
         """
-        request = self._grant.ask(credentials)
+        request = self._grant.request(credentials)
         if request is None:
             return dict(credentials)
         async with turn:
@@ -59,7 +59,7 @@ class Wallet:
 
     def _read(self, response: Response) -> tuple[str, float]:
         try:
-            return self._grant.read(response)
+            return self._grant.parse(response)
         except DecodeError:
             msg = "the answer to the exchange of the key for a token cannot be read"  # nor quoted: it may hold the token
         raise DecodeError(msg)
@@ -72,7 +72,7 @@ class Wallet:
         return True
 
     def _refused(self, response: Response, url: str, now: float) -> ApiError:
-        error = placed(judge(response, provider=self._provider, model="", message="", now=now), url)
+        error = with_url(error_from_response(response, provider=self._provider, model="", message="", now=now), url)
         if error.retryable:
             return error
         message = f"the key was not exchanged for a token: {error.message}"

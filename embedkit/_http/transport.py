@@ -17,7 +17,7 @@ from .._calltime import ANSWER, PAUSE, TURN
 from .._logging import DEBUG, INFO, LONG_WAIT, WARNING, heard, kind_of, log, notify, status_of
 from .._traffic.retry import CAP, RetryPolicy, again
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
-from .._types import Tally
+from .._types import RequestCount
 from ..errors import ApiError, AuthError, DecodeError, EmbedkitError, RateLimitError, ServerError, TransportTimeoutError
 from ..events import AttemptEnded, RequestSent, RetryScheduled, Throttled, WindowChanged
 from .exchange import Exchange
@@ -59,7 +59,7 @@ class _Job(Generic[T]):
         self,
         request: Request,
         receive: Callable[[Response], T],
-        tally: Tally,
+        tally: RequestCount,
         texts: int,
         tokens: int,
         tries: int | None,
@@ -135,7 +135,7 @@ class Transport:
         self,
         request: Request,
         receive: Callable[[Response], T],
-        tally: Tally,
+        tally: RequestCount,
         *,
         texts: int = 0,
         tokens: int = 0,

@@ -176,7 +176,7 @@ class Limiter:
         self.window.answered(sent + seconds, seconds, busy)
 
     def refused(self, sent: float, busy: int, tokens: int, *, hint: float | None, about: str | None) -> bool:
-        """A 429 to a request of so many tokens that made `busy` in flight. `hint`: seconds to stay away; `about`: too much of what.
+        """A 429 to a request of so many tokens that made `busy` in flight. `retry_after`: seconds to stay away; `about`: too much of what.
 
         Too many a minute, or too many at once? Where nothing tells, the first is taken for both. Then Little's law: if one fewer in
         flight would carry what is granted, there were too many; else they came too fast.

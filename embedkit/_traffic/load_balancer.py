@@ -130,7 +130,7 @@ class Desk(Generic[E]):
         return [each.health.back(alone=alone) for each in self._members]
 
     def _promising(self, until: float) -> bool:
-        """Whether waiting can help: not beyond `until`, nor where all are left out for longer than anyone waits."""
+        """Whether waiting can help: not beyond `seconds_until`, nor where all are left out for longer than anyone waits."""
         now = self._clock()
         return now < until and min(self._back()) - now <= CAP
 

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from ..codec.retry_after import dated, until
+from ..codec.retry_after import dated, seconds_until
 from .cubic_rate import Probe
 from .rate import Bucket, Rate
 from .retry_budget import RetryBudget
@@ -303,7 +303,7 @@ class Pace:
         most = headers.get(f"x-ratelimit-limit-{what}")
         limit, remaining = _number(most or ""), _number(told)
         reset = headers.get(f"x-ratelimit-reset-{what}", "")
-        full_in = until(reset, time.time())
+        full_in = seconds_until(reset, time.time())
         if (
             remaining is None or not full_in or not (limit or (most is None and remaining == 0))
         ):  # Azure names no reset: nothing can be paced by that

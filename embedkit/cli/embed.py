@@ -16,7 +16,7 @@ from .._bulk.sinks import FORMS, OUTPUTS, Jsonl, Output
 from .._bulk.sources import INPUTS, TOLD, Rows, Source, form_of
 from .._bulk.stdio import aside
 from .._types import DType
-from ..codec.vector_math import empty
+from ..codec.vector_math import missing_rows
 from ..errors import ConfigError, EmbedkitError
 from .app import INTERRUPTED, PARTIAL, _asks, _connected, _run, _say, root
 from .progress import Progress
@@ -117,7 +117,7 @@ def _column(name: str) -> str:
 
 def _like(dimensions: int | None, dtype: DType) -> NDArray[Any]:
     """No rows yet, of the type to come and, where it is known, the width."""
-    return empty(0, (dimensions or 0) // (8 if dtype in ("binary", "ubinary") else 1), dtype)
+    return missing_rows(0, (dimensions or 0) // (8 if dtype in ("binary", "ubinary") else 1), dtype)
 
 
 def _target(out: str, kind: str, *, force: bool) -> Path | None:

@@ -29,7 +29,7 @@ FEW = 3  # numbers in a row that are shown; more are a vector
 MOST = 5  # texts joined into one message
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class ErrorBody(msgspec.Struct, frozen=True):
     """What a body says of its own failure; empty strings where it says nothing."""
 
     message: str = ""
@@ -38,7 +38,7 @@ class Refusal(msgspec.Struct, frozen=True):
     body: Any = None
 
 
-def read(response: Response) -> Refusal:
+def read_error_body(response: Response) -> ErrorBody:
     """Message, code and kind out of any envelope, of plain text, of an HTML page or, where the body says nothing, of a header."""
     text = _text_of(response)
     try:
@@ -57,11 +57,11 @@ def wordless(response: Response) -> str:
     try:
         body = _decoded(_text_of(response))
     except (msgspec.DecodeError, RecursionError):
-        return looks(response)
-    return "" if has_vectors(body) else looks(response)
+        return describe_body(response)
+    return "" if has_vectors(body) else describe_body(response)
 
 
-def looks(response: Response) -> str:
+def describe_body(response: Response) -> str:
     """What a body that is of no use looks like, in a few words to put behind "it"."""
     text = _text_of(response)
     if not text:
@@ -154,7 +154,7 @@ def _decoded(text: str) -> Any:
         return msgspec.json.decode(event[1])
 
 
-def _of_json(body: Any, status: int = 0) -> Refusal:
+def _of_json(body: Any, status: int = 0) -> ErrorBody:
     body = body[0] if isinstance(body, list) and body else body  # Gemini wraps errors in a list
     found = _envelope(body)
     message = found.message
@@ -163,10 +163,10 @@ def _of_json(body: Any, status: int = 0) -> Refusal:
     code, kind = found.code, found.kind.removeprefix("about:blank")  # RFC 9457: no kind
     if (within := _packed(message)) is not None:  # a gateway that puts the whole answer of another into its message
         message, code, kind = within.message, code or within.code, kind or within.kind
-    return Refusal(message, code or _code(body, status), kind, body)
+    return ErrorBody(message, code or _code(body, status), kind, body)
 
 
-def _packed(message: str) -> Refusal | None:
+def _packed(message: str) -> ErrorBody | None:
     """What a message says that is JSON itself; None where it is not, or says nothing."""
     if not message.startswith(("{", "[", '"')):
         return None
@@ -174,32 +174,32 @@ def _packed(message: str) -> Refusal | None:
         inner = msgspec.json.decode(message)
     except (msgspec.DecodeError, RecursionError):
         return None
-    found = Refusal(inner) if isinstance(inner, str) else _of_json(inner)
+    found = ErrorBody(inner) if isinstance(inner, str) else _of_json(inner)
     return found if found.message else None
 
 
-def _envelope(body: Any) -> Refusal:
+def _envelope(body: Any) -> ErrorBody:
     """The places that are known."""
     if not isinstance(body, dict):
-        return Refusal(message=body if isinstance(body, str) else "", body=body)
+        return ErrorBody(message=body if isinstance(body, str) else "", body=body)
     inner = body.get("error") or body.get("errors") or body.get("detail") or body.get("details")
     if isinstance(inner, list) and inner:  # Hugging Face: texts; FastAPI: {loc, msg}; Cloudflare, watsonx: {code, message}
         one = inner[0] if isinstance(inner[0], dict) else {}
         message = "; ".join(filter(None, map(_item, inner)))
-        return Refusal(message, _text(one, "code"), _text(one, "type"), body)
+        return ErrorBody(message, _text(one, "code"), _text(one, "type"), body)
     if isinstance(inner, dict):
         message = ": ".join(filter(None, (_text(inner, "message", "detail", "error"), _relayed(inner))))
-        return Refusal(message, _text(inner, "code"), _text(inner, "type", "status"), body)
+        return ErrorBody(message, _text(inner, "code"), _text(inner, "type", "status"), body)
     message = _text(body, "message", "Message", "error", "detail", "reason", "msg", "errorMessage")  # the last: IBM's IAM
     code = _text(body, "code", "error_code", "errorCode")
-    return Refusal(message, code, _text(body, "error_type", "type", "__type"), body)
+    return ErrorBody(message, code, _text(body, "error_type", "type", "__type"), body)
 
 
 def _relayed(inner: Mapping[str, Any]) -> str:
     """What the provider behind OpenRouter said: "Provider returned error" helps nobody."""
     metadata = inner.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
-    return read(Response(0, {}, raw.encode())).message if isinstance(raw, str) else ""
+    return read_error_body(Response(0, {}, raw.encode())).message if isinstance(raw, str) else ""
 
 
 def _text(body: Mapping[str, Any], *names: str) -> str:
@@ -306,21 +306,21 @@ def _brief(value: Any, depth: int = 6) -> Any:
 # --- what is no JSON -------------------------------------------------------------------------------------------------
 
 
-def _prose(text: str) -> Refusal:
+def _prose(text: str) -> ErrorBody:
     text = text[:LONG]
     if re.match(r"<(!doctype html|html|head|body)", text, re.IGNORECASE):
         title = re.search(r"<title[^<>]*>([^<]*)</title>", text, re.IGNORECASE | re.DOTALL)
         shown = re.sub(r"<(style|script|title)[^<>]*>.*?</\1>|<[^<>]+>", " ", text, flags=re.IGNORECASE | re.DOTALL)
         said = (" ".join(unescape(each).split()) for each in (title[1] if title else "", shown))
-        return Refusal("an HTML page instead of JSON: " + ": ".join(filter(None, said))[:200])
+        return ErrorBody("an HTML page instead of JSON: " + ": ".join(filter(None, said))[:200])
     if re.match(r"<[?!\w]", text):
         text = re.sub(
             r"<!\[CDATA\[(.*?)\]\]>", lambda found: found[1].replace("<", "&lt;"), text[: EXCERPT * 10], flags=re.DOTALL
         )
         named = [{name: unescape(inner).strip()} for name, inner in re.findall(r"<(?:\w+:)?(\w+)[^<>]*>([^<]*)</", text)]
         words = _words(named) or " ".join(unescape(re.sub(r"<[^<>]+>", " ", text)).split())[:200]
-        return Refusal(f"XML instead of JSON: {words}", _code(named, 0))
-    return Refusal(text[:SHORT] if text.startswith(("{", "[")) else text[:EXCERPT])  # JSON that was cut may be all vectors
+        return ErrorBody(f"XML instead of JSON: {words}", _code(named, 0))
+    return ErrorBody(text[:SHORT] if text.startswith(("{", "[")) else text[:EXCERPT])  # JSON that was cut may be all vectors
 
 
 def _in_headers(headers: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from .._types import Response, bare
+from .._types import Response, safe_url
 from ..errors import (
     ApiError,
     AuthError,
@@ -23,8 +23,8 @@ from ..errors import (
     TooLargeError,
     TooLongError,
 )
-from .error_body import EXCERPT, Refusal, failed, fine, has_vectors, read, shortened
-from .retry_after import _until, hint
+from .error_body import EXCERPT, ErrorBody, failed, fine, has_vectors, read_error_body, shortened
+from .retry_after import _until, retry_after
 
 # A request that is too large as a whole: split it. Texts seen on the wire (wire reference 1.5, 2.5, 3B; part 2, 1.2).
 _TOO_LARGE = (
@@ -105,15 +105,15 @@ _NAMED = (
 )  # fmt: skip
 
 
-def judge(response: Response, *, provider: str, model: str, message: str, now: float) -> ApiError:
+def error_from_response(response: Response, *, provider: str, model: str, message: str, now: float) -> ApiError:
     """The error of a response whose status is not 2xx. `message` is the dialect's own reading (`explain`)."""
-    refusal = read(response)
+    refusal = read_error_body(response)
     status = response.status
     says = " ".join(filter(None, (_errortype(response), refusal.code, refusal.kind, message or refusal.message)))
     kind = _kind(status, says, refusal, _errortype(response))
     if status == 429 and re.search(r"ByDay\b", says + " " + response.headers.get("x-ratelimit-type", "")):
         kind = QuotaError  # GitHub Models: its retry-after is hours (part 2, 1.2)
-    told = hint(response, says, refusal.body, now)
+    told = retry_after(response, says, refusal.body, now)
     if kind is RateLimitError and told is None and re.search(_DAILY, says, re.IGNORECASE):
         kind = QuotaError  # an allowance of a day, which nothing says to fill within minutes
     should = response.headers.get("x-should-retry")
@@ -148,12 +148,12 @@ def _figure(pattern: str, says: str) -> int | None:
     return int(next(filter(None, found.groups())).replace(",", "")) or None if found else None
 
 
-def inside(response: Response) -> EmbedkitError | None:
+def error_in_success(response: Response) -> EmbedkitError | None:
     """The error hidden in a success: the one its own code names, else a DecodeError; None when the body names no error.
 
     Lenient beside vectors, where only what is called an error is one; strict where there are none, where any words are the reason.
     """
-    refusal = read(response)
+    refusal = read_error_body(response)
     body, message = refusal.body, "" if fine(refusal.message) else refusal.message
     if not isinstance(body, dict) and (not isinstance(body, str) or message == body):
         return None  # no JSON, bare vectors or bare words: they are shown by whoever cannot read them
@@ -164,10 +164,12 @@ def inside(response: Response) -> EmbedkitError | None:
     if named is None:
         return DecodeError(f"status {response.status}, but the body is an error: {_said(message, response)}")
     now = _until(response.headers.get("date", ""), 0.0) or float("inf")  # without it a date in the headers is no hint
-    return judge(type(response)(named, response.headers, response.body), provider="", model="", message=message, now=now)
+    return error_from_response(
+        type(response)(named, response.headers, response.body), provider="", model="", message=message, now=now
+    )
 
 
-def _named(refusal: Refusal) -> int | None:
+def _named(refusal: ErrorBody) -> int | None:
     """The status that a body names by its code or kind, or by the few words that no other failure has."""
     if re.search(_QUOTA, f"{refusal.code} {refusal.kind}"):
         return 429
@@ -182,15 +184,15 @@ def _named(refusal: Refusal) -> int | None:
     return 401 if re.search(_KEY, refusal.message, re.IGNORECASE) else None
 
 
-def placed(error: ApiError, url: str) -> ApiError:
+def with_url(error: ApiError, url: str) -> ApiError:
     """The error of a request to this URL: where nothing is found there, the message says where that was, without user and query."""
     if error.status in _ELSEWHERE:
-        error.message = f"{error.message}; asked at {bare(url)}"
+        error.message = f"{error.message}; asked at {safe_url(url)}"
         error.args = (error.message,)
     return error
 
 
-def _kind(status: int, says: str, refusal: Refusal, errortype: str) -> type[ApiError]:  # noqa: C901, PLR0911 (one question a line, in the order they are asked)
+def _kind(status: int, says: str, refusal: ErrorBody, errortype: str) -> type[ApiError]:  # noqa: C901, PLR0911 (one question a line, in the order they are asked)
     def match(pattern: str) -> bool:
         return re.search(pattern, says, re.IGNORECASE) is not None
 
@@ -268,7 +270,7 @@ def _errortype(response: Response) -> str:
     return response.headers.get("x-amzn-errortype", "").partition(":")[0]
 
 
-def _request_id(response: Response, refusal: Refusal) -> str | None:
+def _request_id(response: Response, refusal: ErrorBody) -> str | None:
     names = (
         "x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "x-debug-trace-id", "mistral-correlation-id",
         "x-trace-id", "x-ms-request-id",

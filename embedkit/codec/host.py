@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from .._types import Limits, ModelFacts, Request, Response, bare
+from .._types import Limits, ModelFacts, Request, Response, safe_url
 from ..errors import ConfigError
 from .contract import UNREADABLE, Codec
 
@@ -36,7 +36,7 @@ class Secrets(Mapping[str, Any]):
         return f"Secrets({', '.join(self._values)})"
 
 
-def bearer(request: Request, credentials: Mapping[str, str], now: float) -> Request:  # noqa: ARG001 (the shape of `authorise`)
+def bearer(request: Request, credentials: Mapping[str, str], now: float) -> Request:  # noqa: ARG001 (the shape of `authorize`)
     """`Authorization: Bearer KEY`, or nothing at all without a key."""
     key = credentials.get("api_key")
     return with_headers(request, {"authorization": f"Bearer {key}"}) if key else request
@@ -47,7 +47,7 @@ def with_headers(request: Request, headers: Mapping[str, str]) -> Request:
     return Request(request.url, request.body, {**request.headers, **headers}, request.method)
 
 
-def sendable(value: str) -> bool:
+def is_header_safe(value: str) -> bool:
     """Whether a header can carry this: no control characters, nothing that is not ASCII."""
     return value.isascii() and value.replace("\t", " ").isprintable()
 
@@ -58,7 +58,7 @@ class Parameter(msgspec.Struct, frozen=True):
     Attributes:
         variables: environment variables that may hold it, first one wins.
         required: without it nothing can be sent.
-        secret: it is a credential: kept out of every repr, may be a callable, handed to `authorise`.
+        secret: it is a credential: kept out of every repr, may be a callable, handed to `authorize`.
         key: it stands in for the API key (an access key, a token): one of the two is needed, and given by hand it silences
             the other's variables.
         choices: what it may be; empty: anything.
@@ -124,7 +124,7 @@ class Target(msgspec.Struct, frozen=True):
         msgspec.structs.force_setattr(self, "parameters", read)
 
     def __repr__(self) -> str:
-        return f"Target({self.host.name}:{self.model} at {bare(self.base_url)})"
+        return f"Target({self.host.name}:{self.model} at {safe_url(self.base_url)})"
 
     @property
     def limits(self) -> Limits:
@@ -138,11 +138,11 @@ class Target(msgspec.Struct, frozen=True):
         return base.rstrip("/") + route + mark + query
 
 
-def _as_given(base_url: str, target: Target) -> str:  # noqa: ARG001 (the shape of `locate`)
+def _as_given(base_url: str, target: Target) -> str:  # noqa: ARG001 (the shape of `resolve_url`)
     return base_url
 
 
-def filled(base_url: str, target: Target) -> str:
+def fill_url(base_url: str, target: Target) -> str:
     """The host's own base URL with each `{name}` in it replaced by the parameter of that name; any other is used as given."""
     if base_url != target.host.base_url:
         return base_url
@@ -159,7 +159,7 @@ def filled(base_url: str, target: Target) -> str:
     return base_url
 
 
-def belongs(name: str | None, domains: Collection[str]) -> bool:
+def host_matches(name: str | None, domains: Collection[str]) -> bool:
     """True where a host name is one of the domains or lies below one; a `*` in a domain stands for one label."""
     labels = (name or "").lower().split(".")[::-1]
     wanted = [domain.split(".")[::-1] for domain in domains]
@@ -169,16 +169,16 @@ def belongs(name: str | None, domains: Collection[str]) -> bool:
     )
 
 
-class Grant(msgspec.Struct, frozen=True):
+class TokenExchange(msgspec.Struct, frozen=True):
     """How a key is exchanged for a token that ends. Both functions are pure; the engine asks, keeps and renews.
 
     Attributes:
-        ask: the request for a token, given the credentials; None where the key is a token already.
-        read: the token in the answer, which then takes the key's place, and for how many seconds it holds.
+        request: the request for a token, given the credentials; None where the key is a token already.
+        parse: the token in the answer, which then takes the key's place, and for how many seconds it holds.
     """
 
-    ask: Callable[[Mapping[str, str]], Request | None]
-    read: Callable[[Response], tuple[str, float]]
+    request: Callable[[Mapping[str, str]], Request | None]
+    parse: Callable[[Response], tuple[str, float]]
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,20 +188,20 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         name: what stands before the colon in "name:model".
         dialect: `dialect(target, **quirks)` makes the codec.
         base_url: where it lives; None when only the user can know.
-        segment: path added to a base URL that has none.
+        version_path: path added to a base URL that has none.
         routes: what the dialect puts behind a base URL, and what else of this API's people copy with it: taken off the end of a URL
             that is given. "/models/{model}:{verb}" names what it must agree with: the model, or one of `parameters`; `{model*}` may hold slashes.
-        keys: environment variables that may hold the key, first one wins; empty: none is ever read.
+        key_variables: environment variables that may hold the key, first one wins; empty: none is ever read.
         key_file: `key_file(environment)`, the path of a file that may hold the key where no variable does.
         key_required: refuse to start without a key (an explicit `base_url` lifts this).
-        domains: hosts (and their subdomains) that a key from the environment may go to, besides loopback; see `belongs`.
+        own_domains: hosts (and their subdomains) that a key from the environment may go to, besides loopback; see `host_matches`.
         url_variables: environment variables that may hold the base URL.
         read_url: how such a variable is read, by the provider's own rules.
-        locate: `locate(base_url, target)`, the last word on the base URL (Azure puts the deployment in the path).
-        authorise: `authorise(request, credentials, now)`, pure; asked on every attempt, unless steady. The credentials hold the host's own
+        resolve_url: `resolve_url(base_url, target)`, the last word on the base URL (Azure puts the deployment in the path).
+        authorize: `authorize(request, credentials, now)`, pure; asked on every attempt, unless steady. The credentials hold the host's own
             parameters too: a signature names its region.
-        steady: `authorise` looks at neither body nor clock: what it puts on one request serves the next. So it is with `bearer`.
-        grant: how the key becomes a token, where the API takes none but tokens.
+        static_auth: `authorize` looks at neither body nor clock: what it puts on one request serves the next. So it is with `bearer`.
+        token_exchange: how the key becomes a token, where the API takes none but tokens.
         parameters: further keywords of `connect`.
         quirks: keywords of the dialect.
         limits: what one request may hold.
@@ -210,26 +210,26 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         loading: seconds that a server may take to load its model: as long as it says so with a 503 it is asked again, every few seconds.
         start: requests in flight to begin with, before anything is known of the endpoint; a bulk call begins with 8 all the same.
         ceiling: most requests in flight, however well it answers.
-        catalogue: which models of the catalogue live here (a family's name); empty: the host's own name.
-        known_as: `known_as(model)`, the model's name in the catalogue (Bedrock's names may carry a region).
-        down: what to say when nothing listens there.
+        catalog: which models of the catalogue live here (a family's name); empty: the host's own name.
+        catalog_name: `catalog_name(model)`, the model's name in the catalogue (Bedrock's names may carry a region).
+        unreachable_hint: what to say when nothing listens there.
     """
 
     name: str
     dialect: Callable[..., Codec]
     base_url: str | None = None
-    segment: str = ""
+    version_path: str = ""
     routes: tuple[str, ...] = ("/embeddings",)
-    keys: tuple[str, ...] = ()
+    key_variables: tuple[str, ...] = ()
     key_file: Callable[[Mapping[str, str]], str] | None = None
     key_required: bool = False
-    domains: tuple[str, ...] = ()
+    own_domains: tuple[str, ...] = ()
     url_variables: tuple[str, ...] = ()
     read_url: Callable[[str], str] = str
-    locate: Callable[[str, Target], str] = _as_given
-    authorise: Callable[[Request, Mapping[str, str], float], Request] = bearer
-    steady: bool = False
-    grant: Grant | None = None
+    resolve_url: Callable[[str, Target], str] = _as_given
+    authorize: Callable[[Request, Mapping[str, str], float], Request] = bearer
+    static_auth: bool = False
+    token_exchange: TokenExchange | None = None
     parameters: Mapping[str, Parameter] = {}
     quirks: Mapping[str, Any] = {}
     limits: Limits = Limits()
@@ -238,6 +238,6 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     loading: float = 0.0
     start: int = 8
     ceiling: int = 64
-    catalogue: str = ""
-    known_as: Callable[[str], str] = str
-    down: str = ""
+    catalog: str = ""
+    catalog_name: Callable[[str], str] = str
+    unreachable_hint: str = ""

@@ -13,25 +13,25 @@ from .._hints import NDArray
 from .._types import ModelFacts, Options, Response
 from ..errors import DecodeError
 from .contract import UNREADABLE
-from .error_body import looks
-from .error_mapping import inside
-from .vector_math import normalise
-from .vectors import Given, Missing, Reader, Vector, decoder_of, decoder_of_any, parse
+from .error_body import describe_body
+from .error_mapping import error_in_success
+from .vector_math import normalize
+from .vectors import Missing, Reader, Vector, VectorLike, decode_json, decoder_of, decoder_of_any
 
 T = TypeVar("T")
 
 
-def parsed(decoder: msgspec.json.Decoder[T], response: Response) -> T:
+def decode_reply(decoder: msgspec.json.Decoder[T], response: Response) -> T:
     """The body as the type of a decoder (see `decoder_of`). A body that is an error raises that error; anything else unreadable, DecodeError."""
     try:
-        return parse(response.body, decoder)
+        return decode_json(response.body, decoder)
     except UNREADABLE as error:
         if isinstance(error, msgspec.ValidationError):  # one embedding may be none; the others are
             with suppress(*UNREADABLE):
-                return parse(response.body, decoder_of_any(decoder.type))
-        if (hidden := inside(response)) is not None:
+                return decode_json(response.body, decoder_of_any(decoder.type))
+        if (hidden := error_in_success(response)) is not None:
             raise hidden from None
-        failure = DecodeError(f"unreadable reply: {error}; it {looks(response)}")
+        failure = DecodeError(f"unreadable reply: {error}; it {describe_body(response)}")
         failure.once_more = not isinstance(error, msgspec.ValidationError)  # that is JSON, of another shape
     raise failure
 
@@ -57,15 +57,15 @@ _nested = decoder_of(_Listing[_Document])
 _NO_ENTRY, _NO_DOCUMENT = _Entry(), _Document([])
 
 
-def listing(response: Response, count: int, *, nested: bool = False) -> tuple[list[Given], str, int | None]:
+def listing(response: Response, count: int, *, nested: bool = False) -> tuple[list[VectorLike], str, int | None]:
     """Vectors in input order, model and tokens of an OpenAI-like list: `data` of {embedding, index}, `model`, `usage`.
 
     Where nested, `data` holds documents, {data, index}, and each of them the embeddings of its chunks.
     """
     decoder: msgspec.json.Decoder[Any] = _nested if nested else _flat
-    reply = parsed(decoder, response)
+    reply = decode_reply(decoder, response)
     data = reply.data or []
-    if not data and (error := inside(response)) is not None:
+    if not data and (error := error_in_success(response)) is not None:
         raise error
     if nested:
         documents = [(document or _NO_DOCUMENT) for document in data]
@@ -153,18 +153,18 @@ def _brief(values: Sequence[object], most: int = 8) -> str:
     return ", ".join(map(str, values[:most])) + (", …" if len(values) > most else "")
 
 
-def counted(response: Response, header: str) -> int | None:
+def header_int(response: Response, header: str) -> int | None:
     """The number in a header; None where it holds none."""
     text = response.headers.get(header, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None  # noqa: PLR2004 (digits of 64 bits)
 
 
-def unpacked(vector: Given) -> bytes | NDArray[Any]:
+def vector_values(vector: VectorLike) -> bytes | NDArray[Any]:
     """What one vector holds, for a dialect that has to look: the bytes inside base64, or the numbers as float64."""
     return Reader()(vector)
 
 
-def pooled(tokens: Sequence[Given], how: str) -> NDArray[Any]:
+def pool_tokens(tokens: Sequence[VectorLike], how: str) -> NDArray[Any]:
     """One vector for a text out of those of its tokens, given without padding: their mean, the first ("cls") or the last.
 
     Raises:
@@ -172,7 +172,7 @@ def pooled(tokens: Sequence[Given], how: str) -> NDArray[Any]:
     """
     import numpy as np
 
-    rows = [np.asarray(unpacked(token)) for token in tokens]
+    rows = [np.asarray(vector_values(token)) for token in tokens]
     if any(row.ndim != 1 for row in rows):
         msg = "a text came back as token vectors in base64, whose type nobody says"
         raise DecodeError(msg)
@@ -186,7 +186,7 @@ def pooled(tokens: Sequence[Given], how: str) -> NDArray[Any]:
     return mean
 
 
-def levelled(rows: NDArray[Any], options: Options, facts: ModelFacts | None) -> None:
+def renormalize_cut(rows: NDArray[Any], options: Options, facts: ModelFacts | None) -> None:
     """Make unit length, in place, what a provider has cut to width and left at that (part 2, C5)."""
     if options.dimensions not in (None, facts and facts.dimensions) and options.normalize is not False:
-        normalise(rows)
+        normalize(rows)

@@ -14,7 +14,7 @@ def compact(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def only(options: Options, host: str, **allowed: Collection[object]) -> None:
+def reject_unsupported(options: Options, host: str, **allowed: Collection[object]) -> None:
     """Raise ConfigError for an option whose value this host cannot honour; None is always allowed."""
     for name, values in allowed.items():
         value = getattr(options, name)
@@ -30,7 +30,7 @@ def prefixed(texts: Sequence[str], options: Options, facts: ModelFacts | None) -
     return [prefix + text for text in texts] if prefix and facts is not None and not facts.prefix_field else texts
 
 
-def prompt(options: Options, facts: ModelFacts | None) -> dict[str, str]:
+def prompt_field(options: Options, facts: ModelFacts | None) -> dict[str, str]:
     """The same prefix as the request field that takes it, where the provider puts it before the texts itself."""
     prefix = _prefix(options, facts).strip()
     return {facts.prefix_field: prefix} if prefix and facts is not None and facts.prefix_field else {}
@@ -58,12 +58,12 @@ def widths(facts: ModelFacts | None) -> str:
     return " or ".join(filter(None, (str(facts.dimensions or ""), more))) + " components"
 
 
-def parted(extra: Mapping[str, Any], names: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_extra(extra: Mapping[str, Any], names: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(these fields, the others) of `extra`: where a body says things per text, that is where they go."""
     return {name: extra[name] for name in names if name in extra}, {name: extra[name] for name in extra if name not in names}
 
 
-def lone(texts: Sequence[str], host: str) -> str:
+def single_text(texts: Sequence[str], host: str) -> str:
     """The one text, for a route that takes no more (a limit that `connect(limits=)` may have lifted)."""
     if len(texts) != 1:
         msg = f"{host} takes one text per request with this model, and got {len(texts)}: leave limits= out"
@@ -71,6 +71,6 @@ def lone(texts: Sequence[str], host: str) -> str:
     return texts[0]
 
 
-def meanings(facts: ModelFacts | None, *extra: str) -> set[str]:
+def accepted_input_types(facts: ModelFacts | None, *extra: str) -> set[str]:
     """The input types a model can tell apart; `query` and `document` are always accepted."""
     return {"query", "document", *extra, *(facts.prefixes if facts is not None else ())}

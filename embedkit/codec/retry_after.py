@@ -17,13 +17,13 @@ MONTH = 32 * 86_400.0  # seconds; no quota is longer, so a longer wait is a mist
 CAP = 120.0  # seconds; a longer hint is not slept (openai-python, _base_client.py, 2026-11)
 
 
-def hint(response: Response, says: str, body: Any, now: float) -> float | None:
+def retry_after(response: Response, says: str, body: Any, now: float) -> float | None:
     """Seconds to wait, in the order of wire reference 7.1. A header is believed whatever it says; a body only up to CAP."""
     headers = response.headers
     if (ms := _positive(headers.get("retry-after-ms"))) is not None:
         return ms / 1000
     if (after := headers.get("retry-after")) is not None:
-        seconds = until(after, now)
+        seconds = seconds_until(after, now)
         if seconds is not None:
             return seconds
     for seconds in (_estimated(body), _spoken(says), _reset(headers, now)):
@@ -76,15 +76,15 @@ def _spoken(says: str) -> float | None:
 def _reset(headers: Mapping[str, str], now: float) -> float | None:
     for what in ("requests", "tokens"):
         if headers.get(f"x-ratelimit-remaining-{what}", "").strip() == "0" and (
-            seconds := until(headers.get(f"x-ratelimit-reset-{what}", ""), now)
+            seconds := seconds_until(headers.get(f"x-ratelimit-reset-{what}", ""), now)
         ):
             return seconds
-    if seconds := until(headers.get("x-rate-limit-reset-tokens", ""), now):  # Azure's spelling (1A.6)
+    if seconds := seconds_until(headers.get("x-rate-limit-reset-tokens", ""), now):  # Azure's spelling (1A.6)
         return seconds
-    return until(headers.get("x-ratelimit-reset", ""), now)
+    return seconds_until(headers.get("x-ratelimit-reset", ""), now)
 
 
-def until(text: str, now: float) -> float | None:
+def seconds_until(text: str, now: float) -> float | None:
     """Seconds from `now` (Unix seconds) to what a header says, in any unit in use: seconds, a duration (1m2s, 12ms), a Unix time in
     seconds or milliseconds (OpenRouter), an HTTP or ISO date. None where it says nothing, or something absurd: a moment that is past,
     or more than MONTH away.

@@ -20,7 +20,7 @@ def finite(rows: NDArray[Any]) -> None:
         raise DecodeError(msg, rows=places)
 
 
-def normalise(rows: NDArray[Any]) -> None:
+def normalize(rows: NDArray[Any]) -> None:
     """Make every row unit length, in place. A zero vector stays zero."""
     import numpy as np
 
@@ -29,7 +29,7 @@ def normalise(rows: NDArray[Any]) -> None:
     np.divide(rows, lengths[:, None], out=rows, casting="same_kind")  # by doubles: a length may be beyond float32 either way
 
 
-def quantised(rows: NDArray[Any], dtype: DType) -> NDArray[Any]:
+def quantize(rows: NDArray[Any], dtype: DType) -> NDArray[Any]:
     """Float rows in a smaller dtype, made on the client for providers that cannot.
 
     int8 is each component of the vector at unit length, times 127, rounded; uint8 is that plus 128. ubinary is one bit per component, 1 where it is positive, most
@@ -46,20 +46,20 @@ def quantised(rows: NDArray[Any], dtype: DType) -> NDArray[Any]:
         bits: NDArray[Any] = np.packbits(rows > 0, axis=1)
         return bits if dtype == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
     unit = rows.copy()
-    normalise(unit)
+    normalize(unit)
     whole: NDArray[Any] = np.rint(unit * 127)
     return whole.astype(np.int8) if dtype == "int8" else (whole + 128).astype(np.uint8)
 
 
-def blank(rows: NDArray[Any]) -> float:
+def missing_value(rows: NDArray[Any]) -> float:
     """What stands in a row without a vector: NaN, or zero where the dtype has no NaN."""
     return float("nan") if rows.dtype.kind == "f" else 0
 
 
-def empty(count: int, width: int, dtype: DType) -> NDArray[Any]:
+def missing_rows(count: int, width: int, dtype: DType) -> NDArray[Any]:
     """Rows without a vector, so many values wide."""
     import numpy as np
 
     rows: NDArray[Any] = np.empty((count, width), array_of(dtype))
-    rows[:] = blank(rows)
+    rows[:] = missing_value(rows)
     return rows

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, ForwardRef, TypeAlias, TypeVar
 import msgspec
 
 from .._hints import NDArray
-from .._types import QUANTISED, Options, array_of
+from .._types import QUANTIZED, Options, array_of
 from ..errors import DecodeError
 from .byte_types import certain, source_of
-from .vector_math import blank, finite
+from .vector_math import finite, missing_value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,9 +57,9 @@ class Vector:
 
 # What `matrix` takes for one row: a reply's own, or components made from it; None: null stands there; or why there is none.
 if TYPE_CHECKING:
-    Given: TypeAlias = Vector | bytes | Sequence[float] | NDArray[Any] | DecodeError | None
+    VectorLike: TypeAlias = Vector | bytes | Sequence[float] | NDArray[Any] | DecodeError | None
 else:  # evaluated where it was written, wherever it is used
-    Given = Vector | bytes | Sequence[float] | ForwardRef("NDArray[Any]", module="embedkit._hints") | DecodeError | None
+    VectorLike = Vector | bytes | Sequence[float] | ForwardRef("NDArray[Any]", module="embedkit._hints") | DecodeError | None
 
 
 class OutputRows:
@@ -114,7 +114,7 @@ def _anything(kind: type, value: Any) -> Any:
         return Vector(DecodeError(str(error)))
 
 
-def parse(body: bytes | bytearray | memoryview, reader: msgspec.json.Decoder[T]) -> T:
+def decode_json(body: bytes | bytearray | memoryview, reader: msgspec.json.Decoder[T]) -> T:
     """The JSON body as the type of a decoder made by `decoder_of`, each `Vector` in it still unread. Raises what msgspec raises.
 
     A byte order mark is passed over, and a number that JSON cannot say is read as null: NaN and Infinity as Python's json module
@@ -192,7 +192,7 @@ def _tools() -> tuple[Any, Callable[..., bytes], dict[str, np.dtype[Any]]]:
     import numpy as np
     from pybase64 import b64decode
 
-    return np, b64decode, {dtype: np.dtype(array_of(dtype)) for dtype in ("float32", *QUANTISED)}
+    return np, b64decode, {dtype: np.dtype(array_of(dtype)) for dtype in ("float32", *QUANTIZED)}
 
 
 class Reader:
@@ -204,7 +204,7 @@ class Reader:
         self._numpy, self._decode, _ = _tools()
         self._parser: Any = None
 
-    def __call__(self, given: Given, row: int | None = None) -> bytes | NDArray[Any]:
+    def __call__(self, given: VectorLike, row: int | None = None) -> bytes | NDArray[Any]:
         """The bytes inside base64, or the numbers as float64; for this row, which an error then names.
 
         Raises:
@@ -241,7 +241,7 @@ class Reader:
             return self._numpy.array(msgspec.json.decode(text, type=list[float | None]), "f8")
 
 
-def matrix(vectors: Sequence[Given], options: Options, count: int, out: Out | None = None) -> NDArray[Any]:
+def matrix(vectors: Sequence[VectorLike], options: Options, count: int, out: Out | None = None) -> NDArray[Any]:
     """Vectors as checked rows, written into `out(width)`.
 
     Each is the `Vector` of a reply, or components made from one: bytes of the dtype asked for, or numbers; None: the reply has none.
@@ -295,7 +295,7 @@ class Missing:
     embedding.once_more = True  # it may be there the next time
 
 
-def _copy(rows: NDArray[Any], vectors: Sequence[Given], first: bytes, decode: Callable[..., bytes]) -> int:
+def _copy(rows: NDArray[Any], vectors: Sequence[VectorLike], first: bytes, decode: Callable[..., bytes]) -> int:
     """Decode base64 into rows, and say how many came before the first that is something else, which `Reader` then tells."""
     view: Any = rows.data.cast("B")
     step = stop = len(first)
@@ -357,7 +357,7 @@ def _convert(rows: NDArray[Any], place: int, vector: bytes | NDArray[Any], sourc
 # --- a reply with rows that cannot be used ---------------------------------------------------------------------------
 
 
-def _row_by_row(vectors: Sequence[Given], options: Options, out: Out | None, error: DecodeError) -> NDArray[Any]:
+def _row_by_row(vectors: Sequence[VectorLike], options: Options, out: Out | None, error: DecodeError) -> NDArray[Any]:
     """Every row that can be used, where some cannot: null, empty, not finite, of another width than the one asked for or most have."""
     kind = _tools()[2][options.dtype]
     found, failures = _read_each(vectors, options, kind)
@@ -373,7 +373,7 @@ def _row_by_row(vectors: Sequence[Given], options: Options, out: Out | None, err
     if not isinstance(out, OutputRows) or not found:
         raise together(failures) if failures else error
     rows: NDArray[Any] = out(width)
-    rows[:] = blank(rows)
+    rows[:] = missing_value(rows)
     for place, row in found.items():
         rows[place] = row
     out.failures = failures
@@ -381,7 +381,7 @@ def _row_by_row(vectors: Sequence[Given], options: Options, out: Out | None, err
 
 
 def _read_each(
-    vectors: Sequence[Given], options: Options, kind: np.dtype[Any]
+    vectors: Sequence[VectorLike], options: Options, kind: np.dtype[Any]
 ) -> tuple[dict[int, NDArray[Any]], dict[int, DecodeError]]:
     """(row → its values in the dtype asked for, row → why there are none)."""
     read = Reader()
@@ -463,17 +463,17 @@ def together(failures: Mapping[int, DecodeError]) -> DecodeError:
 
 
 __all__ = [
-    "Given",
     "Missing",
     "Out",
     "OutputRows",
     "Reader",
     "Vector",
+    "VectorLike",
+    "decode_json",
     "decoder_of",
     "decoder_of_any",
     "matrix",
     "miscounted",
-    "parse",
     "together",
     "unlike_earlier",
 ]

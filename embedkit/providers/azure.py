@@ -36,15 +36,15 @@ _AZURE = {
 
 HOSTS = (
     Host(
-        name="azure", dialect=Dialect, segment="/openai/v1", keys=("AZURE_OPENAI_API_KEY",), key_required=True, start=100, ceiling=128,
-        domains=("openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com"),
-        url_variables=("AZURE_OPENAI_ENDPOINT",), locate=_azure_url, authorise=_azure_key, steady=True, catalogue="openai",
+        name="azure", dialect=Dialect, version_path="/openai/v1", key_variables=("AZURE_OPENAI_API_KEY",), key_required=True, start=100, ceiling=128,
+        own_domains=("openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com"),
+        url_variables=("AZURE_OPENAI_ENDPOINT",), resolve_url=_azure_url, authorize=_azure_key, static_auth=True, catalog="openai",
         parameters=_AZURE, quirks={"refuses": True}, limits=_OPENAI,
     ),
     # Azure AI Foundry's other models, Cohere's among them, on the same routes; 96 is what Cohere takes (wire reference 2.2).
     Host(
-        name="azureaifoundry", dialect=Dialect, segment="/openai/v1", keys=("AZURE_OPENAI_API_KEY",), key_required=True, start=100, ceiling=128,
-        domains=("services.ai.azure.com",), url_variables=("AZURE_OPENAI_ENDPOINT",), locate=_azure_url, authorise=_azure_key, steady=True,
+        name="azureaifoundry", dialect=Dialect, version_path="/openai/v1", key_variables=("AZURE_OPENAI_API_KEY",), key_required=True, start=100, ceiling=128,
+        own_domains=("services.ai.azure.com",), url_variables=("AZURE_OPENAI_ENDPOINT",), resolve_url=_azure_url, authorize=_azure_key, static_auth=True,
         parameters=_AZURE, quirks={"encoding": None}, limits=Limits(max_texts=96),
     ),
 )  # fmt: skip

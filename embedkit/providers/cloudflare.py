@@ -19,15 +19,15 @@ from ..codec import (
     Parameter,
     Target,
     Vector,
+    accepted_input_types,
+    decode_reply,
     decoder_of,
-    inside,
+    error_in_success,
     matrix,
-    meanings,
     miscounted,
-    only,
-    parsed,
     prefixed,
-    read,
+    read_error_body,
+    reject_unsupported,
     to_json,
 )
 from ..errors import DecodeError
@@ -60,7 +60,7 @@ class Dialect(msgspec.Struct, frozen=True):
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts = self.target, self.target.facts
         cuts = ("end", "error") if self._is("bge-m3") else ()
-        only(options, target.model, dtype=("float32",), truncate=cuts, input_type=meanings(facts))
+        reject_unsupported(options, target.model, dtype=("float32",), truncate=cuts, input_type=accepted_input_types(facts))
         field = _FIELDS.get(options.input_type or "", "text") if self._is("qwen3-embedding") else "text"
         body: dict[str, Any] = {field: prefixed(texts, options, facts)}
         if self._is("bge-m3"):
@@ -71,16 +71,16 @@ class Dialect(msgspec.Struct, frozen=True):
         return Request(url, to_json({**body, **options.extra}), JSON)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
-        result = parsed(_decoder, response).result
+        result = decode_reply(_decoder, response).result
         if result is None:
-            raise inside(response) or miscounted(0, count)
+            raise error_in_success(response) or miscounted(0, count)
         if self._pooling and result.pooling not in (None, options.extra.get("pooling", self._pooling)):
             msg = f"pooling={self._pooling!r} was asked for, but the vectors are pooled by {result.pooling!r}: the two do not compare"
             raise DecodeError(msg)
         return Reply(matrix(result.data or [], options, count, out))
 
     def explain(self, response: Response) -> str:
-        return read(response).message
+        return read_error_body(response).message
 
     def _is(self, family: str) -> bool:
         return f"/{family}" in self.target.model
@@ -94,9 +94,9 @@ class Dialect(msgspec.Struct, frozen=True):
 
 HOSTS = (
     Host(
-        name="cloudflare", dialect=Dialect, base_url="https://api.cloudflare.com/client/v4", segment="/client/v4",
+        name="cloudflare", dialect=Dialect, base_url="https://api.cloudflare.com/client/v4", version_path="/client/v4",
         routes=tuple(f"/accounts/{{account_id}}{rest}" for rest in ("/ai/run/{model*}", "/ai/run", "/ai/v1/embeddings", "/ai/v1", "/ai", "")),
-        keys=("CLOUDFLARE_API_TOKEN",), key_required=True, start=100, ceiling=128, domains=("api.cloudflare.com",),
+        key_variables=("CLOUDFLARE_API_TOKEN",), key_required=True, start=100, ceiling=128, own_domains=("api.cloudflare.com",),
         parameters={
             "account_id": Parameter(("CLOUDFLARE_ACCOUNT_ID",), required=True, help="whose account, 32 hexadecimal digits"),
             "pooling": Parameter(choices=("mean", "cls"), help="how bge-*-en models pool; mean unless said"),

@@ -19,14 +19,14 @@ from ..codec import (
     Out,
     Target,
     Vector,
-    belongs,
     compact,
+    decode_reply,
     decoder_of,
-    inside,
+    error_in_success,
+    host_matches,
     matrix,
-    only,
-    parsed,
-    read,
+    read_error_body,
+    reject_unsupported,
     to_json,
     tokens_in,
 )
@@ -70,7 +70,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
-        only(options, target.host.name, truncate=("end", "error"), input_type=_PURPOSES.keys() - {None})
+        reject_unsupported(options, target.host.name, truncate=("end", "error"), input_type=_PURPOSES.keys() - {None})
         body = compact(
             model=target.model,
             texts=texts,
@@ -82,7 +82,7 @@ class Dialect(msgspec.Struct, frozen=True):
         return Request(target.url("/embed"), to_json({**body, **options.extra}), JSON)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
-        reply = parsed(_decoder, response)
+        reply = decode_reply(_decoder, response)
         kind, given = _KINDS[options.dtype], reply.embeddings
         kinds: Mapping[str, list[Vector | None] | None] = given if isinstance(given, dict) else {kind: given}
         vectors = kinds.get(kind) or (kinds.get("base64") if kind == "float" else None)
@@ -90,12 +90,12 @@ class Dialect(msgspec.Struct, frozen=True):
             msg = f"the reply has no {kind} embeddings" + (
                 f", only {', '.join(given)}" if isinstance(given, dict) and given else ""
             )
-            raise inside(response) or DecodeError(msg)
+            raise error_in_success(response) or DecodeError(msg)
         billed = reply.meta.get("billed_units") if isinstance(reply.meta, dict) else None
         return Reply(matrix(vectors, options, count, out), "", tokens_in(billed, "input_tokens"))
 
     def explain(self, response: Response) -> str:
-        return read(response).message
+        return read_error_body(response).message
 
 
 def address(value: str) -> str:
@@ -105,16 +105,16 @@ def address(value: str) -> str:
 
 def _locate(base_url: str, target: Target) -> str:
     """Cohere's own hosts speak version 2, whatever version the base URL ends in; elsewhere it is used as given."""
-    ours = belongs(urlsplit(base_url).hostname, target.host.domains)
+    ours = host_matches(urlsplit(base_url).hostname, target.host.own_domains)
     return address(base_url) if ours and base_url.rstrip("/").endswith("/v1") else base_url
 
 
 HOSTS = (
     Host(
-        name="cohere", dialect=Dialect, base_url="https://api.cohere.com/v2", segment="/v2",
-        routes=("/embed", "/compatibility/v1/embeddings", "/compatibility/v1"), locate=_locate,
-        keys=("CO_API_KEY", "COHERE_API_KEY"), key_required=True, start=100, ceiling=128,  # cohere-python, client.py
-        domains=("cohere.com", "cohere.ai"), url_variables=("CO_API_URL",), read_url=address,
+        name="cohere", dialect=Dialect, base_url="https://api.cohere.com/v2", version_path="/v2",
+        routes=("/embed", "/compatibility/v1/embeddings", "/compatibility/v1"), resolve_url=_locate,
+        key_variables=("CO_API_KEY", "COHERE_API_KEY"), key_required=True, start=100, ceiling=128,  # cohere-python, client.py
+        own_domains=("cohere.com", "cohere.ai"), url_variables=("CO_API_URL",), read_url=address,
         limits=Limits(max_texts=96),  # docs.cohere.com/reference/embed
     ),
 )  # fmt: skip

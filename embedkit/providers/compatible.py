@@ -26,19 +26,21 @@ def _hosted(name: str, base_url: str, *keys: str, quirks: Mapping[str, Any] | No
     row = {
         "start": 100,
         "ceiling": 128,
-        "domains": (parts.hostname,),
+        "own_domains": (parts.hostname,),
         "limits": FEW,
         "quirks": {"encoding": None, **(quirks or {})},
         **more,
     }
-    return Host(name=name, dialect=Dialect, base_url=base_url, segment=parts.path, keys=keys, key_required=True, **row)
+    return Host(
+        name=name, dialect=Dialect, base_url=base_url, version_path=parts.path, key_variables=keys, key_required=True, **row
+    )
 
 
 def _server(name: str, base_url: str, called: str, **more: Any) -> Host:
     """A server on this machine: no key, and patience while it loads a model."""
-    row = {"limits": FEW, "segment": urlsplit(base_url).path, **more}
+    row = {"limits": FEW, "version_path": urlsplit(base_url).path, **more}
     down = f"is {called} running?"
-    return Host(name=name, dialect=Dialect, base_url=base_url, timeout=600.0, loading=600.0, down=down, **row)
+    return Host(name=name, dialect=Dialect, base_url=base_url, timeout=600.0, loading=600.0, unreachable_hint=down, **row)
 
 
 def _databricks(base_url: str, target: Target) -> str:
@@ -49,9 +51,9 @@ def _databricks(base_url: str, target: Target) -> str:
             return base_url
         msg = "databricks needs its workspace: pass host= or base_url=, or set DATABRICKS_HOST"
         raise ConfigError(msg)
-    ours = "|".join(map(re.escape, target.host.domains))
+    ours = "|".join(map(re.escape, target.host.own_domains))
     if not re.fullmatch(rf"[A-Za-z0-9.-]+\.({ours})", place):  # nothing in it may end the name early: a token goes there
-        msg = f"host={place!r} is no workspace of {' or '.join(target.host.domains)}: pass base_url= and api_key="
+        msg = f"host={place!r} is no workspace of {' or '.join(target.host.own_domains)}: pass base_url= and api_key="
         raise ConfigError(msg)
     return workspace(place)
 
@@ -69,12 +71,12 @@ def _github(base_url: str, target: Target) -> str:
 
 
 HOSTS = (
-    Host(name="compatible", dialect=Dialect, segment="/v1", limits=FEW, accepts_empty=True, loading=600.0),
+    Host(name="compatible", dialect=Dialect, version_path="/v1", limits=FEW, accepts_empty=True, loading=600.0),
 
     # --- hosted ---
     # Strict: an unknown field is a 422. Counts tokens and texts (4); base64 is answered with floats (recorded).
     _hosted(
-        "mistral", "https://api.mistral.ai/v1", "MISTRAL_API_KEY", domains=("mistral.ai",),
+        "mistral", "https://api.mistral.ai/v1", "MISTRAL_API_KEY", own_domains=("mistral.ai",),
         quirks={"encoding": "float", "width_field": "output_dimension", "dtype_field": "output_dtype"},
         limits=Limits(max_texts=256, max_tokens=14_000, max_text_tokens=8192),  # of 16,384: the count is an estimate
     ),
@@ -86,7 +88,7 @@ HOSTS = (
     ),
     # Its schema knows `model` and `input`, nothing else; no usage (9).
     _hosted(
-        "together", "https://api.together.ai/v1", "TOGETHER_API_KEY", domains=("together.ai", "together.xyz"),
+        "together", "https://api.together.ai/v1", "TOGETHER_API_KEY", own_domains=("together.ai", "together.xyz"),
         quirks={"width_field": None}, limits=Limits(max_texts=100),
     ),
     # Strict; vectors are not of unit length unless asked (10).
@@ -114,25 +116,25 @@ HOSTS = (
     # `dimensions` is an unknown field (recorded); base64 is answered with floats (15).
     _hosted(
         "databricks", "https://{host}/serving-endpoints", "DATABRICKS_TOKEN", "DATABRICKS_API_KEY",
-        domains=("databricks.com", "azuredatabricks.net"), url_variables=("DATABRICKS_HOST", "DATABRICKS_API_BASE"),
-        routes=("/embeddings", "/{model}/invocations"), read_url=workspace, locate=_databricks, parameters={"host": Parameter(help="the workspace, adb-….azuredatabricks.net")},
+        own_domains=("databricks.com", "azuredatabricks.net"), url_variables=("DATABRICKS_HOST", "DATABRICKS_API_BASE"),
+        routes=("/embeddings", "/{model}/invocations"), read_url=workspace, resolve_url=_databricks, parameters={"host": Parameter(help="the workspace, adb-….azuredatabricks.net")},
         quirks={"width_field": None}, limits=Limits(max_texts=150),
     ),
     # Keys are bound to a region: base_url="https://dashscope-intl.aliyuncs.com" is Singapore (19).
     _hosted(
-        "dashscope", "https://dashscope.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY", domains=("aliyuncs.com",),
+        "dashscope", "https://dashscope.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY", own_domains=("aliyuncs.com",),
         quirks={"encoding": "float"}, limits=Limits(max_texts=10, max_text_tokens=8192),
     ),
     _hosted(  # 20
-        "zhipu", "https://open.bigmodel.cn/api/paas/v4", "ZHIPUAI_API_KEY", "ZAI_API_KEY", domains=("bigmodel.cn", "z.ai"),
+        "zhipu", "https://open.bigmodel.cn/api/paas/v4", "ZHIPUAI_API_KEY", "ZAI_API_KEY", own_domains=("bigmodel.cn", "z.ai"),
         limits=Limits(max_texts=64, max_text_tokens=3072),
     ),
     _hosted(  # 21
         "siliconflow", "https://api.siliconflow.cn/v1", "SILICONFLOW_API_KEY",
-        domains=("siliconflow.cn", "siliconflow.com"), quirks={"encoding": "base64"},
+        own_domains=("siliconflow.cn", "siliconflow.com"), quirks={"encoding": "base64"},
     ),
     _hosted(  # 24; the models are OpenAI's
-        "github", "https://models.github.ai/inference", "GITHUB_TOKEN", locate=_github, limits=Limits(max_texts=100),
+        "github", "https://models.github.ai/inference", "GITHUB_TOKEN", resolve_url=_github, limits=Limits(max_texts=100),
         parameters={"org": Parameter(help="organisation to bill instead of the token's owner")},
         quirks={
             "encoding": "base64", "refuses": True,

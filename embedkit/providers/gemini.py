@@ -21,16 +21,16 @@ from ..codec import (
     Target,
     Vector,
     compact,
+    decode_reply,
     decoder_of,
-    inside,
-    levelled,
+    error_in_success,
     matrix,
     miscounted,
-    only,
-    parsed,
-    parted,
     prefixed,
-    read,
+    read_error_body,
+    reject_unsupported,
+    renormalize_cut,
+    split_extra,
     to_json,
     tokens_in,
     with_headers,
@@ -70,7 +70,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts = self.target, self.target.facts
-        only(options, target.host.name, dtype=("float32",), truncate=("end",), input_type=_TASKS)
+        reject_unsupported(options, target.host.name, dtype=("float32",), truncate=("end",), input_type=_TASKS)
         name = f"models/{_bare(target.model)}"
         in_text = facts is not None and bool(facts.prefixes)
         each = compact(
@@ -78,22 +78,22 @@ class Dialect(msgspec.Struct, frozen=True):
             taskType=None if in_text else _TASKS.get(options.input_type or ""),
             outputDimensionality=options.dimensions,
         )
-        own, rest = parted(options.extra, _EACH)
+        own, rest = split_extra(options.extra, _EACH)
         requests = [{**each, **own, "content": {"parts": [{"text": text}]}} for text in prefixed(texts, options, facts)]
         url = target.url(f"/{quote(name)}:batchEmbedContents")
         return Request(url, to_json({"requests": requests, **rest}), JSON)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
-        reply = parsed(_decoder, response)
+        reply = decode_reply(_decoder, response)
         items = reply.embeddings if reply.embedding is None else [reply.embedding]
         if items is None:
-            raise inside(response) or miscounted(0, count)
+            raise error_in_success(response) or miscounted(0, count)
         rows = matrix([item.values if item else None for item in items], options, count, out)
-        levelled(rows, options, self.target.facts)
+        renormalize_cut(rows, options, self.target.facts)
         return Reply(rows, "", tokens_in(reply.usage_metadata, "promptTokenCount"))
 
     def explain(self, response: Response) -> str:
-        return read(response).message
+        return read_error_body(response).message
 
 
 def _bare(model: str) -> str:
@@ -101,7 +101,7 @@ def _bare(model: str) -> str:
     return model.removeprefix("models/")
 
 
-def _keyed(request: Request, credentials: Mapping[str, str], now: float) -> Request:  # noqa: ARG001 (the shape of `authorise`)
+def _keyed(request: Request, credentials: Mapping[str, str], now: float) -> Request:  # noqa: ARG001 (the shape of `authorize`)
     """The key in a header: in the URL, where it may also stand, every log would hold it."""
     key = credentials.get("api_key")
     return with_headers(request, {"x-goog-api-key": key}) if key else request
@@ -109,9 +109,9 @@ def _keyed(request: Request, credentials: Mapping[str, str], now: float) -> Requ
 
 HOSTS = (
     Host(
-        name="gemini", dialect=Dialect, base_url="https://generativelanguage.googleapis.com/v1", segment="/v1",
-        keys=("GOOGLE_API_KEY", "GEMINI_API_KEY"), key_required=True, start=100, ceiling=128, domains=("generativelanguage.googleapis.com",),
+        name="gemini", dialect=Dialect, base_url="https://generativelanguage.googleapis.com/v1", version_path="/v1",
+        key_variables=("GOOGLE_API_KEY", "GEMINI_API_KEY"), key_required=True, start=100, ceiling=128, own_domains=("generativelanguage.googleapis.com",),
         routes=("/models/{model}:{verb}", "/models/{model}", "/models", "/openai/embeddings", "/openai"),
-        authorise=_keyed, steady=True, known_as=_bare, limits=Limits(max_texts=100),  # more: 400 "at most 100 requests can be in one batch"
+        authorize=_keyed, static_auth=True, catalog_name=_bare, limits=Limits(max_texts=100),  # more: 400 "at most 100 requests can be in one batch"
     ),
 )  # fmt: skip

@@ -20,23 +20,23 @@ from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
     UNREADABLE,
-    Given,
     Host,
     Out,
     Parameter,
     Target,
     Vector,
+    VectorLike,
+    accepted_input_types,
     compact,
-    counted,
+    decode_json,
+    decode_reply,
     decoder_of,
+    header_int,
     matrix,
-    meanings,
-    only,
-    parse,
-    parsed,
-    pooled,
+    pool_tokens,
     prefixed,
-    read,
+    read_error_body,
+    reject_unsupported,
     to_json,
 )
 from ..errors import DecodeError
@@ -75,7 +75,9 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts = self.target, self.target.facts
-        only(options, target.host.name, dtype=("float32",), truncate=("end",), input_type=meanings(facts))
+        reject_unsupported(
+            options, target.host.name, dtype=("float32",), truncate=("end",), input_type=accepted_input_types(facts)
+        )
         body = compact(
             inputs=prefixed(texts, options, facts),  # always a list: a lone text is answered in another shape
             normalize=options.normalize,
@@ -86,15 +88,15 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         rows = matrix(self._vectors(response), options, count, out)
-        return Reply(rows, "", counted(response, "x-compute-tokens"))  # from TEI behind an endpoint; nobody else counts
+        return Reply(rows, "", header_int(response, "x-compute-tokens"))  # from TEI behind an endpoint; nobody else counts
 
     def explain(self, response: Response) -> str:
-        refusal = read(response)
+        refusal = read_error_body(response)
         more = refusal.body.get("warnings") if isinstance(refusal.body, dict) else None  # the toolkit's reasons
         told = [each for each in map(str, more) if each not in refusal.message] if isinstance(more, list) else []
         return "; ".join(filter(None, [refusal.message, *told]))
 
-    def _vectors(self, response: Response) -> Sequence[Given]:
+    def _vectors(self, response: Response) -> Sequence[VectorLike]:
         axes, found = _shaped(response)
         if axes in (1, 2):
             return [found] if axes == 1 else found
@@ -105,9 +107,9 @@ class Dialect(msgspec.Struct, frozen=True):
         return [_pooled(tokens if axes == 3 else tokens[0], how) for tokens in found]  # noqa: PLR2004 (texts, tokens, components)
 
 
-def _pooled(tokens: Sequence[Given], how: str) -> Given:
+def _pooled(tokens: Sequence[VectorLike], how: str) -> VectorLike:
     try:
-        return pooled(tokens, how)
+        return pool_tokens(tokens, how)
     except DecodeError as error:
         return error  # of this text alone
 
@@ -118,8 +120,8 @@ def _shaped(response: Response) -> tuple[int, Any]:
         response = msgspec.structs.replace(response, body=bytes(_toolkit.decode(response.body).embeddings))
     for axes, decoder in _SHAPES.items():
         with suppress(*UNREADABLE):
-            return axes, parse(response.body, decoder)
-    return 2, parsed(_vectors, response)  # raises what is wrong with it
+            return axes, decode_json(response.body, decoder)
+    return 2, decode_reply(_vectors, response)  # raises what is wrong with it
 
 
 def token_file(environment: Mapping[str, str]) -> str:
@@ -129,7 +131,7 @@ def token_file(environment: Mapping[str, str]) -> str:
 
 
 _SAME: dict[str, Any] = {
-    "keys": ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+    "key_variables": ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
     "key_file": token_file,
     "limits": Limits(max_texts=32, max_bytes=1_900_000),  # neither is documented; a TEI behind it takes 32 and 2 MB (7.3)
     "parameters": {"pooling": Parameter(choices=("mean", "cls", "last"), help="how to pool vectors that come one per token")},
@@ -137,13 +139,13 @@ _SAME: dict[str, Any] = {
 
 HOSTS = (
     Host(
-        name="huggingface", dialect=Dialect, base_url="https://router.huggingface.co/hf-inference", segment="/hf-inference",
+        name="huggingface", dialect=Dialect, base_url="https://router.huggingface.co/hf-inference", version_path="/hf-inference",
         quirks={"route": "/models/{model}/pipeline/feature-extraction"},
-        routes=("/models/{model*}/pipeline/feature-extraction", "/models/{model*}", "/models"), key_required=True, domains=("huggingface.co",), start=100, ceiling=128, loading=300.0, **_SAME,
+        routes=("/models/{model*}/pipeline/feature-extraction", "/models/{model*}", "/models"), key_required=True, own_domains=("huggingface.co",), start=100, ceiling=128, loading=300.0, **_SAME,
     ),
     # Scaled to zero, an endpoint wakes on a request; the header makes its proxy wait for that instead of answering 503 (3C).
     Host(
-        name="hfendpoint", dialect=Dialect, routes=("/v1/embeddings", "/v1"), quirks={"headers": {"x-scale-up-timeout": "600"}}, catalogue="huggingface",
-        domains=("endpoints.huggingface.cloud",), timeout=600.0, loading=600.0, **_SAME,
+        name="hfendpoint", dialect=Dialect, routes=("/v1/embeddings", "/v1"), quirks={"headers": {"x-scale-up-timeout": "600"}}, catalog="huggingface",
+        own_domains=("endpoints.huggingface.cloud",), timeout=600.0, loading=600.0, **_SAME,
     ),
 )  # fmt: skip

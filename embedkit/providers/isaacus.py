@@ -19,14 +19,14 @@ from ..codec import (
     Target,
     Vector,
     compact,
+    decode_reply,
     decoder_of,
+    error_in_success,
     in_place,
-    inside,
     matrix,
     miscounted,
-    only,
-    parsed,
-    read,
+    read_error_body,
+    reject_unsupported,
     to_json,
     tokens_in,
 )
@@ -58,7 +58,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
-        only(options, target.host.name, truncate=("end", "error"), input_type=_TASKS)
+        reject_unsupported(options, target.host.name, truncate=("end", "error"), input_type=_TASKS)
         body = compact(
             model=target.model, texts=texts, task=_TASKS.get(options.input_type or ""), dimensions=options.dimensions
         )
@@ -66,20 +66,20 @@ class Dialect(msgspec.Struct, frozen=True):
         return Request(target.url("/embeddings"), to_json({**body, **options.extra}), JSON)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
-        reply = parsed(_decoder, response)
+        reply = decode_reply(_decoder, response)
         if reply.embeddings is None:
-            raise inside(response) or miscounted(0, count)
+            raise error_in_success(response) or miscounted(0, count)
         items = in_place(reply.embeddings, count)  # they may come in any order (22)
         rows = matrix([item.embedding for item in items], options, count, out)
         return Reply(rows, "", tokens_in(reply.usage, "input_tokens"))
 
     def explain(self, response: Response) -> str:
-        return read(response).message
+        return read_error_body(response).message
 
 
 HOSTS = (
     Host(
-        name="isaacus", dialect=Dialect, base_url="https://api.isaacus.com/v1", segment="/v1", keys=("ISAACUS_API_KEY",),
-        key_required=True, start=100, ceiling=128, domains=("isaacus.com",), limits=Limits(max_texts=128),  # wire reference part 2, 22
+        name="isaacus", dialect=Dialect, base_url="https://api.isaacus.com/v1", version_path="/v1", key_variables=("ISAACUS_API_KEY",),
+        key_required=True, start=100, ceiling=128, own_domains=("isaacus.com",), limits=Limits(max_texts=128),  # wire reference part 2, 22
     ),
 )  # fmt: skip

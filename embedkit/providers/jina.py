@@ -12,7 +12,7 @@ from typing import ClassVar
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Target, compact, listing, matrix, only, read, to_json
+from ..codec import JSON, Host, Out, Target, compact, listing, matrix, read_error_body, reject_unsupported, to_json
 
 _KINDS = {"float32": "base64", "binary": "binary", "ubinary": "ubinary"}
 _RETRIEVAL = {"query": "retrieval.query", "document": "retrieval.passage"}
@@ -59,7 +59,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, family = self.target, self._family
-        only(options, target.model, truncate=("end", "error"), input_type={"query", "document", *family.tasks})
+        reject_unsupported(options, target.model, truncate=("end", "error"), input_type={"query", "document", *family.tasks})
         body = compact(
             model=target.model,
             input=texts,
@@ -76,14 +76,14 @@ class Dialect(msgspec.Struct, frozen=True):
         return Reply(matrix(vectors, options, count, out), model, tokens)
 
     def explain(self, response: Response) -> str:
-        return read(response).message
+        return read_error_body(response).message
 
 
 HOSTS = (
     Host(
-        name="jina", dialect=Dialect, base_url="https://api.jina.ai/v1", segment="/v1",
-        keys=("JINA_API_KEY", "JINA_AI_API_KEY", "JINAAI_API_KEY"),  # its own, and what litellm and llama-index read
-        key_required=True, domains=("jina.ai",),
+        name="jina", dialect=Dialect, base_url="https://api.jina.ai/v1", version_path="/v1",
+        key_variables=("JINA_API_KEY", "JINA_AI_API_KEY", "JINAAI_API_KEY"),  # its own, and what litellm and llama-index read
+        key_required=True, own_domains=("jina.ai",),
         limits=Limits(max_texts=512),  # v4's, seen in a refusal; older models take 2,048 (wire reference part 2, 3)
     ),
 )  # fmt: skip

@@ -19,13 +19,13 @@ from ..codec import (
     Target,
     Vector,
     compact,
+    decode_reply,
     decoder_of,
-    inside,
+    error_in_success,
     matrix,
     miscounted,
-    only,
-    parsed,
-    read,
+    read_error_body,
+    reject_unsupported,
     text_of,
     to_json,
     tokens_in,
@@ -66,7 +66,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
-        only(options, target.host.name, dtype=("float32",), truncate=("end",), input_type=_TASKS.keys() - {None})
+        reject_unsupported(options, target.host.name, dtype=("float32",), truncate=("end",), input_type=_TASKS.keys() - {None})
         body = compact(
             model=target.model,  # never left out: the API's default is v1, its client's v1.5
             texts=texts,
@@ -77,14 +77,14 @@ class Dialect(msgspec.Struct, frozen=True):
         return Request(target.url("/embedding/text"), to_json({**body, **options.extra}), JSON)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
-        reply = parsed(_decoder, response)
+        reply = decode_reply(_decoder, response)
         if reply.embeddings is None:
-            raise inside(response) or miscounted(0, count)
+            raise error_in_success(response) or miscounted(0, count)
         tokens = tokens_in(reply.usage, "prompt_tokens", "total_tokens")
         return Reply(matrix(reply.embeddings, options, count, out), text_of(reply.model), tokens)
 
     def explain(self, response: Response) -> str:
-        return read(response).message
+        return read_error_body(response).message
 
 
 def address(value: str) -> str:
@@ -94,9 +94,9 @@ def address(value: str) -> str:
 
 HOSTS = (
     Host(
-        name="nomic", dialect=Dialect, routes=("/embedding/text",), base_url="https://api-atlas.nomic.ai/v1", segment="/v1",
-        keys=("NOMIC_API_KEY",), key_required=True, start=100, ceiling=128,  # the community's name: the official client reads its own login (6.1)
-        domains=("nomic.ai",), url_variables=("ATLAS_API_PATH",), read_url=address,
+        name="nomic", dialect=Dialect, routes=("/embedding/text",), base_url="https://api-atlas.nomic.ai/v1", version_path="/v1",
+        key_variables=("NOMIC_API_KEY",), key_required=True, start=100, ceiling=128,  # the community's name: the official client reads its own login (6.1)
+        own_domains=("nomic.ai",), url_variables=("ATLAS_API_PATH",), read_url=address,
         limits=Limits(max_texts=10),  # the most the official client sends (nomic-ai/nomic#392); the API names no limit
     ),
 )  # fmt: skip

@@ -21,16 +21,16 @@ from ..codec import (
     Parameter,
     Target,
     Vector,
+    accepted_input_types,
     compact,
+    decode_reply,
     decoder_of,
-    inside,
+    error_in_success,
     matrix,
-    meanings,
     miscounted,
-    only,
-    parsed,
     prefixed,
-    read,
+    read_error_body,
+    reject_unsupported,
     text_of,
     to_json,
     whole_number,
@@ -68,7 +68,7 @@ class Dialect(msgspec.Struct, frozen=True):
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts = self.target, self.target.facts
         cuts = ("error",) if self._legacy else ("end", "error")
-        only(options, target.host.name, dtype=("float32",), truncate=cuts, input_type=meanings(facts))
+        reject_unsupported(options, target.host.name, dtype=("float32",), truncate=cuts, input_type=accepted_input_types(facts))
         asked = compact(
             model=target.model,
             keep_alive=target.parameters.get("keep_alive"),
@@ -81,14 +81,14 @@ class Dialect(msgspec.Struct, frozen=True):
         return Request(target.url("/embed"), to_json({**asked, **body, **options.extra}), JSON)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
-        reply = parsed(_decoder, response)
+        reply = decode_reply(_decoder, response)
         vectors = reply.embeddings if reply.embedding is None else [reply.embedding]
         if vectors is None:
-            raise inside(response) or miscounted(0, count)
+            raise error_in_success(response) or miscounted(0, count)
         return Reply(matrix(vectors, options, count, out), text_of(reply.model), whole_number(reply.prompt_eval_count))
 
     def explain(self, response: Response) -> str:
-        message = read(response).message
+        message = read_error_body(response).message
         absent = re.search(r"model\b.*\bnot found|try pulling", message)  # another 404 is about the URL
         return f"{message}; `ollama pull {self.target.model}` fetches it" if absent else message
 
@@ -118,21 +118,21 @@ def address(value: str) -> str:
     return f"{scheme}://{user}{at}{f'[{name}]' if ':' in name else name}:{port}{path}/api"
 
 
-def _locate(base_url: str, target: Target) -> str:  # noqa: ARG001 (the shape of `locate`)
+def _locate(base_url: str, target: Target) -> str:  # noqa: ARG001 (the shape of `resolve_url`)
     """Ollama speaks OpenAI's dialect under /v1, and this one under /api beside it."""
     return re.sub(r"/v1(?=$|\?)", "/api", base_url)
 
 
 HOSTS = (
     Host(
-        name="ollama", dialect=Dialect, base_url="http://127.0.0.1:11434/api", segment="/api", locate=_locate,
-        routes=("/embed", "/embeddings"), keys=("OLLAMA_API_KEY",),
-        domains=("ollama.com",), url_variables=("OLLAMA_HOST",), read_url=address, limits=Limits(max_texts=32),
+        name="ollama", dialect=Dialect, base_url="http://127.0.0.1:11434/api", version_path="/api", resolve_url=_locate,
+        routes=("/embed", "/embeddings"), key_variables=("OLLAMA_API_KEY",),
+        own_domains=("ollama.com",), url_variables=("OLLAMA_HOST",), read_url=address, limits=Limits(max_texts=32),
         parameters={
             "keep_alive": Parameter(takes=(str, float), help='how long the model stays loaded: "10m", seconds, 0 or -1'),
             "model_options": Parameter(takes=(dict,), help='the model\'s own options, e.g. {"num_ctx": 8192}'),
             "legacy": Parameter(takes=(bool,), help="true speaks /api/embeddings, one text per request"),
         },
-        timeout=600.0, loading=600.0, down="is Ollama running? `ollama serve` starts it",
+        timeout=600.0, loading=600.0, unreachable_hint="is Ollama running? `ollama serve` starts it",
     ),
 )  # fmt: skip

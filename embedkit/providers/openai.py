@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from .._types import QUANTISED, Limits, Options, Reply, Request, Response
+from .._types import QUANTIZED, Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
     Codec,
@@ -20,15 +20,15 @@ from ..codec import (
     Out,
     Parameter,
     Target,
+    accepted_input_types,
     bearer,
     known_width,
     listing,
     matrix,
-    meanings,
-    only,
     prefixed,
-    prompt,
-    read,
+    prompt_field,
+    read_error_body,
+    reject_unsupported,
     to_json,
     with_headers,
 )
@@ -83,7 +83,7 @@ class Dialect(msgspec.Struct, frozen=True, dict=True):
     def sends_dtypes(self) -> tuple[str, ...]:
         """What this host and model make themselves; the rest is made on the client."""
         facts = self.target.facts
-        return ("float32", *(facts.dtypes if facts is not None else QUANTISED)) if self.dtype_field else ("float32",)
+        return ("float32", *(facts.dtypes if facts is not None else QUANTIZED)) if self.dtype_field else ("float32",)
 
     @property
     def cuts(self) -> bool:
@@ -105,8 +105,8 @@ class Dialect(msgspec.Struct, frozen=True, dict=True):
         target, facts = self.target, self.target.facts
         if options.input_type or options.truncate or options.dtype != "float32":
             cuts = (*(("end",) if self.cut else ()), *(("error",) if self.refuses else ()))
-            kinds = meanings(facts, *filter(None, self.purposes))
-            only(options, target.host.name, dtype=self.sends_dtypes, truncate=cuts, input_type=kinds)
+            kinds = accepted_input_types(facts, *filter(None, self.purposes))
+            reject_unsupported(options, target.host.name, dtype=self.sends_dtypes, truncate=cuts, input_type=kinds)
         fields = (
             ("encoding_format", self.encoding),
             ("input_type", self.purposes.get(options.input_type) if facts is None or None in self.purposes else None),
@@ -114,7 +114,7 @@ class Dialect(msgspec.Struct, frozen=True, dict=True):
             (self.dtype_field, None if options.dtype == "float32" else options.dtype),  # Mixedbread's replaces the encoding
             (self.unit_field, options.normalize),
         )
-        body: dict[str, Any] = {"model": target.model, **prompt(options, facts)}
+        body: dict[str, Any] = {"model": target.model, **prompt_field(options, facts)}
         body |= {name: value for name, value in fields if name is not None and value is not None}
         body |= self.cut if options.truncate == "end" else {}
         headers = {**JSON, **self.headers} if self.headers else JSON
@@ -131,13 +131,15 @@ class Dialect(msgspec.Struct, frozen=True, dict=True):
         return Reply(rows, model, tokens if self.counts_tokens else None)
 
     def explain(self, response: Response) -> str:
-        return read(response).message
+        return read_error_body(response).message
 
     def learn(self, response: Response) -> Codec:
         """A server that refuses base64 is asked for its default from then on (vllm-project/vllm#6174)."""
         if self.encoding is None or response.status not in (400, 422, 500):
             return self
-        refused = any(word in read(response).message.lower() for word in ("encoding_format", "base64", "encoding format"))
+        refused = any(
+            word in read_error_body(response).message.lower() for word in ("encoding_format", "base64", "encoding format")
+        )
         return msgspec.structs.replace(self, encoding=None) if refused else self
 
 
@@ -153,9 +155,9 @@ _OPENAI = Limits(max_texts=2048, max_tokens=250_000, max_text_tokens=8191)  # of
 
 HOSTS = (
     Host(
-        name="openai", dialect=Dialect, base_url="https://api.openai.com/v1", segment="/v1", keys=("OPENAI_API_KEY",),
-        key_required=True, start=100, ceiling=128, domains=("api.openai.com",), url_variables=("OPENAI_BASE_URL",), read_url=str.strip,  # as it stands (1.1)
-        authorise=_organised, steady=True,
+        name="openai", dialect=Dialect, base_url="https://api.openai.com/v1", version_path="/v1", key_variables=("OPENAI_API_KEY",),
+        key_required=True, start=100, ceiling=128, own_domains=("api.openai.com",), url_variables=("OPENAI_BASE_URL",), read_url=str.strip,  # as it stands (1.1)
+        authorize=_organised, static_auth=True,
         parameters={
             "organization": Parameter(("OPENAI_ORG_ID",), secret=True, help="organisation to bill, org-…"),
             "project": Parameter(("OPENAI_PROJECT_ID",), secret=True, help="project to bill, proj_…"),

@@ -17,19 +17,19 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
-    Given,
     Host,
     Out,
     Target,
+    VectorLike,
+    accepted_input_types,
     compact,
     float_type,
     listing,
     matrix,
-    meanings,
-    only,
-    read,
+    read_error_body,
+    reject_unsupported,
     to_json,
-    unpacked,
+    vector_values,
 )
 from ..errors import DecodeError
 
@@ -58,7 +58,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
-        only(options, target.host.name, truncate=(), input_type=meanings(target.facts))
+        reject_unsupported(options, target.host.name, truncate=(), input_type=accepted_input_types(target.facts))
         body = compact(
             model=target.model,
             input=[[text] for text in texts] if self._contextual else texts,
@@ -76,19 +76,19 @@ class Dialect(msgspec.Struct, frozen=True):
         return Reply(matrix([_given(vector, options) for vector in vectors], options, count, out), model, tokens)
 
     def explain(self, response: Response) -> str:
-        return read(response).message
+        return read_error_body(response).message
 
 
-def _bytes(vector: Given) -> bytes:
+def _bytes(vector: VectorLike) -> bytes:
     """The bytes inside base64; none of anything else."""
     with suppress(DecodeError):
-        made = unpacked(vector)
+        made = vector_values(vector)
         if isinstance(made, bytes):
             return made
     return b""
 
 
-def _given(vector: Given, options: Options) -> Given:
+def _given(vector: VectorLike, options: Options) -> VectorLike:
     """The bytes of a vector as what was asked for; anything else as it is, should it ever come."""
     made = _bytes(vector)
     if made and options.dtype == "float32":
@@ -103,8 +103,8 @@ def address(value: str) -> str:
 
 HOSTS = (
     Host(
-        name="perplexity", dialect=Dialect, routes=("/embeddings", "/contextualizedembeddings"), base_url="https://api.perplexity.ai/v1", segment="/v1",
-        keys=("PERPLEXITY_API_KEY",), key_required=True, start=100, ceiling=128, domains=("perplexity.ai",),
+        name="perplexity", dialect=Dialect, routes=("/embeddings", "/contextualizedembeddings"), base_url="https://api.perplexity.ai/v1", version_path="/v1",
+        key_variables=("PERPLEXITY_API_KEY",), key_required=True, start=100, ceiling=128, own_domains=("perplexity.ai",),
         url_variables=("PERPLEXITY_BASE_URL",), read_url=address,
         limits=Limits(max_texts=512, max_tokens=120_000, max_text_tokens=32_000),  # wire reference part 2, 18
     ),

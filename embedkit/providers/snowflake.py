@@ -20,15 +20,15 @@ from ..codec import (
     Parameter,
     Target,
     Vector,
+    decode_reply,
     decoder_of,
-    filled,
+    error_in_success,
+    fill_url,
     in_place,
-    inside,
     matrix,
     miscounted,
-    only,
-    parsed,
-    read,
+    read_error_body,
+    reject_unsupported,
     text_of,
     to_json,
     tokens_in,
@@ -62,16 +62,16 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
-        only(options, target.host.name, dtype=("float32",), truncate=(), input_type=("query", "document"))
+        reject_unsupported(options, target.host.name, dtype=("float32",), truncate=(), input_type=("query", "document"))
         kind = target.parameters.get("token_type")
         headers = {**JSON, "x-snowflake-authorization-token-type": kind} if kind else JSON
         body = {"text": texts, "model": target.model, **options.extra}
         return Request(target.url("/cortex/inference:embed"), to_json(body), headers)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
-        reply = parsed(_decoder, response)
+        reply = decode_reply(_decoder, response)
         if reply.data is None:
-            raise inside(response) or miscounted(0, count)
+            raise error_in_success(response) or miscounted(0, count)
         found = [[item.embedding] if item is Missing else item.embedding or [None] for item in in_place(reply.data, count)]
         if any(len(each) != 1 for each in found):
             msg = f"a text came back with {', '.join(str(len(each)) for each in found[:8])} embeddings, not one"
@@ -80,20 +80,20 @@ class Dialect(msgspec.Struct, frozen=True):
         return Reply(rows, text_of(reply.model), tokens_in(reply.usage, "total_tokens"))
 
     def explain(self, response: Response) -> str:
-        return read(response).message
+        return read_error_body(response).message
 
 
 def _locate(base_url: str, target: Target) -> str:
     """An underscore of an account's name is a hyphen in its host's (docs.snowflake.com, cortex-agent-sdk/authentication)."""
-    located = filled(base_url, target)
+    located = fill_url(base_url, target)
     return located if located == base_url else located.replace("_", "-")
 
 
 HOSTS = (
     Host(
-        name="snowflake", dialect=Dialect, routes=("/cortex/inference:{verb}", "/cortex"), base_url="https://{account}.snowflakecomputing.com/api/v2", segment="/api/v2",
-        keys=("SNOWFLAKE_PAT", "SNOWFLAKE_TOKEN", "SNOWFLAKE_JWT"), key_required=True, start=100, ceiling=128, domains=("snowflakecomputing.com",),
-        locate=_locate,
+        name="snowflake", dialect=Dialect, routes=("/cortex/inference:{verb}", "/cortex"), base_url="https://{account}.snowflakecomputing.com/api/v2", version_path="/api/v2",
+        key_variables=("SNOWFLAKE_PAT", "SNOWFLAKE_TOKEN", "SNOWFLAKE_JWT"), key_required=True, start=100, ceiling=128, own_domains=("snowflakecomputing.com",),
+        resolve_url=_locate,
         parameters={
             "account": Parameter(("SNOWFLAKE_ACCOUNT", "SNOWFLAKE_ACCOUNT_ID"), help="the account's identifier, like myorg-account1"),
             "token_type": Parameter(

@@ -21,15 +21,15 @@ from ..codec import (
     Parameter,
     Target,
     Vector,
+    accepted_input_types,
     compact,
-    counted,
+    decode_reply,
     decoder_of,
+    header_int,
     matrix,
-    meanings,
-    only,
-    parsed,
     prefixed,
-    read,
+    read_error_body,
+    reject_unsupported,
     to_json,
 )
 
@@ -63,8 +63,8 @@ class Dialect(msgspec.Struct, frozen=True):
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts, prompt = self.target, self.target.facts, self.target.parameters.get("prompt_name")
         prompts = prompt if isinstance(prompt, Mapping) else {}
-        purposes = meanings(facts, *prompts)
-        only(options, target.host.name, dtype=("float32",), truncate=("end", "error"), input_type=purposes)
+        purposes = accepted_input_types(facts, *prompts)
+        reject_unsupported(options, target.host.name, dtype=("float32",), truncate=("end", "error"), input_type=purposes)
         body = compact(
             inputs=prefixed(texts, options, facts) if prompt is None else texts,  # never both: the server would add its own
             prompt_name=prompts.get(options.input_type) if isinstance(prompt, Mapping) else prompt,
@@ -75,12 +75,12 @@ class Dialect(msgspec.Struct, frozen=True):
         return Request(target.url("/embed"), to_json({**body, **options.extra}), JSON)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
-        vectors = parsed(_decoder, response)
-        tokens = counted(response, "x-compute-tokens")  # the only usage on this route
+        vectors = decode_reply(_decoder, response)
+        tokens = header_int(response, "x-compute-tokens")  # the only usage on this route
         return Reply(matrix(vectors, options, count, out), "", tokens)
 
     def explain(self, response: Response) -> str:
-        return read(response).message
+        return read_error_body(response).message
 
     def probe(self) -> Request:
         return Request(self.target.url("/info"), headers={"accept": "application/json"}, method="GET")
@@ -100,13 +100,13 @@ class Dialect(msgspec.Struct, frozen=True):
 
 HOSTS = (
     Host(
-        name="tei", dialect=Dialect, routes=("/embed", "/embed_all", "/v1/embeddings", "/embeddings", "/v1"), base_url="http://localhost:3000", catalogue="huggingface",
+        name="tei", dialect=Dialect, routes=("/embed", "/embed_all", "/v1/embeddings", "/embeddings", "/v1"), base_url="http://localhost:3000", catalog="huggingface",
         limits=Limits(max_texts=32, max_bytes=1_900_000),  # --max-client-batch-size; --payload-limit, less what JSON adds
         parameters={
             "prompt_name": Parameter(
                 takes=(str, dict), help="one of the model's own prompts in place of a prefix; or a mapping from input type to such"
             ),
         },
-        timeout=600.0, loading=600.0, down="is text-embeddings-router running?",
+        timeout=600.0, loading=600.0, unreachable_hint="is text-embeddings-router running?",
     ),
 )  # fmt: skip

@@ -23,17 +23,17 @@ from ..codec import (
     Vector,
     bearer,
     compact,
+    decode_reply,
     decoder_of,
-    inside,
-    levelled,
-    lone,
+    error_in_success,
     matrix,
     miscounted,
-    only,
-    parsed,
-    parted,
     prefixed,
-    read,
+    read_error_body,
+    reject_unsupported,
+    renormalize_cut,
+    single_text,
+    split_extra,
     to_json,
     tokens_in,
     with_headers,
@@ -85,16 +85,16 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts = self.target, self.target.facts
-        only(options, target.host.name, dtype=("float32",), truncate=("end", "error"), input_type=_TASKS)
+        reject_unsupported(options, target.host.name, dtype=("float32",), truncate=("end", "error"), input_type=_TASKS)
         task = None if facts is not None and facts.prefixes else _TASKS.get(options.input_type or "")
         texts = prefixed(texts, options, facts)
         settings = compact(outputDimensionality=options.dimensions, autoTruncate=options.truncate == "end")
         body: dict[str, Any]
         if self._later:
             config = compact(taskType=task) | settings
-            body = {"content": {"parts": [{"text": lone(texts, target.host.name)}]}, "embedContentConfig": config}
+            body = {"content": {"parts": [{"text": single_text(texts, target.host.name)}]}, "embedContentConfig": config}
             return Request(self._url("embedContent"), to_json({**body, **options.extra}), JSON)
-        own, rest = parted(options.extra, _EACH)
+        own, rest = split_extra(options.extra, _EACH)
         body = {"instances": [{"content": text, **compact(task_type=task), **own} for text in texts], "parameters": settings}
         return Request(self._url("predict"), to_json({**body, **rest}), JSON)
 
@@ -102,21 +102,21 @@ class Dialect(msgspec.Struct, frozen=True):
         return self.target.url(f"/models/{quote(self.target.model, safe='')}:{verb}")
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
-        reply = parsed(_decoder, response)
+        reply = decode_reply(_decoder, response)
         if reply.predictions is not None:
             items = [prediction.embeddings if prediction else None for prediction in reply.predictions]
             counts = [tokens_in(item.statistics if item else None, "token_count") for item in items]
         elif reply.embedding is not None:
             items, counts = [reply.embedding], [tokens_in(reply.usage_metadata, "promptTokenCount")]
         else:
-            raise inside(response) or miscounted(0, count)
+            raise error_in_success(response) or miscounted(0, count)
         rows = matrix([item.values if item else None for item in items], options, count, out)
-        levelled(rows, options, self.target.facts)
+        renormalize_cut(rows, options, self.target.facts)
         known = [number for number in counts if number is not None]
         return Reply(rows, "", sum(known) if len(known) == count else None)
 
     def explain(self, response: Response) -> str:
-        return read(response).message
+        return read_error_body(response).message
 
 
 def _locate(base_url: str, target: Target) -> str:
@@ -150,8 +150,8 @@ def _authorised(request: Request, credentials: Mapping[str, str], now: float) ->
 
 HOSTS = (
     Host(
-        name="vertex", dialect=Dialect, base_url="https://aiplatform.googleapis.com/v1beta1", segment="/v1beta1",
-        routes=("/models/{model}:{verb}", "/models/{model}", "/models"), key_required=True, start=100, ceiling=128, domains=("aiplatform.googleapis.com",), locate=_locate, authorise=_authorised,
+        name="vertex", dialect=Dialect, base_url="https://aiplatform.googleapis.com/v1beta1", version_path="/v1beta1",
+        routes=("/models/{model}:{verb}", "/models/{model}", "/models"), key_required=True, start=100, ceiling=128, own_domains=("aiplatform.googleapis.com",), resolve_url=_locate, authorize=_authorised,
         parameters={
             "project": Parameter(("GOOGLE_CLOUD_PROJECT",), help="a Google Cloud project"),
             "location": Parameter(("GOOGLE_CLOUD_LOCATION",), help="a region like us-central1, a multi-region (us, eu), or global"),

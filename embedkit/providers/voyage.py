@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Target, bearer, compact, listing, matrix, only, read, to_json
+from ..codec import JSON, Host, Out, Target, bearer, compact, listing, matrix, read_error_body, reject_unsupported, to_json
 
 _KINDS = {"float32": None, "int8": "int8", "uint8": "uint8", "binary": "binary", "ubinary": "ubinary"}  # None: the default
 # The most tokens of a request; 120,000 for all others (wire reference part 2, 2.1).
@@ -52,7 +52,9 @@ class Dialect(msgspec.Struct, frozen=True):
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
         # Contextualized models have no `truncation` (2.2).
-        only(options, target.model, truncate=() if self._contextual else ("end", "error"), input_type=("query", "document"))
+        reject_unsupported(
+            options, target.model, truncate=() if self._contextual else ("end", "error"), input_type=("query", "document")
+        )
         body = compact(
             model=target.model,
             input_type=options.input_type,
@@ -74,7 +76,7 @@ class Dialect(msgspec.Struct, frozen=True):
         return Reply(matrix(vectors, options, count, out), model, tokens)
 
     def explain(self, response: Response) -> str:
-        return read(response).message
+        return read_error_body(response).message
 
 
 _OWN, _ATLAS = "https://api.voyageai.com/", "https://ai.mongodb.com/"
@@ -95,8 +97,8 @@ def key_path(environment: Mapping[str, str]) -> str:
 
 HOSTS = (
     Host(
-        name="voyage", dialect=Dialect, routes=("/embeddings", "/contextualizedembeddings", "/multimodalembeddings"), base_url=_OWN + "v1", segment="/v1", authorise=_routed, steady=True,
-        keys=("VOYAGE_API_KEY",), key_file=key_path, key_required=True, start=100, ceiling=128,
-        domains=("voyageai.com", "ai.mongodb.com"), limits=Limits(max_texts=1000),  # docs.voyageai.com/reference/embeddings-api
+        name="voyage", dialect=Dialect, routes=("/embeddings", "/contextualizedembeddings", "/multimodalembeddings"), base_url=_OWN + "v1", version_path="/v1", authorize=_routed, static_auth=True,
+        key_variables=("VOYAGE_API_KEY",), key_file=key_path, key_required=True, start=100, ceiling=128,
+        own_domains=("voyageai.com", "ai.mongodb.com"), limits=Limits(max_texts=1000),  # docs.voyageai.com/reference/embeddings-api
     ),
 )  # fmt: skip

@@ -16,21 +16,21 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
-    Grant,
     Host,
     Out,
     Parameter,
     Target,
+    TokenExchange,
     Vector,
     compact,
+    decode_reply,
     decoder_of,
-    inside,
+    error_in_success,
     matrix,
     miscounted,
-    only,
-    parsed,
     prefixed,
-    read,
+    read_error_body,
+    reject_unsupported,
     text_of,
     to_json,
     whole_number,
@@ -74,7 +74,7 @@ class Dialect(msgspec.Struct, frozen=True):
         target, facts, given = self.target, self.target.facts, self.target.parameters
         cuts = ("end", "error") if facts is not None and facts.tokens is not None else ("error",)
         purposes = {"query", "document", *(facts.prefixes if facts is not None else ())}
-        only(options, target.host.name, dtype=("float32",), truncate=cuts, input_type=purposes)
+        reject_unsupported(options, target.host.name, dtype=("float32",), truncate=cuts, input_type=purposes)
         cut = {"truncate_input_tokens": facts.tokens} if options.truncate == "end" and facts is not None else None
         body = compact(
             model_id=target.model,
@@ -86,14 +86,14 @@ class Dialect(msgspec.Struct, frozen=True):
         return Request(target.url("/text/embeddings"), to_json({**body, **options.extra}), JSON)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
-        reply = parsed(_decoder, response)
+        reply = decode_reply(_decoder, response)
         if reply.results is None:
-            raise inside(response) or miscounted(0, count)
+            raise error_in_success(response) or miscounted(0, count)
         rows = matrix([result.embedding if result else None for result in reply.results], options, count, out)
         return Reply(rows, text_of(reply.model_id), whole_number(reply.input_token_count))
 
     def explain(self, response: Response) -> str:
-        return read(response).message
+        return read_error_body(response).message
 
 
 def _locate(base_url: str, target: Target) -> str:
@@ -117,15 +117,15 @@ def _ask(credentials: Mapping[str, str]) -> Request | None:
 
 
 def _read(response: Response) -> tuple[str, float]:
-    token = parsed(_token, response)
+    token = decode_reply(_token, response)
     return token.access_token, token.expires_in
 
 
 HOSTS = (
     Host(
-        name="watsonx", dialect=Dialect, routes=("/text/embeddings",), segment="/ml/v1",
-        keys=("WATSONX_APIKEY", "WATSONX_API_KEY"), key_required=True, domains=("ml.cloud.ibm.com",),
-        url_variables=("WATSONX_URL",), locate=_locate, grant=Grant(_ask, _read),
+        name="watsonx", dialect=Dialect, routes=("/text/embeddings",), version_path="/ml/v1",
+        key_variables=("WATSONX_APIKEY", "WATSONX_API_KEY"), key_required=True, own_domains=("ml.cloud.ibm.com",),
+        url_variables=("WATSONX_URL",), resolve_url=_locate, token_exchange=TokenExchange(_ask, _read),
         parameters={
             "project_id": Parameter(("WATSONX_PROJECT_ID",), help="the project to bill"),
             "space_id": Parameter(help="a deployment space, instead of a project"),

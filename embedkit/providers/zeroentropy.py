@@ -18,13 +18,13 @@ from ..codec import (
     Target,
     Vector,
     compact,
+    decode_reply,
     decoder_of,
-    inside,
+    error_in_success,
     matrix,
     miscounted,
-    only,
-    parsed,
-    read,
+    read_error_body,
+    reject_unsupported,
     to_json,
     tokens_in,
 )
@@ -53,7 +53,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
-        only(options, target.host.name, dtype=("float32",), truncate=(), input_type=("query", "document"))
+        reject_unsupported(options, target.host.name, dtype=("float32",), truncate=(), input_type=("query", "document"))
         body = compact(
             model=target.model,
             input=texts,
@@ -64,20 +64,20 @@ class Dialect(msgspec.Struct, frozen=True):
         return Request(target.url("/models/embed"), to_json({**body, **options.extra}), JSON)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
-        reply = parsed(_decoder, response)
+        reply = decode_reply(_decoder, response)
         if reply.results is None:
-            raise inside(response) or miscounted(0, count)
+            raise error_in_success(response) or miscounted(0, count)
         rows = matrix([item.embedding if item else None for item in reply.results], options, count, out)
         return Reply(rows, "", tokens_in(reply.usage, "total_tokens"))
 
     def explain(self, response: Response) -> str:
-        return read(response).message
+        return read_error_body(response).message
 
 
 HOSTS = (
     Host(
-        name="zeroentropy", dialect=Dialect, routes=("/models/embed",), base_url="https://api.zeroentropy.dev/v1", segment="/v1",
-        keys=("ZEROENTROPY_API_KEY",), key_required=True, start=100, ceiling=128, domains=("zeroentropy.dev",),
+        name="zeroentropy", dialect=Dialect, routes=("/models/embed",), base_url="https://api.zeroentropy.dev/v1", version_path="/v1",
+        key_variables=("ZEROENTROPY_API_KEY",), key_required=True, start=100, ceiling=128, own_domains=("zeroentropy.dev",),
         limits=Limits(max_texts=128),  # a choice: no limit is documented
     ),
 )  # fmt: skip

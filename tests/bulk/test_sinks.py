@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from embedkit._bulk import sinks
 from embedkit._bulk.sinks import FORMS, OUTPUTS, Jsonl, Npy
 from embedkit._bulk.sources import Line
-from embedkit.codec.vector_math import empty
+from embedkit.codec.vector_math import missing_rows
 
 WIDTH = 3
 JSONS = st.recursive(
@@ -37,12 +37,12 @@ def vectors(count, start=0, dtype="float32"):
 
 
 def blank(count, width=WIDTH, dtype="float32"):
-    return empty(count, width, dtype)
+    return missing_rows(count, width, dtype)
 
 
 def written(tmp_path, kind, parts, like=None):
     """The path of what was written of (records, vectors, failed rows) parts."""
-    output = FORMS[kind](tmp_path, "text", empty(0, 0, "float32") if like is None else like)
+    output = FORMS[kind](tmp_path, "text", missing_rows(0, 0, "float32") if like is None else like)
     try:
         for records, rows, *failed in parts:
             output.write([records], rows, *failed)
@@ -82,7 +82,7 @@ def test_rows_come_out_as_they_went_in(tmp_path, kind, dtype):
     sizes = [2, 0, 1, 5]
     starts = np.cumsum([0, *sizes])
     parts = [(dicts(*"x" * size), vectors(size, start, dtype)) for size, start in zip(sizes, starts, strict=False)]
-    path = written(tmp_path, kind, parts, empty(0, 0, dtype))
+    path = written(tmp_path, kind, parts, missing_rows(0, 0, dtype))
 
     assert loaded(path, kind) == vectors(8, 0, dtype).tolist()
 
@@ -99,7 +99,7 @@ def test_rows_before_the_first_success_wait_for_its_width(tmp_path, kind):
 def test_a_failed_row_of_integers_is_null_in_json_alone(tmp_path):
     """Integers have no NaN: JSON tells a failed row from a vector of zeros, the others cannot."""
     rows = np.zeros((3, WIDTH), np.int8)
-    like = empty(0, 0, "int8")
+    like = missing_rows(0, 0, "int8")
 
     for kind, missing in {"jsonl": None, "npy": [0, 0, 0], "parquet": [0, 0, 0]}.items():
         assert loaded(written(tmp_path, kind, [(dicts("a", "b", "c"), rows, {1})], like), kind) == [
@@ -112,7 +112,7 @@ def test_a_failed_row_of_integers_is_null_in_json_alone(tmp_path):
 @pytest.mark.parametrize("dtype", KINDS)
 def test_parquet_has_no_null_among_its_vectors(tmp_path, dtype):
     """A null there would make a file that pyarrow up to 23 cannot read at all."""
-    found = table(tmp_path, [(dicts("a", "b"), empty(2, WIDTH, dtype), {0, 1})], empty(0, 0, dtype))
+    found = table(tmp_path, [(dicts("a", "b"), missing_rows(2, WIDTH, dtype), {0, 1})], missing_rows(0, 0, dtype))
 
     assert found["embedding"].null_count == 0
 
@@ -120,7 +120,7 @@ def test_parquet_has_no_null_among_its_vectors(tmp_path, dtype):
 @pytest.mark.parametrize("kind", FORMS)
 def test_no_rows_make_a_file_all_the_same(tmp_path, kind):
     """Nothing in, a valid file of nothing out, as wide as asked."""
-    path = written(tmp_path, kind, [([], blank(0, 0))], empty(0, WIDTH, "float32"))
+    path = written(tmp_path, kind, [([], blank(0, 0))], missing_rows(0, WIDTH, "float32"))
 
     assert loaded(path, kind) == []
     if kind == "npy":
@@ -139,7 +139,10 @@ def test_suffixes_lead_to_the_three_forms():
 def test_npy_is_what_numpy_writes(tmp_path, dtype, kind):
     """Byte for byte the file of `np.save`, so that anything that reads one reads ours."""
     path = written(
-        tmp_path, "npy", [(dicts("a", "b"), vectors(2, 0, dtype)), (dicts("c"), vectors(1, 2, dtype))], empty(0, 0, dtype)
+        tmp_path,
+        "npy",
+        [(dicts("a", "b"), vectors(2, 0, dtype)), (dicts("c"), vectors(1, 2, dtype))],
+        missing_rows(0, 0, dtype),
     )
     np.save(tmp_path / "theirs.npy", vectors(3, 0, dtype))
 
@@ -163,7 +166,7 @@ def test_npy_writes_rows_that_are_not_contiguous(tmp_path):
 
 def test_npy_header_has_room_for_any_shape(tmp_path):
     """However many rows, the header stays 128 bytes long."""
-    output = Npy(tmp_path, "text", empty(0, 4096, "float32"))
+    output = Npy(tmp_path, "text", missing_rows(0, 4096, "float32"))
     output._count = 10**15
     output._header()
     output.close()
@@ -282,7 +285,7 @@ def test_a_pipe_may_take_a_line_in_pieces(tmp_path):
             self.taken += bytes(data[:7])
             return min(len(data), 7)
 
-    output = Jsonl(tmp_path, "text", empty(0, 0, "float32"))
+    output = Jsonl(tmp_path, "text", missing_rows(0, 0, "float32"))
     output.close()
     output._file = Narrow()
     output.write([dicts("a", "b")], vectors(2))
@@ -466,7 +469,7 @@ def test_a_widened_table_is_one_file(tmp_path):
 def test_no_rows_of_a_known_schema_keep_it(tmp_path):
     """An empty Parquet file in, one with the same columns out."""
     batch = pa.RecordBatch.from_pydict({"text": pa.array([], pa.string()), "n": pa.array([], pa.int8())})
-    schema = table(tmp_path, [(batch, blank(0, 0))], empty(0, WIDTH, "float32")).schema
+    schema = table(tmp_path, [(batch, blank(0, 0))], missing_rows(0, WIDTH, "float32")).schema
 
     assert schema.names == ["text", "n", "embedding"]
     assert schema.field("n").type == pa.int8()

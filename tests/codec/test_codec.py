@@ -16,17 +16,17 @@ from embedkit._types import Limits, ModelFacts, Options, Request, Response
 from embedkit.codec import (
     Secrets,
     Target,
+    accepted_input_types,
     bearer,
     compact,
-    counted,
     finite,
+    header_int,
     matrix,
-    meanings,
-    normalise,
-    only,
-    pooled,
+    normalize,
+    pool_tokens,
     prefixed,
-    quantised,
+    quantize,
+    reject_unsupported,
     with_headers,
 )
 from embedkit.errors import AuthError, ConfigError, DecodeError, QuotaError, RateLimitError, ServerError
@@ -337,12 +337,12 @@ def test_quantised_as_numpy_would(rows):
         [sum(128 >> place for place in range(8) if row[8 * byte + place] > 0) for byte in range(2)] for row in values.tolist()
     ]
 
-    assert quantised(values, "float32") is values
-    assert np.abs(quantised(values, "int8") - exact).max() <= 0.51
-    assert np.array_equal(quantised(values, "uint8").astype(int), quantised(values, "int8").astype(int) + 128)
-    assert quantised(values, "ubinary").tolist() == bits
-    assert (quantised(values, "binary").astype(int) + 128).tolist() == bits
-    assert {dtype: quantised(values, dtype).dtype for dtype in DTYPES} == {
+    assert quantize(values, "float32") is values
+    assert np.abs(quantize(values, "int8") - exact).max() <= 0.51
+    assert np.array_equal(quantize(values, "uint8").astype(int), quantize(values, "int8").astype(int) + 128)
+    assert quantize(values, "ubinary").tolist() == bits
+    assert (quantize(values, "binary").astype(int) + 128).tolist() == bits
+    assert {dtype: quantize(values, dtype).dtype for dtype in DTYPES} == {
         dtype: np.dtype(kind) for dtype, kind in DTYPES.items()
     }
     assert np.array_equal(values, np.array(rows, np.float32))
@@ -361,14 +361,14 @@ def test_bits_are_packed_as_servers_pack_them(shared):
     values = np.array(recorded["float"], np.float32)
     values[values == 0] = 1e-9  # the sign of nothing: this server counts it as positive
 
-    assert quantised(values, "ubinary").tolist() == recorded["ubinary"]
-    assert quantised(values, "binary").tolist() == recorded["binary"]
+    assert quantize(values, "ubinary").tolist() == recorded["ubinary"]
+    assert quantize(values, "binary").tolist() == recorded["binary"]
 
 
 def test_bits_need_whole_bytes():
     """A width that is no multiple of eight cannot be packed."""
     with pytest.raises(ConfigError, match="12"):
-        quantised(np.ones((1, 12), np.float32), "binary")
+        quantize(np.ones((1, 12), np.float32), "binary")
 
 
 @settings(deadline=None)
@@ -378,7 +378,7 @@ def test_normalise_makes_unit_length_in_place(rows):
     """Every row gets length one and keeps its direction, however long or short it was; a zero row stays zero."""
     values = np.array(rows, np.float32)
     before = values.astype(np.float64)
-    normalise(values)
+    normalize(values)
     was = np.linalg.norm(before, axis=1)
 
     assert np.allclose(np.linalg.norm(values.astype(np.float64), axis=1), was > 0, atol=1e-6)
@@ -392,9 +392,9 @@ def test_normalise_makes_unit_length_in_place(rows):
 @given(st.lists(st.lists(floats.map(lambda value: value / 8), min_size=3, max_size=3), min_size=1, max_size=6))
 def test_pooled_as_numpy_would(tokens):
     """The mean, the first or the last of a text's token vectors."""
-    assert np.allclose(pooled(tokens, "mean"), np.array(tokens, np.float64).mean(axis=0))
-    assert list(pooled(tokens, "cls")) == tokens[0]
-    assert list(pooled(tokens, "last")) == tokens[-1]
+    assert np.allclose(pool_tokens(tokens, "mean"), np.array(tokens, np.float64).mean(axis=0))
+    assert list(pool_tokens(tokens, "cls")) == tokens[0]
+    assert list(pool_tokens(tokens, "last")) == tokens[-1]
 
 
 @pytest.mark.parametrize("how", ["mean", "cls", "last"])
@@ -402,7 +402,7 @@ def test_pooled_as_numpy_would(tokens):
 def test_tokens_that_cannot_be_pooled_are_an_error(tokens, how):
     """No token, or tokens of unequal width."""
     with pytest.raises(DecodeError, match=str(len(tokens))):
-        pooled(tokens, how)
+        pool_tokens(tokens, how)
 
 
 # --- an error inside a success ---------------------------------------------------------------------------------------
@@ -504,11 +504,11 @@ def test_compact_leaves_out_only_what_has_no_value():
 
 def test_only_names_the_option_and_the_way_out():
     """An option that a host cannot honour is refused with its value and what may be said instead."""
-    only(Options(truncate="end"), "acme", truncate=("end", "error"), dtype=("float32",))
+    reject_unsupported(Options(truncate="end"), "acme", truncate=("end", "error"), dtype=("float32",))
     with pytest.raises(ConfigError, match=r"acme cannot do truncate='end'; it takes 'error'"):
-        only(Options(truncate="end"), "acme", truncate=("error",))
+        reject_unsupported(Options(truncate="end"), "acme", truncate=("error",))
     with pytest.raises(ConfigError, match="leaving it out"):
-        only(Options(truncate="end"), "acme", truncate=())
+        reject_unsupported(Options(truncate="end"), "acme", truncate=())
 
 
 def test_prefixes_are_those_of_the_model():
@@ -519,8 +519,8 @@ def test_prefixes_are_those_of_the_model():
     assert prefixed(["a"], Options(input_type="document"), facts) == ["a"]
     assert prefixed(["a"], PLAIN, facts) == ["a"]
     assert prefixed(["a"], Options(input_type="query"), None) == ["a"]
-    assert meanings(facts, "similarity") == {"query", "document", "clustering", "similarity"}
-    assert meanings(None) == {"query", "document"}
+    assert accepted_input_types(facts, "similarity") == {"query", "document", "clustering", "similarity"}
+    assert accepted_input_types(None) == {"query", "document"}
 
 
 @pytest.mark.parametrize(
@@ -529,8 +529,8 @@ def test_prefixes_are_those_of_the_model():
 )
 def test_a_count_in_a_header_is_a_number_or_nothing(text, number):
     """Anything but plain digits, or more of them than a count can have, is no count."""
-    assert counted(Response(200, {"x-compute-tokens": text}, b""), "x-compute-tokens") == number
-    assert counted(Response(200, {}, b""), "x-compute-tokens") is None
+    assert header_int(Response(200, {"x-compute-tokens": text}, b""), "x-compute-tokens") == number
+    assert header_int(Response(200, {}, b""), "x-compute-tokens") is None
 
 
 def test_a_key_goes_into_one_header_and_no_repr():

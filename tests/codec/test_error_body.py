@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import embedkit
 from embedkit import RetryPolicy
-from embedkit.codec.error_body import EXCERPT, fine, has_vectors, looks, read, shortened
-from embedkit.codec.error_mapping import inside, judge
+from embedkit.codec.error_body import EXCERPT, describe_body, fine, has_vectors, read_error_body, shortened
+from embedkit.codec.error_mapping import error_from_response, error_in_success
 from embedkit.errors import AuthError, DecodeError, EmbedkitError, NotFoundError, QuotaError, RateLimitError, ServerError
 from embedkit.providers import hosts
 from embedkit.testing import FakeExchange, response
@@ -146,8 +146,8 @@ def test_words_are_found_wherever_they_are(name, way, beside):
     for around, listed in way:
         body = {around: [body] if listed else body, **beside}
 
-    assert W in read(response(body)).message
-    assert W in str(inside(response(body)))
+    assert W in read_error_body(response(body)).message
+    assert W in str(error_in_success(response(body)))
 
 
 # --- a healthy reply ---------------------------------------------------------------------------------------------------------
@@ -177,8 +177,8 @@ def test_a_healthy_reply_is_no_error(beside):
     """Nothing beside vectors is an error unless it is called one; nothing that says "success" is one even without vectors."""
     for vectors in VECTORS:
         assert has_vectors(vectors)
-        assert inside(response({**vectors, **beside})) is None
-        assert inside(response({**beside, **vectors})) is None
+        assert error_in_success(response({**vectors, **beside})) is None
+        assert error_in_success(response({**beside, **vectors})) is None
 
 
 @pytest.mark.parametrize("body", [{}, [], None, 7, {"data": []}, {"object": "list", "data": [], "model": "m", "usage": {"total_tokens": 3}},
@@ -186,7 +186,7 @@ def test_a_healthy_reply_is_no_error(beside):
     {"success": True, "errors": [], "messages": [], "result": {}}], ids=str)  # fmt: skip
 def test_an_empty_reply_is_no_error_of_its_own(body):
     """Without vectors and without words there is no reason to give: who misses the vectors says so."""
-    assert inside(response(body)) is None
+    assert error_in_success(response(body)) is None
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ async def test_an_empty_reply_is_shown(body):
 )
 def test_what_is_called_an_error_is_one_beside_vectors_too(body):
     """An error by its name, of a reply that has too few vectors, is the reason."""
-    assert "blocked" in str(inside(response(body)))
+    assert "blocked" in str(error_in_success(response(body)))
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_what_says_that_all_is_well(value, well):
 )
 def test_a_success_that_names_its_failure_is_that_failure(body, kind, status):
     """A status of HTTP, or a code or kind that means the key, the quota or the rate: the error of that name."""
-    error = inside(response(body))
+    error = error_in_success(response(body))
 
     assert type(error) is kind
     assert getattr(error, "status", None) == status
@@ -272,9 +272,12 @@ def test_a_hint_in_a_success_is_counted_from_its_own_date():
     """`Retry-After` as a date, beside an error in a 200: seconds from the server's own clock; without one it is no hint."""
     body, soon = {"error": {"code": 429, "message": W}}, formatdate(1_764_000_030, usegmt=True)
 
-    assert inside(response(body, 200, {"retry-after": soon, "date": formatdate(1_764_000_000, usegmt=True)})).retry_after == 30
-    assert inside(response(body, 200, {"retry-after": soon})).retry_after is None
-    assert inside(response(body, 200, {"retry-after": "7"})).retry_after == 7
+    assert (
+        error_in_success(response(body, 200, {"retry-after": soon, "date": formatdate(1_764_000_000, usegmt=True)})).retry_after
+        == 30
+    )
+    assert error_in_success(response(body, 200, {"retry-after": soon})).retry_after is None
+    assert error_in_success(response(body, 200, {"retry-after": "7"})).retry_after == 7
 
 
 FORBIDDEN = [
@@ -304,7 +307,7 @@ def test_what_a_403_is_about(body, headers, kind):
     """The key or its rights, unless the provider's own code says that the model is not there."""
     answer = response(body, 403, headers)
 
-    assert type(judge(answer, provider="p", model="m", message=read(answer).message, now=0.0)) is kind
+    assert type(error_from_response(answer, provider="p", model="m", message=read_error_body(answer).message, now=0.0)) is kind
 
 
 # --- in a header -----------------------------------------------------------------------------------------------------
@@ -327,7 +330,9 @@ def test_words_in_a_header(headers, words):
     """Where the body is empty a header may say why."""
     answer = response("", 401, headers)
 
-    assert judge(answer, provider="p", model="m", message=read(answer).message, now=0.0).message == words
+    assert (
+        error_from_response(answer, provider="p", model="m", message=read_error_body(answer).message, now=0.0).message == words
+    )
 
 
 @pytest.mark.parametrize("body", ["", {}, {"data": []}], ids=str)
@@ -383,8 +388,8 @@ def test_nothing_breaks_the_search(body):
     """Any body is read to something short, without an error of its own."""
     answer = response(body if isinstance(body, bytes) else json.dumps(body))
 
-    assert len(read(answer).message) <= EXCERPT
-    assert len(looks(answer)) <= EXCERPT
+    assert len(read_error_body(answer).message) <= EXCERPT
+    assert len(describe_body(answer)) <= EXCERPT
     assert len(shortened(bytes(answer.body).decode("utf-8", "replace"))) <= 400
     assert isinstance(fine(body), bool)
 

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from embedkit._types import Response
-from embedkit.codec.error_body import EXCERPT, read
-from embedkit.codec.error_mapping import inside, judge
+from embedkit.codec.error_body import EXCERPT, read_error_body
+from embedkit.codec.error_mapping import error_from_response, error_in_success
 from embedkit.codec.retry_after import CAP, duration
 from embedkit.errors import (
     ApiError,
@@ -34,7 +34,9 @@ NOW = 1_764_000_000.0  # a Unix time
 def judged(status, body="", headers=None, *, message=None, now=NOW):
     """The error of a refusal, read as every dialect reads it unless it has a message of its own."""
     answer = response(body, status, headers)
-    return judge(answer, provider="p", model="m", message=read(answer).message if message is None else message, now=now)
+    return error_from_response(
+        answer, provider="p", model="m", message=read_error_body(answer).message if message is None else message, now=now
+    )
 
 
 def openai(message, kind=None, code=None):
@@ -559,7 +561,7 @@ def test_any_refusal_becomes_an_error(status, body, headers):
 def test_any_success_without_vectors_is_nothing_or_an_error(body):
     """The search for an error inside a success never breaks, whatever the body."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    hidden = inside(Response(200, {}, raw))
+    hidden = error_in_success(Response(200, {}, raw))
 
     assert hidden is None or isinstance(hidden, EmbedkitError)
 
@@ -598,10 +600,10 @@ def test_what_only_a_header_says_of_a_quota():
 
 def test_an_error_named_inside_a_success():
     """A code that is a failure of HTTP decides; any other makes it a DecodeError with the provider's words."""
-    assert type(inside(response({"error": {"message": "m", "code": 503}}))) is ServerError
-    assert type(inside(response({"detail": "m"}))) is DecodeError
-    assert "m" in str(inside(response({"error": "m"})))
-    assert type(inside(response({"success": False, "errors": [{"code": 3040, "message": "m"}]}))) is RateLimitError
-    assert inside(response({"success": True, "errors": [], "result": {}})) is None
-    assert inside(response({"error": None, "data": []})) is None
-    assert inside(response([])) is None
+    assert type(error_in_success(response({"error": {"message": "m", "code": 503}}))) is ServerError
+    assert type(error_in_success(response({"detail": "m"}))) is DecodeError
+    assert "m" in str(error_in_success(response({"error": "m"})))
+    assert type(error_in_success(response({"success": False, "errors": [{"code": 3040, "message": "m"}]}))) is RateLimitError
+    assert error_in_success(response({"success": True, "errors": [], "result": {}})) is None
+    assert error_in_success(response({"error": None, "data": []})) is None
+    assert error_in_success(response([])) is None

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedkit._types import Options
-from embedkit.codec import pooled, unpacked
+from embedkit.codec import pool_tokens, vector_values
 from embedkit.codec import vectors as vectors_module
-from embedkit.codec.vectors import LONG, Vector, decoder_of, matrix, parse
+from embedkit.codec.vectors import LONG, Vector, decode_json, decoder_of, matrix
 from embedkit.errors import DecodeError
 
 PAD = ", 0.25" * LONG  # makes any list long enough to be lifted
@@ -35,21 +35,21 @@ class Doc(msgspec.Struct):
 
 
 def rows_of(body: str, options: Options | None = None) -> np.ndarray:
-    vectors = parse(body.encode(), decoder_of(list[Vector]))
+    vectors = decode_json(body.encode(), decoder_of(list[Vector]))
     return matrix(vectors, options or Options(), len(vectors))
 
 
 def plain(body: bytes, kind: Any) -> Any:
-    """`parse` as it would be without lifting."""
+    """`decode_json` as it would be without lifting."""
     return parse_with(10**9, body, kind)
 
 
 def parse_with(size: int, body: bytes, kind: Any) -> Any:
-    """`parse`, lifting whatever has this many bytes, from a small body too."""
+    """`decode_json`, lifting whatever has this many bytes, from a small body too."""
     before = vectors_module.LONG, vectors_module.STRIDE, vectors_module.SMALL
     vectors_module.LONG, vectors_module.STRIDE, vectors_module.SMALL = size, size, 0
     try:
-        return parse(body, decoder_of(kind))
+        return decode_json(body, decoder_of(kind))
     finally:
         vectors_module.LONG, vectors_module.STRIDE, vectors_module.SMALL = before
 
@@ -149,7 +149,7 @@ def test_a_list_with_junk_in_it_is_refused(junk, filler, place):
 
 
 def rows_of_doc(body: str) -> np.ndarray:
-    vectors = [item.embedding for item in parse(body.encode(), decoder_of(Doc)).data]
+    vectors = [item.embedding for item in decode_json(body.encode(), decoder_of(Doc)).data]
     return matrix(vectors, Options(), len(vectors))
 
 
@@ -167,7 +167,7 @@ def test_a_string_that_is_no_base64_of_whole_values_is_refused(encoded):
 def test_what_is_no_embedding_at_all_is_named(value):
     """A number, null or an object in an embedding's place is refused, with the place."""
     with pytest.raises(msgspec.ValidationError, match=r"Expected an embedding, got `.*` - at `\$\[1\]`"):
-        parse(f"[[0.5], {value}]".encode(), decoder_of(list[Vector]))
+        decode_json(f"[[0.5], {value}]".encode(), decoder_of(list[Vector]))
 
 
 def test_escaped_base64_is_read_wherever_it_is_long():
@@ -265,9 +265,9 @@ def test_a_list_that_is_no_embedding_changes_nothing(body):
     """Brackets inside strings, and lists where no vector belongs, are read as they stand."""
     integers = ", 1" * LONG
     body = (body % (integers, integers)).encode()
-    lifted, whole = parse(body, decoder_of(Doc)), plain(body, Doc)
+    lifted, whole = decode_json(body, decoder_of(Doc)), plain(body, Doc)
 
-    assert [unpacked(item.embedding).tolist() for item in lifted.data] == [item.embedding.text for item in whole.data]
+    assert [vector_values(item.embedding).tolist() for item in lifted.data] == [item.embedding.text for item in whole.data]
     assert (lifted.shape, lifted.message, [item.note for item in lifted.data]) == (
         whole.shape, whole.message, [item.note for item in whole.data],
     )  # fmt: skip
@@ -294,7 +294,7 @@ def test_a_string_that_is_no_embedding_changes_nothing(body):
     lifted, whole = parse_with(256, body, kind), plain(body, kind)
     items = [(found if kind is not Doc else found.data) for found in (lifted, whole)]
 
-    assert [unpacked(item.embedding) for item in items[0]] == [base64.b64decode(item.embedding.text) for item in items[1]]
+    assert [vector_values(item.embedding) for item in items[0]] == [base64.b64decode(item.embedding.text) for item in items[1]]
     if kind is Doc:
         assert (lifted.message, lifted.data[0].note) == (whole.message, whole.data[0].note)
 
@@ -329,7 +329,7 @@ def _told(found: Any) -> object:
 
 def _seen(vector: Vector) -> object:
     try:
-        made = unpacked(vector)
+        made = vector_values(vector)
     except DecodeError:
         return "refused"
     return made if isinstance(made, bytes) else made.tolist()
@@ -358,7 +358,7 @@ def test_what_is_long_is_lifted(embedding, indent):
     """A long list or string, pretty-printed or not, is still the reply's own bytes after parsing: nothing was made of it."""
     body = json.dumps({"data": [{"embedding": embedding, "index": place} for place in range(20)]}, indent=indent).encode()
 
-    assert all(isinstance(item.embedding.text, memoryview) for item in parse(body, decoder_of(Doc)).data)
+    assert all(isinstance(item.embedding.text, memoryview) for item in decode_json(body, decoder_of(Doc)).data)
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ def test_what_is_long_is_lifted(embedding, indent):
 def test_brackets_without_end_are_refused_in_linear_time(body):
     """A body of nothing but brackets is refused; searching each one's partner anew would take hours."""
     with pytest.raises((msgspec.DecodeError, RecursionError)):
-        parse(body, decoder_of(Doc))
+        decode_json(body, decoder_of(Doc))
 
 
 def test_a_mark_may_be_written_as_an_escape():
@@ -383,9 +383,9 @@ def test_a_mark_may_be_written_as_an_escape():
     long = [0.5] * LONG
     for extra in ([], long):
         body = json.dumps({"data": [{"embedding": long}, {"embedding": "#"}], "extra": extra}).replace("#", "\\u0023").encode()
-        found = parse(body, decoder_of(Doc)).data
+        found = decode_json(body, decoder_of(Doc)).data
 
-        assert unpacked(found[0].embedding).tolist() == long
+        assert vector_values(found[0].embedding).tolist() == long
         assert found[1].embedding.text == "#"
 
 
@@ -393,14 +393,14 @@ def test_long_texts_before_numbers_do_not_hide_them():
     """Texts that an answer repeats (Cohere) may look like base64; the numbers behind them are lifted all the same."""
     body = json.dumps({"message": "x" * 1000, "data": [{"embedding": [0.125] * 100} for _ in range(40)]}).encode()
 
-    assert all(isinstance(item.embedding.text, memoryview) for item in parse(body, decoder_of(Doc)).data)
+    assert all(isinstance(item.embedding.text, memoryview) for item in decode_json(body, decoder_of(Doc)).data)
 
 
 def test_a_decoder_of_any_make_serves():
     """One made by msgspec alone reads what `decoder_of` would, short or long."""
     for count in (1, 20):
         body = json.dumps([BASE64] * count).encode()
-        vectors = parse(body, msgspec.json.Decoder(list[Vector]))
+        vectors = decode_json(body, msgspec.json.Decoder(list[Vector]))
 
         assert (matrix(vectors, Options(), count) == np.linspace(-1, 1, 256, dtype=np.float32)).all()
 
@@ -422,7 +422,7 @@ def test_any_buffer_is_a_body(wrap):
 
 
 def rows_of_any(body: Any) -> np.ndarray:
-    return matrix(parse(body, decoder_of(list[Vector])), Options(), 1)
+    return matrix(decode_json(body, decoder_of(list[Vector])), Options(), 1)
 
 
 def test_threads_read_side_by_side():
@@ -453,7 +453,7 @@ def test_rows_are_written_where_they_belong():
     for body in bodies:
         wide = np.zeros((2, 64), np.float32)
         target = wide[:, ::2]
-        vectors = parse(body.encode(), decoder_of(list[Vector]))
+        vectors = decode_json(body.encode(), decoder_of(list[Vector]))
 
         assert matrix(vectors, Options(), 2, lambda width, target=target: target[:, :width]).base is wide
         assert (wide[:, ::2] == values).all()
@@ -462,8 +462,8 @@ def test_rows_are_written_where_they_belong():
 
 def test_tokens_are_pooled_from_any_spelling():
     """Token vectors pool alike from long lists and from short ones."""
-    tokens = parse(f"[[1.0{PAD}],[3.0{PAD}]]".encode(), decoder_of(list[Vector]))
+    tokens = decode_json(f"[[1.0{PAD}],[3.0{PAD}]]".encode(), decoder_of(list[Vector]))
 
-    assert pooled(tokens, "mean")[0] == 2.0
-    assert pooled(tokens, "cls")[0] == 1.0
-    assert pooled([[1.0, 2.0], [3.0, 4.0]], "last").tolist() == [3.0, 4.0]
+    assert pool_tokens(tokens, "mean")[0] == 2.0
+    assert pool_tokens(tokens, "cls")[0] == 1.0
+    assert pool_tokens([[1.0, 2.0], [3.0, 4.0]], "last").tolist() == [3.0, 4.0]

@@ -72,9 +72,9 @@ def test_what_is_wrong_with_a_key_is_named(monkeypatch, host, value, says):
     """Given by hand or in the environment: what has to go is said, the key is not."""
     assert "api_key" in refused(says, lambda: opened(host, api_key=value))
     if "\x00" not in value:
-        monkeypatch.setenv(host.keys[0], value)
+        monkeypatch.setenv(host.key_variables[0], value)
 
-        assert host.keys[0] in refused(says, lambda: opened(host))
+        assert host.key_variables[0] in refused(says, lambda: opened(host))
 
 
 @pytest.mark.parametrize(("value", "says"), PASTED, ids=ascii)

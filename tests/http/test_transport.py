@@ -34,8 +34,8 @@ from embedkit._http.transport import Transport
 from embedkit._traffic.concurrency import Window
 from embedkit._traffic.limiter import Limiter
 from embedkit._traffic.quota import Pace
-from embedkit._types import Request, Tally
-from embedkit.codec.error_mapping import judge
+from embedkit._types import Request, RequestCount
+from embedkit.codec.error_mapping import error_from_response
 from embedkit.events import AttemptEnded, BatchDone, BatchFailed, RequestSent, RetryScheduled, Throttled, WindowChanged
 from embedkit.testing import FakeExchange, response
 from tests.traffic.test_limiter import Clock
@@ -58,7 +58,7 @@ class Line:
     def __init__(self, *answers, slots=4, rate=None, clock=None, jitter=0.5, keys=None, loading=0.0, **policy):
         self.clock = clock or Clock()
         self.start = self.clock.now
-        self.log, self.events, self.tally = [], [], Tally()
+        self.log, self.events, self.tally = [], [], RequestCount()
         self.fake = FakeExchange([answer[1] if isinstance(answer, tuple) else answer for answer in answers])
         self.seconds = [answer[0] if isinstance(answer, tuple) else 0 for answer in answers]
         self.keys = iter(keys or map(str, range(1, 99)))
@@ -98,7 +98,7 @@ class Line:
     def receive(self, answer):
         self.note("receive")
         if answer.status >= 300:
-            raise judge(answer, provider="p", model="m", message="", now=0.0)
+            raise error_from_response(answer, provider="p", model="m", message="", now=0.0)
         return answer.body
 
     async def send(self, texts=1):

@@ -80,11 +80,11 @@ def test_the_key_comes_from_the_variables_named(name):
     """The first variable of the host is named, and no variable that it does not read."""
     host, (key, *_) = HOSTS[name], ROWS[name]
     named = re.findall(r"`([A-Z][A-Z0-9_]+)`", key)
-    known = {*host.keys, *host.url_variables, *(each for one in host.parameters.values() for each in one.variables)}
+    known = {*host.key_variables, *host.url_variables, *(each for one in host.parameters.values() for each in one.variables)}
 
     assert set(named) <= known
-    assert named[:1] == list(host.keys[:1]) or (not host.keys and "none" in key)
-    assert host.key_required or not host.keys or "optional" in key
+    assert named[:1] == list(host.key_variables[:1]) or (not host.key_variables and "none" in key)
+    assert host.key_required or not host.key_variables or "optional" in key
 
 
 @each_host

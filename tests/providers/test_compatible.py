@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from embedkit import RetryPolicy, catalog, connect
-from embedkit._types import QUANTISED
+from embedkit._types import QUANTIZED
 from embedkit.errors import ConfigError, DecodeError, InvalidInputError
 from embedkit.providers import compatible, find
 from embedkit.testing import FakeExchange, check_codec, response
@@ -247,7 +247,7 @@ def test_a_hosted_host_names_the_variable_it_reads_a_key_from(name):
     """Without a key nothing is sent, and the error says where one is looked for."""
     host = find(name)
 
-    with pytest.raises(ConfigError, match=host.keys[0]):
+    with pytest.raises(ConfigError, match=host.key_variables[0]):
         connect(f"{name}:mine", **({"host": "adb-1.azuredatabricks.net"} if name == "databricks" else {}))
 
 
@@ -255,9 +255,9 @@ def test_a_hosted_host_names_the_variable_it_reads_a_key_from(name):
 async def test_a_key_from_the_environment_goes_to_its_own_host_only(name, monkeypatch):
     """To the provider's own domain it goes; to any other, nothing does."""
     host = find(name)
-    for variable in host.keys:
+    for variable in host.key_variables:
         monkeypatch.setenv(variable, "k-environment")
-    own = f"https://api.{host.domains[0]}/v1"
+    own = f"https://api.{host.own_domains[0]}/v1"
     for base_url, sent in ((own, "Bearer k-environment"), ("https://elsewhere.example/v1", None)):
         fake = FakeExchange(lambda _: listing([0.6, 0.8]))
         embedder = connect(f"{name}:mine", base_url=base_url, exchange=fake)
@@ -277,7 +277,7 @@ async def test_a_base_url_without_a_path_gets_the_hosts_own(name):
     await whole.embed(["a text"])
 
     assert one.requests[0].url == two.requests[0].url
-    assert one.requests[0].url.endswith(f"{host.segment}/embeddings")
+    assert one.requests[0].url.endswith(f"{host.version_path}/embeddings")
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_a_guess_by_name_claims_no_width():
 )
 def test_what_a_provider_makes_itself_can_be_asked_for(provider, row):
     """Types are those an option can name, a field for the prefix stands beside a prefix, and the provider's dialect reads both."""
-    assert set(row.dtypes) <= set(QUANTISED)
+    assert set(row.dtypes) <= set(QUANTIZED)
     assert row.prefixes or not row.prefix_field
     assert provider in {host.name for host in compatible.HOSTS} or not row.prefix_field
 

@@ -20,7 +20,7 @@ ACME = '''
 
 import msgspec
 
-from embedkit.codec import decoder_of, JSON, Host, Limits, Reply, Request, Vector, compact, matrix, only, parsed, read, to_json
+from embedkit.codec import decoder_of, JSON, Host, Limits, Reply, Request, Vector, compact, matrix, reject_unsupported, decode_reply, read_error_body, to_json
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -40,22 +40,22 @@ class Dialect(msgspec.Struct, frozen=True):
         return self.target.host.limits
 
     def encode(self, texts, options):
-        only(options, "acme", truncate=(), input_type=("query", "document"))
+        reject_unsupported(options, "acme", truncate=(), input_type=("query", "document"))
         body = compact(model=self.target.model, inputs=texts, kind=options.input_type)
         return Request(self.target.url("/embed"), to_json({**body, **options.extra}), JSON)
 
     def decode(self, response, options, count, out=None):
-        answer = parsed(_decoder, response)
+        answer = decode_reply(_decoder, response)
         return Reply(matrix(answer.vectors, options, count, out), "", answer.used)
 
     def explain(self, response):
-        return read(response).message
+        return read_error_body(response).message
 
 
 HOSTS = (
-    Host(name="acme", dialect=Dialect, base_url="https://api.acme.example/v1", keys=("ACME_API_KEY",), key_required=True,
-         domains=("api.acme.example",), limits=Limits(max_texts=2)),
-    Host(name="openai", dialect=Dialect, base_url="https://thief.example/v1", keys=("OPENAI_API_KEY",), domains=("thief.example",)),
+    Host(name="acme", dialect=Dialect, base_url="https://api.acme.example/v1", key_variables=("ACME_API_KEY",), key_required=True,
+         own_domains=("api.acme.example",), limits=Limits(max_texts=2)),
+    Host(name="openai", dialect=Dialect, base_url="https://thief.example/v1", key_variables=("OPENAI_API_KEY",), own_domains=("thief.example",)),
 )
 '''
 GOLDENS = {

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedkit import ConfigError, DecodeError, Options, RetryPolicy, connect
-from embedkit.codec import quantised
+from embedkit.codec import quantize
 from embedkit.testing import FakeExchange, response
 
 pytestmark = pytest.mark.anyio
@@ -50,7 +50,7 @@ def server(request):
     rows = UNIT[: len(texts), : body.get("dimensions") or body.get("output_dimension") or WIDTH]
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     kind = {"base64_int8": "int8", "base64_binary": "ubinary"}.get(asked, asked)
-    made = quantised(rows, kind) if kind in ("int8", "uint8", "binary", "ubinary") else rows.astype("<f4")
+    made = quantize(rows, kind) if kind in ("int8", "uint8", "binary", "ubinary") else rows.astype("<f4")
     strings = asked != kind or "base64" in (body.get("encoding_format"), body.get("embedding_type"))
     vectors = [base64.b64encode(row.tobytes()).decode() if strings else row.tolist() for row in made]
     items = [{"index": place, "embedding": vector} for place, vector in enumerate(vectors)]
@@ -92,7 +92,7 @@ async def refused(provider, model, match, **options):
 async def test_every_dtype_is_the_same_vector(provider, dtype):
     """Whoever makes it, provider or client, a dtype is what the house's own rule makes of the float vector."""
     result = await embedder(provider).embed(TEXTS, dtype=dtype, normalize=True if dtype == "float32" else None)
-    expected = quantised(UNIT, dtype)
+    expected = quantize(UNIT, dtype)
 
     assert result.vectors.dtype == expected.dtype
     assert result.dimensions == WIDTH

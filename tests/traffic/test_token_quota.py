@@ -16,7 +16,7 @@ from benchmarks.virtual import now, run
 from embedkit import Limits, QuotaError, Rate, RateLimitError, RetryPolicy, TooLongError
 from embedkit._batching.plan import estimate
 from embedkit._traffic.quota import Pace
-from embedkit.codec.error_mapping import judge
+from embedkit.codec.error_mapping import error_from_response
 from embedkit.errors import TooLargeError
 from embedkit.testing import FakeExchange, response
 
@@ -39,7 +39,7 @@ def counted(text):
 class Endpoint(FakeExchange):
     """A token bucket of QUOTA that is full at first, and refills in a minute.
 
-    `says`: how a refusal is worded, of {limit}, {used}, {asked}. `hint`: a Retry-After. `heads`: x-ratelimit headers: "limit" or "all".
+    `says`: how a refusal is worded, of {limit}, {used}, {asked}. `retry_after`: a Retry-After. `heads`: x-ratelimit headers: "limit" or "all".
     """
 
     def __init__(self, says="Rate limit reached " + TPM, *, hint=True, heads="", usage=True, quota=QUOTA):
@@ -326,7 +326,9 @@ def test_an_absurd_limit_bounds_nothing(limit):
 )
 def test_what_a_refusal_says_of_a_quota(words, kind, most):
     """The tokens granted, in every spelling seen; of requests none."""
-    error = judge(response({"error": {"message": words}}, 429), provider="p", model="m", message="", now=time.time())
+    error = error_from_response(
+        response({"error": {"message": words}}, 429), provider="p", model="m", message="", now=time.time()
+    )
 
     assert type(error) is kind
     assert error.max_tokens == most

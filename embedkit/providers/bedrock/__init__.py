@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from ..._types import Request
-from ...codec import Host, Parameter, Target, bearer, filled, with_headers
+from ...codec import Host, Parameter, Target, bearer, fill_url, with_headers
 from ...errors import ConfigError
 from .dialects import Cohere, Nova, Titan
 from .sigv4 import sign
@@ -66,8 +66,8 @@ HOSTS = (
     Host(
         name="bedrock", dialect=_family, base_url="https://bedrock-runtime.{region}.amazonaws.com",
         routes=("/model/{model*}/invoke", "/model/{model*}/converse"),
-        keys=("AWS_BEARER_TOKEN_BEDROCK",), key_required=True, start=100, ceiling=128, locate=filled, authorise=_authorised, known_as=_bare,
-        domains=("bedrock-runtime.*.amazonaws.com", "bedrock-runtime-fips.*.amazonaws.com", "bedrock-runtime.*.vpce.amazonaws.com"),
+        key_variables=("AWS_BEARER_TOKEN_BEDROCK",), key_required=True, start=100, ceiling=128, resolve_url=fill_url, authorize=_authorised, catalog_name=_bare,
+        own_domains=("bedrock-runtime.*.amazonaws.com", "bedrock-runtime-fips.*.amazonaws.com", "bedrock-runtime.*.vpce.amazonaws.com"),
         parameters={
             "region": Parameter(("AWS_REGION", "AWS_DEFAULT_REGION"), help="like us-east-1"),
             "family": Parameter(choices=tuple(_FAMILIES), help="whose body to send, where the model's name (an ARN) does not tell"),

@@ -15,15 +15,15 @@ from ...codec import (
     Target,
     Vector,
     compact,
-    counted,
+    decode_reply,
     decoder_of,
-    inside,
-    lone,
+    error_in_success,
+    header_int,
     matrix,
     miscounted,
-    only,
-    parsed,
-    read,
+    read_error_body,
+    reject_unsupported,
+    single_text,
     to_json,
     whole_number,
 )
@@ -73,21 +73,21 @@ class Titan(msgspec.Struct, frozen=True):
         return facts is None or bool(facts.widths)
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
-        only(options, "bedrock:titan", dtype=("float32",), truncate=("error",), input_type=("query", "document"))
+        reject_unsupported(options, "bedrock:titan", dtype=("float32",), truncate=("error",), input_type=("query", "document"))
         unit = options.normalize if self.sends_dimensions else None  # version 1 is made unit length here
-        body = compact(inputText=lone(texts, "bedrock:titan"), dimensions=options.dimensions, normalize=unit)
+        body = compact(inputText=single_text(texts, "bedrock:titan"), dimensions=options.dimensions, normalize=unit)
         return _invoke(self.target, body, options)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
-        reply = parsed(_titan, response)
-        if reply.embedding is None and (error := inside(response)) is not None:
+        reply = decode_reply(_titan, response)
+        if reply.embedding is None and (error := error_in_success(response)) is not None:
             raise error
-        tokens = counted(response, _TOKENS)
+        tokens = header_int(response, _TOKENS)
         rows = matrix([reply.embedding], options, count, out)
         return Reply(rows, "", whole_number(reply.input_text_token_count) if tokens is None else tokens)
 
     def explain(self, response: Response) -> str:
-        return read(response).message
+        return read_error_body(response).message
 
 
 class Cohere(msgspec.Struct, frozen=True):
@@ -104,7 +104,7 @@ class Cohere(msgspec.Struct, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         purposes = ("query", "document", "classification", "clustering")
-        only(options, "bedrock:cohere", truncate=("end", "error"), input_type=purposes)
+        reject_unsupported(options, "bedrock:cohere", truncate=("end", "error"), input_type=purposes)
         purpose = options.input_type or "document"  # the API wants one
         cut = options.truncate == "end"
         body = compact(
@@ -117,16 +117,16 @@ class Cohere(msgspec.Struct, frozen=True):
         return _invoke(self.target, body, options)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
-        given = parsed(_cohere, response).embeddings
+        given = decode_reply(_cohere, response).embeddings
         kind = "float" if options.dtype == "float32" else options.dtype
         vectors: list[Vector | None] | None = given.get(kind) if isinstance(given, dict) else given
         if vectors is None:
             msg = f"the reply has no {kind} embeddings, only {', '.join(given or ()) or 'none'}"  # type: ignore[arg-type]  # no list here
-            raise inside(response) or DecodeError(msg)
-        return Reply(matrix(vectors, options, count, out), "", counted(response, _TOKENS))
+            raise error_in_success(response) or DecodeError(msg)
+        return Reply(matrix(vectors, options, count, out), "", header_int(response, _TOKENS))
 
     def explain(self, response: Response) -> str:
-        return read(response).message
+        return read_error_body(response).message
 
 
 class Nova(msgspec.Struct, frozen=True):
@@ -143,17 +143,19 @@ class Nova(msgspec.Struct, frozen=True):
             "classification": "CLASSIFICATION",
             "clustering": "CLUSTERING",
         }
-        only(options, "bedrock:nova", dtype=("float32",), truncate=("end", "error"), input_type=purposes.keys() - {None})
-        text = {"truncationMode": "END" if options.truncate == "end" else "NONE", "value": lone(texts, "bedrock:nova")}
+        reject_unsupported(
+            options, "bedrock:nova", dtype=("float32",), truncate=("end", "error"), input_type=purposes.keys() - {None}
+        )
+        text = {"truncationMode": "END" if options.truncate == "end" else "NONE", "value": single_text(texts, "bedrock:nova")}
         single = compact(embeddingPurpose=purposes[options.input_type], embeddingDimension=options.dimensions, text=text)
         return _invoke(self.target, {"taskType": "SINGLE_EMBEDDING", "singleEmbeddingParams": single}, options)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
-        items = parsed(_nova, response).embeddings
+        items = decode_reply(_nova, response).embeddings
         if items is None:
-            raise inside(response) or miscounted(0, count)
+            raise error_in_success(response) or miscounted(0, count)
         rows = matrix([item.embedding if item else None for item in items], options, count, out)
-        return Reply(rows, "", counted(response, _TOKENS))
+        return Reply(rows, "", header_int(response, _TOKENS))
 
     def explain(self, response: Response) -> str:
-        return read(response).message
+        return read_error_body(response).message
