@@ -17,9 +17,9 @@ from unittest import mock
 from embedkit import EmbedkitError, Rate, RetryPolicy
 from embedkit._embedders.http import CEILING, START
 from embedkit._http.transport import Transport
-from embedkit._traffic.concurrency import Window
+from embedkit._traffic.concurrency import ConcurrencyLimit
 from embedkit._traffic.limiter import Limiter
-from embedkit._traffic.quota import Pace
+from embedkit._traffic.quota import Quota
 from embedkit._types import Request, RequestCount, Response
 from embedkit.codec.error_mapping import error_from_response
 
@@ -229,26 +229,26 @@ def _report(what: str, limit: float, remaining: float, reset: str) -> dict[str, 
 # --- clients ---------------------------------------------------------------------------------------------------------
 
 
-class _Fixed(Window):
+class _Fixed(ConcurrencyLimit):
     """A window that learns nothing."""
 
-    def answered(self, now: float, seconds: float, busy: int) -> None:
+    def on_success(self, now: float, seconds: float, busy: int) -> None:
         """As before."""
 
-    def refused(self, now: float, sent: float, busy: int) -> None:
+    def on_rejected(self, now: float, sent: float, busy: int) -> None:
         """As before."""
 
-    def late(self, now: float, sent: float) -> None:
+    def on_timeout(self, now: float, sent: float) -> None:
         """As before."""
 
 
-class _Unpaced(Pace):
+class _Unpaced(Quota):
     """A pace that learns nothing: everyone retries alone."""
 
     def pause(self, now: float, seconds: float) -> None:
         """Nobody else waits."""
 
-    def refused(
+    def on_rejected(
         self,
         now: float,
         sent: float,
@@ -262,7 +262,7 @@ class _Unpaced(Pace):
     ) -> None:
         """As before."""
 
-    def heed(self, now: float, headers: Mapping[str, str]) -> None:
+    def update_from_headers(self, now: float, headers: Mapping[str, str]) -> None:
         """As before."""
 
 
@@ -286,14 +286,14 @@ class Client:
         *,
         fixed: int | None = None,
         rate: Rate | None = None,
-        pace: Pace | None = None,
+        pace: Quota | None = None,
         costs: Callable[[random.Random], Cost] | None = None,
         rest: Callable[[float], float] | None = None,
     ) -> None:
         clock = asyncio.get_running_loop().time
         self.random = random.Random(f"client {seed}")
-        self.window = Window(START, CEILING) if fixed is None else _Fixed(fixed, fixed)
-        self.pace = pace or (Pace(rate) if fixed is None else _Unpaced())
+        self.window = ConcurrencyLimit(START, CEILING) if fixed is None else _Fixed(fixed, fixed)
+        self.pace = pace or (Quota(rate) if fixed is None else _Unpaced())
         self.done = self.lost = 0
         self._tally = RequestCount(patient=True)  # as the workers of one bulk call
         self._workers = fixed or CEILING

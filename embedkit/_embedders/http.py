@@ -21,10 +21,10 @@ from .._http.auth import Signer
 from .._http.settings import HttpSettings
 from .._http.transport import Transport
 from .._logging import host_of
-from .._traffic.concurrency import Window
+from .._traffic.concurrency import ConcurrencyLimit
 from .._traffic.hedging import Hedge
 from .._traffic.limiter import Limiter
-from .._traffic.quota import TOKENS, shared
+from .._traffic.quota import TOKENS, shared_quota
 from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import Embeddings, Limits, Options, Reply, Request, RequestCount, Response, Usage, safe_url
@@ -114,8 +114,8 @@ class HttpEmbedder(Embedder):
 
     def _reset(self) -> None:
         self._signer = Signer(self._target, self._sources, self._headers, ask=self._ask_headers)
-        self._signer.veil.add(self._http.secrets(), lasting=True)
-        self._pace = shared(self._account(), self.model, self._rate)
+        self._signer.redactor.add(self._http.secrets(), lasting=True)
+        self._pace = shared_quota(self._account(), self.model, self._rate)
         self._lines: dict[object, Transport] = {}
         self._pid = os.getpid()
         self._probed = not hasattr(self._codec, "probe")
@@ -191,7 +191,7 @@ class HttpEmbedder(Embedder):
                 request: Request = request,
             ) -> Reply:
                 if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
-                    refused.append(self._signer.veil.cleansed(response))
+                    refused.append(self._signer.redactor.redact_response(response))
                     raise self._clean(
                         with_url(self._smaller(self._judged(codec, refused[-1]), texts, options), self._signer.sent_to(request))
                     )
@@ -299,7 +299,7 @@ class HttpEmbedder(Embedder):
         self, failure: EmbedkitError, codec: Codec, response: Response, asked: tuple[Options, Options], count: int
     ) -> EmbedkitError:
         """What is wrong with a reply, in the server's own words where it has some, and from whom it came."""
-        veiled = self._signer.veil.cleansed(response)
+        veiled = self._signer.redactor.redact_response(response)
         if veiled is not response:
             try:
                 self._shaped(codec, veiled, asked, count, None)
@@ -377,10 +377,10 @@ class HttpEmbedder(Embedder):
         if isinstance(error, ApiError):
             error.provider = error.provider or self.provider
             error.model = error.model or self.model
-            error.body = self._signer.veil.hide(error.body)
-            error.code = self._signer.veil.hide(error.code) if isinstance(error.code, str) else error.code
-            error.request_id = self._signer.veil.hide(error.request_id) if error.request_id else error.request_id
-        error.message = self._signer.veil.hide(error.message)
+            error.body = self._signer.redactor.redact(error.body)
+            error.code = self._signer.redactor.redact(error.code) if isinstance(error.code, str) else error.code
+            error.request_id = self._signer.redactor.redact(error.request_id) if error.request_id else error.request_id
+        error.message = self._signer.redactor.redact(error.message)
         error.args = (error.message,)
         return error
 
@@ -437,7 +437,7 @@ class HttpEmbedder(Embedder):
         limits = (loop, self._first, self.max_concurrency, self._clock)  # embedders of one quota share one window on a loop
         limiter = self._pace.limiters.get(limits)
         if limiter is None:
-            window = Window(self._first, self.max_concurrency, time.thread_time)
+            window = ConcurrencyLimit(self._first, self.max_concurrency, time.thread_time)
             limiter = self._pace.limiters[limits] = Limiter(window, self._pace, clock=self._clock, sleep=_pause)
         exchange = AiohttpExchange(self._http) if self._exchange is None else self._exchange
         self._lines[loop] = line = Transport(

@@ -18,7 +18,7 @@ from .._calls import this_loop, until_closed
 from .._calltime import TURN
 from .._http.transport import timed, watched
 from .._logging import INFO, heard, host_of, kind_of, log, notify, status_of
-from .._traffic.load_balancer import Desk, Member
+from .._traffic.load_balancer import Endpoint, LoadBalancer
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
 from .._types import Embeddings, Limits, Options, Reply, RequestCount, Usage
 from ..codec import OutputRows, together
@@ -72,9 +72,9 @@ class Pool(Embedder):
 
     def _reset(self) -> None:
         self._one_place = len({each.base_url for each in self._embedders}) == 1  # several keys: one model beyond doubt
-        self._members = [Member(each, verified=self._one_place) for each in self._embedders]
+        self._members = [Endpoint(each, verified=self._one_place) for each in self._embedders]
         self._known: tuple[str, NDArray[Any]] | None = None  # where the first answer to PROBE_TEXT came from, and what it was
-        self._desks: dict[object, Desk[HttpEmbedder]] = {}
+        self._desks: dict[object, LoadBalancer[HttpEmbedder]] = {}
 
     @property
     def limits(self) -> Limits:  # type: ignore[override]  # the strictest of all, as they are known by now
@@ -122,7 +122,7 @@ class Pool(Embedder):
         self, texts: Sequence[str], options: Options, out: OutputRows | None, tally: RequestCount, tries: int | None = None
     ) -> Reply:
         desk = self._desk()
-        failures, refusing, until = 0, set[Member[HttpEmbedder]](), math.inf
+        failures, refusing, until = 0, set[Endpoint[HttpEmbedder]](), math.inf
         whole = self._joins(options)
         most = tries or max(self._retry.attempts or math.inf, len(self._members))
         unusable, loading = (
@@ -167,18 +167,18 @@ class Pool(Embedder):
                     raise
                 self._tell(failures, error, member, tally)
             finally:
-                desk.leave(member)
+                desk.release(member)
 
     async def _turn(
-        self, desk: Desk[HttpEmbedder], until: float, failures: int, tally: RequestCount
-    ) -> Member[HttpEmbedder] | None:
+        self, desk: LoadBalancer[HttpEmbedder], until: float, failures: int, tally: RequestCount
+    ) -> Endpoint[HttpEmbedder] | None:
         """A place at a member; None where there will be none in time, that of the call included."""
         time = tally.time
         if time is not None:
             alone = all(each.health.failing for each in self._members)
             if min(each.health.back(alone=alone) for each in self._members) - self._clock() >= time.left():
                 return None
-        turn = desk.turn(until, RETRY if failures else WORKER if tally.patient else CALLER)
+        turn = desk.acquire(until, RETRY if failures else WORKER if tally.patient else CALLER)
         return await timed(time, TURN, watched(turn, self._tell_wait, self._clock) if heard(INFO) else turn)
 
     def _tell_wait(self, waited: float) -> None:
@@ -189,7 +189,7 @@ class Pool(Embedder):
         error.attempts, error.elapsed = failures, self._clock() - came
         return error
 
-    def _impatient(self, member: Member[HttpEmbedder], sent: float, error: EmbedkitError, tally: RequestCount) -> bool:
+    def _impatient(self, member: Endpoint[HttpEmbedder], sent: float, error: EmbedkitError, tally: RequestCount) -> bool:
         """Whether it is the call's own `timeout` that is over, sooner than answers are late: that says nothing of the endpoint."""
         time = tally.time
         if time is None:
@@ -202,19 +202,19 @@ class Pool(Embedder):
         )
 
     def _note(
-        self, member: Member[HttpEmbedder], sent: float, error: EmbedkitError, tally: RequestCount, *, suspected: bool
+        self, member: Endpoint[HttpEmbedder], sent: float, error: EmbedkitError, tally: RequestCount, *, suspected: bool
     ) -> None:
         if self._impatient(member, sent, error, tally):
             return
         if suspected and not isinstance(error, RateLimitError):
             return  # a text that is looked for fails its request everywhere, which says nothing of the endpoint
-        member.health.failed(self._clock(), sent, error)
+        member.health.mark_failed(self._clock(), sent, error)
         if not isinstance(error, RateLimitError):
             member.verified = self._one_place  # what comes back may be another model
 
     async def _asked(
         self,
-        member: Member[HttpEmbedder],
+        member: Endpoint[HttpEmbedder],
         texts: Sequence[str],
         options: Options,
         out: OutputRows | None,
@@ -230,33 +230,33 @@ class Pool(Embedder):
         if sent >= member.health.failed_at and all(each.health.failing for each in self._members):
             for each in self._members:
                 each.health.hope(now)
-        member.health.answered(now, now - sent, len(texts))
+        member.health.mark_answered(now, now - sent, len(texts))
         if not (verified or member.verified):  # it was ill: what it serves is asked once it answers at all
             await self._verify(member, tally)
         return reply
 
     def _hopeless(self) -> EmbedkitError:
         """Why no endpoint is left: what the one says that will be let in again first."""
-        soonest = min(self._members, key=lambda each: each.health.out_until).health
+        soonest = min(self._members, key=lambda each: each.health.ejected_until).health
         if soonest.error is None:
             msg = f"no endpoint was free within the deadline of {self._retry.deadline:g} s for one request with its retries"
             return TransportTimeoutError(msg, retryable=False)
         error = soonest.error.at()
         error.message += (
-            f"; no other endpoint is left, and this one is not asked again for {soonest.out_until - self._clock():.0f} s"
+            f"; no other endpoint is left, and this one is not asked again for {soonest.ejected_until - self._clock():.0f} s"
         )
         return error
 
-    def _desk(self) -> Desk[HttpEmbedder]:
+    def _desk(self) -> LoadBalancer[HttpEmbedder]:
         loop = this_loop()
         desk = self._desks.get(loop)
         if desk is None:
             for dead in [each for each in list(self._desks) if getattr(each, "is_closed", bool)()]:
                 self._desks.pop(dead, None)
-            desk = self._desks[loop] = Desk(self._members, self._clock)
+            desk = self._desks[loop] = LoadBalancer(self._members, self._clock)
         return desk
 
-    async def _verify(self, member: Member[HttpEmbedder], tally: RequestCount) -> None:
+    async def _verify(self, member: Endpoint[HttpEmbedder], tally: RequestCount) -> None:
         import numpy as np
 
         options = msgspec.structs.replace(self.options, dtype="float32", dimensions=None, normalize=True, truncate=None)
@@ -283,7 +283,7 @@ class Pool(Embedder):
         )
         raise ConfigError(msg)
 
-    def _tell(self, attempt: int, error: EmbedkitError, member: Member[HttpEmbedder], tally: RequestCount) -> None:
+    def _tell(self, attempt: int, error: EmbedkitError, member: Endpoint[HttpEmbedder], tally: RequestCount) -> None:
         host = host_of(member.embedder.base_url)
         log(
             INFO, "attempt %d to %s failed: %s; another endpoint or key is asked", attempt, host, kind_of(error),

@@ -25,7 +25,7 @@ from .._threads import aside
 from .._types import Request, Response
 from ..errors import ConfigError, DecodeError, EmbedkitError
 from .aiohttp_errors import _translated
-from .aiohttp_session import _kept, _let_go, _sessions
+from .aiohttp_session import _closes_with_loop, _detach, _sessions
 from .proxies import is_loopback, proxy_for
 from .settings import HttpSettings
 
@@ -85,11 +85,11 @@ class AiohttpExchange:
             if session is None or session.closed:
                 session = self._open()
             elif self._used is not None and monotonic() - self._used > IDLE:
-                await _turns()
+                await _yield_to_loop()
             url, added, options = self._routes.get(request.url) or self._route(request.url)
-            data: bytes | _Whole | None = request.body or None
+            data: bytes | _SinglePieceBody | None = request.body or None
             if len(request.body) > LARGE:
-                added, data = {**added, "content-length": str(len(request.body))}, _Whole(request.body)
+                added, data = {**added, "content-length": str(len(request.body))}, _SinglePieceBody(request.body)
             headers = {**added, **request.headers}
             ticket = deadline.begin()
             try:
@@ -140,7 +140,7 @@ class AiohttpExchange:
             headers={"user-agent": AGENT}, max_line_size=LINE, max_field_size=LINE,
         )  # fmt: skip
         _sessions.add(session)
-        self._keeper = _kept(session)
+        self._keeper = _closes_with_loop(session)
         with contextlib.suppress(StopIteration):
             self._keeper.asend(None).send(None)  # up to its yield: now the loop knows of it
         return session
@@ -177,7 +177,7 @@ class AiohttpExchange:
         session, keeper = self._session, self._keeper
         self._keeper, self._session = None, self._settings.session
         if session is not None and keeper is not None:
-            _let_go(session, None if forked else self._loop)
+            _detach(session, None if forked else self._loop)
             with contextlib.suppress(StopIteration, StopAsyncIteration):
                 keeper.aclose().send(None)  # ends at once: nothing is left to close
 
@@ -190,7 +190,7 @@ class AiohttpExchange:
                 self.abandon(forked=forked)
 
 
-class _Whole:
+class _SinglePieceBody:
     """A large body as aiohttp takes it without a warning: an async iterable, of one piece.
 
     Of several pieces a later one fails, once the server has hung up, before its answer is read: an early 401 would be lost.
@@ -208,7 +208,7 @@ class _Whole:
         raise StopAsyncIteration
 
 
-async def _turns() -> None:
+async def _yield_to_loop() -> None:
     """Let a loop that was busy see which servers have hung up meanwhile, before it takes one of their connections."""
     import asyncio
 

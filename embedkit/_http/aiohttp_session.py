@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 # Held, so that the garbage collector meets an embedder nobody closed before it meets its session, of which aiohttp would warn.
 _sessions: set[Any] = set()
-_orphans: list[Any] = []  # sessions of a parent process: closing them would speak on the parent's sockets
+_parents_sessions: list[Any] = []  # sessions of a parent process: closing them would speak on the parent's sockets
 
 
-async def _kept(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+async def _closes_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
     """Closes the session when it is closed itself.
 
     A loop does that to every generator begun on it: when `asyncio.run` ends, and when nobody refers to the generator any more.
@@ -29,10 +29,10 @@ async def _kept(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
         if pid == os.getpid():
             await session.close()
         else:
-            _let_go(session, None)
+            _detach(session, None)
 
 
-def _let_go(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop | None) -> None:
+def _detach(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop | None) -> None:
     """Take the pooled connections from a session that cannot be awaited any more, and cut them: those of this loop, or of no loop of ours."""
     connector = session.connector
     session.detach()
@@ -41,16 +41,16 @@ def _let_go(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop | No
     pooled = [handler.transport for handlers in connector._conns.values() for handler, *_ in handlers]  # noqa: SLF001 (no public way)
     connector._conns.clear()  # noqa: SLF001 (else it warns of what is left in it)
     if loop is None:
-        _orphans.extend(pooled)
+        _parents_sessions.extend(pooled)
         return
     for transport in filter(None, pooled):
         if loop.is_closed():
-            _cut(transport)
+            _close_socket(transport)
         else:
             transport.abort()
 
 
-def _cut(transport: Any) -> None:
+def _close_socket(transport: Any) -> None:
     """Close the socket of a transport whose loop is closed, where its own close() would only raise."""
     layer = getattr(transport, "_ssl_protocol", None)
     if layer is not None:
@@ -64,4 +64,4 @@ def _cut(transport: Any) -> None:
 
 if hasattr(os, "register_at_fork"):
     # Held until the interpreter is gone: a child that ends would be warned of its parent's sockets, and of the loop they belong to.
-    os.register_at_fork(after_in_child=_orphans.__len__)
+    os.register_at_fork(after_in_child=_parents_sessions.__len__)

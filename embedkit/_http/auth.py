@@ -14,8 +14,8 @@ from ..errors import ConfigError
 from .credential_check import flaw
 from .credentials import KeyFile, Variable
 from .headers import asked_headers
-from .redaction import Veil, secrets_of
-from .token_exchange import Wallet
+from .redaction import Redactor, secrets_in
+from .token_exchange import TokenCache
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -42,12 +42,12 @@ class Signer:
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.veil = Veil()
+        self.redactor = Redactor()
         self._now = now
         self._clock = clock
         self._host = target.host
         self._public = target.parameters
-        self._wallet = Wallet(self._host.token_exchange, self._host.name) if self._host.token_exchange is not None else None
+        self._tokens = TokenCache(self._host.token_exchange, self._host.name) if self._host.token_exchange is not None else None
         self._sources = sources
         self._headers = headers
         self._ask_headers = ask or Secrets({})
@@ -59,14 +59,14 @@ class Signer:
         self._known = Secrets({**self._public, **self._secrets})
         steady = self._host.static_auth or self._host.authorize is bearer
         self._steady = (
-            steady and self._fixed and not self._ask_headers and self._wallet is None and not self._gone and not self._unfit
+            steady and self._fixed and not self._ask_headers and self._tokens is None and not self._gone and not self._unfit
         )
         # The last request without its body, before and after. One tuple: several loops may ask.
         self._last: tuple[Request, Request] | None = None
 
     def on(self, exchange: Exchange) -> Callable[[Request], Awaitable[Request]]:
         """What authorises on one event loop: this, with a way to ask for a token where the host gives its key for one."""
-        if self._wallet is None:
+        if self._tokens is None:
             return self
         import anyio
 
@@ -89,9 +89,9 @@ class Signer:
             self._secrets = Secrets({name: await _asked(name, source) for name, source in self._sources.items()})
             self._known = Secrets({**self._public, **self._secrets})
         known = self._known
-        if self._wallet is not None and exchange is not None and turn is not None and "api_key" in known:
-            self.veil.add(self._secrets.values())
-            known = Secrets(await self._wallet.pay(known, partial(self._ask, exchange), turn, self._clock))
+        if self._tokens is not None and exchange is not None and turn is not None and "api_key" in known:
+            self.redactor.add(self._secrets.values())
+            known = Secrets(await self._tokens.authorize(known, partial(self._ask, exchange), turn, self._clock))
         # The caller's own headers go under the signature, and win.
         own = self._headers
         for ask in self._ask_headers.values():
@@ -103,8 +103,8 @@ class Signer:
         if last is None or signed.headers != last[1].headers or signed.url != last[1].url:
             kept = MappingProxyType(dict(signed.headers))  # an exchange may change what it is given
             self._last = Request(request.url, headers=request.headers), Request(signed.url, headers=kept)
-            self.veil.add((*self._secrets.values(), known.get("api_key", "")))
-            self.veil.add(secrets_of(signed.headers, signed.url))
+            self.redactor.add((*self._secrets.values(), known.get("api_key", "")))
+            self.redactor.add(secrets_in(signed.headers, signed.url))
         return signed
 
     def sent_to(self, request: Request) -> str:
@@ -113,11 +113,11 @@ class Signer:
 
     async def _ask(self, exchange: Exchange, request: Request) -> Response:
         response = await exchange(request)
-        return response if 200 <= response.status < 300 else self.veil.cleansed(response)  # noqa: PLR2004 (success, by RFC 9110)
+        return response if 200 <= response.status < 300 else self.redactor.redact_response(response)  # noqa: PLR2004 (success, by RFC 9110)
 
     def renew(self) -> bool:
         """True where the token was refused for its age, and the next attempt comes with a new one."""
-        return self._wallet is not None and self._wallet.drop(self._clock())
+        return self._tokens is not None and self._tokens.drop(self._clock())
 
 
 async def _asked(name: str, source: Source) -> str:

@@ -24,7 +24,7 @@ PLAIN = {"accept", "accept-encoding", "accept-language", "content-type", "conten
 _TELLING = re.compile(r"key|token|secret|sig|pass|auth|code|cred", re.IGNORECASE)  # names of what is secret in a query
 
 
-class Veil:
+class Redactor:
     """Hides what it was given. An older secret is hidden on: its request may still be under way."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Veil:
         while len(self._secrets) > KEPT:
             del self._secrets[next(iter(self._secrets))]
 
-    def hide(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """The text without any of them."""
         for secret in sorted(
             {*self._secrets, *self._lasting}, key=len, reverse=True
@@ -51,11 +51,11 @@ class Veil:
             text = re.sub("".join(map(_escaped, secret)), HIDDEN, text)
         return text
 
-    def cleansed(self, response: Response) -> Response:
+    def redact_response(self, response: Response) -> Response:
         """The response without any of them; the same object where there were none."""
         text = bytes(response.body).decode("utf-8", "surrogateescape")
-        hidden = self.hide(text)
-        headers = {name.lower(): self.hide(value) for name, value in response.headers.items()}
+        hidden = self.redact(text)
+        headers = {name.lower(): self.redact(value) for name, value in response.headers.items()}
         if hidden == text and all(value == response.headers[name] for name, value in headers.items()):
             return response
         return Response(response.status, headers, hidden.encode("utf-8", "surrogateescape"))
@@ -70,7 +70,7 @@ def _escaped(character: str) -> str:
     return rf"(?:\\*{plain}|\\*(?i:u{number:04x})|(?i:{percent})|(?i:&#(?:{number}|x0*{number:x});))"
 
 
-def secrets_of(headers: Mapping[str, str], url: str = "") -> Iterator[str]:
+def secrets_in(headers: Mapping[str, str], url: str = "") -> Iterator[str]:
     """What is secret in a request: its headers but for the plain ones, and in its URL the user and what looks like a key."""
     for name, value in headers.items():
         if name.lower() not in PLAIN:

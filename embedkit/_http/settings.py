@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .redaction import secrets_of
+from .redaction import secrets_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,11 +40,11 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     def secrets(self) -> Iterator[str]:
         """What is secret in the caller's own session, and in the proxies that may be asked."""
         if self.session is not None:
-            yield from secrets_of(self.session.headers)
+            yield from secrets_in(self.session.headers)
         proxies = [value for name, value in os.environ.items() if name.lower().endswith("_proxy") and "@" in value]
         for proxy in (self.proxy or "", *proxies):
             with contextlib.suppress(ValueError):
-                yield from secrets_of({}, proxy if "://" in proxy else f"//{proxy}")
+                yield from secrets_in({}, proxy if "://" in proxy else f"//{proxy}")
 
     def __repr__(self) -> str:
         return f"HttpSettings(timeout={self.timeout:g}, connect={self.connect:g}, proxy={'set' if self.proxy else None})"

@@ -23,7 +23,7 @@ SPENT = 0.9  # of a token's life; it is renewed then, so that none ends on its w
 FRESH = 60.0  # seconds; a token refused at this age is refused for good
 
 
-class Wallet:
+class TokenCache:
     """Holds the token of one embedder."""
 
     def __init__(self, grant: TokenExchange, provider: str) -> None:
@@ -32,7 +32,7 @@ class Wallet:
         self._provider = provider
         self._since = self._until = 0.0
 
-    async def pay(
+    async def authorize(
         self,
         credentials: Mapping[str, str],
         ask: Callable[[Request], Awaitable[Response]],
@@ -79,4 +79,4 @@ class Wallet:
         return AuthError(message, status=error.status, code=error.code, request_id=error.request_id, body=error.body)
 
 
-__all__ = ["FRESH", "SPENT", "Wallet"]
+__all__ = ["FRESH", "SPENT", "TokenCache"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from .._calls import this_loop
 from .._calltime import ANSWER, PAUSE, TURN
 from .._logging import DEBUG, INFO, LONG_WAIT, WARNING, heard, kind_of, log, notify, status_of
-from .._traffic.retry import CAP, RetryPolicy, again
+from .._traffic.retry import CAP, RetryPolicy, retry_loop
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
 from .._types import RequestCount
 from ..errors import ApiError, AuthError, DecodeError, EmbedkitError, RateLimitError, ServerError, TransportTimeoutError
@@ -172,7 +172,7 @@ class Transport:
         except EmbedkitError as error:
             if not (error.retryable or (isinstance(error, DecodeError) and error.once_more)):
                 raise
-            result = await again(
+            result = await retry_loop(
                 lambda: self._attempt(job),
                 error,
                 decide=lambda made, error: self._decide(job, made, error),
@@ -188,32 +188,32 @@ class Transport:
     async def _attempt(self, job: _Job[T]) -> T:
         limiter = self.limiter
         kind = RETRY if job.extra else WORKER if job.tally.patient or job.tally.under_way > 1 else CALLER
-        waited = 0.0 if kind == CALLER and limiter.enter() else await self._turn(job, kind)
+        waited = 0.0 if kind == CALLER and limiter.try_acquire() else await self._turn(job, kind)
         epoch = limiter.epoch
         try:
             if job.seen:
                 self._leaves(waited, job)
             signed = await self._authorise(job.request)
             job.tally.requests += 1
-            sent, busy = self._clock(), limiter.flying
+            sent, busy = self._clock(), limiter.in_flight
             try:
                 response = await (self.exchange(signed) if job.plain else self._guarded(signed, job))
                 if job.seen:
                     job.status = response.status
-                limiter.heed(response.headers)
+                limiter.update_from_headers(response.headers)
                 result = job.receive(response)
             except EmbedkitError as error:
                 job.began = sent if job.began is None else job.began
-                job.alone = not self._feel(error, sent, busy, job)
+                job.alone = not self._report_load(error, sent, busy, job)
                 raise
             except BaseException:
-                limiter.given_up(sent)
+                limiter.on_given_up(sent)
                 raise
             finally:
                 seconds = self._clock() - sent
                 job.spent += seconds
             # The first request of a call with several is no small call: others of it are under way by now.
-            limiter.answered(sent, seconds, busy, small=kind == CALLER and job.tally.under_way == 1)
+            limiter.on_success(sent, seconds, busy, small=kind == CALLER and job.tally.under_way == 1)
         except BaseException as error:
             self._failed(job, error)
             raise
@@ -249,14 +249,14 @@ class Transport:
         refuse = None
         if time is not None:
             refuse = time.refuse
-            refuse(limiter.pace.owed(self._clock()))
+            refuse(limiter.quota.owed(self._clock()))
         if kind != RETRY:
             turn = limiter.acquire(job.tokens, kind=kind, refuse=refuse)
             return await timed(time, TURN, self._watched(turn, job)) or 0.0
         came = self._clock()
         # After a rate limit it is the pace that is waited for, which the deadline does not count.
         limited = isinstance(job.failure, RateLimitError)
-        blocked = not limited and not limiter.budget.allows(came, limiter.flying)
+        blocked = not limited and not limiter.budget.allows(came, limiter.in_flight)
         until = math.inf if deadline is None or limited else came + deadline - job.spent
         turn = limiter.acquire(job.tokens, kind=RETRY, until=until, refuse=refuse)
         waited = await timed(time, PAUSE if blocked else TURN, self._watched(turn, job))
@@ -275,7 +275,7 @@ class Transport:
             return turn
 
         def tell(waited: float) -> None:
-            owed = self.limiter.pace.owed(self._clock())
+            owed = self.limiter.quota.owed(self._clock())
             why = f"a rate limit, for {owed:.1f} s more" if owed > 0 else "requests of ours that came before it"
             log(
                 INFO, "a request to %s has waited %.1f s for its turn: it waits for %s", self._host, waited, why,
@@ -325,7 +325,7 @@ class Transport:
 
     def _cool_down(self, seconds: float, error: EmbedkitError, made: int) -> None:
         """Nobody of this account sends for so long."""
-        begun = self.limiter.pace.blocked(self._clock()) > 0
+        begun = self.limiter.quota.blocked(self._clock()) > 0
         self.limiter.pause(seconds)
         if not begun and seconds > 0:
             log(
@@ -350,7 +350,7 @@ class Transport:
     async def _hedged(self, signed: Request, job: _Job[T]) -> Response:
         if self._hedge is None:
             return await self._exchanged(signed, job)
-        return await self._hedge(lambda: self._exchanged(signed, job), len(signed.body), lambda: self._again(job))
+        return await self._hedge(lambda: self._exchanged(signed, job), len(signed.body), lambda: self._may_hedge(job))
 
     async def _exchanged(self, signed: Request, job: _Job[T]) -> Response:
         """One exchange, within the call's own `timeout` where it has one."""
@@ -360,9 +360,9 @@ class Transport:
         within = getattr(self.exchange, "within", None)  # else the embedder's own timeout would cut off a longer one
         return await (time.attempt(self.exchange(signed)) if within is None else within(signed, time.timeout))
 
-    def _again(self, job: _Job[T]) -> bool:
+    def _may_hedge(self, job: _Job[T]) -> bool:
         """Whether a late request may be sent a second time beside the first; then it counts as sent."""
-        if not self.limiter.spare(job.tokens):
+        if not self.limiter.try_extra(job.tokens):
             return False
         job.tally.requests += 1
         if job.tally.time is not None:
@@ -377,26 +377,26 @@ class Transport:
             notify(self._observe, RequestSent(**about, texts=job.texts, attempt=job.number, id=job.id, hedged=True))
         return True
 
-    def _feel(self, error: EmbedkitError, sent: float, busy: int, job: _Job[T]) -> bool:
+    def _report_load(self, error: EmbedkitError, sent: float, busy: int, job: _Job[T]) -> bool:
         """What a failure says of the endpoint's load. True where everyone should wait."""
         time = job.tally.time
         if time is not None and time.timeout is not None and isinstance(error, TransportTimeoutError) and error.sent:
-            self.limiter.given_up(sent)  # this caller's own patience, maybe less than any answer takes
+            self.limiter.on_given_up(sent)  # this caller's own patience, maybe less than any answer takes
             return False
         if error.retryable:
             self.limiter.budget.failed(self._clock())
         elif isinstance(error, ApiError):
             self.limiter.budget.answered()  # it is well enough to refuse
         if isinstance(error, RateLimitError):
-            return self.limiter.refused(sent, busy, job.tokens, hint=error.retry_after, about=error.about)
+            return self.limiter.on_rejected(sent, busy, job.tokens, hint=error.retry_after, about=error.about)
         if isinstance(error, TransportTimeoutError) and not error.retryable:
-            self.limiter.given_up(sent)  # cut off at the request's own deadline, maybe soon after it was sent
+            self.limiter.on_given_up(sent)  # cut off at the request's own deadline, maybe soon after it was sent
         elif isinstance(error, TransportTimeoutError):
-            self.limiter.late(sent)
+            self.limiter.on_timeout(sent)
         elif _loads(error):
             return self._loading > 0  # nobody need ask meanwhile
         elif isinstance(error, ServerError) and error.status in OVERLOADED:
-            self.limiter.crowded(sent, busy)
+            self.limiter.on_overloaded(sent, busy)
         return False
 
     # --- seen --------------------------------------------------------------------------------------------------------

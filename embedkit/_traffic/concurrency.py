@@ -42,7 +42,7 @@ FADES = {
 }  # what is left of that threshold after more trouble before it was reached: of timeouts, of refusals
 
 
-class Window:
+class ConcurrencyLimit:
     """The number of requests that may be in flight, between 1 and `ceiling`.
 
     Attributes:
@@ -104,7 +104,7 @@ class Window:
         self._worked = worked  # processor seconds of this thread; asked once a round
         self._start_round(-math.inf)
 
-    def answered(self, now: float, seconds: float, busy: int) -> None:
+    def on_success(self, now: float, seconds: float, busy: int) -> None:
         """A good answer after so many seconds, to a request that made `busy` in flight."""
         if self._kept and now - seconds < self._cut:
             return  # it was sent before the look
@@ -122,13 +122,13 @@ class Window:
         if ended >= self.size and ended >= (LEAST // 2 if self._kept else LEAST):
             self._end_round(now)
 
-    def given_up(self, seconds: float) -> None:
+    def on_given_up(self, seconds: float) -> None:
         """Whoever waited for an answer is gone after so many seconds: it would have taken at least as long."""
         if seconds > self.seconds > 0:
             self._lost += 1
             self._lost_sum += seconds
 
-    def refused(self, now: float, sent: float, busy: int) -> None:
+    def on_rejected(self, now: float, sent: float, busy: int) -> None:
         """Too many at once, says the answer to a request sent at `sent`. One sent before the last cut says nothing new."""
         if sent >= self._cut:
             size = min(self.size, busy)
@@ -136,7 +136,7 @@ class Window:
                 self._wall = size
             self._cut_to(now, size * (0.5 if self._quick else 0.9), late=False)
 
-    def late(self, now: float, sent: float) -> None:
+    def on_timeout(self, now: float, sent: float) -> None:
         """No answer in time, or another sign that there may be far too many."""
         if sent >= self._cut:
             self._cut_to(now, self.size * 0.5, late=True)

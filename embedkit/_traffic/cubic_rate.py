@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-class Probe:
+class CubicRate:
     """The rate a server grants, found from its 429s alone. Made at the first of them.
 
     What it admitted between two of them is its rate, since its own bucket was empty at both. From a little below that the pace rises
@@ -72,10 +72,12 @@ class Probe:
         if self._slot >= now:
             self._slot += seconds
 
-    def refused(self, now: float, sent: float, amount: float, *, cut: bool, flying: int = 0, good: float = -math.inf) -> None:
+    def on_rejected(
+        self, now: float, sent: float, amount: float, *, cut: bool, flying: int = 0, good: float = -math.inf
+    ) -> None:
         """A 429 to a request of this amount, sent at `sent`. One sent before the last cut says nothing new.
 
-        `flying`: other requests that are on their way. `good`: when the last one with a good answer was sent.
+        `in_flight`: other requests that are on their way. `good`: when the last one with a good answer was sent.
         """
         if sent < self._since:
             return
@@ -101,7 +103,7 @@ class Probe:
         self._plateau = min(max(seconds, self._plateau / 2), longest)
         self._restart(now)
 
-    def answered(self, sent: float) -> None:
+    def on_success(self, sent: float) -> None:
         """A good answer to a request sent at `sent`."""
         if sent >= self._since:
             self.wall = max(2 * self.wall, self.lost / 8)

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..errors import EmbedkitError
 
-FIRST, LONGEST = 1.0, 15.0  # seconds out after a failure: the first time, and at most
+MIN_EJECTION, MAX_EJECTION = 1.0, 15.0  # seconds out after a failure: the first time, and at most
 TOGETHER = 2.5  # seconds out at most, where all are failing: nobody else serves their callers meanwhile
 WEIGHT = 0.2  # of the newest answer in the mean speed
 FADES = 30.0  # seconds until what was seen of a speed counts half
 
 
-class Health:
+class EndpointHealth:
     """One endpoint as seen from here: how fast it is, and until when it is left out. Arithmetic only."""
 
     def __init__(self) -> None:
-        self.out_until = -math.inf
+        self.ejected_until = -math.inf
         self.told_until = -math.inf  # the same, where it named the time itself
         self.failed_at = -math.inf
         self.error: EmbedkitError | None = None  # why it is out
@@ -46,7 +46,7 @@ class Health:
 
     def back(self, *, alone: bool) -> float:
         """When it is let in again; sooner where no other answers, unless it named the time itself."""
-        return min(self.out_until, max(self.told_until, self.failed_at + TOGETHER)) if alone else self.out_until
+        return min(self.ejected_until, max(self.told_until, self.failed_at + TOGETHER)) if alone else self.ejected_until
 
     def room(self, now: float, window: int, *, alone: bool = False) -> int:
         """How many requests it may be given at once: none while it is left out, then one until it answers again."""
@@ -54,9 +54,9 @@ class Health:
 
     def hope(self, now: float) -> None:
         """Another that failed with it answers again: so may this one, unless it named the time itself."""
-        self.out_until = min(self.out_until, max(now, self.told_until))
+        self.ejected_until = min(self.ejected_until, max(now, self.told_until))
 
-    def answered(self, now: float, seconds: float, texts: int) -> None:
+    def mark_answered(self, now: float, seconds: float, texts: int) -> None:
         """A good answer. To a request sent before the last failure it says nothing of whether that is over."""
         if now - seconds >= self.failed_at:
             self._failures = 0
@@ -66,15 +66,17 @@ class Health:
         self._seconds = each if self._seconds is None else kept * self._seconds + (1 - kept) * each
         self._seen = now
 
-    def failed(self, now: float, sent: float, error: EmbedkitError) -> None:
+    def mark_failed(self, now: float, sent: float, error: EmbedkitError) -> None:
         """No good answer to a request sent at `sent`. One that was under way when it was left out says nothing new, but for its hint."""
-        fresh = sent >= self.out_until or not self.failing
+        fresh = sent >= self.ejected_until or not self.failing
         if fresh:
             self._failures += 1
         hint = error.retry_after
         self.failed_at = max(self.failed_at, now)
         if hint is not None:
             self.told_until = max(self.told_until, now + hint)
-        wait = hint if hint is not None else min(LONGEST, FIRST * 2.0 ** min(self._failures - 1, 16)) if fresh else 0.0
-        if self.error is None or now + wait >= self.out_until:
-            self.out_until, self.error = max(self.out_until, now + wait), error.at()
+        wait = (
+            hint if hint is not None else min(MAX_EJECTION, MIN_EJECTION * 2.0 ** min(self._failures - 1, 16)) if fresh else 0.0
+        )
+        if self.error is None or now + wait >= self.ejected_until:
+            self.ejected_until, self.error = max(self.ejected_until, now + wait), error.at()

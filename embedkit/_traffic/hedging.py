@@ -16,10 +16,10 @@ from .._types import Response
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-LATE = (
+LATE_SHARE = (
     0.7  # late requests, as a share of the second ones allowed: with as many of them as allowed, there would often be none left
 )
-LEAST, MOST = 20, 500  # answers before anything counts as late; that are remembered
+MIN_SAMPLES, MAX_SAMPLES = 20, 500  # answers before anything counts as late; that are remembered
 BURST = 5.0  # most second requests that may be saved up
 LEAST_PAUSE = 0.001  # seconds; nothing sooner is late
 
@@ -40,15 +40,15 @@ class Lateness:
         """One more answer; beyond MOST the oldest is forgotten."""
         self._order.append(seconds)
         insort(self._sorted, seconds)
-        if len(self._order) > MOST:
+        if len(self._order) > MAX_SAMPLES:
             del self._sorted[bisect_left(self._sorted, self._order.popleft())]
 
     def late(self) -> float | None:
         """Seconds after which an answer is late; None while too little is known."""
-        return self._sorted[int(len(self._sorted) * self._quantile)] if len(self._sorted) >= LEAST else None
+        return self._sorted[int(len(self._sorted) * self._quantile)] if len(self._sorted) >= MIN_SAMPLES else None
 
 
-class Budget:
+class HedgeBudget:
     """Second requests as a share of all first ones."""
 
     def __init__(self, share: float) -> None:
@@ -78,13 +78,13 @@ class Hedge:
     """
 
     def __init__(self, share: float, *, clock: Callable[[], float]) -> None:
-        self._budget = Budget(share)
-        self._late = LATE * share
+        self._budget = HedgeBudget(share)
+        self._late = LATE_SHARE * share
         self._clock = clock
         self._known: dict[int, Lateness] = {}  # by the power of two of the request's size
 
     async def __call__(self, send: Callable[[], Awaitable[Response]], size: int, again: Callable[[], bool]) -> Response:
-        """What `send()` answers to a request of so many bytes. `again()` is asked before a second one: True where that may go."""
+        """What `send()` answers to a request of so many bytes. `retry_loop()` is asked before a second one: True where that may go."""
         self._budget.earn()
         lateness = self._known.setdefault(size.bit_length(), Lateness(self._late))
         late = lateness.late()

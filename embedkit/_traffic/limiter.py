@@ -1,6 +1,6 @@
 """Whose turn it is: a place within the window, then the moment the pace allows.
 
-The shell around pure arithmetic: a `Window` says how many may be in flight and belongs to one event loop; a `Pace` says when, and a
+The shell around pure arithmetic: a `ConcurrencyLimit` says how many may be in flight and belongs to one event loop; a `Quota` says when, and a
 `RetryBudget` how many attempts beyond the first ones, and both are shared with everyone of the same account; a `Queue` says who is next.
 Only here does anyone wait, and only one at a time for the pace: the others wait in the queue, where who is next is settled late.
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     import anyio
 
-    from .concurrency import Window
-    from .quota import Pace
+    from .concurrency import ConcurrencyLimit
+    from .quota import Quota
 
 
 # By how much fewer must do, for too many at once to be blamed: none (and Little's law may be off a little), or clearly, where the
@@ -42,19 +42,19 @@ RECHECK = 2.0  # seconds between two looks at how long a wait for tokens still i
 
 
 class Limiter:
-    """`enter()`, or else `await acquire(tokens)`, before an exchange, what came of it to `answered`, `refused`, `crowded` or `late`, then `release()`."""
+    """`try_acquire()`, or else `await acquire(tokens)`, before an exchange, what came of it to `on_success`, `on_rejected`, `on_overloaded` or `on_timeout`, then `release()`."""
 
     def __init__(
-        self, window: Window, pace: Pace, *, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
+        self, window: ConcurrencyLimit, quota: Quota, *, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
     ) -> None:
         self.window = window
-        self.pace = pace
-        self.budget = pace.budget
+        self.quota = quota
+        self.budget = quota.budget
         self._clock = clock
         self._sleep = sleep
         self._busy = 0  # places taken, by requests in flight and by the one that waits for the pace
-        self.flying = 0  # requests on their way that hold a place
-        self._queue: Queue[_Turn] = Queue()
+        self.in_flight = 0  # requests on their way that hold a place
+        self._queue: Queue[_Waiter] = Queue()
         self.share = Share()
         self._pacing = False  # whether somebody waits for the pace
         self.epoch = 0  # of the requests that leave now
@@ -65,12 +65,12 @@ class Limiter:
         self._good = -math.inf  # when the request was sent that it came to
         self._longest = 0.0  # seconds a good answer took in this epoch
 
-    def enter(self) -> bool:
+    def try_acquire(self) -> bool:
         """Take a place without waiting, where there is one and nothing is paced; else `acquire` it."""
-        if self._busy >= self.window.size or self._queue.size or self._pacing or not self.pace.free(self._clock()):
+        if self._busy >= self.window.size or self._queue.size or self._pacing or not self.quota.free(self._clock()):
             return False
         self._busy += 1
-        self.flying += 1
+        self.in_flight += 1
         return True
 
     async def acquire(
@@ -95,34 +95,34 @@ class Limiter:
             not self._queue.size
             and not self._pacing
             and self._room(came)
-            and (not retries or self.budget.allows(came, self.flying))
+            and (not retries or self.budget.allows(came, self.in_flight))
             and (kind != WORKER or self.share.room(came))
         ):
             self._busy += 1
             self.share.taken += kind == WORKER
-            self._pacing = paced = not self.pace.free(came)
+            self._pacing = paced = not self.quota.free(came)
             if retries:
                 self.budget.spend(came)
         else:
-            turn = await self._stand_in_line(kind, came, until)
+            turn = await self._wait_for_slot(kind, came, until)
             if turn is None:
                 return None
             paced = turn.paced
         if paced:
-            wait = self.pace.reserve(self._clock(), tokens)
+            wait = self.quota.reserve(self._clock(), tokens)
             if wait > 0:
                 await self._wait(wait, tokens, kind, refuse)
             self._pacing = False
-        self.pace.sent(tokens)
+        self.quota.sent(tokens)
         if paced:
             self._serve()
         self._bulk += kind == WORKER
-        self.flying += 1  # last: nothing may come between this and the moment its epoch is noted
+        self.in_flight += 1  # last: nothing may come between this and the moment its epoch is noted
         return self._clock() - came if paced else 0.0
 
     async def _wait(self, wait: float, tokens: int, kind: int, refuse: Callable[[float], None] | None) -> None:
         """Sleep so long, and as much longer as pauses come meanwhile."""
-        paused = self.pace.paused
+        paused = self.quota.paused
         try:
             while wait > 0:
                 if wait > CAP:
@@ -132,36 +132,36 @@ class Limiter:
                 part = min(wait, RECHECK) if tokens else wait
                 await self._sleep(part)
                 # Tokens that others are found not to have used are there sooner; who comes meanwhile stands behind.
-                wait = min(wait - part, self.pace.owed(self._clock())) if part < wait else 0.0
-                if self.pace.paused > paused:
-                    paused = self.pace.paused
-                    self.pace.refund(self._clock(), tokens)
-                    wait = self.pace.reserve(self._clock(), tokens)
+                wait = min(wait - part, self.quota.owed(self._clock())) if part < wait else 0.0
+                if self.quota.paused > paused:
+                    paused = self.quota.paused
+                    self.quota.refund(self._clock(), tokens)
+                    wait = self.quota.reserve(self._clock(), tokens)
         except BaseException:
-            self.pace.refund(self._clock(), tokens)
+            self.quota.refund(self._clock(), tokens)
             self._pacing = False
             self._leave(kind)
             raise
 
     def _refuse(self, tokens: int) -> None:
         """Raise where it is the server that makes this request wait for so long, and not those of ours before it."""
-        seconds, what = self.pace.imposed(self._clock(), tokens)
+        seconds, what = self.quota.imposed(self._clock(), tokens)
         if seconds > CAP:
             raise exhausted(seconds, what)
 
-    def spare(self, tokens: int = 0) -> bool:
+    def try_extra(self, tokens: int = 0) -> bool:
         """Whether one more request may go at once, beside the window but within the pace; then it is counted."""
         now = self._clock()
         if not self.budget.allows(now, 1):
             return False
-        if self.pace.reserve(now, tokens) <= 0:
-            self.pace.sent(tokens)
+        if self.quota.reserve(now, tokens) <= 0:
+            self.quota.sent(tokens)
             self.budget.spend(now)
             return True
-        self.pace.refund(now, tokens)
+        self.quota.refund(now, tokens)
         return False
 
-    def answered(self, sent: float, seconds: float, busy: int, *, small: bool = True) -> None:
+    def on_success(self, sent: float, seconds: float, busy: int, *, small: bool = True) -> None:
         """A good answer after so many seconds, to a request that made `busy` in flight; `small`: it is all that its call sends."""
         if small:
             self.share.answered(sent + seconds, seconds)
@@ -171,11 +171,11 @@ class Limiter:
         budget = self.budget
         if budget.streak < WELL or budget.balance < MOST:
             budget.answered()
-        if self.pace.losing:
-            self.pace.answered(sent)
-        self.window.answered(sent + seconds, seconds, busy)
+        if self.quota.losing:
+            self.quota.on_success(sent)
+        self.window.on_success(sent + seconds, seconds, busy)
 
-    def refused(self, sent: float, busy: int, tokens: int, *, hint: float | None, about: str | None) -> bool:
+    def on_rejected(self, sent: float, busy: int, tokens: int, *, hint: float | None, about: str | None) -> bool:
         """A 429 to a request of so many tokens that made `busy` in flight. `retry_after`: seconds to stay away; `about`: too much of what.
 
         Too many a minute, or too many at once? Where nothing tells, the first is taken for both. Then Little's law: if one fewer in
@@ -186,44 +186,44 @@ class Limiter:
         """
         now = self._clock()
         if about == "concurrency":
-            self.window.refused(now, sent, busy)
+            self.window.on_rejected(now, sent, busy)
             return hint is not None or busy <= 1  # there is nothing left to make smaller
-        first = not self.pace.tried
-        needed = self.pace.granted(now) * self.window.seconds  # in flight, by Little's law
+        first = not self.quota.tried
+        needed = self.quota.granted(now) * self.window.seconds  # in flight, by Little's law
         spare = about is None and busy > 1 and busy - 1 >= needed * (FEWER if hint is None else CLEARLY) > 0
         cut = first or hint is not None or not spare
         before = 2 * busy / self.window.seconds if first and self.window.seconds else 0.0  # Little's law, with room to grow
-        self.pace.refused(
+        self.quota.on_rejected(
             now,
             sent,
             tokens,
             what=TOKENS if about == TOKENS else REQUESTS,
             cut=cut,
             before=before,
-            flying=self.flying - 1,
+            flying=self.in_flight - 1,
             good=self._good,
         )
         if first:
-            self.window.late(now, sent)
+            self.window.on_timeout(now, sent)
         elif spare:
-            self.window.refused(now, sent, busy)
+            self.window.on_rejected(now, sent, busy)
         return first or hint is not None
 
-    def crowded(self, sent: float, busy: int) -> None:
+    def on_overloaded(self, sent: float, busy: int) -> None:
         """The endpoint says that it has too much to do: fewer at once."""
-        self.window.refused(self._clock(), sent, busy)
+        self.window.on_rejected(self._clock(), sent, busy)
 
-    def late(self, sent: float) -> None:
+    def on_timeout(self, sent: float) -> None:
         """No answer in time: far fewer at once."""
-        self.window.late(self._clock(), sent)
+        self.window.on_timeout(self._clock(), sent)
 
-    def given_up(self, sent: float) -> None:
+    def on_given_up(self, sent: float) -> None:
         """Its caller is gone, and the request to be cancelled: it took at least so long."""
         now = self._clock()
         seconds = now - sent
-        self.window.given_up(seconds)
+        self.window.on_given_up(seconds)
         if seconds > self.patience and self._heard < sent:
-            self.window.late(now, sent)
+            self.window.on_timeout(now, sent)
 
     @property
     def patience(self) -> float:
@@ -232,16 +232,16 @@ class Limiter:
 
     def pause(self, seconds: float) -> None:
         """Nobody on this pace sends for so many seconds."""
-        self.pace.pause(self._clock(), seconds)
+        self.quota.pause(self._clock(), seconds)
 
-    def heed(self, headers: Mapping[str, str]) -> None:
+    def update_from_headers(self, headers: Mapping[str, str]) -> None:
         """Learn from a response what is left of a quota."""
         if LEFT[0] in headers or LEFT[1] in headers or MOST_TOKENS in headers:
-            self.pace.heed(self._clock(), headers)
+            self.quota.update_from_headers(self._clock(), headers)
 
     def release(self, kind: int = CALLER) -> None:
         """Give the place back."""
-        self.flying -= 1
+        self.in_flight -= 1
         self._bulk -= kind == WORKER
         self._leave(kind)
 
@@ -263,16 +263,16 @@ class Limiter:
     def _serve(self) -> None:
         now = self._clock()
         while self._queue.size and not self._pacing and self._room(now):
-            turn = self._queue.next(now, retries=self.budget.allows(now, self.flying), workers=self.share.room(now))
+            turn = self._queue.next(now, retries=self.budget.allows(now, self.in_flight), workers=self.share.room(now))
             if turn is None:
                 return
             self._busy += 1
             self.share.taken += turn.kind == WORKER
-            self._pacing = turn.paced = not self.pace.free(now)
+            self._pacing = turn.paced = not self.quota.free(now)
             turn.given = True
             if turn.kind == RETRY:
                 self.budget.spend(now)
-            turn.bell.set()
+            turn.event.set()
 
     def _room(self, now: float) -> bool:
         """Whether there is a place. What has been in flight far longer than usual holds none."""
@@ -281,31 +281,31 @@ class Limiter:
         usual = self.window.seconds or UNKNOWN
         if now - self._began > max(SOON, FAR * usual, LONG * self._longest):
             self._busy -= self._old
-            self.flying -= self._old
+            self.in_flight -= self._old
             self.share.taken -= self._old_bulk
             self._bulk -= self._old_bulk
             if self._old and self._heard < self._began:
-                self.window.late(now, now)
-            self._old, self._old_bulk, self._began, self._longest = self.flying, self._bulk, now, 0.0
+                self.window.on_timeout(now, now)
+            self._old, self._old_bulk, self._began, self._longest = self.in_flight, self._bulk, now, 0.0
             self.epoch += 1
         return self._busy < self.window.size
 
-    async def _stand_in_line(self, kind: int, came: float, until: float) -> _Turn | None:
+    async def _wait_for_slot(self, kind: int, came: float, until: float) -> _Waiter | None:
         import anyio
 
-        turn = _Turn(anyio.Event(), kind)
+        turn = _Waiter(anyio.Event(), kind)
         self._queue.join(turn, kind, came)
         self._serve()  # there may be a place, and none before in line who may take it: retries that the budget holds back
         pause = LOOK
         try:
             while not turn.given:
                 with anyio.move_on_after(min(pause, self.budget.soon(self._clock())) if kind == RETRY else pause):
-                    await turn.bell.wait()
+                    await turn.event.wait()
                 pause = min(2 * pause, RARELY)
                 if not turn.given:
                     self._serve()
                 now = self._clock()
-                if not turn.given and kind == RETRY and now >= until and not self.budget.allows(now, self.flying):
+                if not turn.given and kind == RETRY and now >= until and not self.budget.allows(now, self.in_flight):
                     self._queue.leave(turn)
                     return None
         except BaseException:
@@ -329,13 +329,13 @@ def exhausted(seconds: float, what: str) -> RateLimitError | QuotaError:
     return kind(msg, retryable=kind is RateLimitError, retry_after=seconds)
 
 
-class _Turn:
+class _Waiter:
     """Someone in line: the bell rings when it is their turn."""
 
-    __slots__ = ("bell", "came", "given", "kind", "paced")
+    __slots__ = ("came", "event", "given", "kind", "paced")
 
-    def __init__(self, bell: anyio.Event, kind: int) -> None:
-        self.bell = bell
+    def __init__(self, event: anyio.Event, kind: int) -> None:
+        self.event = event
         self.kind = kind
         self.came = 0.0
         self.given = self.paced = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from .endpoint_health import Health
+from .endpoint_health import EndpointHealth
 from .retry import CAP
 from .wait_queue import CALLER, Queue
 
@@ -35,56 +35,56 @@ class Windowed(Protocol):
 E = TypeVar("E", bound=Windowed)
 
 
-class Member(Generic[E]):
+class Endpoint(Generic[E]):
     """An endpoint of a pool: its embedder and its health. `verified`: it is known to serve the same model as the others."""
 
     __slots__ = ("embedder", "health", "verified")
 
     def __init__(self, embedder: E, *, verified: bool) -> None:
         self.embedder = embedder
-        self.health = Health()
+        self.health = EndpointHealth()
         self.verified = verified
 
 
-class _Turn(Generic[E]):
+class _Waiter(Generic[E]):
     """Someone in line: the bell rings when there is a member, or reason to look again."""
 
-    __slots__ = ("bell", "came", "member")
+    __slots__ = ("came", "event", "member")
 
-    def __init__(self, bell: anyio.Event) -> None:
-        self.bell = bell
+    def __init__(self, event: anyio.Event) -> None:
+        self.event = event
         self.came = 0.0
-        self.member: Member[E] | None = None
+        self.member: Endpoint[E] | None = None
 
 
-class Desk(Generic[E]):
+class LoadBalancer(Generic[E]):
     """Who is served where, on one event loop: who has waited longest goes where the answer will come soonest."""
 
-    def __init__(self, members: Sequence[Member[E]], clock: Callable[[], float]) -> None:
+    def __init__(self, members: Sequence[Endpoint[E]], clock: Callable[[], float]) -> None:
         self._members = members
         self._clock = clock
         self._busy = dict.fromkeys(members, 0)
-        self._queue: Queue[_Turn[E]] = Queue()
+        self._queue: Queue[_Waiter[E]] = Queue()
 
-    async def turn(self, until: float, kind: int = CALLER) -> Member[E] | None:
+    async def acquire(self, until: float, kind: int = CALLER) -> Endpoint[E] | None:
         """A place at a member, to be given back with `leave`; None where there will be none in time. `kind`: of who waits, see `_queue`."""
         if not self._queue.size and (member := self._best()) is not None:
             self._busy[member] += 1
             return member
         import anyio
 
-        turn: _Turn[E] = _Turn(anyio.Event())
+        turn: _Waiter[E] = _Waiter(anyio.Event())
         self._queue.join(turn, kind, self._clock())
         try:
             while turn.member is None and self._promising(until):
                 with anyio.move_on_after(self._patience(until)):
-                    await turn.bell.wait()
+                    await turn.event.wait()
                 if turn.member is None:
-                    turn.bell = anyio.Event()
+                    turn.event = anyio.Event()
                     self._give()
         except BaseException:
             if turn.member is not None:
-                self.leave(turn.member)
+                self.release(turn.member)
             raise
         finally:
             if turn.member is None:
@@ -92,7 +92,7 @@ class Desk(Generic[E]):
                 self.serve()
         return turn.member
 
-    def leave(self, member: Member[E]) -> None:
+    def release(self, member: Endpoint[E]) -> None:
         """Give the place back."""
         self._busy[member] -= 1
         self.serve()
@@ -108,9 +108,9 @@ class Desk(Generic[E]):
                 return
             self._busy[member] += 1
             turn.member = member
-            turn.bell.set()
+            turn.event.set()
 
-    def _best(self) -> Member[E] | None:
+    def _best(self) -> Endpoint[E] | None:
         now, alone = self._clock(), self._alone()
         best, least = None, math.inf
         for each in self._members:

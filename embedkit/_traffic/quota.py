@@ -1,7 +1,7 @@
 """When the next request may leave: quotas told, quotas the server reports, a quota found from its refusals, and a cool-down.
 
-Arithmetic only: `now` comes in, seconds to wait go out, and nobody waits here. A `Pace` holds numbers behind a lock and belongs to no
-event loop, so every embedder of the process that spends the same quota shares it; `shared` finds it by provider, address and key.
+Arithmetic only: `now` comes in, seconds to wait go out, and nobody waits here. A `Quota` holds numbers behind a lock and belongs to no
+event loop, so every embedder of the process that spends the same quota shares it; `shared_quota` finds it by provider, address and key.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from ..codec.retry_after import dated, seconds_until
-from .cubic_rate import Probe
-from .rate import Bucket, Rate
+from .cubic_rate import CubicRate
+from .rate import Rate, TokenBucket
 from .retry_budget import RetryBudget
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ MISCOUNT = 4.0  # by which our counts may be too low; a provider that reports mo
 LEFT = (f"x-ratelimit-remaining-{REQUESTS}", f"x-ratelimit-remaining-{TOKENS}")
 
 
-class Reported(Bucket):
+class Reported(TokenBucket):
     """A bucket of the server's, as its headers tell of it.
 
     Attributes:
@@ -86,7 +86,7 @@ class Cooldown:
         self.budget = RetryBudget()
 
 
-class Pace:
+class Quota:
     """What all callers of one quota share: a cool-down, and quotas of requests and of tokens: told, reported by the server, found."""
 
     def __init__(self, rate: Rate | None = None, cooldown: Cooldown | None = None) -> None:
@@ -94,9 +94,9 @@ class Pace:
         self._lock = self._cooldown.lock
         self.budget = self._cooldown.budget
         self._shifted = self._cooldown.total  # up to where `_shift` has caught up
-        self._told: dict[str, Bucket] = {}
+        self._told: dict[str, TokenBucket] = {}
         self._reported: dict[str, Reported] = {}
-        self._found: dict[str, Probe] = {}
+        self._found: dict[str, CubicRate] = {}
         self._most = rate.tokens_per_minute if rate is not None else None  # tokens that the quota can pass at all, as told
         self._heard: float | None = None  # as the server says
         self._estimated = self._used = 0.0  # tokens of late, by our count and by the provider's
@@ -107,9 +107,9 @@ class Pace:
         # The limiters of those who spend this quota, by event loop and limits: a bulk call and a service know of each other.
         self.limiters: WeakValueDictionary[tuple[object, ...], Any] = WeakValueDictionary()
         if rate is not None and rate.requests_per_minute is not None:
-            self._told[REQUESTS] = Bucket(rate.requests_per_minute)
+            self._told[REQUESTS] = TokenBucket(rate.requests_per_minute)
         if rate is not None and rate.tokens_per_minute is not None:
-            self._told[TOKENS] = Bucket(rate.tokens_per_minute)
+            self._told[TOKENS] = TokenBucket(rate.tokens_per_minute)
         self._list()
 
     def _list(self) -> None:
@@ -131,8 +131,8 @@ class Pace:
             return 0.0
         with self._lock:
             self._shift(now)
-            for probe in self._found.values():
-                probe.tick(now)
+            for cubic in self._found.values():
+                cubic.tick(now)
             start = max(now, self._cooldown.until)
             return start - now + self._count(start, 1, tokens)
 
@@ -214,7 +214,7 @@ class Pace:
         So it is where nothing has passed for STUBBORN refusals, and nothing so large before: from then on batches are a quarter of it.
         Refusals within a second count once, for they came of one rush.
         """
-        if now - self._refused_at >= Probe.SETTLED:
+        if now - self._refused_at >= CubicRate.SETTLED:
             self._refusals, self._refused_at = self._refusals + 1, now
         if self._refusals < STUBBORN or tokens <= self.largest:
             return False
@@ -244,10 +244,10 @@ class Pace:
 
     def sent(self, tokens: int) -> None:
         """A request leaves. Without the lock: one count lost in a million changes no rate."""
-        for what, probe in self._found.items():
-            probe.sent(tokens if what == TOKENS else 1)
+        for what, cubic in self._found.items():
+            cubic.sent(tokens if what == TOKENS else 1)
 
-    def refused(
+    def on_rejected(
         self,
         now: float,
         sent: float,
@@ -261,24 +261,24 @@ class Pace:
     ) -> None:
         """A 429 to a request of so many tokens, sent at `sent`; `cut`: the rate of what is to blame; `before`: requests per second so far.
 
-        `flying`: other requests that are on their way. `good`: when the last one with a good answer was sent.
+        `in_flight`: other requests that are on their way. `good`: when the last one with a good answer was sent.
         """
         with self._lock:
             self._shift(now)  # what is new has not been there to wait
             if what in self._found:
-                self._found[what].refused(now, sent, tokens if what == TOKENS else 1, cut=cut, flying=flying, good=good)
+                self._found[what].on_rejected(now, sent, tokens if what == TOKENS else 1, cut=cut, flying=flying, good=good)
             else:
-                self._found[what] = Probe(now, before if what == REQUESTS else before * tokens)
+                self._found[what] = CubicRate(now, before if what == REQUESTS else before * tokens)
                 self._list()
-            self.losing = any(probe.lost for probe in self._found.values())
+            self.losing = any(cubic.lost for cubic in self._found.values())
 
-    def answered(self, sent: float) -> None:
+    def on_success(self, sent: float) -> None:
         """A good answer to a request sent at `sent`, while a rate is lost."""
         with self._lock:
-            for probe in self._found.values():
-                if probe.lost:
-                    probe.answered(sent)
-            self.losing = any(probe.lost for probe in self._found.values())
+            for cubic in self._found.values():
+                if cubic.lost:
+                    cubic.on_success(sent)
+            self.losing = any(cubic.lost for cubic in self._found.values())
 
     @property
     def tried(self) -> bool:
@@ -287,10 +287,10 @@ class Pace:
 
     def granted(self, now: float) -> float:
         """Requests admitted per second, as far as 429s have had them counted."""
-        probe = self._found.get(REQUESTS)
-        return probe.granted(now) if probe is not None else 0.0
+        cubic = self._found.get(REQUESTS)
+        return cubic.granted(now) if cubic is not None else 0.0
 
-    def heed(self, now: float, headers: Mapping[str, str]) -> None:
+    def update_from_headers(self, now: float, headers: Mapping[str, str]) -> None:
         """Learn from a response what the server says is left (wire reference 1.6); then a quota is met before it refuses."""
         for what, name in zip((REQUESTS, TOKENS), LEFT, strict=True):
             told = headers.get(name)
@@ -325,16 +325,16 @@ def _number(text: str) -> float | None:
 
 
 _cooldowns: WeakValueDictionary[bytes, Cooldown] = WeakValueDictionary()
-_paces: WeakValueDictionary[tuple[bytes, str, Rate | None], Pace] = WeakValueDictionary()
+_quotas: WeakValueDictionary[tuple[bytes, str, Rate | None], Quota] = WeakValueDictionary()
 _lock = threading.Lock()
 
 
-def shared(account: str, model: str, rate: Rate | None) -> Pace:
+def shared_quota(account: str, model: str, rate: Rate | None) -> Quota:
     """The pace of a quota: of one model for one account (provider, address and key, kept as a hash only)."""
     digest = hashlib.sha256(account.encode("utf-8", "surrogatepass")).digest()
     with _lock:
         cooldown = _cooldowns.setdefault(digest, Cooldown())
-        return _paces.setdefault((digest, model, rate), Pace(rate, cooldown))
+        return _quotas.setdefault((digest, model, rate), Quota(rate, cooldown))
 
 
 def _forget() -> None:
@@ -342,7 +342,7 @@ def _forget() -> None:
     global _lock  # noqa: PLW0603 (as the line above says)
     _lock = threading.Lock()
     _cooldowns.clear()
-    _paces.clear()
+    _quotas.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -31,7 +31,7 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(msg)
 
 
-class Bucket:
+class TokenBucket:
     """A token bucket that may go into debt: a reservation always succeeds, and says how long to wait before using it.
 
     Holds at most one second's worth (never less than `least`), since providers check per-minute quotas over windows of 1 to 10 s

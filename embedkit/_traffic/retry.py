@@ -73,7 +73,7 @@ def _number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-async def again(
+async def retry_loop(
     attempt: Callable[[], Awaitable[T]],
     failure: EmbedkitError,
     *,

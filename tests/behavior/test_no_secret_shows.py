@@ -25,7 +25,7 @@ import pytest
 import embedkit
 from embedkit import ConfigError, DecodeError, EmbedkitError, RetryPolicy, SyncEmbedder, TransportError
 from embedkit._http.aiohttp_exchange import AiohttpExchange
-from embedkit._http.redaction import Veil, secrets_of
+from embedkit._http.redaction import Redactor, secrets_in
 from embedkit._http.settings import HttpSettings
 from embedkit._types import Request
 from embedkit.providers import hosts
@@ -581,8 +581,8 @@ def test_the_command_line(command, status, tmp_path):
 
 
 def veil(headers=None, url="http://h/v1"):
-    made = Veil()
-    made.add(secrets_of(headers or {}, url))
+    made = Redactor()
+    made.add(secrets_in(headers or {}, url))
     return made
 
 
@@ -608,7 +608,7 @@ def veil(headers=None, url="http://h/v1"):
 )  # fmt: skip
 def test_what_is_hidden(headers, url, text, expected):
     """Keys, in the forms they are quoted in; not the words around them."""
-    assert veil(headers, url).hide(text) == expected
+    assert veil(headers, url).redact(text) == expected
 
 
 def test_a_response_without_secrets_is_left_alone():
@@ -617,16 +617,16 @@ def test_a_response_without_secrets_is_left_alone():
     quoted = response({"error": "sk-12345678"}, 401, {"X-Request-Id": "sk-12345678"})
     hidden = veil({"api-key": "sk-12345678"})
 
-    assert hidden.cleansed(plain) is plain
-    assert hidden.cleansed(quoted).headers == {"x-request-id": "***"}
-    assert bytes(hidden.cleansed(quoted).body) == b'{"error":"***"}'
+    assert hidden.redact_response(plain) is plain
+    assert hidden.redact_response(quoted).headers == {"x-request-id": "***"}
+    assert bytes(hidden.redact_response(quoted).body) == b'{"error":"***"}'
 
 
 def test_the_veil_forgets_the_oldest():
     """A signature for every request does not fill the memory."""
-    made = Veil()
+    made = Redactor()
     for number in range(2000):
         made.add([f"signature-{number:05}"])
 
-    assert made.hide("signature-00000 signature-01999") == "signature-00000 ***"
+    assert made.redact("signature-00000 signature-01999") == "signature-00000 ***"
     assert len(made._secrets) <= 300

@@ -39,7 +39,7 @@ from embedkit import (
     TransportError,
 )
 from embedkit._embedders.pool import AGREE, Pool
-from embedkit._traffic.endpoint_health import FADES, FIRST, LONGEST, TOGETHER, Health
+from embedkit._traffic.endpoint_health import FADES, MAX_EJECTION, MIN_EJECTION, TOGETHER, EndpointHealth
 from embedkit.errors import TransportTimeoutError
 from embedkit.events import BatchDone, RequestSent, RetryScheduled
 from embedkit.testing import FakeExchange, response
@@ -134,97 +134,97 @@ def error(hint=None, kind=ServerError):
 
 def test_who_fails_again_and_again_is_left_out_longer_and_longer():
     """A second, then twice as long each time, up to a bound; one good answer, and it begins anew."""
-    health, now, times = Health(), 0.0, []
+    health, now, times = EndpointHealth(), 0.0, []
     for _ in range(8):
-        health.failed(now, now, error())
-        times.append(health.out_until - now)
-        now = health.out_until
+        health.mark_failed(now, now, error())
+        times.append(health.ejected_until - now)
+        now = health.ejected_until
 
-    assert times == [FIRST, 2, 4, 8, LONGEST, LONGEST, LONGEST, LONGEST]
+    assert times == [MIN_EJECTION, 2, 4, 8, MAX_EJECTION, MAX_EJECTION, MAX_EJECTION, MAX_EJECTION]
 
-    health.answered(now, 1.0, 1)
-    health.failed(now, now, error())
+    health.mark_answered(now, 1.0, 1)
+    health.mark_failed(now, now, error())
 
-    assert health.out_until - now == FIRST
+    assert health.ejected_until - now == MIN_EJECTION
 
 
 def test_who_is_let_in_again_gets_one_request():
     """Until it has answered; then as many as its window holds."""
-    health = Health()
+    health = EndpointHealth()
 
     assert health.room(0.0, 7) == 7
 
-    health.failed(0.0, 0.0, error())
+    health.mark_failed(0.0, 0.0, error())
 
-    assert [health.room(now, 7) for now in (0.0, FIRST - 0.01, FIRST, 99.0)] == [0, 0, 1, 1]
+    assert [health.room(now, 7) for now in (0.0, MIN_EJECTION - 0.01, MIN_EJECTION, 99.0)] == [0, 0, 1, 1]
 
-    health.answered(99.0, 1.0, 1)
+    health.mark_answered(99.0, 1.0, 1)
 
     assert health.room(99.0, 7) == 7
 
 
 def test_failures_that_were_under_way_count_once():
     """Ten requests that break together are one failure."""
-    health = Health()
+    health = EndpointHealth()
     for _ in range(10):
-        health.failed(5.0, 4.0, error())
+        health.mark_failed(5.0, 4.0, error())
 
-    assert health.out_until == 5.0 + FIRST
+    assert health.ejected_until == 5.0 + MIN_EJECTION
 
 
 @pytest.mark.parametrize("hints", [(30.0,), (None, 30.0), (30.0, None), (30.0, 2.0)])
 def test_a_hint_is_kept_to(hints):
     """The longest hint counts, whichever of the failures that came together holds it."""
-    health = Health()
+    health = EndpointHealth()
     for hint in hints:
-        health.failed(5.0, 4.0, error(hint))
+        health.mark_failed(5.0, 4.0, error(hint))
 
-    assert health.out_until == 35.0
+    assert health.ejected_until == 35.0
 
 
 def test_what_it_costs():
     """Nothing while unknown, more with every request in its window, less the longer ago it was seen, and most after a failure."""
-    health = Health()
+    health = EndpointHealth()
 
     assert health.cost(0.0, 0.0) == 0
 
-    health.answered(0.0, 3.0, 30)
+    health.mark_answered(0.0, 3.0, 30)
 
     assert health.cost(0.0, 0.0) == pytest.approx(0.1)
     assert health.cost(0.0, 0.5) == pytest.approx(0.15)
     assert health.cost(FADES, 0.0) == pytest.approx(0.05)
 
-    health.answered(0.0, 1.1, 1)
+    health.mark_answered(0.0, 1.1, 1)
 
     assert health.cost(0.0, 0.0) == pytest.approx(0.3)
 
-    health.failed(0.0, 0.0, error())
+    health.mark_failed(0.0, 0.0, error())
 
     assert health.cost(0.0, 0.0) == math.inf
 
 
 def test_where_all_fail_each_is_let_in_within_seconds():
     """Nobody else serves the callers meanwhile, so no endpoint is left out for long; but for one that named the time itself."""
-    health = Health()
+    health = EndpointHealth()
     for _ in range(8):
-        health.failed(100.0, 100.0, error())
-        health.out_until = -math.inf
-    health.failed(100.0, 100.0, error())
+        health.mark_failed(100.0, 100.0, error())
+        health.ejected_until = -math.inf
+    health.mark_failed(100.0, 100.0, error())
 
-    assert health.back(alone=False) == 100.0 + LONGEST
+    assert health.back(alone=False) == 100.0 + MAX_EJECTION
     assert health.back(alone=True) == 100.0 + TOGETHER
 
-    health.failed(101.0, 101.0, error(60.0))
+    health.mark_failed(101.0, 101.0, error(60.0))
 
     assert health.back(alone=True) == health.back(alone=False) == 161.0
 
 
 def test_one_that_answers_again_lets_in_the_others():
     """What failed together is tried together, but for one that named the time itself."""
-    plain, told = Health(), Health()
-    plain.failed(0.0, 0.0, error())
-    plain.failed(FIRST, FIRST, error())
-    told.failed(0.0, 0.0, error(60.0))
+    plain, told = EndpointHealth(), EndpointHealth()
+    plain.mark_failed(0.0, 0.0, error())
+    plain.mark_failed(MIN_EJECTION, MIN_EJECTION, error())
+    told.mark_failed(0.0, 0.0, error(60.0))
     for each in (plain, told):
         each.hope(1.5)
 
@@ -234,9 +234,9 @@ def test_one_that_answers_again_lets_in_the_others():
 
 def test_an_answer_to_what_was_sent_before_the_failure_ends_nothing():
     """It was on its way already when the trouble began."""
-    health = Health()
-    health.failed(10.0, 9.0, error())
-    health.answered(10.5, 2.0, 1)
+    health = EndpointHealth()
+    health.mark_failed(10.0, 9.0, error())
+    health.mark_answered(10.5, 2.0, 1)
 
     assert health.failing
 
@@ -244,16 +244,16 @@ def test_an_answer_to_what_was_sent_before_the_failure_ends_nothing():
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 100), st.floats(0, 100), st.none() | st.floats(0, 50)), max_size=30))
 def test_health_is_arithmetic(history):
     """Whatever happens, an endpoint is out for no longer than it asked or than the bound, and its cost is no less than nothing."""
-    health, now, until = Health(), 0.0, 0.0
+    health, now, until = EndpointHealth(), 0.0, 0.0
     for answered, passed, took, hint in history:
         now += passed
         if answered:
-            health.answered(now, took, 3)
+            health.mark_answered(now, took, 3)
         else:
-            health.failed(now, now - took, error(hint))
-            until = max(until, now + (LONGEST if hint is None else hint))
+            health.mark_failed(now, now - took, error(hint))
+            until = max(until, now + (MAX_EJECTION if hint is None else hint))
 
-        assert health.out_until <= until
+        assert health.ejected_until <= until
         assert health.cost(now, 0.5) >= 0
         assert (health.error is None) == (not health.failing)
 
@@ -912,7 +912,7 @@ async def test_late_requests_may_be_sent_twice_in_a_pool():
 def test_it_pickles_its_configuration():
     """What was seen of endpoints stays behind, and so does what is under way."""
     embedder = embedkit.connect("openai:m", base_url=["http://a", "http://b"], api_key="sk-1")
-    embedder._members[0].health.failed(0.0, 0.0, error())
+    embedder._members[0].health.mark_failed(0.0, 0.0, error())
     twin = pickle.loads(pickle.dumps(embedder))  # noqa: S301 (our own bytes)
 
     assert repr(twin) == repr(embedder)
@@ -996,7 +996,7 @@ def test_one_of_three_dies_and_comes_back(how):
 
     assert lost == 0
     assert dead > 0.9
-    assert back < LONGEST + 4
+    assert back < MAX_EJECTION + 4
     assert after > 0.9
 
 

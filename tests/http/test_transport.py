@@ -31,9 +31,9 @@ from embedkit import (
     TransportTimeoutError,
 )
 from embedkit._http.transport import Transport
-from embedkit._traffic.concurrency import Window
+from embedkit._traffic.concurrency import ConcurrencyLimit
 from embedkit._traffic.limiter import Limiter
-from embedkit._traffic.quota import Pace
+from embedkit._traffic.quota import Quota
 from embedkit._types import Request, RequestCount
 from embedkit.codec.error_mapping import error_from_response
 from embedkit.events import AttemptEnded, BatchDone, BatchFailed, RequestSent, RetryScheduled, Throttled, WindowChanged
@@ -126,11 +126,11 @@ class _Noted(Limiter):
     """A limiter that notes its turns."""
 
     def __init__(self, line, slots, rate):
-        super().__init__(Window(slots, slots), Pace(rate), clock=line.clock, sleep=line.clock.sleep)
+        super().__init__(ConcurrencyLimit(slots, slots), Quota(rate), clock=line.clock, sleep=line.clock.sleep)
         self.line = line
 
-    def enter(self):
-        entered = super().enter()
+    def try_acquire(self):
+        entered = super().try_acquire()
         if entered:
             self.line.note("turn")
         return entered
@@ -511,7 +511,7 @@ async def test_too_many_at_once_holds_up_only_itself():
     assert line.sent[:2] == [0.0, 0.0]
     assert line.sent[2] == pytest.approx(1.0)  # one at once from then on
     assert line.transport.limiter.window.size == 2  # the last answer was good: the second place is tried again
-    assert line.transport.limiter.pace.blocked(line.clock.now) == 0.0
+    assert line.transport.limiter.quota.blocked(line.clock.now) == 0.0
 
 
 @pytest.mark.parametrize(

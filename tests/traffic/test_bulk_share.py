@@ -126,7 +126,7 @@ def test_places_come_back_whatever_becomes_of_a_bulk_call():
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         limiter = runner.run(main())
 
-    assert (limiter._busy, limiter.flying, limiter.share.taken, limiter._bulk) == (0, 0, 0, 0)
+    assert (limiter._busy, limiter.in_flight, limiter.share.taken, limiter._bulk) == (0, 0, 0, 0)
 
 
 def test_a_bulk_call_is_no_small_call():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedkit._traffic.concurrency import HOLD, LEAST, PATIENCE, ROUNDS, Window
+from embedkit._traffic.concurrency import HOLD, LEAST, PATIENCE, ROUNDS, ConcurrencyLimit
 
 DOINGS = st.lists(
     st.tuples(
@@ -31,9 +31,9 @@ class Endpoint:
         """One round of answers; returns the size it was made with."""
         size, seconds = self.window.size, self.latency(self.window.size)
         self.now += seconds
-        self.window.answered(self.now, seconds, size if full else size - 1)
+        self.window.on_success(self.now, seconds, size if full else size - 1)
         while self.window._answers:
-            self.window.answered(self.now, seconds, size if full else size - 1)
+            self.window.on_success(self.now, seconds, size if full else size - 1)
         return size
 
     def rounds(self, count):
@@ -42,8 +42,8 @@ class Endpoint:
 
 def grown(size, *, ceiling=64, latency=lambda size: 1.0):
     """An endpoint whose window was cut at once, and so grows by one, from `size` on: it was never wider."""
-    window = Window(2 * size, ceiling)
-    window.late(0.0, 0.0)
+    window = ConcurrencyLimit(2 * size, ceiling)
+    window.on_timeout(0.0, 0.0)
     window._before = window._goal = 0
     window._sound = True
     return Endpoint(window, latency)
@@ -52,16 +52,16 @@ def grown(size, *, ceiling=64, latency=lambda size: 1.0):
 @given(st.integers(1, 64), st.integers(0, 64), DOINGS)
 def test_the_window_keeps_within_its_bounds(start, more, doings):
     """Whatever happens in whatever order, the size is a whole number between 1 and the ceiling."""
-    window, now = Window(start, start + more), 0.0
+    window, now = ConcurrencyLimit(start, start + more), 0.0
     for what, pause, seconds, busy, times in doings:
         now += pause
         for _ in range(times):
             if what == "answered":
-                window.answered(now, seconds, busy)
+                window.on_success(now, seconds, busy)
             elif what == "refused":
-                window.refused(now, now - seconds, busy)
+                window.on_rejected(now, now - seconds, busy)
             else:
-                window.late(now, now - seconds)
+                window.on_timeout(now, now - seconds)
 
             assert type(window.size) is int
             assert 1 <= window.size <= start + more
@@ -70,19 +70,19 @@ def test_the_window_keeps_within_its_bounds(start, more, doings):
 @given(st.integers(1, 64), DOINGS)
 def test_trouble_never_widens(start, doings):
     """A refusal or a timeout never makes the window wider, whatever came before."""
-    window, now = Window(start, 64), 0.0
+    window, now = ConcurrencyLimit(start, 64), 0.0
     for what, pause, seconds, busy, times in doings:
         now += pause
         before = window.size
         if what == "answered":
             for _ in range(times):
-                window.answered(now, seconds, busy)
+                window.on_success(now, seconds, busy)
         elif what == "refused":
-            window.refused(now, now - seconds, busy)
+            window.on_rejected(now, now - seconds, busy)
 
             assert window.size <= before or window._kept == 0
         else:
-            window.late(now, now - seconds)
+            window.on_timeout(now, now - seconds)
 
             assert window.size <= before
 
@@ -92,7 +92,7 @@ def test_trouble_never_widens(start, doings):
 
 def test_it_doubles_until_the_ceiling():
     """Full rounds of answers that stay fast double the window, and the ceiling ends that."""
-    endpoint = Endpoint(Window(8, 50))
+    endpoint = Endpoint(ConcurrencyLimit(8, 50))
 
     assert endpoint.rounds(5) == [8, 16, 32, 50, 50]
 
@@ -105,7 +105,7 @@ def test_after_trouble_it_grows_by_one():
 @pytest.mark.parametrize("quick", [True, False])
 def test_what_is_not_filled_does_not_grow(quick):
     """A round in which fewer were in flight than might be shows nothing, and changes nothing."""
-    endpoint = Endpoint(Window(8, 64)) if quick else grown(8)
+    endpoint = Endpoint(ConcurrencyLimit(8, 64)) if quick else grown(8)
     for _ in range(5):
         endpoint.round(full=False)
 
@@ -115,14 +115,14 @@ def test_what_is_not_filled_does_not_grow(quick):
 @pytest.mark.parametrize(("size", "answers"), [(1, LEAST), (LEAST, LEAST), (40, 40)])
 def test_a_round_is_as_many_answers_as_fit_and_never_a_few(size, answers):
     """The window changes after as many answers as it is wide, but not after so few that their mean says nothing."""
-    window = Window(size, 64)
+    window = ConcurrencyLimit(size, 64)
     for _ in range(answers - 1):
-        window.answered(1.0, 1.0, size)
+        window.on_success(1.0, 1.0, size)
 
     assert window.size == size
     assert window.seconds == 0.0
 
-    window.answered(1.0, 1.0, size)
+    window.on_success(1.0, 1.0, size)
 
     assert window.size > size
     assert window.seconds == 1.0
@@ -133,21 +133,21 @@ def test_a_round_is_as_many_answers_as_fit_and_never_a_few(size, answers):
 
 def test_the_first_refusal_halves_what_was_in_flight():
     """While it doubles it may be far too wide; afterwards a tenth is given up. What was in flight counts, if that was less."""
-    window = Window(40, 64)
-    window.refused(1.0, 1.0, 33)
+    window = ConcurrencyLimit(40, 64)
+    window.on_rejected(1.0, 1.0, 33)
 
     assert window.size == 16
 
-    window.refused(2.0, 2.0, 99)
+    window.on_rejected(2.0, 2.0, 99)
 
     assert window.size == 14
 
 
 def test_a_timeout_halves():
     """A timeout halves the window every time, down to one."""
-    window, sizes = Window(40, 64), []
+    window, sizes = ConcurrencyLimit(40, 64), []
     for moment in range(1, 8):
-        window.late(float(moment), float(moment))
+        window.on_timeout(float(moment), float(moment))
         sizes.append(window.size)
 
     assert sizes == [20, 10, 5, 2, 1, 1, 1]
@@ -156,10 +156,10 @@ def test_a_timeout_halves():
 @pytest.mark.parametrize("what", ["refused", "late"])
 def test_requests_sent_before_a_cut_say_nothing_new(what):
     """Of all that were under way when the window was cut, one counts; one sent at that moment or later counts again."""
-    window = Window(40, 64)
+    window = ConcurrencyLimit(40, 64)
 
     def trouble(sent):
-        window.refused(10.0, sent, 40) if what == "refused" else window.late(10.0, sent)
+        window.on_rejected(10.0, sent, 40) if what == "refused" else window.on_timeout(10.0, sent)
         return window.size
 
     assert [trouble(sent) for sent in (8.0, 8.5, 9.0, 9.999)] == [20] * 4
@@ -170,7 +170,7 @@ def test_a_wall_is_touched_only_now_and_then():
     """Below the size that was refused it settles one short of it, and tries it again after so many answers."""
     endpoint = grown(20)
     endpoint.window._calm = 0  # there was a refusal not long ago
-    endpoint.window.refused(1.0, 1.0, 20)
+    endpoint.window.on_rejected(1.0, 1.0, 20)
     held = -(-PATIENCE // 19)
 
     assert endpoint.rounds(1 + held + 1) == [18, *[19] * held, 20]
@@ -179,7 +179,7 @@ def test_a_wall_is_touched_only_now_and_then():
 def test_a_wall_that_is_gone_is_forgotten():
     """When the wall is passed without a refusal, growth goes on as before."""
     endpoint = grown(10)
-    endpoint.window.refused(1.0, 1.0, 10)
+    endpoint.window.on_rejected(1.0, 1.0, 10)
     sizes = endpoint.rounds(40)
 
     assert sizes[-4:] == [sizes[-1] - 3, sizes[-1] - 2, sizes[-1] - 1, sizes[-1]]
@@ -188,8 +188,8 @@ def test_a_wall_that_is_gone_is_forgotten():
 
 def test_a_refusal_with_one_in_flight_leaves_one():
     """There is no narrower window than one, and from there it grows again."""
-    endpoint = Endpoint(Window(1, 64))
-    endpoint.window.refused(1.0, 1.0, 1)
+    endpoint = Endpoint(ConcurrencyLimit(1, 64))
+    endpoint.window.on_rejected(1.0, 1.0, 1)
 
     assert endpoint.window.size == 1
     assert max(endpoint.rounds(PATIENCE)) > 1
@@ -198,13 +198,13 @@ def test_a_refusal_with_one_in_flight_leaves_one():
 @pytest.mark.parametrize("what", ["refused", "late"])
 def test_trouble_at_one_at_a_time_takes_nothing_of_the_old_width(what):
     """A minute in which everything fails: once answers are good again, the width is won back by doubling, however often it failed."""
-    endpoint = Endpoint(Window(48, 64))
+    endpoint = Endpoint(ConcurrencyLimit(48, 64))
     endpoint.rounds(3)
     width = endpoint.window.size
     for _ in range(400):
         endpoint.now += 0.15
         window, now = endpoint.window, endpoint.now
-        window.refused(now, now, 1) if what == "refused" else window.late(now, now)
+        window.on_rejected(now, now, 1) if what == "refused" else window.on_timeout(now, now)
 
     assert endpoint.window.size == 1
 
@@ -215,15 +215,15 @@ def test_trouble_at_one_at_a_time_takes_nothing_of_the_old_width(what):
 
 def test_half_of_all_failing_is_no_new_width():
     """A few good answers in a row among as many failures do not make a width of one the known one: the old one is won back by doubling."""
-    chance, endpoint = random.Random(1), Endpoint(Window(48, 64))
+    chance, endpoint = random.Random(1), Endpoint(ConcurrencyLimit(48, 64))
     endpoint.rounds(3)
     width = endpoint.window.size
     for _ in range(600):
         endpoint.now += 0.1
         if chance.random() < 0.5:
-            endpoint.window.answered(endpoint.now, 0.1, endpoint.window.size)
+            endpoint.window.on_success(endpoint.now, 0.1, endpoint.window.size)
         else:
-            endpoint.window.refused(endpoint.now, endpoint.now - 0.1, endpoint.window.size)
+            endpoint.window.on_rejected(endpoint.now, endpoint.now - 0.1, endpoint.window.size)
 
     assert endpoint.window.size <= 4
 
@@ -238,7 +238,7 @@ def test_half_of_all_failing_is_no_new_width():
 @pytest.mark.parametrize("knee", [1, 4, 12, 24, 40])
 def test_a_knee_is_found(knee):
     """Where answers take longer in proportion to what is in flight beyond a knee, it ends at the knee or little above."""
-    endpoint = Endpoint(Window(8, 64), lambda size: max(1.0, size / knee))
+    endpoint = Endpoint(ConcurrencyLimit(8, 64), lambda size: max(1.0, size / knee))
     sizes = endpoint.rounds(6 * ROUNDS)
     steady = [size for size in sizes[ROUNDS:] if size > max(2, 0.6 * sizes[-1])]  # without the looks
 
@@ -314,12 +314,12 @@ def test_answers_sent_before_a_look_are_not_part_of_it():
     assert endpoint.window.size == 5
 
     for _ in range(20):
-        endpoint.window.answered(endpoint.now + 1.0, 3.0, 20)
+        endpoint.window.on_success(endpoint.now + 1.0, 3.0, 20)
 
     assert endpoint.window.size == 5
 
     for _ in range(LEAST // 2):
-        endpoint.window.answered(endpoint.now + 1.0, 1.0, 5)
+        endpoint.window.on_success(endpoint.now + 1.0, 1.0, 5)
 
     assert endpoint.window.size == int(21 * HOLD / 4.0)
 
@@ -330,7 +330,7 @@ def test_trouble_ends_a_look():
     endpoint.round()
     endpoint.latency = lambda size: 4.0
     endpoint.rounds(2)
-    endpoint.window.late(endpoint.now + 1.0, endpoint.now + 1.0)
+    endpoint.window.on_timeout(endpoint.now + 1.0, endpoint.now + 1.0)
     endpoint.latency = lambda size: 1.0
 
     assert endpoint.rounds(3) == [2, 3, 18]
@@ -352,12 +352,12 @@ def test_nothing_is_looked_into_unless_it_is_full():
 def test_a_delay_of_our_own_says_nothing(share, kept):
     """Answers that are late while this thread is at work leave the window as it is; late for another reason they make it look."""
     now, sizes = [0.0], set()
-    window = Window(32, 32, lambda: share * now[0])
+    window = ConcurrencyLimit(32, 32, lambda: share * now[0])
     for number in range(ROUNDS + 20):
         seconds = 1.0 if number < ROUNDS + 10 else 4.0
         now[0] += seconds
         for _ in range(32):
-            window.answered(now[0], seconds, 32)
+            window.on_success(now[0], seconds, 32)
             sizes.add(window.size)
 
     assert sizes == ({32} if kept else {8, 32})

@@ -16,10 +16,10 @@ from benchmarks.hedging import Stalling
 from benchmarks.hedging import run as simulated
 from benchmarks.virtual import VirtualLoop
 from embedkit import ConfigError, Rate, RateLimitError, RetryPolicy, ServerError, TransportError
-from embedkit._traffic.concurrency import Window
-from embedkit._traffic.hedging import BURST, LATE, LEAST, MOST, Budget, Hedge, Lateness
+from embedkit._traffic.concurrency import ConcurrencyLimit
+from embedkit._traffic.hedging import BURST, LATE_SHARE, MAX_SAMPLES, MIN_SAMPLES, Hedge, HedgeBudget, Lateness
 from embedkit._traffic.limiter import Limiter
-from embedkit._traffic.quota import Pace
+from embedkit._traffic.quota import Quota
 from embedkit._types import Response
 from embedkit.events import RequestSent
 from embedkit.testing import FakeExchange, response
@@ -39,15 +39,15 @@ def anyio_backend(request):
 
 
 @settings(deadline=None)
-@given(st.lists(st.floats(0, 1e6), max_size=2 * MOST), st.floats(0.001, 1))
+@given(st.lists(st.floats(0, 1e6), max_size=2 * MAX_SAMPLES), st.floats(0.001, 1))
 def test_late_is_a_quantile_of_the_last_answers(seconds, share):
     """Of the answers remembered, at most the share asked for took longer; nothing is late while too little is known."""
     lateness = Lateness(share)
     for each in seconds:
         lateness.add(each)
-    last, late = seconds[-MOST:], lateness.late()
+    last, late = seconds[-MAX_SAMPLES:], lateness.late()
 
-    if len(seconds) < LEAST:
+    if len(seconds) < MIN_SAMPLES:
         assert late is None
     else:
         assert late in last
@@ -58,7 +58,7 @@ def test_late_is_a_quantile_of_the_last_answers(seconds, share):
 def test_old_answers_are_forgotten():
     """An endpoint that has become slow is not late for ever."""
     lateness = Lateness(0.05)
-    for seconds in [0.1] * MOST + [9.0] * MOST:
+    for seconds in [0.1] * MAX_SAMPLES + [9.0] * MAX_SAMPLES:
         lateness.add(seconds)
 
     assert lateness.late() == 9.0
@@ -67,7 +67,7 @@ def test_old_answers_are_forgotten():
 @given(st.floats(0, 1), st.lists(st.booleans(), max_size=300))
 def test_the_budget_is_a_share_of_first_requests(share, wishes):
     """However often a second request is wished for, no more are sent than the share of the first ones."""
-    budget, spent = Budget(share), 0
+    budget, spent = HedgeBudget(share), 0
     for first, wish in enumerate(wishes, 1):
         budget.earn()
         if wish and budget.left:
@@ -79,7 +79,7 @@ def test_the_budget_is_a_share_of_first_requests(share, wishes):
 
 def test_what_is_not_spent_is_saved_up_to_a_bound():
     """After a long quiet time no more than a handful may go at once."""
-    budget = Budget(0.5)
+    budget = HedgeBudget(0.5)
     for _ in range(1000):
         budget.earn()
     spent = 0
@@ -121,7 +121,7 @@ class Wire:
         return bytes(answer.body), round(anyio.current_time() - self.started, 6)
 
 
-async def primed(share=1.0, answers=LEAST):
+async def primed(share=1.0, answers=MIN_SAMPLES):
     """A hedge to which one second is usual."""
     hedge = Hedge(share, clock=anyio.current_time)
     for _ in range(answers):
@@ -133,7 +133,7 @@ async def test_nothing_is_sent_twice_while_little_is_known():
     """The first answers only teach."""
     wire = Wire((60.0, 200))
 
-    assert await wire.through(await primed(answers=LEAST - 1)) == (b"0", 60.0)
+    assert await wire.through(await primed(answers=MIN_SAMPLES - 1)) == (b"0", 60.0)
     assert wire.left == [0.0]
 
 
@@ -215,7 +215,7 @@ async def test_a_caller_that_gives_up_ends_both():
 
 async def test_without_credit_it_waits_for_some():
     """The share of second requests is kept; one that is still late when there is credit again leaves then."""
-    hedge = await primed(share=0.05, answers=LEAST - 1)
+    hedge = await primed(share=0.05, answers=MIN_SAMPLES - 1)
     await Wire((1.0, 200)).through(hedge)
     wire = Wire((10.0, 200), (0.5, 200))
     hedge._budget._credit = -0.5
@@ -245,7 +245,7 @@ async def test_what_may_not_go_costs_no_credit():
 async def test_refusals_teach_nothing():
     """A storm of quick refusals does not make every good answer late."""
     hedge = await primed()
-    for _ in range(MOST):
+    for _ in range(MAX_SAMPLES):
         await Wire((0.01, 429)).through(hedge)
 
     wire = Wire((0.9, 200))
@@ -257,7 +257,7 @@ async def test_refusals_teach_nothing():
 async def test_large_requests_are_judged_apart():
     """What is late for a small request is usual for a large one."""
     hedge = await primed()
-    for _ in range(LEAST):
+    for _ in range(MIN_SAMPLES):
         await Wire((20.0, 200)).through(hedge, size=100 * SIZE)
     wire = Wire((19.0, 200))
 
@@ -267,7 +267,7 @@ async def test_large_requests_are_judged_apart():
 async def test_answers_without_any_delay_do_not_spin():
     """Where everything answers at once, a request that hangs without credit is asked for again ever more rarely."""
     hedge = Hedge(0.01, clock=anyio.current_time)
-    for _ in range(LEAST):
+    for _ in range(MIN_SAMPLES):
         await Wire((0.0, 200)).through(hedge)
     asked = []
     hedge._budget._credit = 1.0
@@ -298,26 +298,26 @@ async def connected(slow, **keywords):
     settings = {"hedge": 1.0, "max_concurrency": 4, "exchange": slow.exchange, "retry": RetryPolicy(attempts=1), **keywords}
     embedder = embedkit.connect("openai:m", base_url="http://h/v1", **settings)
     embedder._clock = anyio.current_time
-    for number in range(LEAST):
+    for number in range(MIN_SAMPLES):
         await embedder.embed(f"usual {number:02}")
     return embedder
 
 
 async def test_usage_counts_both_requests():
     """A call whose request was late has sent two."""
-    slow = Slow({LEAST: 60.0})
+    slow = Slow({MIN_SAMPLES: 60.0})
     embedder = await connected(slow)
     result = await embedder.embed("text late")
 
     assert np.array_equal(result.vectors, [[3, 4]])
     assert result.usage.requests == 2
-    assert len(slow.exchange.requests) == LEAST + 2
+    assert len(slow.exchange.requests) == MIN_SAMPLES + 2
     assert slow.exchange.requests[-1] == slow.exchange.requests[-2]
 
 
 async def test_usage_is_exact_when_both_fail():
     """Two refused requests and one that is tried again: three."""
-    slow = Slow({LEAST: 3.0, LEAST + 1: 3.0, LEAST + 2: 0.5}, {LEAST: 500, LEAST + 1: 500})
+    slow = Slow({MIN_SAMPLES: 3.0, MIN_SAMPLES + 1: 3.0, MIN_SAMPLES + 2: 0.5}, {MIN_SAMPLES: 500, MIN_SAMPLES + 1: 500})
     embedder = await connected(slow, retry=RetryPolicy(attempts=2, initial=0))
     result = await embedder.embed("text late")
 
@@ -326,7 +326,7 @@ async def test_usage_is_exact_when_both_fail():
 
 async def test_usage_is_exact_at_the_deadline():
     """Three requests: one refused, then one and its second, both cut off at the deadline."""
-    slow = Slow({LEAST: 0.5, LEAST + 1: 600.0, LEAST + 2: 600.0}, {LEAST: 500})
+    slow = Slow({MIN_SAMPLES: 0.5, MIN_SAMPLES + 1: 600.0, MIN_SAMPLES + 2: 600.0}, {MIN_SAMPLES: 500})
     embedder = await connected(slow, retry=RetryPolicy(attempts=3, initial=0, deadline=100.0))
     sent = len(slow.exchange.requests)
     tally = []
@@ -345,7 +345,7 @@ async def test_usage_is_exact_at_the_deadline():
 
 async def test_both_failures_reach_the_caller_as_one():
     """The error is that of the endpoint, typed and bare."""
-    slow = Slow({LEAST: 3.0}, {LEAST: 503, LEAST + 1: 503})
+    slow = Slow({MIN_SAMPLES: 3.0}, {MIN_SAMPLES: 503, MIN_SAMPLES + 1: 503})
     embedder = await connected(slow)
     with pytest.raises(ServerError) as caught:
         await embedder.embed("text late")
@@ -355,7 +355,7 @@ async def test_both_failures_reach_the_caller_as_one():
 
 async def test_a_429_to_the_second_request_is_no_429_to_the_call():
     """The first answer still counts, and nobody is told to slow down."""
-    slow = Slow({LEAST: 3.0}, {LEAST + 1: 429})
+    slow = Slow({MIN_SAMPLES: 3.0}, {MIN_SAMPLES + 1: 429})
     embedder = await connected(slow)
     result = await embedder.embed("text late")
 
@@ -365,7 +365,7 @@ async def test_a_429_to_the_second_request_is_no_429_to_the_call():
 
 async def test_a_429_to_both_is_a_rate_limit():
     """Then it is told as ever."""
-    slow = Slow({LEAST: 3.0}, {LEAST: 429, LEAST + 1: 429})
+    slow = Slow({MIN_SAMPLES: 3.0}, {MIN_SAMPLES: 429, MIN_SAMPLES + 1: 429})
     embedder = await connected(slow)
     with pytest.raises(RateLimitError):
         await embedder.embed("text late")
@@ -373,7 +373,7 @@ async def test_a_429_to_both_is_a_rate_limit():
 
 async def test_the_rate_asked_for_holds_for_second_requests_too():
     """A quota of one request a second leaves no room for a second one: none is sent."""
-    slow = Slow({LEAST: 10.0})
+    slow = Slow({MIN_SAMPLES: 10.0})
     embedder = await connected(slow, rate=Rate(requests_per_minute=6))
     result = await embedder.embed("text late")
 
@@ -388,21 +388,21 @@ async def test_asking_for_a_second_place_takes_none():
         nonlocal now
         now += seconds
 
-    limiter = Limiter(Window(8, 8), Pace(Rate(requests_per_minute=60)), clock=lambda: now, sleep=sleep)
+    limiter = Limiter(ConcurrencyLimit(8, 8), Quota(Rate(requests_per_minute=60)), clock=lambda: now, sleep=sleep)
     await limiter.acquire()
 
-    assert [limiter.spare() for _ in range(10)] == [False] * 10
+    assert [limiter.try_extra() for _ in range(10)] == [False] * 10
     assert await limiter.acquire() == pytest.approx(1.0)
 
     now += 1.0
 
-    assert [limiter.spare(), limiter.spare()] == [True, False]
+    assert [limiter.try_extra(), limiter.try_extra()] == [True, False]
 
 
 async def test_events_tell_of_both():
     """As many `RequestSent` as usage.requests, the second under the number of its attempt."""
     events = []
-    slow = Slow({LEAST: 60.0})
+    slow = Slow({MIN_SAMPLES: 60.0})
     embedder = await connected(slow, observe=events.append)
     events.clear()
     await embedder.embed("text late")
@@ -412,7 +412,7 @@ async def test_events_tell_of_both():
 
 async def test_without_hedging_nothing_is_doubled():
     """It is an offer: left out, a late request is waited for."""
-    slow = Slow({LEAST: 60.0})
+    slow = Slow({MIN_SAMPLES: 60.0})
     embedder = await connected(slow, hedge=False)
 
     assert (await embedder.embed("text late")).usage.requests == 1
@@ -468,4 +468,4 @@ def test_an_endpoint_that_gets_slow_is_not_asked_twice_for_everything():
 
 def test_late_ones_are_fewer_than_may_be_sent_twice():
     """Else there would mostly be no credit left for those that stall."""
-    assert 0 < LATE < 1
+    assert 0 < LATE_SHARE < 1

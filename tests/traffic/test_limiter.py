@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedkit import Rate
-from embedkit._traffic.concurrency import Window
+from embedkit._traffic.concurrency import ConcurrencyLimit
 from embedkit._traffic.limiter import Limiter
-from embedkit._traffic.quota import Cooldown, Pace
+from embedkit._traffic.quota import Cooldown, Quota
 from embedkit._traffic.wait_queue import CALLER, RETRY
 
 
@@ -54,7 +54,7 @@ class Clock:
 
 def limiter(slots, rate=None, clock=None):
     clock = clock or Clock()
-    return Limiter(Window(slots, slots), Pace(rate), clock=clock, sleep=clock.sleep)
+    return Limiter(ConcurrencyLimit(slots, slots), Quota(rate), clock=clock, sleep=clock.sleep)
 
 
 @pytest.mark.anyio
@@ -219,8 +219,8 @@ async def test_pauses_add_up_for_those_who_wait():
     """Pauses that overlap count once, later ones again; who waits for no rate goes at the end of them all."""
     clock = Clock()
     cooldown = Cooldown()
-    paces = Pace(Rate(requests_per_minute=60), cooldown), Pace(None, cooldown)
-    told, free = (Limiter(Window(9, 9), pace, clock=clock, sleep=clock.sleep) for pace in paces)
+    paces = Quota(Rate(requests_per_minute=60), cooldown), Quota(None, cooldown)
+    told, free = (Limiter(ConcurrencyLimit(9, 9), pace, clock=clock, sleep=clock.sleep) for pace in paces)
     woken = []
 
     async def one(turns, name):
@@ -246,8 +246,8 @@ async def test_pauses_add_up_for_those_who_wait():
 async def test_a_pause_stops_every_limiter_on_the_same_pace():
     """Two embedders of one host and key share the pause, each with slots of its own."""
     clock = Clock()
-    pace = Pace()
-    first, second = (Limiter(Window(1, 1), pace, clock=clock, sleep=clock.sleep) for _ in range(2))
+    pace = Quota()
+    first, second = (Limiter(ConcurrencyLimit(1, 1), pace, clock=clock, sleep=clock.sleep) for _ in range(2))
     woken = []
 
     async def one():
@@ -295,14 +295,14 @@ async def test_whoever_gives_up_while_waiting_for_the_rate_harms_nobody():
 def known(*, size=20, seconds=1.0, granted=10):
     """A limiter that has seen a refusal, and since then so many requests granted per second, each answered after so many."""
     clock = Clock()
-    turns = Limiter(Window(size, 64), Pace(), clock=clock, sleep=clock.sleep)
-    turns.pace.refused(clock.now, clock.now, 0)
+    turns = Limiter(ConcurrencyLimit(size, 64), Quota(), clock=clock, sleep=clock.sleep)
+    turns.quota.on_rejected(clock.now, clock.now, 0)
     for _ in range(10 * granted + 1):
-        turns.pace.sent(0)
+        turns.quota.sent(0)
     clock.now += 10.0
-    turns.pace.refused(clock.now, clock.now, 0)
+    turns.quota.on_rejected(clock.now, clock.now, 0)
     for _ in range(10 * granted + 1):
-        turns.pace.sent(0)
+        turns.quota.sent(0)
     clock.now += 10.0
     turns.window.seconds = seconds
     return turns
@@ -311,13 +311,13 @@ def known(*, size=20, seconds=1.0, granted=10):
 def changed(turns, busy, *, hint=None, about=None, tokens=0):
     """What a 429 to a request sent just now does: (a narrower window?, a slower pace?, does everyone wait?)."""
     now, size, pace = turns._clock(), turns.window.size, allowed(turns)
-    waits = turns.refused(now, busy, tokens, hint=hint, about=about)
+    waits = turns.on_rejected(now, busy, tokens, hint=hint, about=about)
     return turns.window.size < size, allowed(turns) < pace, waits
 
 
 def allowed(turns):
     """Requests per second that the pace found allows now."""
-    return turns.pace._found["requests"].rate(turns._clock())
+    return turns.quota._found["requests"].rate(turns._clock())
 
 
 @pytest.mark.parametrize(("busy", "crowd"), [(20, True), (12, True), (11, True), (10, False), (2, False), (1, False)])
@@ -342,17 +342,17 @@ def test_the_first_refusal_is_taken_for_both(hint):
     """While nothing is known: half the window, a pace begun, and everyone waits."""
     turns = limiter(20)
 
-    assert turns.refused(turns._clock(), 20, 0, hint=hint, about=None)
+    assert turns.on_rejected(turns._clock(), 20, 0, hint=hint, about=None)
     assert turns.window.size == 10
-    assert "requests" in turns.pace._found
+    assert "requests" in turns.quota._found
 
 
 def test_too_many_at_once_in_words():
     """Where the provider says so it is the window alone; nobody else waits, unless one in flight was too many, or it says when."""
     assert changed(known(), 4, about="concurrency") == (True, False, False)
     assert changed(known(), 4, about="concurrency", hint=5.0) == (True, False, True)
-    assert known().refused(110.0, 1, 0, hint=None, about="concurrency")
-    assert limiter(20).refused(100.0, 4, 0, hint=None, about="concurrency") is False
+    assert known().on_rejected(110.0, 1, 0, hint=None, about="concurrency")
+    assert limiter(20).on_rejected(100.0, 4, 0, hint=None, about="concurrency") is False
 
 
 def test_too_many_tokens_in_words():
@@ -360,23 +360,23 @@ def test_too_many_tokens_in_words():
     turns = known()
 
     assert changed(turns, 20, about="tokens", tokens=1000, hint=1.0) == (False, False, True)
-    assert turns.pace.counts_tokens
+    assert turns.quota.counts_tokens
 
 
 def test_overload_and_timeouts_narrow_the_window_alone():
     """A 503 gives up a little, a timeout half; neither says anything of a rate."""
     turns = limiter(20)
-    turns.window.late(0.0, 0.0)
-    turns.crowded(100.0, 10)
+    turns.window.on_timeout(0.0, 0.0)
+    turns.on_overloaded(100.0, 10)
 
     assert turns.window.size == 9
 
     turns._clock.now += 1
-    turns.late(101.0)
+    turns.on_timeout(101.0)
 
     assert turns.window.size == 4
-    assert turns.pace._found == {}
-    assert turns.pace.blocked(101.0) == 0.0
+    assert turns.quota._found == {}
+    assert turns.quota.blocked(101.0) == 0.0
 
 
 @pytest.mark.anyio
@@ -410,7 +410,7 @@ async def test_places_that_are_taken_away_are_not_given_again():
         await wait_all_tasks_blocked()
         turns.release()
 
-    assert (turns._busy, turns.flying) == (0, 0)
+    assert (turns._busy, turns.in_flight) == (0, 0)
 
 
 @pytest.mark.anyio
@@ -423,19 +423,19 @@ async def test_only_those_on_their_way_are_in_flight():
             group.start_soon(turns.acquire)
         await wait_all_tasks_blocked()
 
-        assert (turns._busy, turns.flying, turns._queue.size) == (2, 1, 1)  # one at a time waits for the pace
+        assert (turns._busy, turns.in_flight, turns._queue.size) == (2, 1, 1)  # one at a time waits for the pace
 
         await clock.advance(2)
 
-    assert (turns._busy, turns.flying) == (3, 3)
+    assert (turns._busy, turns.in_flight) == (3, 3)
 
 
 def test_a_request_beside_the_window_is_counted_or_not_at_all():
     """`spare` takes from the pace only what may go at once."""
     turns = limiter(1, Rate(requests_per_minute=60))
 
-    assert [turns.spare() for _ in range(3)] == [True, False, False]
-    assert turns.pace.reserve(100.0, 0) == pytest.approx(1.0)
+    assert [turns.try_extra() for _ in range(3)] == [True, False, False]
+    assert turns.quota.reserve(100.0, 0) == pytest.approx(1.0)
 
 
 @pytest.mark.anyio

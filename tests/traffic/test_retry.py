@@ -24,7 +24,7 @@ from embedkit import (
     TransportError,
     TransportTimeoutError,
 )
-from embedkit._traffic.retry import CAP, again
+from embedkit._traffic.retry import CAP, retry_loop
 
 JITTER = st.floats(0, 1, exclude_max=True)
 PATIENT = RetryPolicy(attempts=10_000, deadline=None)
@@ -195,7 +195,7 @@ async def test_the_loop_goes_on_after_the_first_failure():
         asked.append((made, error))
         return made / 10
 
-    result = await again(script.attempt, first, decide=decide, sleep=script.sleep)
+    result = await retry_loop(script.attempt, first, decide=decide, sleep=script.sleep)
 
     assert result == "done "
     assert asked == [(1, first), (2, second), (3, third)]
@@ -209,7 +209,7 @@ async def test_the_last_error_comes_out_as_it_is():
     script = Script([last])
 
     with pytest.raises(ServerError) as caught:
-        await again(script.attempt, busy(), decide=lambda made, error: None if error is last else 0.0, sleep=script.sleep)
+        await retry_loop(script.attempt, busy(), decide=lambda made, error: None if error is last else 0.0, sleep=script.sleep)
 
     assert caught.value is last
     assert script.slept == [0.0]
@@ -221,7 +221,7 @@ async def test_what_is_not_ours_is_not_retried():
     script = Script([KeyError("bug")])
 
     with pytest.raises(KeyError, match="bug"):
-        await again(script.attempt, down(), decide=lambda made, error: 0.0, sleep=script.sleep)
+        await retry_loop(script.attempt, down(), decide=lambda made, error: 0.0, sleep=script.sleep)
 
     assert script.left == []
 
@@ -232,7 +232,9 @@ async def test_fifty_calls_at_once_are_all_finished():
     results, scripts = {}, [Script([down()] * (number % 5), str(number)) for number in range(50)]
 
     async def call(script):
-        results[script.name] = await again(script.attempt, down(), decide=lambda made, error: made / 100, sleep=script.sleep)
+        results[script.name] = await retry_loop(
+            script.attempt, down(), decide=lambda made, error: made / 100, sleep=script.sleep
+        )
 
     async with anyio.create_task_group() as group:
         for script in scripts:
@@ -257,7 +259,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_stops():
             scope.cancel()
             await anyio.sleep_forever()
 
-        await again(script.attempt, down(), decide=decide, sleep=sleep)
+        await retry_loop(script.attempt, down(), decide=decide, sleep=sleep)
 
     assert scope.cancelled_caught
     assert asked == [1]

@@ -15,7 +15,7 @@ import embedkit
 from benchmarks.virtual import now, run
 from embedkit import Limits, QuotaError, Rate, RateLimitError, RetryPolicy, TooLongError
 from embedkit._batching.plan import estimate
-from embedkit._traffic.quota import Pace
+from embedkit._traffic.quota import Quota
 from embedkit.codec.error_mapping import error_from_response
 from embedkit.errors import TooLargeError
 from embedkit.testing import FakeExchange, response
@@ -336,7 +336,7 @@ def test_what_a_refusal_says_of_a_quota(words, kind, most):
 
 def test_the_bound_follows_what_is_reported():
     """The strictest of what is told and heard; less where our counts were too low, never more where they were too high."""
-    pace = Pace(Rate(tokens_per_minute=10_000))
+    pace = Quota(Rate(tokens_per_minute=10_000))
     assert (pace.most, pace.most_by_our_count) == (10_000, 10_000)
     for _ in range(50):
         pace.passed(0.0, 1000, 1000, 600)
@@ -353,7 +353,7 @@ def test_the_bound_follows_what_is_reported():
     assert pace.most == 10_000
     pace.learn(0)
     assert pace.most == 10_000
-    assert Pace().most is None
+    assert Quota().most is None
 
 
 # --- what is told is used up -----------------------------------------------------------------------------------------
