@@ -26,7 +26,7 @@ T = TypeVar("T")
 CLOSED = "the embedder was closed before this call was answered; a call made after it opens the embedder again"
 
 
-class _Call:
+class _OpenCall:
     """One call: the loop it is on, and what ends it."""
 
     __slots__ = ("before", "ended", "gone", "loop", "scope", "task")
@@ -51,7 +51,7 @@ class Calls:
     """Who is in flight, on any event loop."""
 
     def __init__(self) -> None:
-        self._open: set[_Call] = set()
+        self._open: set[_OpenCall] = set()
 
     async def run(self, work: Awaitable[T]) -> T:
         """Await `work` as a call of this embedder.
@@ -62,7 +62,7 @@ class Calls:
         task = _task()
         if task is None:
             return await self._scoped(work)
-        self._open.add(call := _Call(task.get_loop(), task, None))
+        self._open.add(call := _OpenCall(task.get_loop(), task, None))
         try:
             result = await work
         except BaseException as error:
@@ -81,14 +81,14 @@ class Calls:
         import anyio
 
         with anyio.CancelScope() as scope:
-            self._open.add(call := _Call(this_loop(), None, scope))
+            self._open.add(call := _OpenCall(this_loop(), None, scope))
             try:
                 return await work
             finally:
                 self._over(call)
         raise ClosedError(CLOSED)
 
-    def _over(self, call: _Call) -> None:
+    def _over(self, call: _OpenCall) -> None:
         self._open.discard(call)
         if call.gone is not None:
             with contextlib.suppress(RuntimeError):  # the loop may be closed by now
@@ -105,7 +105,7 @@ class Calls:
         if ending:
             self._strike()
 
-    def _strike(self) -> list[_Call]:
+    def _strike(self) -> list[_OpenCall]:
         loop, task = this_loop(), _task()
         found = [
             call for call in list(self._open)

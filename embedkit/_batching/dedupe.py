@@ -12,7 +12,7 @@ from ..errors import EmbedkitError, InvalidInputError
 BLOCK = 1024  # rows moved at a time when equal texts get their rows back
 
 
-class Sift:
+class UniqueTexts:
     """What of the caller's rows is sent: equal texts once (unless they may repeat), empty ones not at all; and the way back."""
 
     def __init__(self, rows: list[str], *, accepts_empty: bool, skip: bool, repeats: bool = False) -> None:
@@ -57,7 +57,7 @@ class Sift:
         wanted = set(places)
         return tuple(row for row, place in enumerate(self._places.tolist()) if place in wanted) if wanted else ()
 
-    def spread(self, failures: Mapping[int, EmbedkitError]) -> dict[int, EmbedkitError]:
+    def spread_failures(self, failures: Mapping[int, EmbedkitError]) -> dict[int, EmbedkitError]:
         """The caller's row → its own error, those found before sending included, in order."""
         if self._places is None or not (failures or self.failures):
             return dict(sorted(failures.items()))

@@ -36,7 +36,7 @@ from ..errors import (
     TransportError,
     TransportTimeoutError,
 )
-from .workers import Crew
+from .workers import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -52,7 +52,10 @@ if TYPE_CHECKING:
 PROBE_TEXT = "hello"  # a text no provider refuses
 ODD = 3  # rows that may have set a wrong width
 SUSPECTED = 0  # tries as the policy says, of a text that is suspected
-LATE, STREAK = 3, 8  # failures in a row after which somebody asks whether the server is well: of late batches, of other pieces
+MAX_LATE_SPLITS, STREAK = (
+    3,
+    8,
+)  # failures in a row after which somebody asks whether the server is well: of late batches, of other pieces
 
 
 def silent(texts: int, error: EmbedkitError) -> None:
@@ -64,7 +67,7 @@ def _nothing_new(texts: Sequence[str], error: TooLargeError) -> bool:  # noqa: A
     return False
 
 
-class Board:
+class Dispatcher:
     """The state of one call: its matrix (of `room` rows, the first of them for `texts`), what is done, failed and still to do.
 
     `cut(start, stop)` gives the slices of a range of texts. `fill(texts, out, tries)` embeds a batch, in at most so many tries (None: as
@@ -105,7 +108,7 @@ class Board:
         self.done = bytearray(len(texts))
         self._texts = texts
         self._cut = cut
-        self._crew = Crew(cut(0, len(texts)))
+        self._crew = WorkerPool(cut(0, len(texts)))
         self._fill = fill
         self._room = room
         self._dtype = dtype
@@ -144,7 +147,7 @@ class Board:
         except EmbedkitError as error:
             failure = _own(error)
         else:
-            self._settle(reply)
+            self._record(reply)
             self.done[part] = b"\1" * (part.stop - part.start)
             if out.failures:
                 self._drop(part, out.failures)
@@ -178,7 +181,7 @@ class Board:
                 size == 1
                 or named
                 or (unsure and self.width is None)
-                or self._streak > (LATE if late else STREAK)
+                or self._streak > (MAX_LATE_SPLITS if late else STREAK)
                 or not (depth or late)
             ):
                 await self._check_server(part, error, passed)
@@ -194,7 +197,7 @@ class Board:
             self._again(part, error, *_halves(part), depth=depth)
             return
         named = named or [0]
-        self._give_up([part.start + row for row in named], error)
+        self._fail_rows([part.start + row for row in named], error)
         edges = [-1, *named, size]
         gaps = [slice(part.start + before + 1, part.start + after) for before, after in pairwise(edges)]
         self._again(part, error, *(gap for gap in gaps if gap.start < gap.stop))
@@ -213,7 +216,7 @@ class Board:
             self._made_for = part
         return self.matrix[part]
 
-    def _settle(self, reply: Reply) -> None:
+    def _record(self, reply: Reply) -> None:
         self._trusted = self._crew.proven = True
         self._passed += 1
         self._streak = 0
@@ -225,13 +228,13 @@ class Board:
 
     async def _shrink(self, part: slice, error: TooLargeError) -> None:
         if self._learn(self._texts[part], error):
-            self._crew.follow(self._cut(self._crew.reached, len(self._texts)))
+            self._crew.replace_rest(self._cut(self._crew.reached, len(self._texts)))
         if part.stop - part.start > 1:
             pieces = list(self._cut(part.start, part.stop))
             self._again(part, error, *(pieces if len(pieces) > 1 else _halves(part)))
         else:
             await self._check_request(part, error)
-            self._give_up([part.start], error)
+            self._fail_rows([part.start], error)
 
     async def _check_server(self, part: slice, error: EmbedkitError, passed: int) -> None:
         """Raise the error where the server fails everybody: no reply was good since it came, and the known-good text fails too."""
@@ -293,7 +296,7 @@ class Board:
             raise together(out.failures)
         self._probed = reply.vectors.shape[1]
         self.width = self.width or self._probed
-        self._settle(reply)
+        self._record(reply)
 
     def _corrected(self) -> bool:
         """True where the known-good text shows that the width so far was that of a few odd rows, which fail instead of all that follow."""
@@ -304,12 +307,12 @@ class Board:
         self.width, self.matrix = self._probed, None
         for row in odd:
             self.done[row] = 0
-        self._give_up(odd, DecodeError(msg))
+        self._fail_rows(odd, DecodeError(msg))
         return True
 
     def _again(self, part: slice, error: EmbedkitError, *pieces: slice, depth: int = 0) -> None:
         if pieces:
-            self._crew.again(pieces, depth)
+            self._crew.push_back(pieces, depth)
             self._on_split(part.stop - part.start, error)
 
     def _drop(self, part: slice, failures: Mapping[int, DecodeError]) -> None:
@@ -325,13 +328,13 @@ class Board:
         while failures:
             error = together(failures)
             failures = {row: other for row, other in failures.items() if row not in error.rows}
-            self._give_up([part.start + row for row in error.rows], error)
+            self._fail_rows([part.start + row for row in error.rows], error)
 
     def _raise(self, part: slice, error: EmbedkitError) -> NoReturn:
         error.rows = tuple(part.start + row for row in error.rows)
         self._stop(part.stop - part.start, error)
 
-    def _give_up(self, rows: list[int], error: EmbedkitError) -> None:
+    def _fail_rows(self, rows: list[int], error: EmbedkitError) -> None:
         """Mark rows as failed, or raise their error."""
         if not self._skip:
             error.rows = tuple(rows)
@@ -361,19 +364,19 @@ def _own(error: EmbedkitError) -> EmbedkitError:
 class _PartRows(OutputRows):
     """The rows of one part in the matrix of a board, as wide as the board knows by the time that a reply is read."""
 
-    __slots__ = ("_board", "_part")
+    __slots__ = ("_dispatcher", "_part")
 
-    def __init__(self, board: Board, part: slice) -> None:
-        self._board = board
+    def __init__(self, dispatcher: Dispatcher, part: slice) -> None:
+        self._dispatcher = dispatcher
         self._part = part
         self.failures = {}
 
     @property
     def width(self) -> int | None:  # type: ignore[override]  # asked, not kept
-        return self._board.width
+        return self._dispatcher.width
 
     def __call__(self, width: int) -> NDArray[Any]:
-        return self._board.rows_of(self._part, width)
+        return self._dispatcher.rows_of(self._part, width)
 
 
 def _scratch(count: int, width: int, dtype: DType) -> NDArray[Any]:
@@ -408,4 +411,4 @@ def _encodes(text: str) -> bool:
     return True
 
 
-__all__ = ["PROBE_TEXT", "Board", "silent", "unencodable"]
+__all__ = ["PROBE_TEXT", "Dispatcher", "silent", "unencodable"]

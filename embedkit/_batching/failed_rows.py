@@ -11,7 +11,9 @@ from ..codec.vector_math import missing_rows
 from ..errors import EmbedkitError
 
 
-def spread_out(made: Embeddings, places: Sequence[int], others: Mapping[int, EmbedkitError], *, width: int = 0) -> Embeddings:
+def with_failed_rows(
+    made: Embeddings, places: Sequence[int], others: Mapping[int, EmbedkitError], *, width: int = 0
+) -> Embeddings:
     """The embeddings with the rows of `others` between them; row i of `made` goes to places[i]. `width`: where there are none."""
     rows = missing_rows(len(places) + len(others), made.vectors.shape[1] if places else width, made.dtype)
     if places:
@@ -20,7 +22,7 @@ def spread_out(made: Embeddings, places: Sequence[int], others: Mapping[int, Emb
     return msgspec.structs.replace(made, vectors=rows, failures=dict(sorted({**failures, **others}.items())))
 
 
-def raised(result: Embeddings) -> EmbedkitError:
+def first_failure(result: Embeddings) -> EmbedkitError:
     """What `on_error="raise"` raises for a result with failures: the first, about all the rows that share its reason."""
     first = next(iter(result.failures.values()))
     alike = (row for row, each in result.failures.items() if (type(each), each.message) == (type(first), first.message))

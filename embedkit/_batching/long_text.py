@@ -58,7 +58,7 @@ def _end(text: str, start: int, most: int, count_tokens: Count) -> int:
     return space if space > start + (good - start) // 2 else good
 
 
-class Knife(msgspec.Struct, frozen=True):
+class TextSplitter(msgspec.Struct, frozen=True):
     """How texts are cut.
 
     Attributes:
@@ -91,13 +91,15 @@ class Knife(msgspec.Struct, frozen=True):
         return self.most is None or 4 * len(text) + 8 <= self.most or self.count_tokens(text) <= self.most
 
 
-async def fitted(texts: Sequence[str], embed: Callable[[list[str]], Awaitable[Embeddings]], knife: Knife) -> Embeddings:
+async def embed_long(
+    texts: Sequence[str], embed: Callable[[list[str]], Awaitable[Embeddings]], splitter: TextSplitter
+) -> Embeddings:
     """The embeddings of texts of any length: row i belongs to texts[i].
 
     `embed` gives those of pieces, all of them at once, and marks what it cannot embed in `failures`, as the result does.
     """
     todo = list(range(len(texts)))
-    parts = [knife.first(text) for text in texts]
+    parts = [splitter.first(text) for text in texts]
     known: Embeddings | None = None
     tries = 0
     while True:
@@ -107,16 +109,16 @@ async def fitted(texts: Sequence[str], embed: Callable[[list[str]], Awaitable[Em
         except EmbedkitError as error:
             error.rows = tuple(sorted({todo[place] for place in _places(now, error.rows)}))
             if error.partial is not None:
-                known = _mended(known, todo, _joined(now, error.partial, knife.count_tokens))
+                known = _mended(known, todo, _joined(now, error.partial, splitter.count_tokens))
             error.partial = known
             raise
-        known = _mended(known, todo, _joined(now, made, knife.count_tokens))
+        known = _mended(known, todo, _joined(now, made, splitter.count_tokens))
         todo = [row for row in todo if isinstance(known.failures.get(row), (TooLongError, TooLargeError))]
         if not todo or tries == TRIES:
             return known
         tries += 1
         for row in todo:
-            parts[row] = [half for piece in parts[row] for half in knife.finer(piece)]
+            parts[row] = [half for piece in parts[row] for half in splitter.finer(piece)]
 
 
 def _places(parts: list[list[str]], numbers: Iterable[int]) -> list[int]:

@@ -42,8 +42,8 @@ def tightened(limits: Limits, other: Limits) -> Limits:
     return type(limits)(**{name: min(found) for name, found in both if found})
 
 
-class Tray:
-    """One request being filled: `takes` says whether the next text still fits, `add` puts it in."""
+class BatchBuilder:
+    """One request being filled: `fits` says whether the next text still fits, `add` puts it in."""
 
     __slots__ = ("count", "limits", "size", "tokens")
 
@@ -51,7 +51,7 @@ class Tray:
         self.limits = limits
         self.count = self.tokens = self.size = 0
 
-    def takes(self, tokens: int, size: int, texts: int = 1) -> bool:
+    def fits(self, tokens: int, size: int, texts: int = 1) -> bool:
         """True while the next text (or texts) fits; always true for the first."""
         limits = self.limits
         return self.count == 0 or (
@@ -81,13 +81,13 @@ def plan(
     while start < total:
         end = min(start + most, total)
         if end - start > 1 and not _clearly_fits(texts, start, end, limits, count_tokens):
-            tray = Tray(limits)
+            builder = BatchBuilder(limits)
             end = start
             while end < total:
                 tokens, size = measure(texts[end], limits, count_tokens)
-                if not tray.takes(tokens, size):
+                if not builder.fits(tokens, size):
                     break
-                tray.add(tokens, size)
+                builder.add(tokens, size)
                 end += 1
         yield slice(start, end)
         start = end

@@ -20,7 +20,7 @@ from .._hints import Later
 from .._types import Embeddings, Limits
 from ..codec.vector_math import missing_rows
 from ..errors import ClosedError, EmbedkitError
-from .plan import Tray, estimate, measure
+from .plan import BatchBuilder, estimate, measure
 from .texts import one_by_one, plain, refuse_what_has_no_rows, shown
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Stream(AsyncIterator[Embeddings]):
         if isinstance(source, str) or not (hasattr(source, "__aiter__") or hasattr(source, "__iter__")):
             msg = f"{takes}, not {type(source).__name__}"
             raise TypeError(msg)
-        self._pump = _Pump(_Parts(source, limits, count_tokens, skip=skip), work, workers, calls or Calls())
+        self._pump = _Producer(_Parts(source, limits, count_tokens, skip=skip), work, workers, calls or Calls())
 
     def __aiter__(self) -> Self:
         return self
@@ -133,7 +133,7 @@ class Stream(AsyncIterator[Embeddings]):
                 self._task.get_loop().call_soon_threadsafe(self._pump.stop)
 
 
-class _Pump:
+class _Producer:
     """The producer of a stream and its workers, and the shelf between them and the reader."""
 
     def __init__(self, parts: _Parts, work: Callable[[list[str]], Awaitable[Embeddings]], workers: int, calls: Calls) -> None:
@@ -289,18 +289,18 @@ class _Parts:
         """(row of the first text, texts, the source's own failure). No texts: the end."""
         limits = self._limits()  # as they are by now: refusals may have shown more
         most = min(limits.max_texts or PART, PART)
-        tray = Tray(limits)
+        builder = BatchBuilder(limits)
         texts: list[str] = []
         start = self._row - (self._held is not None)
         try:
             while self._failure is None and (found := self._held or await self._measured(limits)) is not None:
                 text, tokens, size = self._held = found
-                if not tray.takes(tokens, size):
+                if not builder.fits(tokens, size):
                     break
                 self._held = None
-                tray.add(tokens, size)
+                builder.add(tokens, size)
                 texts.append(text)
-                if tray.count == most:
+                if builder.count == most:
                     break
         except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (raised by the reader, in its place)
             self._failure = error

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Work = Callable[[slice, int], Awaitable[None]]
 
 
-class Crew:
+class WorkerPool:
     """Gives out every slice once, and what comes back of it.
 
     Attributes:
@@ -57,13 +57,13 @@ class Crew:
                 await work(*head)  # one slice needs no task group
             else:
                 self._pieces += (second, head)
-        await (self._together(work) if self._pieces and workers > 1 else self._shift(work, None))
+        await (self._together(work) if self._pieces and workers > 1 else self._run_batches(work, None))
 
-    def again(self, pieces: Iterable[slice], late: int = 0) -> None:
+    def push_back(self, pieces: Iterable[slice], late: int = 0) -> None:
         """These come back, to be done next, in their order."""
         self._pieces += ((piece, late) for piece in reversed(list(pieces)))
 
-    def follow(self, slices: Iterator[slice]) -> None:
+    def replace_rest(self, slices: Iterator[slice]) -> None:
         """Go on with these instead of what the iterator has left."""
         self._slices = slices
 
@@ -77,30 +77,30 @@ class Crew:
 
         self._hired = 0
         async with anyio.create_task_group() as group:
-            self._hire(work, group)
+            self._start_worker(work, group)
         if self._error is not None:
             error, self._error = self._error, None
             raise error
 
-    def _hire(self, work: Work, group: TaskGroup | None) -> None:
+    def _start_worker(self, work: Work, group: TaskGroup | None) -> None:
         if group is not None and self._hired < (self._most if self.proven else self._first):
             self._hired += 1
             group.start_soon(self._worker, work, group)
 
     async def _worker(self, work: Work, group: TaskGroup) -> None:
         try:
-            await self._shift(work, group)
+            await self._run_batches(work, group)
         except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (raised by `_together`)
             # Kept aside rather than raised: a task group would wrap it, and users write `except ApiError`.
             self._error = self._error or error
             group.cancel_scope.cancel()
 
-    async def _shift(self, work: Work, group: TaskGroup | None) -> None:
+    async def _run_batches(self, work: Work, group: TaskGroup | None) -> None:
         while True:
             found = self._next()
             if found is not None:
                 self._flying += 1
-                self._hire(work, group)
+                self._start_worker(work, group)
                 try:
                     await work(*found)
                 finally:

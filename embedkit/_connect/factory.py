@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import msgspec
 
 from .. import catalog
-from .._batching.options import checked
+from .._batching.options import validated
 from .._calltime import seconds
 from .._embedders.base import Embedder
 from .._embedders.http import HttpEmbedder
@@ -121,7 +121,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
     """
     given = {name: value for name, value in locals().items() if name != "parameters"} | parameters
     provider, name = split(model)
-    options = checked(
+    options = validated(
         Options(
             input_type=input_type, dimensions=dimensions, dtype="float32" if dtype is None else dtype, truncate=truncate,
             normalize=normalize, extra={} if extra is None else extra,

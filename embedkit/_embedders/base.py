@@ -17,11 +17,11 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from .._batching.dedupe import Sift
-from .._batching.dispatch import Board, silent
-from .._batching.failed_rows import raised, spread_out
-from .._batching.long_text import Knife, fitted
-from .._batching.options import OPTIONS, checked, stored_width
+from .._batching.dedupe import UniqueTexts
+from .._batching.dispatch import Dispatcher, silent
+from .._batching.failed_rows import first_failure, with_failed_rows
+from .._batching.long_text import TextSplitter, embed_long
+from .._batching.options import OPTIONS, stored_width, validated
 from .._batching.plan import estimate, plan, tightened
 from .._batching.stream import Stream
 from .._batching.texts import listed, without_text
@@ -231,7 +231,7 @@ class Embedder(ABC):
         if plain and (kept := self.__dict__.get("_typed")) is not None and kept[0] is self.options and kept[1] == input_type:
             return kept[2]  # type: ignore[no-any-return]  # those of the last call that named an input type and nothing else
         named = {name: value for name, value in zip(OPTIONS, values, strict=True) if value is not None}
-        options = checked(msgspec.structs.replace(self.options, **named))
+        options = validated(msgspec.structs.replace(self.options, **named))
         if options == self.options:
             options = self.options
         if plain:
@@ -251,11 +251,11 @@ class Embedder(ABC):
         except EmbedkitError as error:
             error.rows = tuple(places[row] for row in error.rows)
             if error.partial is not None:
-                error.partial = spread_out(error.partial, places, others)
+                error.partial = with_failed_rows(error.partial, places, others)
             raise
         for failure in others.values():
             self._sign(failure)
-        return spread_out(made, places, others, width=self._known_width(options))
+        return with_failed_rows(made, places, others, width=self._known_width(options))
 
     async def _embed(
         self,
@@ -282,8 +282,8 @@ class Embedder(ABC):
                 )
                 raise ConfigError(msg)
             options = msgspec.structs.replace(options, truncate=None)
-            knife = Knife(how, self._most_tokens(options), self.count_tokens)
-            made = await fitted(
+            splitter = TextSplitter(how, self._most_tokens(options), self.count_tokens)
+            made = await embed_long(
                 rows,
                 lambda pieces: self._settled(
                     pieces,
@@ -293,10 +293,10 @@ class Embedder(ABC):
                     workers=workers,
                     lone=lone,
                 ),
-                knife,
+                splitter,
             )
             if made.failures and not skip:
-                raise raised(made)
+                raise first_failure(made)
         except EmbedkitError as error:
             self._sign(error)
             self._tell_end(error)
@@ -336,11 +336,11 @@ class Embedder(ABC):
         self, rows: list[str], options: Options, tally: RequestCount, *, skip: bool, workers: int, lone: bool
     ) -> Embeddings:
         whole = self._joins(options)
-        sift = Sift(rows, accepts_empty=self.accepts_empty, skip=skip, repeats=whole)
+        unique = UniqueTexts(rows, accepts_empty=self.accepts_empty, skip=skip, repeats=whole)
         time = tally.time
         await (self._prepare(tally) if time is None else time.within(self._prepare(tally)))
         if whole:
-            self._fits_one_request(sift.texts)
+            self._fits_one_request(unique.texts)
         key = self._key(options)
         widths: dict[bytes, int] = self.__dict__.setdefault("_widths", {})
 
@@ -350,27 +350,27 @@ class Embedder(ABC):
             return fills(texts, options, out, tally, tries)
 
         def cut(start: int, stop: int) -> Iterator[slice]:
-            return plan(sift.texts, self._known_limits(), self.count_tokens, start=start, stop=stop)
+            return plan(unique.texts, self._known_limits(), self.count_tokens, start=start, stop=stop)
 
-        board = Board(
-            sift.texts, cut, fill, room=len(rows), dtype=options.dtype, width=widths.get(key), skip=skip, whole=whole, lone=lone,
+        dispatcher = Dispatcher(
+            unique.texts, cut, fill, room=len(rows), dtype=options.dtype, width=widths.get(key), skip=skip, whole=whole, lone=lone,
             learn=self._learn, on_split=silent if self.observe is None else partial(self._tell_split, self.observe, tally),
             on_failure=silent if self.observe is None else partial(self._tell_failure, self.observe, tally),
         )  # fmt: skip
         try:
             if time is None:
-                await board.run(workers, self._start)
+                await dispatcher.run(workers, self._start)
             else:
-                await time.within(board.run(workers, self._start))
-            _remember(widths, key, board.width)
+                await time.within(dispatcher.run(workers, self._start))
+            _remember(widths, key, dispatcher.width)
         except EmbedkitError as error:
-            error.rows = sift.rows_of(error.rows)
-            if any(board.done):
-                error.partial = self._result(board, sift, options, tally)
+            error.rows = unique.rows_of(error.rows)
+            if any(dispatcher.done):
+                error.partial = self._result(dispatcher, unique, options, tally)
             if time is not None and time.cut and self.observe is not None:
-                self._tell_failure(self.observe, tally, board.done.count(0), error)
+                self._tell_failure(self.observe, tally, dispatcher.done.count(0), error)
             raise
-        return self._result(board, sift, options, tally)
+        return self._result(dispatcher, unique, options, tally)
 
     def _key(self, options: Options) -> bytes:
         """`option_key`, remembered for the options that most calls have."""
@@ -400,14 +400,14 @@ class Embedder(ABC):
 
     def _known_limits(self) -> Limits:
         """The limits, no wider than refusals have shown."""
-        known, quota = self._shown_limits(), self._quota()
+        known, quota = self._shown_limits(), self._quota_tokens()
         return known if quota is None else tightened(known, Limits(max_tokens=quota))
 
     def _shown_limits(self) -> Limits:
         learned: Limits | None = self.__dict__.get("_tight")
         return self.limits if learned is None else tightened(self.limits, learned)
 
-    def _quota(self) -> int | None:
+    def _quota_tokens(self) -> int | None:
         """The most tokens that a request may hold, by our count, to pass a quota at all."""
         return None
 
@@ -489,19 +489,19 @@ class Embedder(ABC):
             normalize(rows)
         return Reply(rows, made.model, made.usage.tokens)
 
-    def _result(self, board: Board, sift: Sift, options: Options, tally: RequestCount) -> Embeddings:
-        matrix = board.matrix
+    def _result(self, dispatcher: Dispatcher, unique: UniqueTexts, options: Options, tally: RequestCount) -> Embeddings:
+        matrix = dispatcher.matrix
         if matrix is None:
-            matrix = missing_rows(sift.count, board.width or self._known_width(options), options.dtype)
-        missing = [row for row, done in enumerate(board.done) if not done] if not all(board.done) else []
+            matrix = missing_rows(unique.count, dispatcher.width or self._known_width(options), options.dtype)
+        missing = [row for row, done in enumerate(dispatcher.done) if not done] if not all(dispatcher.done) else []
         if missing:
             matrix[missing] = missing_value(matrix)
-        failures = sift.spread(board.failures)
+        failures = unique.spread_failures(dispatcher.failures)
         for error in failures.values():
             self._sign(error)
-        cost = board.tokens * self.price / 1e6 if board.tokens is not None and self.price is not None else None
+        cost = dispatcher.tokens * self.price / 1e6 if dispatcher.tokens is not None and self.price is not None else None
         return Embeddings(
-            sift.expand(matrix), board.model or self.model, Usage(board.tokens, tally.requests, cost), failures,
+            unique.expand(matrix), dispatcher.model or self.model, Usage(dispatcher.tokens, tally.requests, cost), failures,
             dtype=options.dtype,
         )  # fmt: skip
 

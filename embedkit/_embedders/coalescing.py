@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .._batching.failed_rows import raised
-from .._batching.plan import Tray, measure, tightened
+from .._batching.failed_rows import first_failure
+from .._batching.plan import BatchBuilder, measure, tightened
 from .._calls import CLOSED
 from .._calltime import TURN, CallTime
 from .._types import Embeddings, Limits, Options, Usage
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .base import Embedder
 
-SMALL = 16  # most texts of a call that shares
+SMALL_CALL = 16  # most texts of a call that shares
 TRIPS = 8  # requests in flight for one set of options; more would leave nothing to share (measured: performance, 4.4)
 SHARED = Limits(max_texts=256)  # of a shared request, where the embedder's own limits are wider
 
@@ -47,7 +47,7 @@ class Coalesced(Wrapped):
     def __init__(self, inner: Embedder, wait: float = 0.0) -> None:
         super().__init__(inner)
         self._wait = wait
-        self._lines: dict[tuple[asyncio.AbstractEventLoop, bytes, float | None], _Line] = {}
+        self._queues: dict[tuple[asyncio.AbstractEventLoop, bytes, float | None], _Queue] = {}
 
     async def _embed(
         self,
@@ -64,8 +64,8 @@ class Coalesced(Wrapped):
             return await self.inner._embed(rows, options, skip=skip, workers=workers, patient=patient, time=time)  # noqa: SLF001 (the same house)
         limits, count = self._known_limits(), self.count_tokens
         tokens, size = map(sum, zip(*(measure(row, limits, count) for row in rows), strict=True))
-        call = _Call(rows, (tokens, size, len(rows)), loop.create_future(), skip=skip, time=time)
-        self._line(loop, options, None if time is None else time.timeout).join(call)
+        call = _PendingCall(rows, (tokens, size, len(rows)), loop.create_future(), skip=skip, time=time)
+        self._queue(loop, options, None if time is None else time.timeout).join(call)
         try:
             return await (call.found if time is None else time.within(call.found))
         except (asyncio.CancelledError, TransportTimeoutError) as error:
@@ -81,27 +81,27 @@ class Coalesced(Wrapped):
         return await self.inner._embed_part(rows, options, skip=skip)  # noqa: SLF001
 
     def _shares(self, rows: list[str]) -> bool:
-        return 0 < len(rows) <= min(SMALL, self.limits.max_texts or SMALL) and (self.accepts_empty or "" not in rows)
+        return 0 < len(rows) <= min(SMALL_CALL, self.limits.max_texts or SMALL_CALL) and (self.accepts_empty or "" not in rows)
 
-    def _line(self, loop: asyncio.AbstractEventLoop, options: Options, timeout: float | None) -> _Line:
+    def _queue(self, loop: asyncio.AbstractEventLoop, options: Options, timeout: float | None) -> _Queue:
         key = (loop, option_key(options), timeout)
-        line = self._lines.get(key)
+        line = self._queues.get(key)
         if line is None:
-            for dead in [each for each in list(self._lines) if each[0].is_closed()]:
-                self._lines.pop(dead, None)
-            forget = self._lines.pop
-            line = self._lines[key] = _Line(self.inner, options, self._wait, loop, lambda: forget(key, None), timeout)
+            for dead in [each for each in list(self._queues) if each[0].is_closed()]:
+                self._queues.pop(dead, None)
+            forget = self._queues.pop
+            line = self._queues[key] = _Queue(self.inner, options, self._wait, loop, lambda: forget(key, None), timeout)
         return line
 
     async def aclose(self) -> None:
         """End the calls in flight on this event loop with `ClosedError`, then close the inner embedder."""
         loop = _running()
-        for line in [line for (owner, *_), line in list(self._lines.items()) if owner is loop]:
+        for line in [line for (owner, *_), line in list(self._queues.items()) if owner is loop]:
             await line.aclose()
         await super().aclose()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lines": {}}
+        return {**self.__dict__, "_queues": {}}
 
 
 def _running() -> asyncio.AbstractEventLoop | None:
@@ -112,7 +112,7 @@ def _running() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-class _Call:
+class _PendingCall:
     """One caller's texts, and where it waits for what becomes of them."""
 
     __slots__ = ("alone", "found", "rows", "size", "skip", "time", "trip")
@@ -131,7 +131,7 @@ class _Call:
         self.found = found
         self.skip = skip
         self.alone = False  # the request that it shared failed, maybe for another's text
-        self.trip: _Trip | None = None
+        self.trip: _SharedRequest | None = None
         self.time = time
         self.line_up()
 
@@ -158,19 +158,19 @@ class _Call:
                 await _ended({self.trip.task})
 
 
-class _Trip:
+class _SharedRequest:
     """A request on its way, and how many callers wait for it."""
 
     __slots__ = ("task", "waiting")
 
-    def __init__(self, task: asyncio.Task[Any], calls: list[_Call]) -> None:
+    def __init__(self, task: asyncio.Task[Any], calls: list[_PendingCall]) -> None:
         self.task = task
         self.waiting = len(calls)
         for call in calls:
             call.trip = self
 
 
-class _Line:
+class _Queue:
     """The calls that wait on one event loop under the same options, and the requests on their way."""
 
     def __init__(
@@ -188,12 +188,12 @@ class _Line:
         self._loop = loop
         self._forget = forget
         self._timeout = timeout
-        self._calls: deque[_Call] = deque()
+        self._calls: deque[_PendingCall] = deque()
         self._texts = 0  # of the calls that wait
         self._timer: asyncio.TimerHandle | None = None  # there while those who wait may wait on
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def join(self, call: _Call) -> None:
+    def join(self, call: _PendingCall) -> None:
         self._calls.append(call)
         self._texts += len(call.rows)
         if not self._wait or self._texts >= (self._limits().max_texts or 0):
@@ -236,7 +236,7 @@ class _Line:
         task = asyncio.current_task()
         if not calls or task is None:
             return
-        _Trip(task, calls)
+        _SharedRequest(task, calls)
         if self._calls:
             self._depart()  # what did not fit
         try:
@@ -258,19 +258,19 @@ class _Line:
         else:
             _share(calls, result)
 
-    def _take(self) -> list[_Call]:
+    def _take(self) -> list[_PendingCall]:
         """The calls of the next request, first come first, as many as fit; those given up meanwhile are left out."""
-        tray = Tray(self._limits())
-        taken: list[_Call] = []
-        while self._calls and tray.takes(*self._calls[0].size) and not (taken and (taken[0].alone or self._calls[0].alone)):
+        builder = BatchBuilder(self._limits())
+        taken: list[_PendingCall] = []
+        while self._calls and builder.fits(*self._calls[0].size) and not (taken and (taken[0].alone or self._calls[0].alone)):
             call = self._calls.popleft()
             self._texts -= len(call.rows)
             if not call.found.done():
-                tray.add(*call.size)
+                builder.add(*call.size)
                 taken.append(call)
         return taken
 
-    def _part(self, calls: list[_Call]) -> None:
+    def _part(self, calls: list[_PendingCall]) -> None:
         """Each of these again, in a request of its own."""
         for call in reversed(calls):
             call.alone, call.trip = True, None
@@ -294,13 +294,13 @@ def _may_be_anothers(error: BaseException) -> bool:
     return isinstance(error, DecodeError) or (isinstance(error, Exception) and not isinstance(error, EmbedkitError))
 
 
-def _share(calls: list[_Call], result: Embeddings) -> None:
+def _share(calls: list[_PendingCall], result: Embeddings) -> None:
     """To every caller its own rows, and the errors of its own rows."""
     start = 0
     for call in calls:
         stop = start + len(call.rows)
         own = result if len(calls) == 1 else _cut(result, start, stop)
-        call.settle(raised(own) if own.failures and not call.skip else own)
+        call.settle(first_failure(own) if own.failures and not call.skip else own)
         start = stop
 
 
@@ -313,7 +313,7 @@ def _cut(result: Embeddings, start: int, stop: int) -> Embeddings:
     )
 
 
-def _share_failure(calls: list[_Call], error: BaseException) -> None:
+def _share_failure(calls: list[_PendingCall], error: BaseException) -> None:
     """To every caller the error, and of what was embedded before it their own rows."""
     start = 0
     for call in calls:

@@ -115,8 +115,8 @@ class HttpEmbedder(Embedder):
     def _reset(self) -> None:
         self._signer = Signer(self._target, self._sources, self._headers, ask=self._ask_headers)
         self._signer.redactor.add(self._http.secrets(), lasting=True)
-        self._pace = shared_quota(self._account(), self.model, self._rate)
-        self._lines: dict[object, Transport] = {}
+        self._quota = shared_quota(self._quota_key(), self.model, self._rate)
+        self._transports: dict[object, Transport] = {}
         self._pid = os.getpid()
         self._probed = not hasattr(self._codec, "probe")
         self._probing: dict[object, anyio.Event] = {}
@@ -134,12 +134,12 @@ class HttpEmbedder(Embedder):
     @property
     def window(self) -> int:
         """How many requests may be in flight on this event loop by now."""
-        return self._line().limiter.window.size
+        return self._transport().limiter.window.size
 
     @property
     def late(self) -> float:
         """Seconds after which no answer is a sign of trouble, by how long answers take on this event loop."""
-        return self._line().limiter.patience
+        return self._transport().limiter.patience
 
     @property
     def base_url(self) -> str:
@@ -173,13 +173,13 @@ class HttpEmbedder(Embedder):
     ) -> Reply:
         if not self._probed:
             await self._prepare(tally)  # `embed_batch` comes here without a plan
-        line = self._line()
-        counted = self._pace.counts_tokens
+        transport = self._transport()
+        counted = self._quota.counts_tokens
         tokens = sum(map(self.count_tokens, texts)) if counted else 0
         asked = self._checked(texts, tokens)
         kept: list[tuple[EmbedkitError, Reply, dict[int, DecodeError]]] = []  # of a reply in which some are missing
         while True:
-            codec, wire = self._codec, self._native(options)
+            codec, wire = self._codec, self._wire_options(options)
             request = codec.encode(texts, wire)
             refused: list[Response] = []
 
@@ -192,7 +192,7 @@ class HttpEmbedder(Embedder):
             ) -> Reply:
                 if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
                     refused.append(self._signer.redactor.redact_response(response))
-                    raise self._clean(
+                    raise self._redacted(
                         with_url(self._smaller(self._judged(codec, refused[-1]), texts, options), self._signer.sent_to(request))
                     )
                 reply = self._decoded(codec, response, (wire, options), len(texts), out)
@@ -202,7 +202,7 @@ class HttpEmbedder(Embedder):
                 return reply
 
             try:
-                reply = await line.send(
+                reply = await transport.send(
                     request,
                     receive,
                     tally,
@@ -221,12 +221,12 @@ class HttpEmbedder(Embedder):
                     return reply
                 if refused and self._learned(codec, refused[-1]):
                     continue
-                raise self._clean(error) from None
-            self._pace.passed(self._clock(), tokens, asked, reply.tokens)
+                raise self._redacted(error) from None
+            self._quota.passed(self._clock(), tokens, asked, reply.tokens)
             return reply
 
-    def _quota(self) -> int | None:
-        return self._pace.most_by_our_count
+    def _quota_tokens(self) -> int | None:
+        return self._quota.most_by_our_count
 
     def _checked(self, texts: Sequence[str], tokens: int) -> int:
         """The tokens to ask the quota for: all that it ever grants, where an estimate says that it takes more.
@@ -234,7 +234,7 @@ class HttpEmbedder(Embedder):
         A lone text of more tokens than that is refused here only where they are really counted. An estimate may be twice too high, so
         the text is sent alone, and the provider says whether it passes.
         """
-        most = self._pace.most if tokens else None
+        most = self._quota.most if tokens else None
         if most is None or tokens <= most:
             return tokens
         if len(texts) == 1 and self.count_tokens is not estimate:
@@ -251,19 +251,19 @@ class HttpEmbedder(Embedder):
         It could not where it holds more tokens than the quota grants in all its time, or where the pace finds that nothing so large
         passes.
         """
-        pace = self._pace
+        quota = self._quota
         if isinstance(error, (RateLimitError, TooLargeError)) and error.status == 429 and error.max_tokens is not None:  # noqa: PLR2004 (too many requests)
-            pace.learn(error.max_tokens)
+            quota.learn(error.max_tokens)
         if not isinstance(error, RateLimitError) or error.about in ("requests", "concurrency"):
             return error
-        known = pace.most_by_our_count
+        known = quota.most_by_our_count
         if len(texts) == 1 or self._joins(options) or (error.about != TOKENS and known is None):
             return error  # nothing can come back smaller, or nothing says that it should
         tokens = sum(map(self.count_tokens, texts))
         large = error.about == TOKENS or (known is not None and 2 * tokens > known)
         if known is not None and tokens > known:
             why = f"it holds more tokens ({tokens} or so) than the quota passes at once ({known})"
-        elif large and pace.too_large(self._clock(), tokens):
+        elif large and quota.too_large(self._clock(), tokens):
             why = f"nothing so large ({tokens} tokens or so) has passed, and nothing else lately"
         else:
             return error
@@ -271,7 +271,7 @@ class HttpEmbedder(Embedder):
             f"{error.message}; the batch comes back in smaller ones: {why}", status=error.status, code=error.code,
             provider=error.provider, model=error.model, request_id=error.request_id, body=error.body,
         )  # fmt: skip
-        other.max_tokens = pace.most_by_our_count
+        other.max_tokens = quota.most_by_our_count
         return other
 
     def _decoded(
@@ -290,7 +290,7 @@ class HttpEmbedder(Embedder):
         else:
             if out is not None and out.failures:
                 for each in out.failures.values():
-                    self._clean(each)
+                    self._redacted(each)
             return reply
         failure = self._undecoded(failure, codec, response, asked, count)  # the first may quote a key, and a traceback show it
         raise failure
@@ -309,7 +309,7 @@ class HttpEmbedder(Embedder):
             failure = _worded(failure, error_in_success(veiled), veiled)
         if isinstance(failure, DecodeError):
             failure.message = f"{self.provider}:{self.model} at {safe_url(self._target.base_url)}: {failure.message}"
-        return self._clean(failure)  # before an event shows it
+        return self._redacted(failure)  # before an event shows it
 
     def _shaped(
         self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
@@ -337,7 +337,7 @@ class HttpEmbedder(Embedder):
             return fields is True
         return any(options.extra.get(field) for field in fields)
 
-    def _native(self, options: Options) -> Options:
+    def _wire_options(self, options: Options) -> Options:
         """The options as the wire gets them: without the width and dtype that have to be made on the client."""
         wire, asked = options, options.dimensions
         if asked is not None and not getattr(self._codec, "sends_dimensions", True):
@@ -361,19 +361,19 @@ class HttpEmbedder(Embedder):
             error.message = f"{error.message}; {self._unsent}"
         if isinstance(error, AuthError) and self._signer.renew():
             error.retryable = True
-        if isinstance(error, ServerError) and _teaches(codec, response):
+        if isinstance(error, ServerError) and _improved_codec(codec, response):
             error.retryable = False  # asked another way it may pass at once
         return error
 
     def _learned(self, codec: Codec, response: Response) -> bool:
         """True where the codec knows better after this refusal, and the request is worth another try."""
-        better = _teaches(codec, response)
+        better = _improved_codec(codec, response)
         if better is None:
             return self._codec is not codec and self._codec != codec  # a neighbour's request has learned it meanwhile
         self._codec = better
         return True
 
-    def _clean(self, error: EmbedkitError) -> EmbedkitError:
+    def _redacted(self, error: EmbedkitError) -> EmbedkitError:
         if isinstance(error, ApiError):
             error.provider = error.provider or self.provider
             error.model = error.model or self.model
@@ -398,16 +398,16 @@ class HttpEmbedder(Embedder):
         try:
             request: Request | None = self._codec.probe()  # type: ignore[attr-defined]  # optional in the contract
             if request is not None:
-                response = await self._line().send(request, lambda response: response, tally)
+                response = await self._transport().send(request, lambda response: response, tally)
                 self._learned(self._codec, response)
             self._probed = True
         except EmbedkitError as error:
-            raise self._clean(error) from None
+            raise self._redacted(error) from None
         finally:
             del self._probing[loop]
             answered.set()
 
-    def _account(self) -> str:
+    def _quota_key(self) -> str:
         """Whose quota is spent: the provider, where it is, and every credential. Only a hash of it is kept."""
         whose = (source if isinstance(source, str) else str(id(source)) for source in self._sources.values())
         place = "" if self._exchange is None else str(id(self._exchange))  # a fake one has a quota of its own
@@ -415,19 +415,19 @@ class HttpEmbedder(Embedder):
 
     # --- loops, forks, pickles ---------------------------------------------------------------------------------------
 
-    def _line(self) -> Transport:
+    def _transport(self) -> Transport:
         """The transport of this event loop, made on first use."""
         if self._pid != os.getpid():
-            for stale in self._lines.values():
+            for stale in self._transports.values():
                 _abandon(stale, forked=True)
             self._reset()
         loop = this_loop()
-        line = self._lines.get(loop)
-        return line if line is not None else self._opened(loop)
+        transport = self._transports.get(loop)
+        return transport if transport is not None else self._opened(loop)
 
     def _opened(self, loop: object) -> Transport:
-        for other in [each for each in list(self._lines) if getattr(each, "is_closed", bool)()]:
-            if (stale := self._lines.pop(other, None)) is not None:  # else another thread's loop was faster
+        for other in [each for each in list(self._transports) if getattr(each, "is_closed", bool)()]:
+            if (stale := self._transports.pop(other, None)) is not None:  # else another thread's loop was faster
                 _abandon(stale)
         if self._http.session is not None:
             owner = getattr(self._http.session, "_loop", loop)
@@ -435,27 +435,27 @@ class HttpEmbedder(Embedder):
                 msg = "the session passed to connect() belongs to another event loop; give each loop its own, or let embedkit open one"
                 raise ConfigError(msg)
         limits = (loop, self._first, self.max_concurrency, self._clock)  # embedders of one quota share one window on a loop
-        limiter = self._pace.limiters.get(limits)
+        limiter = self._quota.limiters.get(limits)
         if limiter is None:
             window = ConcurrencyLimit(self._first, self.max_concurrency, time.thread_time)
-            limiter = self._pace.limiters[limits] = Limiter(window, self._pace, clock=self._clock, sleep=_pause)
+            limiter = self._quota.limiters[limits] = Limiter(window, self._quota, clock=self._clock, sleep=_pause)
         exchange = AiohttpExchange(self._http) if self._exchange is None else self._exchange
-        self._lines[loop] = line = Transport(
+        self._transports[loop] = transport = Transport(
             exchange, self._signer.on(exchange), limiter, self._retry,
             name=(self.provider, self.model), host=host_of(self._target.base_url), observe=self.observe,
             hedge=Hedge(self._hedge, clock=self._clock) if self._hedge else None,
             timeout=self._http.timeout, loading=self.loading, clock=self._clock,
         )  # fmt: skip
-        return line
+        return transport
 
     async def aclose(self) -> None:
         """End the calls in flight on this event loop with `ClosedError`, then close its sockets.
 
         Called twice it does nothing; used again the embedder opens anew. See `Embedder.aclose`.
         """
-        line = self._lines.pop(this_loop(), None)
-        if line is not None:
-            await line.exchange.aclose()
+        transport = self._transports.pop(this_loop(), None)
+        if transport is not None:
+            await transport.exchange.aclose()
 
     def __copy__(self) -> Self:
         twin = type(self).__new__(type(self))
@@ -482,7 +482,7 @@ class HttpEmbedder(Embedder):
         return self._kept()
 
     def _kept(self) -> dict[str, Any]:
-        local = {"_lines", "_pace", "_signer", "_pid", "_probed", "_probing", "_widths", "_tight", "_calls"}
+        local = {"_transports", "_quota", "_signer", "_pid", "_probed", "_probing", "_widths", "_tight", "_calls"}
         return {name: value for name, value in self.__dict__.items() if name not in local}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -490,7 +490,7 @@ class HttpEmbedder(Embedder):
         self._reset()
 
 
-def _teaches(codec: Codec, response: Response) -> Codec | None:
+def _improved_codec(codec: Codec, response: Response) -> Codec | None:
     """The codec that knows more after this response; None where there is nothing to learn."""
     learn: Callable[[Response], Codec] | None = getattr(codec, "learn", None)
     better = codec if learn is None else learn(response)
@@ -521,6 +521,6 @@ async def _pause(seconds: float) -> None:
     await anyio.sleep(seconds)
 
 
-def _abandon(line: Transport, *, forked: bool = False) -> None:
-    if isinstance(line.exchange, AiohttpExchange):
-        line.exchange.abandon(forked=forked)
+def _abandon(transport: Transport, *, forked: bool = False) -> None:
+    if isinstance(transport.exchange, AiohttpExchange):
+        transport.exchange.abandon(forked=forked)

@@ -74,7 +74,7 @@ class Pool(Embedder):
         self._one_place = len({each.base_url for each in self._embedders}) == 1  # several keys: one model beyond doubt
         self._members = [Endpoint(each, verified=self._one_place) for each in self._embedders]
         self._known: tuple[str, NDArray[Any]] | None = None  # where the first answer to PROBE_TEXT came from, and what it was
-        self._desks: dict[object, LoadBalancer[HttpEmbedder]] = {}
+        self._balancers: dict[object, LoadBalancer[HttpEmbedder]] = {}
 
     @property
     def limits(self) -> Limits:  # type: ignore[override]  # the strictest of all, as they are known by now
@@ -94,8 +94,8 @@ class Pool(Embedder):
         """Where requests go: every address, once."""
         return ", ".join(dict.fromkeys(each.base_url for each in self._embedders))
 
-    def _quota(self) -> int | None:
-        return min((most for each in self._embedders if (most := each._quota()) is not None), default=None)  # noqa: SLF001
+    def _quota_tokens(self) -> int | None:
+        return min((most for each in self._embedders if (most := each._quota_tokens()) is not None), default=None)  # noqa: SLF001
 
     def _cuts(self) -> bool:
         return self._embedders[0]._cuts()  # noqa: SLF001
@@ -121,7 +121,7 @@ class Pool(Embedder):
     async def _fill(
         self, texts: Sequence[str], options: Options, out: OutputRows | None, tally: RequestCount, tries: int | None = None
     ) -> Reply:
-        desk = self._desk()
+        balancer = self._balancer()
         failures, refusing, until = 0, set[Endpoint[HttpEmbedder]](), math.inf
         whole = self._joins(options)
         most = tries or max(self._retry.attempts or math.inf, len(self._members))
@@ -132,7 +132,7 @@ class Pool(Embedder):
         doubted = len(self._members) == 1
         came = self._clock()
         while True:
-            member = await self._turn(desk, until, failures, tally)
+            member = await self._turn(balancer, until, failures, tally)
             if member is None:
                 raise self._tried(self._hopeless(), failures, came)
             sent = self._clock()
@@ -165,12 +165,12 @@ class Pool(Embedder):
                     or self._clock() >= until
                 ):
                     raise
-                self._tell(failures, error, member, tally)
+                self._notify(failures, error, member, tally)
             finally:
-                desk.release(member)
+                balancer.release(member)
 
     async def _turn(
-        self, desk: LoadBalancer[HttpEmbedder], until: float, failures: int, tally: RequestCount
+        self, balancer: LoadBalancer[HttpEmbedder], until: float, failures: int, tally: RequestCount
     ) -> Endpoint[HttpEmbedder] | None:
         """A place at a member; None where there will be none in time, that of the call included."""
         time = tally.time
@@ -178,7 +178,7 @@ class Pool(Embedder):
             alone = all(each.health.failing for each in self._members)
             if min(each.health.back(alone=alone) for each in self._members) - self._clock() >= time.left():
                 return None
-        turn = desk.acquire(until, RETRY if failures else WORKER if tally.patient else CALLER)
+        turn = balancer.acquire(until, RETRY if failures else WORKER if tally.patient else CALLER)
         return await timed(time, TURN, watched(turn, self._tell_wait, self._clock) if heard(INFO) else turn)
 
     def _tell_wait(self, waited: float) -> None:
@@ -247,14 +247,14 @@ class Pool(Embedder):
         )
         return error
 
-    def _desk(self) -> LoadBalancer[HttpEmbedder]:
+    def _balancer(self) -> LoadBalancer[HttpEmbedder]:
         loop = this_loop()
-        desk = self._desks.get(loop)
-        if desk is None:
-            for dead in [each for each in list(self._desks) if getattr(each, "is_closed", bool)()]:
-                self._desks.pop(dead, None)
-            desk = self._desks[loop] = LoadBalancer(self._members, self._clock)
-        return desk
+        balancer = self._balancers.get(loop)
+        if balancer is None:
+            for dead in [each for each in list(self._balancers) if getattr(each, "is_closed", bool)()]:
+                self._balancers.pop(dead, None)
+            balancer = self._balancers[loop] = LoadBalancer(self._members, self._clock)
+        return balancer
 
     async def _verify(self, member: Endpoint[HttpEmbedder], tally: RequestCount) -> None:
         import numpy as np
@@ -275,7 +275,7 @@ class Pool(Embedder):
             differ = f"a cosine of {cosine:.3f}"
         else:
             member.verified = True
-            self._desk().serve()  # its window is open now
+            self._balancer().serve()  # its window is open now
             return
         msg = (
             f"{place} and {member.embedder.base_url} do not serve the same model (one text, {differ}): their vectors do not mix; "
@@ -283,7 +283,7 @@ class Pool(Embedder):
         )
         raise ConfigError(msg)
 
-    def _tell(self, attempt: int, error: EmbedkitError, member: Endpoint[HttpEmbedder], tally: RequestCount) -> None:
+    def _notify(self, attempt: int, error: EmbedkitError, member: Endpoint[HttpEmbedder], tally: RequestCount) -> None:
         host = host_of(member.embedder.base_url)
         log(
             INFO, "attempt %d to %s failed: %s; another endpoint or key is asked", attempt, host, kind_of(error),
@@ -296,7 +296,7 @@ class Pool(Embedder):
         return f"<Pool {', '.join(map(repr, self._embedders))}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        local = {"_members", "_known", "_desks", "_widths", "_tight", "_calls"}
+        local = {"_members", "_known", "_balancers", "_widths", "_tight", "_calls"}
         return {name: value for name, value in self.__dict__.items() if name not in local}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from embedkit import Limits
-from embedkit._batching.plan import Tray, _clearly_fits, estimate, measure, plan, tightened, utf8
+from embedkit._batching.plan import BatchBuilder, _clearly_fits, estimate, measure, plan, tightened, utf8
 from embedkit._batching.texts import plain
 
 TEXTS = st.lists(
@@ -156,9 +156,9 @@ def test_a_plan_is_lazy():
 @given(st.integers(0, 9), st.integers(0, 9), LIMITS)
 def test_the_first_text_always_fits_a_tray(tokens, size, limits):
     """An empty tray takes any text; a tray counts what it holds."""
-    tray = Tray(limits)
+    tray = BatchBuilder(limits)
 
-    assert tray.takes(10**9, 10**9)
+    assert tray.fits(10**9, 10**9)
 
     tray.add(tokens, size)
 
@@ -177,11 +177,11 @@ def test_the_first_text_always_fits_a_tray(tokens, size, limits):
 )
 def test_a_tray_is_full_at_its_limit(limits, takes):
     """A tray takes texts up to and including each limit, and none beyond."""
-    tray = Tray(limits)
+    tray = BatchBuilder(limits)
     tray.add(3, 10)
-    first = tray.takes(3, 10)
+    first = tray.fits(3, 10)
     tray.add(3, 10)
-    second = tray.takes(3, 10)
+    second = tray.fits(3, 10)
 
     assert takes == (first, second)
 

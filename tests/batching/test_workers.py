@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedkit import ConfigError
-from embedkit._batching.workers import Crew
+from embedkit._batching.workers import WorkerPool
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +63,7 @@ async def test_every_slice_is_done_once(count, size, workers, first, seed):
     chance = random.Random(seed)
     turns = {start: chance.randrange(5) for start in range(count)}
     work = Work(turns=lambda part: turns[part.start])
-    crew = Crew(slices(count, size))
+    crew = WorkerPool(slices(count, size))
     crew.proven = chance.random() < 0.5
     await crew.run(work, workers, first)
 
@@ -84,10 +84,10 @@ async def test_pieces_that_come_back_are_done_once(count, size, workers, seed):
         async def act(self, part, late):
             if part.stop - part.start > small:
                 middle = (part.start + part.stop) // 2
-                crew.again([slice(part.start, middle), slice(middle, part.stop)])
+                crew.push_back([slice(part.start, middle), slice(middle, part.stop)])
 
     work = Halving(turns=lambda part: waits[part.start])
-    crew = Crew(slices(count, size))
+    crew = WorkerPool(slices(count, size))
     crew.proven = True
     await crew.run(work, workers)
     whole = [part for part in work.done if part.stop - part.start <= small]
@@ -102,10 +102,10 @@ async def test_pieces_go_next_and_in_their_order():
     class Once(Work):
         async def act(self, part, late):
             if part == slice(0, 4):
-                crew.again([slice(0, 2), slice(2, 4)], late=3)
+                crew.push_back([slice(0, 2), slice(2, 4)], late=3)
 
     work = Once()
-    crew = Crew(slices(8, 4))
+    crew = WorkerPool(slices(8, 4))
     await crew.run(work, 1)
 
     assert work.done == [slice(0, 4), slice(0, 2), slice(2, 4), slice(4, 8)]
@@ -118,10 +118,10 @@ async def test_workers_wait_for_what_may_come_back():
     class Last(Work):
         async def act(self, part, late):
             if part.stop - part.start == 8:
-                crew.again([slice(start, start + 1) for start in range(part.start, part.stop)])
+                crew.push_back([slice(start, start + 1) for start in range(part.start, part.stop)])
 
     work = Last(turns=lambda part: 5)
-    crew = Crew(iter([slice(0, 1), slice(1, 9)]))
+    crew = WorkerPool(iter([slice(0, 1), slice(1, 9)]))
     crew.proven = True
     await crew.run(work, 4)
 
@@ -140,7 +140,7 @@ async def test_few_work_until_it_is_proven():
                 crew.proven = True
 
     work = Proving(turns=lambda part: 3)
-    crew = Crew(slices(100))
+    crew = WorkerPool(slices(100))
     await crew.run(work, 8, 2)
 
     assert (peaks, work.peak) == ([2], 8)
@@ -152,10 +152,10 @@ async def test_other_slices_may_follow():
     class Learning(Work):
         async def act(self, part, late):
             if part.stop == 8:
-                crew.follow(iter([slice(start, start + 2) for start in range(crew.reached, 16, 2)]))
+                crew.replace_rest(iter([slice(start, start + 2) for start in range(crew.reached, 16, 2)]))
 
     work = Learning()
-    crew = Crew(slices(16, 4))
+    crew = WorkerPool(slices(16, 4))
     await crew.run(work, 1)
 
     assert work.done == [slice(0, 4), slice(4, 8), *(slice(start, start + 2) for start in range(8, 16, 2))]
@@ -174,7 +174,7 @@ async def test_slices_are_taken_only_when_someone_is_free():
         async def act(self, part, late):
             assert len(asked) <= len(self.done) + 5
 
-    crew = Crew(lazily())
+    crew = WorkerPool(lazily())
     crew.proven = True
     await crew.run(Looking(), 3)
 
@@ -194,7 +194,7 @@ async def test_the_first_error_comes_out_bare_and_stops_everyone(error, workers)
                 await anyio.sleep_forever()
 
     work = Failing(turns=lambda part: part.start)
-    crew = Crew(slices(100))
+    crew = WorkerPool(slices(100))
     crew.proven = True
     with pytest.raises(type(error)) as caught:
         await crew.run(work, workers)
@@ -217,7 +217,7 @@ async def test_what_fails_on_the_way_out_does_not_hide_the_first_error():
             finally:
                 raise RuntimeError("later")
 
-    crew = Crew(slices(4))
+    crew = WorkerPool(slices(4))
     crew.proven = True
     with pytest.raises(ValueError, match="first"):
         await crew.run(Breaking(), 4)
@@ -234,7 +234,7 @@ async def test_a_plan_that_fails_fails_the_work(workers):
 
     work = Work()
     with pytest.raises(LookupError, match="no plan"):
-        await Crew(broken()).run(work, workers)
+        await WorkerPool(broken()).run(work, workers)
 
     assert work.flying == 0
 
@@ -244,7 +244,7 @@ async def test_a_cancelled_crew_goes_home(workers):
     """Cancelled from outside, at any moment, nobody is left at work."""
     for moment in range(12):
         work = Work(turns=lambda part: 4)
-        crew = Crew(slices(20))
+        crew = WorkerPool(slices(20))
         crew.proven = True
         async with anyio.create_task_group() as group:
             group.start_soon(crew.run, work, workers)
@@ -260,7 +260,7 @@ async def test_a_cancelled_crew_goes_home(workers):
 async def test_no_workers_do_nothing(workers):
     """Rather than waiting for ever, a crew of nobody is refused."""
     with pytest.raises(ConfigError, match=f"max_concurrency={workers}"):
-        await Crew(slices(3)).run(Work(), workers)
+        await WorkerPool(slices(3)).run(Work(), workers)
 
 
 async def test_a_crew_is_forgotten():
@@ -268,7 +268,7 @@ async def test_a_crew_is_forgotten():
     gc.collect()
     gc.disable()
     try:
-        crew = Crew(slices(20))
+        crew = WorkerPool(slices(20))
         crew.proven = True
         seen = weakref.ref(crew)
         await crew.run(Work(), 4)

@@ -11,7 +11,7 @@ import pytest
 
 import embedkit
 from embedkit import Embeddings, Limits, RetryPolicy, TooLargeError, TransportTimeoutError
-from embedkit._batching.dispatch import LATE
+from embedkit._batching.dispatch import MAX_LATE_SPLITS
 from embedkit.events import BatchSplit
 from embedkit.testing import FakeExchange, response
 
@@ -240,7 +240,7 @@ def late(*, sent=True):
     return error
 
 
-@pytest.mark.parametrize("halvings", range(1, LATE + 1))
+@pytest.mark.parametrize("halvings", range(1, MAX_LATE_SPLITS + 1))
 async def test_a_late_batch_comes_back_smaller(halvings):
     """A batch that was not answered in time is halved, and again, up to so many times; every row is right."""
     server = Server(lambda texts: len(texts) <= 64 >> halvings, late())
@@ -323,4 +323,4 @@ async def test_lateness_leaves_fewer_in_flight():
 
     assert embedder.window == 8
     assert server.sizes == [16, 8, 8]
-    assert math.isinf(embedder._line().limiter.window._wall)
+    assert math.isinf(embedder._transport().limiter.window._wall)

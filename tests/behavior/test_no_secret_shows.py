@@ -75,7 +75,7 @@ def told(embedder):
     yield f"{sync!r} {sync} {vars(sync)!r}"
     for name, value in vars(embedder).items():
         yield f"{name} = {value!r}"
-    for line in embedder._lines.values():
+    for line in embedder._transports.values():
         yield f"{line!r} {vars(line)!r} {line.exchange!r}"
 
 
@@ -375,7 +375,7 @@ async def test_over_a_socket(speak):
         settings = {"headers": {"x-token": KEY}, "observe": events.append, "retry": FAST, "read_timeout": 0.05}
         async with embedkit.connect("openai:m", api_key=KEY, base_url=url, **settings) as embedder:
             assert isinstance(await drive(embedder, events=events), EmbedkitError)
-            clean([f"{line.exchange!r} {vars(line.exchange._session)!r}" for line in embedder._lines.values()], "session")
+            clean([f"{line.exchange!r} {vars(line.exchange._session)!r}" for line in embedder._transports.values()], "session")
 
 
 async def test_addresses_that_lead_nowhere():

@@ -32,7 +32,7 @@ from embedkit import (
     TooLongError,
     Usage,
 )
-from embedkit._batching.dispatch import Board
+from embedkit._batching.dispatch import Dispatcher
 from embedkit.events import BatchDone, BatchFailed, BatchSplit
 from embedkit.testing import FakeEmbedder, FakeExchange, response
 
@@ -1315,11 +1315,11 @@ def alive(kind, *, collect=True):
 
 async def test_a_text_set_aside_leaves_no_cycle():
     """A call that skips a bad text needs no garbage collector: its matrix goes with the last reference to it."""
-    before = alive(Board)
+    before = alive(Dispatcher)
     gc.disable()
     try:
         await Own(2, bad={"b"}).embed(list("abcde"), on_error="skip")
-        left = alive(Board, collect=False) - before
+        left = alive(Dispatcher, collect=False) - before
     finally:
         gc.enable()
 

@@ -30,7 +30,7 @@ from embedkit import (
     TooLargeError,
     Usage,
 )
-from embedkit._embedders.coalescing import SMALL, TRIPS, Coalesced, _Call
+from embedkit._embedders.coalescing import SMALL_CALL, TRIPS, Coalesced, _PendingCall
 from embedkit.testing import FakeEmbedder, FakeExchange
 from tests.embedders.test_base import Own, alive, rows, same
 
@@ -193,14 +193,14 @@ async def test_options_never_mix():
         asked = kinds[int(call[0].split()[0])]
         assert {text.split()[0] for text in call} == {call[0].split()[0]}
         assert {name: getattr(options, name) for name in asked} == asked
-    assert embedder._lines == {}
+    assert embedder._queues == {}
 
 
 async def test_large_calls_and_streams_go_straight_through():
     """More than sixteen texts are a batch of their own, as is each part of a stream."""
     inner = Own(32, workers=4)
     embedder = Coalesced(inner)
-    large = [f"large {number}" for number in range(SMALL + 1)]
+    large = [f"large {number}" for number in range(SMALL_CALL + 1)]
     result, *_ = await asyncio.gather(embedder.embed(large), *(embedder.embed_query(text) for text in "abc"))
     parts = [part async for part in embedder.stream(["s", "t"])]
 
@@ -557,7 +557,7 @@ async def test_a_deadline_of_anyio_ends_the_request():
         await embedder.embed_query("a")
 
     assert scope.cancelled_caught
-    assert (inner.given_up, others(), embedder._lines) == (1, set(), {})
+    assert (inner.given_up, others(), embedder._queues) == (1, set(), {})
 
 
 async def test_closing_answers_everyone():
@@ -565,14 +565,14 @@ async def test_closing_answers_everyone():
     inner = Gated()
     embedder = Coalesced(inner, 60.0)
     tasks = await started(embedder, *(embedder.embed_query(text) for text in "abc"))
-    embedder._lines[next(iter(embedder._lines))]._depart()
+    embedder._queues[next(iter(embedder._queues))]._depart()
     await settled()
     tasks += await started(embedder, *(embedder.embed_query(text) for text in "de"))
     await embedder.aclose()
     results = await asyncio.gather(*tasks, return_exceptions=True)
 
     assert ["closed" in str(each) for each in results] == [True] * 5
-    assert (inner.calls, inner.given_up, embedder._lines, others()) == ([["a", "b", "c"]], 1, {}, set())
+    assert (inner.calls, inner.given_up, embedder._queues, others()) == ([["a", "b", "c"]], 1, {}, set())
 
     inner.gate.set()
     embedder._wait = 0.0
@@ -584,7 +584,7 @@ async def test_closing_holds_on_to_nothing():
     """A wait that a close cuts short leaves no timer that would keep the embedder alive."""
     embedder = Coalesced(Gated(), 60.0)
     (task,) = await started(embedder, embedder.embed_query("a"))
-    (line,) = map(weakref.ref, embedder._lines.values())
+    (line,) = map(weakref.ref, embedder._queues.values())
     await embedder.aclose()
     await asyncio.wait([task])
     gc.collect()
@@ -595,7 +595,7 @@ async def test_closing_holds_on_to_nothing():
 
 async def test_an_error_nobody_asks_for_any_more_is_quiet(caplog):
     """A caller that is cancelled in the very moment its error comes does not leave it behind in the log."""
-    call = _Call(["a"], (0, 0, 1), asyncio.get_running_loop().create_future(), skip=False)
+    call = _PendingCall(["a"], (0, 0, 1), asyncio.get_running_loop().create_future(), skip=False)
     call.settle(ValueError("unseen"))
     del call
     gc.collect()
@@ -619,7 +619,7 @@ async def test_a_loop_that_ends_under_its_calls_is_quiet(caplog):
 
     assert same(rows("a")[0], await asyncio.to_thread(asyncio.run, embedder.embed_query("a")))
     assert [record.message for record in caplog.records if record.levelname != "DEBUG"] == []
-    assert {loop.is_closed() for loop, _ in embedder._lines} <= {True}
+    assert {loop.is_closed() for loop, _ in embedder._queues} <= {True}
 
 
 async def test_a_storm():
@@ -665,7 +665,7 @@ async def test_a_storm():
     assert sum(outcomes.values()) == 1500
     assert set(outcomes) == {"good", "bad", "cancelled"}
     assert min(outcomes.values()) > 20
-    assert (inner.flying, others(), embedder._lines) == (0, set(), {})
+    assert (inner.flying, others(), embedder._queues) == (0, set(), {})
 
 
 # --- as a citizen ----------------------------------------------------------------------------------------------------
@@ -764,7 +764,7 @@ async def test_it_pickles_without_what_is_under_way():
     task.cancel()
     await asyncio.wait([task])
 
-    assert (twin._wait, twin._lines, twin.base_url) == (0.25, {}, "http://h/v1")
+    assert (twin._wait, twin._queues, twin.base_url) == (0.25, {}, "http://h/v1")
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio"])

@@ -519,7 +519,7 @@ def test_one_embedder_in_many_threads():
 
     assert len(found) == 40
     assert all(found.values())
-    assert len(embedder._lines) <= 8 + 1
+    assert len(embedder._transports) <= 8 + 1
 
 
 def test_after_a_fork():
@@ -530,10 +530,10 @@ def test_after_a_fork():
         server = Server()
         embedder = embedkit.connect(**OPENAI, exchange=server)
         asyncio.run(embedder.embed("a"))
-        before = list(embedder._lines.values())
+        before = list(embedder._transports.values())
         child = os.fork()
         asyncio.run(embedder.embed("b"))
-        line, = embedder._lines.values() if child == 0 else before[:1]
+        line, = embedder._transports.values() if child == 0 else before[:1]
         who = "child" if child == 0 else "parent"
         os.write(1, f"{who} {len(server.requests)} {line in before} {server.closed}\\n".encode())
         if child:
@@ -587,7 +587,7 @@ def test_an_embedder_nobody_closes_is_quiet():
         embedder.itself = embedder
         with pytest.raises(AuthError):
             await embedder.embed("a")
-        (line,) = embedder._lines.values()
+        (line,) = embedder._transports.values()
         pool = weakref.ref(line.exchange._session.connector)
         assert pool()._conns
         del embedder, line

@@ -764,7 +764,7 @@ async def test_a_caller_that_gives_up_leaves_nothing():
             await embedder.embed(texts_of(60))
 
         assert endpoints.flying == 0
-        (desk,) = embedder._desks.values() or [None]
+        (desk,) = embedder._balancers.values() or [None]
         assert set(desk._busy.values()) == {0}
         assert not desk._queue.size
 
@@ -938,7 +938,7 @@ def test_threads_and_loops_share_one_pool():
         results += [type(results[0])(np.concatenate([part.vectors for part in sync.stream(iter(texts))]))]
 
     assert [same(rows(texts), result.vectors) for result in results] == [True] * 10
-    assert len(embedder._desks) <= 2
+    assert len(embedder._balancers) <= 2
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

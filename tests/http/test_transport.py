@@ -760,7 +760,7 @@ async def refused(**settings):
 def held(model="openai:a", **settings):
     """For how many seconds an embedder made now would hold back its first request."""
     embedder = embedkit.connect(model, exchange=LINE, **{"api_key": "k", **settings})
-    return embedder._pace.blocked(time.monotonic())
+    return embedder._quota.blocked(time.monotonic())
 
 
 async def test_one_cool_down_for_a_host_and_a_key():
@@ -768,7 +768,7 @@ async def test_one_cool_down_for_a_host_and_a_key():
     other = held()
     first = await refused()
 
-    assert (other, first._pace.blocked(time.monotonic()) > 60) == (0.0, True)
+    assert (other, first._quota.blocked(time.monotonic()) > 60) == (0.0, True)
     assert held() > 60
     assert held("openai:b", rate=Rate(requests_per_minute=1e6), dimensions=256) > 60
     assert held(api_key="another") == 0.0
@@ -781,8 +781,8 @@ async def test_a_cool_down_reaches_an_embedder_that_is_older():
     older = embedkit.connect("openai:b", api_key="k", exchange=LINE)
     first = await refused()
 
-    assert older._pace.blocked(time.monotonic()) > 60
-    assert older._pace is not first._pace
+    assert older._quota.blocked(time.monotonic()) > 60
+    assert older._quota is not first._quota
 
 
 async def test_a_key_that_is_asked_for_is_an_account_of_its_own():
@@ -793,7 +793,7 @@ async def test_a_key_that_is_asked_for_is_an_account_of_its_own():
 
     first = await refused(api_key=mine)
 
-    assert first._pace.blocked(time.monotonic()) > 60
+    assert first._quota.blocked(time.monotonic()) > 60
     assert held(api_key=mine) > 60
     assert held(api_key=lambda: "k") == 0.0
 
@@ -801,12 +801,12 @@ async def test_a_key_that_is_asked_for_is_an_account_of_its_own():
 async def test_a_pickled_embedder_joins_its_account():
     """Unpickled in the same process it shares what is known of the quota; the pickle carries none of it."""
     first = embedkit.connect("openai:a", api_key="k")
-    first._pace.pause(time.monotonic(), 90.0)
+    first._quota.pause(time.monotonic(), 90.0)
     data = pickle.dumps(first)
 
-    assert pickle.loads(data)._pace is first._pace  # noqa: S301 (our own)
+    assert pickle.loads(data)._quota is first._quota  # noqa: S301 (our own)
 
-    script = "import pickle, sys; print(pickle.load(sys.stdin.buffer)._pace.blocked(0.0))"
+    script = "import pickle, sys; print(pickle.load(sys.stdin.buffer)._quota.blocked(0.0))"
     found = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True, check=True)
 
     assert float(found.stdout) == 0.0
@@ -820,8 +820,8 @@ async def test_a_forked_embedder_starts_over():
         from embedkit.testing import FakeExchange
         good = {"data": [{"embedding": [1.0, 2.0]}]}
         embedder = embedkit.connect("openai:a", api_key="k", exchange=FakeExchange([good]))
-        embedder._pace.pause(time.monotonic(), 3600.0)
-        with embedder._pace._lock:
+        embedder._quota.pause(time.monotonic(), 3600.0)
+        with embedder._quota._lock:
             child = os.fork()
         if child == 0:
             asyncio.run(embedder.embed("x"))

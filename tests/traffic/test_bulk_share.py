@@ -114,7 +114,7 @@ def test_places_come_back_whatever_becomes_of_a_bulk_call():
 
         embedder = embedkit.connect("compatible:m", base_url="http://h/v1", exchange=FakeExchange(served), timeout=2.0)
         embedder._clock = asyncio.get_running_loop().time
-        limiter = embedder._line().limiter
+        limiter = embedder._transport().limiter
         for patience in (0.01, 0.2, 1.0, 3.0, 60.0):
             with anyio.move_on_after(patience):
                 await embedder.embed([f"text {each}" for each in range(3000)], on_error="skip")
@@ -167,7 +167,7 @@ def test_embedders_of_one_account_know_of_each_other():
 
         def connected(**settings):
             keywords = {"base_url": "http://h/v1", "api_key": "k", "exchange": exchange, **settings}
-            return embedkit.connect("compatible:m", **keywords)._line().limiter
+            return embedkit.connect("compatible:m", **keywords)._transport().limiter
 
         one, other = connected(), connected()
         return one is other, one is connected(max_concurrency=3), one is connected(api_key="other")

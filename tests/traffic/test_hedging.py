@@ -360,7 +360,7 @@ async def test_a_429_to_the_second_request_is_no_429_to_the_call():
     result = await embedder.embed("text late")
 
     assert result.usage.requests == 2
-    assert embedder._pace.blocked(anyio.current_time()) == 0
+    assert embedder._quota.blocked(anyio.current_time()) == 0
 
 
 async def test_a_429_to_both_is_a_rate_limit():
