@@ -347,13 +347,13 @@ def plot(before: Path) -> None:
     made = {"before": shown_by(before), "now": shown_by(Path(__file__).parent.parent)}
     stop = BEFORE + SHOWN.ill + SHOWN.after
     figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(7, 3.8), height_ratios=(3, 2))
-    for (name, found), colour in zip(made.items(), ("tab:red", "tab:blue"), strict=True):
+    for (name, found), color in zip(made.items(), ("tab:red", "tab:blue"), strict=True):
         calls = [tuple(each) for each in found["calls"]]
         moments = range(int(stop))
         shares = [100 * callers.share(calls, moment, moment + 1) for moment in moments]
-        above.step(moments, shares, where="post", color=colour, linewidth=1, label=name)
+        above.step(moments, shares, where="post", color=color, linewidth=1, label=name)
         below.step(
-            [at for at, _ in found["widths"]], [size for _, size in found["widths"]], where="post", color=colour, linewidth=1
+            [at for at, _ in found["widths"]], [size for _, size in found["widths"]], where="post", color=color, linewidth=1
         )
     for axis in (above, below):
         axis.axvspan(BEFORE, BEFORE + SHOWN.ill, color="0.9", linewidth=0)

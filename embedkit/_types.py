@@ -1,4 +1,4 @@
-"""The nouns: frozen values that cross from layer to layer. No behaviour beyond reading them."""
+"""The nouns: frozen values that cross from layer to layer. No behavior beyond reading them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUANTIZED: tuple[DType, ...] = ("int8", "uint8", "binary", "ubinary")
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What leaves. `headers` may hold a key once authorised, and so may a query: they stay out of the repr."""
+    """What leaves. `headers` may hold a key once authorized, and so may a query: they stay out of the repr."""
 
     url: str
     body: bytes = b""
@@ -167,7 +167,7 @@ class Reply(msgspec.Struct, frozen=True, eq=False):
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the catalogue knows of one model.
+    """What the catalog knows of one model.
 
     Attributes:
         name: the model's name at the provider.

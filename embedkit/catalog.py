@@ -278,7 +278,7 @@ MODELS: dict[str, tuple[ModelFacts, ...]] = {
         "deepinfra.com model page, 2026-11",
         _served(f"{_QWEN3}0.6B", 0.002, tokens=8192),
     ),
-    "nvidia": _block(  # trial credits or a licence, no price per token
+    "nvidia": _block(  # trial credits or a license, no price per token
         "langchain_nvidia_ai_endpoints 1.5.0 and NIM documentation, 2026-11",
         _row("nvidia/llama-nemotron-embed-1b-v2", 2048, 8192, widths=(384, 512, 768, 1024)),
         _row("nvidia/llama-3.2-nv-embedqa-1b-v2", 2048, 8192, widths=(384, 512, 768, 1024)),
@@ -353,7 +353,7 @@ MODELS: dict[str, tuple[ModelFacts, ...]] = {
 
 
 def facts(provider: str, model: str) -> ModelFacts | None:
-    """What is known of a model at a provider; None for a model that is not in the catalogue. Capitals do not matter.
+    """What is known of a model at a provider; None for a model that is not in the catalog. Capitals do not matter.
 
     Of a tag of Ollama's ("22m-l-v1-fp16", "latest") the size counts where the sizes of a family differ, the rest does not. What the
     provider's own block lacks is looked for among the open weights, by the last part of the name: any server may serve them, under

@@ -1,4 +1,4 @@
-"""The catalogue: every entry is whole, sourced and plausible, and looking one up never stands in the way of a model without one."""
+"""The catalog: every entry is whole, sourced and plausible, and looking one up never stands in the way of a model without one."""
 
 from __future__ import annotations
 

@@ -162,8 +162,8 @@ def plot(found: dict[str, Any], names: list[str]) -> None:
         lean = name == "memory"
         values = {peer: made["extra"] / made["output"] if lean else made["cpu"] for peer, made in found[name]["peers"].items()}
         bars = sorted(values.items(), key=lambda item: -item[1])
-        colours = ["#d95f02" if PEERS[peer].ours else "#7f8c9b" for peer, _ in bars]
-        shown = axis.barh([peer for peer, _ in bars], [value for _, value in bars], color=colours)
+        colors = ["#d95f02" if PEERS[peer].ours else "#7f8c9b" for peer, _ in bars]
+        shown = axis.barh([peer for peer, _ in bars], [value for _, value in bars], color=colors)
         axis.bar_label(
             shown, labels=[f"{value:.2f} x output" if lean else f"{value:,.1f}" for _, value in bars], padding=2, fontsize=7
         )

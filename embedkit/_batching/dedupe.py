@@ -1,4 +1,4 @@
-"""What is settled before anything is sent: options and texts are checked, equal texts meet, empty ones step aside. Pure."""
+"""Equal texts are sent once, empty ones not at all; and every row of the caller gets its vector back. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dispatch: slices go out over a crew of workers, rows come back into one matrix, and what is refused is taken apart.
+"""Dispatch: slices go out over a pool of workers, rows come back into one matrix, and what is refused is taken apart.
 
 Every slice owns its rows of the matrix from the start, so the order of arrival cannot matter. The first reply knows the width and
 allocates; no reply is ever joined to another.
@@ -362,7 +362,7 @@ def _own(error: EmbedkitError) -> EmbedkitError:
 
 
 class _PartRows(OutputRows):
-    """The rows of one part in the matrix of a board, as wide as the board knows by the time that a reply is read."""
+    """The rows of one part in a dispatcher's matrix, as wide as it knows by the time that a reply is read."""
 
     __slots__ = ("_dispatcher", "_part")
 

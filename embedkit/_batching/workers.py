@@ -33,7 +33,9 @@ class WorkerPool:
         self._slices = slices
         self._pieces: list[tuple[slice, int]] = []  # a stack: depth first, a bad text stands alone soonest
         self._flying = 0
-        self._hired = self._most = self._first = 0  # workers: there are, there may be, before the work has proven itself
+        self._hired = 0  # workers running
+        self._most = 0  # most workers
+        self._first = 0  # most workers until the first success
         self._changed: anyio.Event | None = None
         self._error: BaseException | None = None
 

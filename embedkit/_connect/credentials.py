@@ -20,7 +20,7 @@ Credential = str | Callable[[], str | Awaitable[str]]
 def _credentials(
     host: Host, url: str, api_key: Credential | None, settled: Mapping[str, Any], *, explicit: bool, ours: bool
 ) -> tuple[dict[str, Any], str]:
-    """What to authorise with, and what to say on a 401 about a key that was held back."""
+    """What to authorize with, and what to say on a 401 about a key that was held back."""
     scheme, name = urlsplit(url).scheme, urlsplit(url).hostname or ""
     home = scheme == "https" and host_matches(name, host.own_domains)
     trusted = ours or home or _loopback(name)

@@ -1,7 +1,7 @@
-"""From "provider:model" to an embedder: find the host, settle where it lives and as whom we come, and refuse what cannot work.
+"""From "provider:model" to an embedder: find the host, resolve base URL and credentials, and refuse what cannot work.
 
 Nothing is sent here. Every keyword is looked at before it is used, so that a wrong one is named here rather than half-way through a
-call. Every rule about keys is in `_credentials`: a key from the environment goes only where it belongs.
+call. Every rule about keys is in `credentials`: a key from the environment goes only where it belongs.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
             as a header. A sequence of them: endpoints of one and the same model, which share the work by their speed; one that fails is left out until it answers again.
         input_type: what texts are for, unless a call says otherwise; likewise the five that follow, see `Options`.
         dimensions: components per vector; asked of the API, else cut here for models trained for it.
-        dtype: type of the components; the provider's own, else quantised here. `Options` has the formulas.
+        dtype: type of the components; the provider's own, else quantized here. `Options` has the formulas.
         normalize: True makes every vector unit length.
         truncate: "end" cuts over-long texts, "error" insists on refusing them.
         extra: merged into every request body verbatim.

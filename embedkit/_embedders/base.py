@@ -1,7 +1,7 @@
 """The `Embedder`: one abstract method, and everything a caller wants around it.
 
 `embed_batch` turns one batch into vectors. Checking, deduplication, planning, concurrency, isolation of bad texts and filling the
-matrix are concrete and written once here, over `_plan` and `_dispatch`. State of the base class is made on first use, so a subclass
+matrix are concrete and written once here, over `_batching`. State of the base class is made on first use, so a subclass
 needs no `super().__init__()`.
 """
 
@@ -114,7 +114,7 @@ class Embedder(ABC):
 
         Raises:
             TypeError: something in `texts` is no string; the message names its row.
-            ConfigError: an option cannot be honoured; nothing was sent.
+            ConfigError: an option cannot be honored; nothing was sent.
             EmbedkitError: see `embedkit.errors`. `rows` names the texts concerned, `partial` holds what was embedded before.
                 With `on_error="skip"` a bad text only marks its own row: NaN there, and its error in `failures`. So does what is
                 missing (None, NaN) or no string.
@@ -172,7 +172,7 @@ class Embedder(ABC):
         enough on asyncio; `async with embedder.stream(…) as parts` also ends the work at once when the block is left. `total_timeout`
         does not apply: a stream takes as long as its texts do.
 
-        Where a vector depends on the other texts of its request (late chunking, contextualised models), each part is one request and
+        Where a vector depends on the other texts of its request (late chunking, contextualized models), each part is one request and
         so one document: its boundary is set here, by `limits` and at most 256 texts, not by your documents. To set it yourself, call
         `embed` once per document.
         """

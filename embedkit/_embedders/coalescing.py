@@ -61,7 +61,7 @@ class Coalesced(Wrapped):
     ) -> Embeddings:
         loop = _running() if self._shares(rows) and not self._joins(options) else None
         if loop is None:
-            return await self.inner._embed(rows, options, skip=skip, workers=workers, patient=patient, time=time)  # noqa: SLF001 (the same house)
+            return await self.inner._embed(rows, options, skip=skip, workers=workers, patient=patient, time=time)  # noqa: SLF001 (embedkit's own)
         limits, count = self._known_limits(), self.count_tokens
         tokens, size = map(sum, zip(*(measure(row, limits, count) for row in rows), strict=True))
         call = _PendingCall(rows, (tokens, size, len(rows)), loop.create_future(), skip=skip, time=time)
@@ -209,7 +209,7 @@ class _Queue:
         self._forget()
 
     def _limits(self) -> Limits:
-        return tightened(self._inner._known_limits(), SHARED)  # noqa: SLF001 (the same house)
+        return tightened(self._inner._known_limits(), SHARED)  # noqa: SLF001 (embedkit's own)
 
     def _ripe(self) -> None:
         if self._timer is not None:
@@ -243,7 +243,7 @@ class _Queue:
             texts = [row for call in calls for row in call.rows]
             skip = len(texts) > 1 or calls[0].skip  # a lone text is not looked for
             time = CallTime.of_several([call.time for call in calls], self._timeout)
-            result = await self._inner._embed(  # noqa: SLF001 (the same house)
+            result = await self._inner._embed(  # noqa: SLF001 (embedkit's own)
                 texts, self._options, skip=skip, workers=self._inner.max_concurrency, time=time
             )
         except asyncio.CancelledError:

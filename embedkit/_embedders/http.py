@@ -153,7 +153,7 @@ class HttpEmbedder(Embedder):
         return getattr(self._codec, "cuts", True)
 
     def _most_tokens(self, options: Options) -> int | None:
-        """As the limits say, else the catalogue; less what goes before every text."""
+        """As the limits say, else the catalog; less what goes before every text."""
         facts = self._target.facts
         most = super()._most_tokens(options) or (facts.tokens if facts is not None else None)
         prefix = facts.prefixes.get(options.input_type or "", "") if facts is not None else ""
@@ -325,7 +325,7 @@ class HttpEmbedder(Embedder):
         return shaped(codec, response, (wire, options), count, out, self._target.facts)
 
     def _can_cut(self, answered: int, wire: Options) -> bool:
-        """Whether vectors of the width answered can be cut to the one asked for: the catalogue knows the model to be trained for both."""
+        """Whether vectors of the width answered can be cut to the one asked for: the catalog knows the model to be trained for both."""
         facts, asked = self._target.facts, wire.dimensions
         if facts is None or asked is None or wire.dtype != "float32" or answered <= asked:
             return False
@@ -369,7 +369,7 @@ class HttpEmbedder(Embedder):
         """True where the codec knows better after this refusal, and the request is worth another try."""
         better = _improved_codec(codec, response)
         if better is None:
-            return self._codec is not codec and self._codec != codec  # a neighbour's request has learned it meanwhile
+            return self._codec is not codec and self._codec != codec  # a neighbor's request has learned it meanwhile
         self._codec = better
         return True
 
@@ -390,7 +390,7 @@ class HttpEmbedder(Embedder):
             return
         loop = this_loop()
         if loop in self._probing:
-            await self._probing[loop].wait()  # a neighbour asks already; should it fail, every call finds out for itself
+            await self._probing[loop].wait()  # a neighbor asks already; should it fail, every call finds out for itself
             return
         import anyio
 

@@ -1,6 +1,6 @@
 """Several endpoints, or several keys, serving one model behind one embedder.
 
-A request goes where a desk sends it, and what one endpoint fails goes to another, until `retry` gives up. Vectors of different models
+A request goes where a load balancer sends it, and what one endpoint fails goes to another, until `retry` gives up. Vectors of different models
 do not mix, so every endpoint first embeds one known text, again after every outage, and must agree with the others.
 """
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from .._traffic.retry import RetryPolicy
 
-AGREE = 0.98  # least cosine between two endpoints' vectors of one text: above what quantised weights cost, below any two models
+AGREE = 0.98  # least cosine between two endpoints' vectors of one text: above what quantized weights cost, below any two models
 
 
 class Pool(Embedder):
@@ -64,7 +64,7 @@ class Pool(Embedder):
         self.accepts_empty, self.price, self.observe = first.accepts_empty, first.price, first.observe
         self.count_tokens = first.count_tokens
         self.max_concurrency = sum(each.max_concurrency for each in members)
-        self._start = sum(each._start for each in members)  # noqa: SLF001 (a member is an embedder of this house, as below)
+        self._start = sum(each._start for each in members)  # noqa: SLF001 (a member is one of embedkit's own, as below)
         self._retry = retry
         self._clock = clock
         self._embedders = list(members)

@@ -30,7 +30,7 @@ def shaped(
     out: OutputRows | None,
     facts: ModelFacts | None,
 ) -> Reply:
-    """The reply decoded as the wire was asked, its rows then as the caller's options want them: cut and re-normalised, quantised."""
+    """The reply decoded as the wire was asked, its rows then as the caller's options want them: cut and re-normalized, quantized."""
     import numpy as np
 
     wire, options = asked

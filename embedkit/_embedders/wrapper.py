@@ -32,13 +32,13 @@ class Wrapped(Embedder):
         await self.inner.aclose()
 
     def _known_limits(self) -> Limits:
-        return self.inner._known_limits()  # noqa: SLF001 (the same house)
+        return self.inner._known_limits()  # noqa: SLF001 (embedkit's own)
 
     def _joins(self, options: Options) -> bool:
-        return self.inner._joins(options)  # noqa: SLF001 (the same house)
+        return self.inner._joins(options)  # noqa: SLF001 (embedkit's own)
 
     def _known_width(self, options: Options) -> int:
-        return self.inner._known_width(options)  # noqa: SLF001 (the same house)
+        return self.inner._known_width(options)  # noqa: SLF001 (embedkit's own)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.inner!r}>"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Signer:
-    """Puts the credentials on a request, on every attempt: tokens expire between tries. What it puts on is behind the veil."""
+    """Puts the credentials on a request, on every attempt: tokens expire between tries. All that it puts on is kept for redaction."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Signer:
         self._last: tuple[Request, Request] | None = None
 
     def on(self, exchange: Exchange) -> Callable[[Request], Awaitable[Request]]:
-        """What authorises on one event loop: this, with a way to ask for a token where the host gives its key for one."""
+        """What authorizes on one event loop: this, with a way to ask for a token where the host gives its key for one."""
         if self._tokens is None:
             return self
         import anyio

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigError
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (recognised, never bound)
+LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (recognized, never bound)
 
 
 def is_loopback(url: str) -> bool:

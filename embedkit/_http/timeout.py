@@ -34,7 +34,7 @@ class Deadline:
         return ticket
 
     def end(self, ticket: int, error: BaseException | None = None) -> bool:
-        """It has ended, with this error. True where that is the cancellation from here and from nobody else: its time was over."""
+        """Unregister the ticket. True if `error` is the cancellation this timer requested, and nobody else's: the request timed out."""
         when, before, task = self._due.pop(ticket)
         return when < 0 and task.uncancel() <= before and isinstance(error, asyncio.CancelledError)
 

@@ -1,6 +1,6 @@
 """One request, until it succeeds or is given up.
 
-attempt = wait for a turn → authorise → exchange → receive; retry with backoff goes around it. The transport sees requests,
+attempt = wait for a turn → authorize → exchange → receive; retry with backoff goes around it. The transport sees requests,
 responses and exceptions, never a codec: `receive` turns a response into a result, or raises what the policy judges.
 """
 
@@ -96,12 +96,12 @@ async def _sleep(seconds: float) -> None:
 
 
 class Transport:
-    """Sends requests over an exchange, in turn, authorised on every attempt."""
+    """Sends requests over an exchange, in turn, authorized on every attempt."""
 
     def __init__(  # noqa: PLR0913 (the seams of one request)
         self,
         exchange: Exchange,
-        authorise: Callable[[Request], Awaitable[Request]],
+        authorize: Callable[[Request], Awaitable[Request]],
         limiter: Limiter,
         policy: RetryPolicy,
         *,
@@ -118,7 +118,7 @@ class Transport:
         self.exchange = exchange
         self.limiter = limiter
         self.policy = policy
-        self._authorise = authorise
+        self._authorize = authorize
         self._provider, self._model = name
         self._host = host
         self._size = limiter.window.size  # of the window, as last told
@@ -193,7 +193,7 @@ class Transport:
         try:
             if job.seen:
                 self._leaves(waited, job)
-            signed = await self._authorise(job.request)
+            signed = await self._authorize(job.request)
             job.tally.requests += 1
             sent, busy = self._clock(), limiter.in_flight
             try:

@@ -31,7 +31,8 @@ QUARTER, FURTHER = (
     4.0,
     1.25,
 )  # by how much fewer a look is made with: at most; more than would do if all the delay were the queue's
-OWN = 0.5  # share of a round in which this thread was at work, from which on the delay is its own
+# If our own thread was busy for more than this share of a round, slow answers are our fault, not the endpoint's.
+OWN = 0.5
 PATIENCE = 300  # answers at a wall before it is tried again: one refusal in 300 is what looking costs
 CALM = 1000  # good answers after which trouble is the first again: no wall, and the old width is still believed
 SURE = 8  # good answers in a row that show a size to be borne: an endpoint that fails half of its requests hardly gives them

@@ -43,7 +43,8 @@ class CubicRate:
     IDLE = 10.0  # seconds without a request that are no longer counted
     ENOUGH = 10  # requests that make a rate
     NEAR = 1.1  # how far above the mean the last pace may be to say anything
-    SLACK = 0.01  # seconds' worth that may be caught up with: a strict server takes two at once for one too many
+    # Idle time, in seconds, that may be made up later. Kept small: a strict server refuses two requests that arrive together.
+    SLACK = 0.01
 
     def __init__(self, now: float, before: float = 0.0) -> None:
         self.wall = self.lost = 0.0

@@ -29,8 +29,8 @@ class EndpointHealth:
     def cost(self, now: float, fill: float) -> float:
         """How long the next answer will take, per text: longer the fuller its window.
 
-        Zero while nothing is known, so that all are tried; less the longer ago it was seen, so that none is forgotten. After a failure
-        for ever: it is tried again when the others have no room, so that no call waits for a dead endpoint without need.
+        0 until the first answer, so every endpoint is tried. An old measurement counts for less, so a slow endpoint is tried again.
+        Infinite after a failure: such an endpoint is used only when the others are full.
         """
         if self.failing:
             return math.inf

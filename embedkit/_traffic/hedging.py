@@ -16,10 +16,11 @@ from .._types import Response
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-LATE_SHARE = (
-    0.7  # late requests, as a share of the second ones allowed: with as many of them as allowed, there would often be none left
-)
-MIN_SAMPLES, MAX_SAMPLES = 20, 500  # answers before anything counts as late; that are remembered
+# A request is late if it is slower than all but `0.7 * share` of the recent ones. With 1.0 the hedging budget would often be empty when
+# it is needed.
+LATE_SHARE = 0.7
+MIN_SAMPLES = 20  # no request is late before so many answers
+MAX_SAMPLES = 500  # older ones are dropped
 BURST = 5.0  # most second requests that may be saved up
 LEAST_PAUSE = 0.001  # seconds; nothing sooner is late
 

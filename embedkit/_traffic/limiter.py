@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from .quota import Quota
 
 
-# By how much fewer must do, for too many at once to be blamed: none (and Little's law may be off a little), or clearly, where the
-# provider says when to come back, as it does for too many a minute.
+# A 429 is blamed on concurrency if one request fewer would still carry the granted rate (Little's law) times this margin: 0.95 without a
+# Retry-After, 1.5 with one, since servers send it for per-minute limits.
 FEWER, CLEARLY = 0.95, 1.5
 # Times as long as usual: a request in flight holds no place any more; one given up says that answers are late.
 FAR, LONG = 4.0, 2.0
@@ -85,7 +85,7 @@ class Limiter:
 
         Args:
             tokens: that the request is estimated to take.
-            kind: of who waits, see `_queue`.
+            kind: of who waits, see `wait_queue`.
             until: when a retry that the budget keeps waiting has no time left; then None is returned, and no place taken.
             refuse: is told the seconds that the pace asks for, and raises what the caller is to get instead where they are too many.
         """
@@ -330,7 +330,7 @@ def exhausted(seconds: float, what: str) -> RateLimitError | QuotaError:
 
 
 class _Waiter:
-    """Someone in line: the bell rings when it is their turn."""
+    """A caller in the queue; the event is set when it is its turn."""
 
     __slots__ = ("came", "event", "given", "kind", "paced")
 

@@ -2,7 +2,7 @@
 
 Who has waited longest goes where the answer will come soonest, by the speed seen so far, among the endpoints whose window has room. One
 that fails is left out for a while, longer each time, and is let in again with a single request, once the others are full. Health is
-shared by all event loops; a desk, where places are taken and callers wait, belongs to one of them.
+shared by all event loops; a load balancer, where places are taken and callers wait, belongs to one of them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Endpoint(Generic[E]):
 
 
 class _Waiter(Generic[E]):
-    """Someone in line: the bell rings when there is a member, or reason to look again."""
+    """A caller in the queue; the event is set when there is an endpoint for it, or reason to look again."""
 
     __slots__ = ("came", "event", "member")
 
@@ -67,7 +67,7 @@ class LoadBalancer(Generic[E]):
         self._queue: Queue[_Waiter[E]] = Queue()
 
     async def acquire(self, until: float, kind: int = CALLER) -> Endpoint[E] | None:
-        """A place at a member, to be given back with `leave`; None where there will be none in time. `kind`: of who waits, see `_queue`."""
+        """A place at a member, to be given back with `leave`; None where there will be none in time. `kind`: of who waits, see `wait_queue`."""
         if not self._queue.size and (member := self._best()) is not None:
             self._busy[member] += 1
             return member
@@ -135,7 +135,7 @@ class LoadBalancer(Generic[E]):
         return now < until and min(self._back()) - now <= CAP
 
     def _patience(self, until: float) -> float:
-        """Seconds until there is reason to look again without the bell: a member may be let in again, or may have been left out."""
+        """Seconds until there is reason to look again without the event: an endpoint may be let in again, or may have been left out."""
         now = self._clock()
         moments = [*self._back(), until]
         return min([moment - now for moment in moments if now < moment < math.inf], default=LOOK)

@@ -1,4 +1,4 @@
-"""The `embedkit` command: what can be settled before click is loaded. The commands themselves are in `_commands`.
+"""The `embedkit` command: what can be settled before click is loaded. Each command has a file of its own beside this one.
 
 Exit codes: 0 done, 1 the provider or the network failed, 2 usage, configuration or a bad file, 3 done but for some rows
 (`--on-error skip`), 130 Ctrl-C (143 SIGTERM, 129 SIGHUP), 141 nobody reads our output any more.

@@ -1,4 +1,4 @@
-"""The commands: click reads the line, an embedder does the work, `_inputs` reads, `_outputs` writes, `_progress` tells of it.
+"""The commands: click reads the line, an embedder does the work, `sources` reads, `sinks` writes, `progress` tells of it.
 
 Every error becomes one line on stderr and an exit code; `--traceback` adds where it came from.
 """

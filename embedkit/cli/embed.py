@@ -101,7 +101,7 @@ def embed(source: str, model: str | None, out: str, **options: Any) -> None:
     except KeyboardInterrupt:
         _say("interrupted; nothing was written" if target else "interrupted; the output is not complete")
         raise click.exceptions.Exit(INTERRUPTED) from None
-    progress.summarise()
+    progress.summarize()
     if progress.failed:
         raise click.exceptions.Exit(PARTIAL)
 

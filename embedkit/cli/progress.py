@@ -109,7 +109,7 @@ class Progress:
         ]
         return ", ".join(filter(None, facts))
 
-    def summarise(self) -> None:
+    def summarize(self) -> None:
         """Print the summary, unless asked to be quiet."""
         if not self._quiet:
             self._print(self.summary())

@@ -1,4 +1,4 @@
-"""The contract a dialect fulfils, and the few helpers it needs.
+"""The contract a dialect fulfills, and the few helpers it needs.
 
 A *dialect* says how to speak: three pure functions, `encode` (texts → request), `decode` (response → rows) and `explain` (a
 refusal → the provider's message). A *host* says where and as whom: a row of data. Bytes go straight into the rows of the output

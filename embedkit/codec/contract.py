@@ -20,9 +20,9 @@ class Codec(Protocol):
     """What the engine needs of a dialect. Pure: no clock, no socket, no state that changes.
 
     Four facts may stand beside them: `sends_dimensions` (True where left out), `sends_dtypes` (only float32 where left out) and
-    `cuts` (`truncate="end"`; True where left out) say what the API honours itself. What it does not, the engine does on the client,
+    `cuts` (`truncate="end"`; True where left out) say what the API honors itself. What it does not, the engine does on the client,
     and the codec's options come without it. `joins` says where a vector depends on the other texts of its request (late chunking,
-    contextualised models): the fields of `extra` that make it so, or True for always. Then the texts of a call are one request, each is
+    contextualized models): the fields of `extra` that make it so, or True for always. Then the texts of a call are one request, each is
     sent, and nothing of it is split, shared with other calls or kept in a cache.
 
     Two more functions may be there. `probe() -> Request | None`: something to ask once before the first batch. `learn(response) -> Codec`:
@@ -35,7 +35,7 @@ class Codec(Protocol):
         ...
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
-        """The request for these texts, without credentials. An option that cannot be honoured: ConfigError."""
+        """The request for these texts, without credentials. An option that cannot be honored: ConfigError."""
         ...
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:

@@ -128,7 +128,7 @@ class Target(msgspec.Struct, frozen=True):
 
     @property
     def limits(self) -> Limits:
-        """The host's, and how long a text the model takes, where the catalogue knows it: not every API says so when it cuts."""
+        """The host's, and how long a text the model takes, where the catalog knows it: not every API says so when it cuts."""
         tokens = self.facts.tokens if self.facts is not None else None
         return msgspec.structs.replace(self.host.limits, max_text_tokens=tokens) if tokens else self.host.limits
 
@@ -210,8 +210,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         loading: seconds that a server may take to load its model: as long as it says so with a 503 it is asked again, every few seconds.
         start: requests in flight to begin with, before anything is known of the endpoint; a bulk call begins with 8 all the same.
         ceiling: most requests in flight, however well it answers.
-        catalog: which models of the catalogue live here (a family's name); empty: the host's own name.
-        catalog_name: `catalog_name(model)`, the model's name in the catalogue (Bedrock's names may carry a region).
+        catalog: which models of the catalog live here (a family's name); empty: the host's own name.
+        catalog_name: `catalog_name(model)`, the model's name in the catalog (Bedrock's names may carry a region).
         unreachable_hint: what to say when nothing listens there.
     """
 

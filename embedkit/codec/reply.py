@@ -106,7 +106,7 @@ def in_order(indices: Sequence[Any], count: int) -> list[int] | None:
 def _places(indices: Sequence[Any], count: int) -> list[int] | None:
     """The place of each row, of `count` at most, by what stands as its index; None: they are in order, as far as one can tell.
 
-    An index may be written as text. One that is left out beside others is 0, as serialisers that leave out zeros write it. With `count`
+    An index may be written as text. One that is left out beside others is 0, as serializers that leave out zeros write it. With `count`
     rows, one constant offset does not matter; with fewer, none of which is 0, nobody knows from where they count, and so who is
     missing. Left out everywhere: in order. Anything else but different numbers from 0 to count-1 is a DecodeError.
     """

@@ -15,7 +15,7 @@ def compact(**fields: Any) -> dict[str, Any]:
 
 
 def reject_unsupported(options: Options, host: str, **allowed: Collection[object]) -> None:
-    """Raise ConfigError for an option whose value this host cannot honour; None is always allowed."""
+    """Raise ConfigError for an option whose value this host cannot honor; None is always allowed."""
     for name, values in allowed.items():
         value = getattr(options, name)
         if value is not None and value not in values:
@@ -41,7 +41,7 @@ def _prefix(options: Options, facts: ModelFacts | None) -> str:
 
 
 def known_width(options: Options, facts: ModelFacts | None) -> int | None:
-    """The width asked for; ConfigError where the catalogue knows that the model has no such width."""
+    """The width asked for; ConfigError where the catalog knows that the model has no such width."""
     asked = options.dimensions
     if asked is None or facts is None or asked == facts.dimensions or asked in facts.widths or facts.dimensions is None:
         return asked

@@ -1,7 +1,7 @@
 """Google's Gemini API. https://ai.google.dev/api/embeddings
 
 Always `:batchEmbedContents` with one element per text: several parts in one content would be fused into one vector. The first
-generation takes the task as a field; the second ignores that and wants it in the text, so its prefixes stand in the catalogue
+generation takes the task as a field; the second ignores that and wants it in the text, so its prefixes stand in the catalog
 (wire reference, part 2, 5). Over-long texts are cut, whatever one asks.
 """
 
@@ -60,7 +60,7 @@ _decoder = decoder_of(_Reply)
 
 
 class Dialect(msgspec.Struct, frozen=True):
-    """Gemini's dialect. A narrower vector comes un-normalised from the first generation, and is made unit length here."""
+    """Gemini's dialect. A narrower vector comes un-normalized from the first generation, and is made unit length here."""
 
     target: Target
 

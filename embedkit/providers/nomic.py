@@ -1,6 +1,6 @@
 """Nomic Atlas. https://docs.nomic.ai/reference/api/embed-text-v-1-embedding-text-post
 
-The server puts the model's prefix before each text, told which by `task_type`. Whether it normalises is written nowhere: values
+The server puts the model's prefix before each text, told which by `task_type`. Whether it normalizes is written nowhere: values
 come as they are, and `normalize=True` makes sure.
 """
 

@@ -1,6 +1,6 @@
 """Ollama's own API. https://github.com/ollama/ollama/blob/main/docs/api.md#generate-embeddings
 
-`/api/embed` takes a list; the older `/api/embeddings` takes one prompt and gives raw, un-normalised vectors, and is spoken only when
+`/api/embed` takes a list; the older `/api/embeddings` takes one prompt and gives raw, un-normalized vectors, and is spoken only when
 asked for (`legacy=True`).
 """
 

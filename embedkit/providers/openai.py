@@ -48,7 +48,7 @@ class Dialect(msgspec.Struct, frozen=True, dict=True):
         dtype_field: takes a dtype other than float32.
         unit_field: takes `normalize`.
         purposes: input type → value of `input_type`. With one for None, the API demands a value; without, it is a router's to pass
-            on, and goes out only for models unknown to the catalogue.
+            on, and goes out only for models unknown to the catalog.
         cut: the fields that say `truncate="end"`; empty: the host cannot be asked to cut.
         refuses: it refuses an over-long text rather than cutting it.
         pads: it fills a vector up with zeros when asked for more than the model has.
@@ -143,8 +143,8 @@ class Dialect(msgspec.Struct, frozen=True, dict=True):
         return msgspec.structs.replace(self, encoding=None) if refused else self
 
 
-def _organised(request: Request, credentials: Mapping[str, str], now: float) -> Request:
-    """OpenAI: the key, and the organisation and project it is billed to (wire reference 1.1)."""
+def _organized(request: Request, credentials: Mapping[str, str], now: float) -> Request:
+    """OpenAI: the key, and the organization and project it is billed to (wire reference 1.1)."""
     names = {"organization": "openai-organization", "project": "openai-project"}
     more = {header: credentials[name] for name, header in names.items() if credentials.get(name)}
     return with_headers(bearer(request, credentials, now), more)
@@ -157,7 +157,7 @@ HOSTS = (
     Host(
         name="openai", dialect=Dialect, base_url="https://api.openai.com/v1", version_path="/v1", key_variables=("OPENAI_API_KEY",),
         key_required=True, start=100, ceiling=128, own_domains=("api.openai.com",), url_variables=("OPENAI_BASE_URL",), read_url=str.strip,  # as it stands (1.1)
-        authorize=_organised, static_auth=True,
+        authorize=_organized, static_auth=True,
         parameters={
             "organization": Parameter(("OPENAI_ORG_ID",), secret=True, help="organisation to bill, org-…"),
             "project": Parameter(("OPENAI_PROJECT_ID",), secret=True, help="project to bill, proj_…"),

@@ -34,7 +34,7 @@ from ..codec import (
 from ..errors import DecodeError
 
 _KINDS = {"float32": "base64_int8", "int8": "base64_int8", "binary": "base64_binary", "ubinary": "base64_binary"}
-_OFFSET = bytes(byte ^ 0x80 for byte in range(256))  # a byte → the same less 128, as int8: what "binary" is in this house
+_OFFSET = bytes(byte ^ 0x80 for byte in range(256))  # a byte → the same less 128, as int8: what "binary" is here
 
 
 class Dialect(msgspec.Struct, frozen=True):

@@ -140,7 +140,7 @@ def _locate(base_url: str, target: Target) -> str:
     return msgspec.structs.replace(target, base_url=base_url).url(place)
 
 
-def _authorised(request: Request, credentials: Mapping[str, str], now: float) -> Request:
+def _authorized(request: Request, credentials: Mapping[str, str], now: float) -> Request:
     """An OAuth token as Bearer; without a project in the path it is express mode, and the key one of the API (part 2, 6)."""
     key = credentials.get("api_key")
     if not key or "/projects/" in request.url:
@@ -151,7 +151,7 @@ def _authorised(request: Request, credentials: Mapping[str, str], now: float) ->
 HOSTS = (
     Host(
         name="vertex", dialect=Dialect, base_url="https://aiplatform.googleapis.com/v1beta1", version_path="/v1beta1",
-        routes=("/models/{model}:{verb}", "/models/{model}", "/models"), key_required=True, start=100, ceiling=128, own_domains=("aiplatform.googleapis.com",), resolve_url=_locate, authorize=_authorised,
+        routes=("/models/{model}:{verb}", "/models/{model}", "/models"), key_required=True, start=100, ceiling=128, own_domains=("aiplatform.googleapis.com",), resolve_url=_locate, authorize=_authorized,
         parameters={
             "project": Parameter(("GOOGLE_CLOUD_PROJECT",), help="a Google Cloud project"),
             "location": Parameter(("GOOGLE_CLOUD_LOCATION",), help="a region like us-central1, a multi-region (us, eu), or global"),

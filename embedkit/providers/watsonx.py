@@ -61,7 +61,7 @@ _token = decoder_of(_Token)
 
 
 class Dialect(msgspec.Struct, frozen=True):
-    """watsonx's dialect: an over-long text is refused, unless `truncate="end"` and the catalogue knows where to cut."""
+    """watsonx's dialect: an over-long text is refused, unless `truncate="end"` and the catalog knows where to cut."""
 
     target: Target
     sends_dimensions = False

@@ -136,7 +136,7 @@ def test_a_long_text_is_not_counted_again_and_again():
     [("x y", (1, 1), [2.5, 3.5, 4.5]), ("xx y", (2, 1), [2.0, 3.0, 4.0]), ("x yy", (1, 2), [3.0, 4.0, 5.0])],
 )
 async def test_the_mean_is_weighted_by_tokens_and_of_unit_length(text, weights, average):
-    """Two pieces, [1 2 3] and [4 5 6], averaged and normalised: numbers of a library that did this before."""
+    """Two pieces, [1 2 3] and [4 5 6], averaged and normalized: numbers of a library that did this before."""
 
     class Two(Embedder):
         limits = Limits(max_text_tokens=2)
@@ -405,7 +405,7 @@ async def test_the_mean_over_http():
     assert "truncate" not in exchange.bodies[0]
 
 
-async def test_the_catalogue_knows_what_a_text_may_hold():
+async def test_the_catalog_knows_what_a_text_may_hold():
     """Where the host has no limit of its own, the model's is taken, less what goes before every text."""
     counted = []
     embedder = connected(

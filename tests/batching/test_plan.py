@@ -116,7 +116,7 @@ def test_no_limits_make_one_request():
 
 
 def test_a_text_beyond_a_limit_goes_alone():
-    """One text that exceeds a limit gets a slice of its own, and its neighbours keep theirs."""
+    """One text that exceeds a limit gets a slice of its own, and its neighbors keep theirs."""
     texts = ["a", "b", "x" * 100, "c", "d"]
 
     assert [slice(0, 2), slice(2, 3), slice(3, 5)] == list(plan(texts, Limits(max_bytes=10)))
@@ -324,9 +324,9 @@ def test_a_string_of_another_class_becomes_plain():
 
     import numpy as np
 
-    class Colour(str, Enum):  # noqa: UP042 (the trap itself)
+    class Color(str, Enum):  # noqa: UP042 (the trap itself)
         RED = "crimson"
 
-    for text, expected in ((Colour.RED, "crimson"), (np.str_("x"), "x"), ("y", "y")):
+    for text, expected in ((Color.RED, "crimson"), (np.str_("x"), "x"), ("y", "y")):
         assert expected == plain(text)
         assert type(plain(text)) is str

@@ -159,7 +159,7 @@ NO_TEXTS = {
 
 @pytest.mark.parametrize("value", NO_TEXTS.values(), ids=NO_TEXTS)
 async def test_what_is_no_text_is_a_failed_row(take, value):
-    """With "skip" row 1 fails and its neighbours come; with "raise" it is a TypeError that names the row."""
+    """With "skip" row 1 fails and its neighbors come; with "raise" it is a TypeError that names the row."""
     texts = ["a", value, "b", value]
     expected = await FakeEmbedder(4).embed(["a", "b"])
     result = await take(texts, on_error="skip")

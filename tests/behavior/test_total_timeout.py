@@ -599,7 +599,7 @@ def test_without_await():
 
 @pytest.mark.anyio
 async def test_the_local_model():
-    """It honours the limit too, at the end of the part that is being computed."""
+    """It honors the limit too, at the end of the part that is being computed."""
     pytest.importorskip("onnxruntime")
     embedder = embedkit.connect("local:all-minilm-l6-v2", total_timeout=0.3)
     try:

@@ -865,7 +865,7 @@ def test_the_embedded_model_is_the_default(monkeypatch):
 # --- models, check, help ---------------------------------------------------------------------------------------------
 
 
-def test_models_lists_the_catalogue_in_columns():
+def test_models_lists_the_catalog_in_columns():
     """In a pipe: tab-separated, a line of names, one line per model, nothing else."""
     code, stdout, stderr = embedkit_("models")
     head, *rows = (line.split("\t") for line in stdout.splitlines())

@@ -32,7 +32,7 @@ def test_the_summary_adds_parts_up(capsys):
     with progress:
         progress.add(part(1_000, 0, 5_000, 10, 0.25))
         progress.add(part(500, 1_000, 2_500, 5, 0.125))
-    progress.summarise()
+    progress.summarize()
     out, err = capsys.readouterr()
 
     assert out == ""
@@ -73,7 +73,7 @@ def test_each_failed_row_is_named_as_the_input_counts_it(capsys):
     progress = Progress(quiet=True)
     errors = {2: TooLongError("300 tokens;\n pass truncate='end' to cut it", rows=[2], provider="p", model="m")}
     progress.add(part(5, start=256, failures=errors))
-    progress.summarise()
+    progress.summarize()
 
     assert capsys.readouterr().err == "row 258: p:m: 300 tokens; pass --truncate end to cut it\n"
     assert "1 failed (rows count from 0)" in progress.summary()
@@ -146,7 +146,7 @@ class Terminal:
 
     @property
     def text(self):
-        """What has appeared, without colours and movements of the cursor."""
+        """What has appeared, without colors and movements of the cursor."""
         return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.raw.decode(errors="replace"))
 
     def read(self):

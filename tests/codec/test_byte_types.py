@@ -204,7 +204,7 @@ async def test_a_server_that_ignores_dimensions():
 
 
 async def test_what_is_cut_agrees_with_what_is_not():
-    """A server that honours the width on some requests only gives one kind of vector all the same."""
+    """A server that honors the width on some requests only gives one kind of vector all the same."""
     _, truth = sent(made(np.random.default_rng(2), 4, 1536, unit=True), "<f4")
     short = cut(truth, 256).astype("<f4")
     answers = iter([reply(truth[:2], as_numbers=False), reply(short[2:], as_numbers=False)])
@@ -218,7 +218,7 @@ async def test_what_is_cut_agrees_with_what_is_not():
 
 
 def test_every_known_width_can_be_told():
-    """No model of the catalogue is so narrow that its vectors show nothing of their type."""
+    """No model of the catalog is so narrow that its vectors show nothing of their type."""
     widths = {facts.dimensions for models in MODELS.values() for facts in models if facts.dimensions}
 
     assert min(widths) * 4 >= byte_types.LEAST

@@ -40,7 +40,7 @@ floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 def dialect(name="openai", **quirks):
-    """A host's codec for a model the catalogue does not know."""
+    """A host's codec for a model the catalog does not know."""
     host = find(name)
     return host.dialect(Target(host, "m", host.base_url or "http://server.example/v1"), **{**host.quirks, **quirks})
 
@@ -259,7 +259,7 @@ def test_floats_are_not_taken_for_doubles(half, seed, scale):
 @pytest.mark.parametrize("as_text", [True, False])
 @pytest.mark.parametrize("shape", ["rows", "every other row", "columns", "doubles"])
 def test_rows_are_written_where_the_caller_says(as_text, shape):
-    """Rows of a larger matrix, strided or narrower views, and another float type are filled; their neighbours stay."""
+    """Rows of a larger matrix, strided or narrower views, and another float type are filled; their neighbors stay."""
     whole = np.full((8, 6), -1, np.float64 if shape == "doubles" else np.float32)
     view = {"every other row": whole[1:7:2, :3], "columns": whole[2:5, 3:]}.get(shape, whole[2:5, :3])
     before = whole.sum() - view.sum()
@@ -328,7 +328,7 @@ def test_packed_bits_have_an_eighth_of_the_width():
 
 @settings(deadline=None)
 @given(st.lists(st.lists(floats.map(lambda value: value / 2), min_size=16, max_size=16), min_size=1, max_size=4))
-def test_quantised_as_numpy_would(rows):
+def test_quantized_as_numpy_would(rows):
     """int8 is the unit vector times 127, uint8 that plus 128, bits are the signs: against a reference in plain Python."""
     values = np.array(rows, np.float32)
     length = [math.sqrt(math.fsum(float(value) ** 2 for value in row)) or 1.0 for row in values]
@@ -374,7 +374,7 @@ def test_bits_need_whole_bytes():
 @settings(deadline=None)
 @given(st.lists(st.lists(floats, min_size=4, max_size=4), min_size=1, max_size=5))
 @example([[3.4e38] * 4, [1e-45, 0, 0, 0], [0.0] * 4])
-def test_normalise_makes_unit_length_in_place(rows):
+def test_normalize_makes_unit_length_in_place(rows):
     """Every row gets length one and keeps its direction, however long or short it was; a zero row stays zero."""
     values = np.array(rows, np.float32)
     before = values.astype(np.float64)
@@ -503,7 +503,7 @@ def test_compact_leaves_out_only_what_has_no_value():
 
 
 def test_only_names_the_option_and_the_way_out():
-    """An option that a host cannot honour is refused with its value and what may be said instead."""
+    """An option that a host cannot honor is refused with its value and what may be said instead."""
     reject_unsupported(Options(truncate="end"), "acme", truncate=("end", "error"), dtype=("float32",))
     with pytest.raises(ConfigError, match=r"acme cannot do truncate='end'; it takes 'error'"):
         reject_unsupported(Options(truncate="end"), "acme", truncate=("error",))

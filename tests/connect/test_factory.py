@@ -47,7 +47,7 @@ async def sent(model, texts="a", **keywords):
     return exchange.requests[-1]
 
 
-def authorised(request):
+def authorized(request):
     """What a request says of who sends it."""
     return request.headers.get("authorization") or request.headers.get("api-key")
 
@@ -86,7 +86,7 @@ def test_both_parts_are_needed(model, lacks):
         embedkit.connect(model)
 
 
-def test_a_bare_model_of_the_catalogue_is_given_its_provider():
+def test_a_bare_model_of_the_catalog_is_given_its_provider():
     """A well-known model's name alone is answered with the whole of it."""
     with pytest.raises(ConfigError, match="did you mean 'openai:text-embedding-3-large'"):
         embedkit.connect("text-embedding-3-large")
@@ -381,7 +381,7 @@ def test_a_host_without_an_address_asks_for_one(name):
 
 
 async def test_a_password_in_the_address_becomes_a_header():
-    """user:password in a URL goes out as Basic authorisation, and shows nowhere: not in a URL, a repr or an error."""
+    """user:password in a URL goes out as Basic authorization, and shows nowhere: not in a URL, a repr or an error."""
     exchange = FakeExchange([response({"error": "no"}, 403)])
     embedder = embedkit.connect("ollama:m", base_url="http://me:p%40ss:word@host.test", exchange=exchange)
     with pytest.raises(AuthError) as caught:
@@ -535,7 +535,7 @@ async def test_a_key_of_the_environment_is_used(monkeypatch, model, variable):
     """The provider's own variable is read, white space around the key is not sent."""
     monkeypatch.setenv(variable, f" {KEY}\n")
 
-    assert authorised(await sent(model)) == f"Bearer {KEY}"
+    assert authorized(await sent(model)) == f"Bearer {KEY}"
 
 
 @pytest.mark.parametrize(("model", "variable"), KEYS)
@@ -543,8 +543,8 @@ async def test_an_explicit_key_beats_the_environment(monkeypatch, model, variabl
     """`api_key=` wins, and the variable's key is not sent."""
     monkeypatch.setenv(variable, "from-the-environment")
 
-    assert authorised(await sent(model, api_key=KEY)) == f"Bearer {KEY}"
-    assert authorised(await sent(model, api_key=lambda: KEY)) == f"Bearer {KEY}"
+    assert authorized(await sent(model, api_key=KEY)) == f"Bearer {KEY}"
+    assert authorized(await sent(model, api_key=lambda: KEY)) == f"Bearer {KEY}"
 
 
 @pytest.mark.parametrize(
@@ -556,10 +556,10 @@ async def test_the_first_variable_wins(monkeypatch, model, first, second):
     monkeypatch.setenv(first, KEY)
     monkeypatch.setenv(second, "the-other")
 
-    assert authorised(await sent(model)) == f"Bearer {KEY}"
+    assert authorized(await sent(model)) == f"Bearer {KEY}"
 
     monkeypatch.setenv(first, "  ")
-    assert authorised(await sent(model)) == "Bearer the-other"
+    assert authorized(await sent(model)) == "Bearer the-other"
 
 
 @pytest.mark.parametrize(
@@ -589,20 +589,20 @@ def test_a_key_no_header_can_carry_names_its_variable(monkeypatch):
 
 
 @pytest.mark.parametrize("provider", LOCAL)
-async def test_local_servers_are_sent_no_authorisation(monkeypatch, provider):
+async def test_local_servers_are_sent_no_authorization(monkeypatch, provider):
     """No key, no header: nothing like an empty Bearer, whatever keys of others lie about."""
     for variable in ("OPENAI_API_KEY", "HF_TOKEN", "LOCALAI_API_KEY", "VLLM_API_KEY", "API_KEY"):
         monkeypatch.setenv(variable, KEY)
     request = await sent(**{"base_url": "http://localhost:1234", **SEED[provider]})
 
-    assert authorised(request) is None
+    assert authorized(request) is None
     assert KEY not in str(request.headers)
 
 
 @pytest.mark.parametrize("provider", LOCAL)
 async def test_a_key_for_a_local_server_is_sent(provider):
     """Given one, a local server gets it as Bearer."""
-    assert authorised(await sent(**{**SEED[provider], "api_key": KEY})) == f"Bearer {KEY}"
+    assert authorized(await sent(**{**SEED[provider], "api_key": KEY})) == f"Bearer {KEY}"
 
 
 @pytest.mark.parametrize(
@@ -625,7 +625,7 @@ async def test_a_key_of_the_environment_goes_home(monkeypatch, model, variable, 
     """To the provider's own hosts and to loopback the variable's key may go."""
     monkeypatch.setenv(variable, KEY)
 
-    assert authorised(await sent(model, base_url=base_url)) == f"Bearer {KEY}"
+    assert authorized(await sent(model, base_url=base_url)) == f"Bearer {KEY}"
 
 
 @pytest.mark.parametrize("base_url", EVIL)
@@ -647,7 +647,7 @@ async def test_a_key_of_the_environment_goes_nowhere_else(monkeypatch, base_url)
 
 async def test_an_explicit_key_goes_where_it_is_sent():
     """What the caller passes with an address goes to that address."""
-    assert authorised(await sent("openai:m", base_url=EVIL[0], api_key=KEY)) == f"Bearer {KEY}"
+    assert authorized(await sent("openai:m", base_url=EVIL[0], api_key=KEY)) == f"Bearer {KEY}"
 
 
 async def test_a_401_without_a_held_back_key_says_nothing_of_one():
@@ -667,10 +667,10 @@ async def test_a_401_without_a_held_back_key_says_nothing_of_one():
 async def test_a_key_follows_the_providers_own_variable(monkeypatch, model, variable, key):
     """Whoever sets OPENAI_BASE_URL and OPENAI_API_KEY means them for each other; the same URL as an argument gets no key."""
     monkeypatch.setenv(key, KEY)
-    assert authorised(await sent(model, base_url="https://gate.test/v1")) is None
+    assert authorized(await sent(model, base_url="https://gate.test/v1")) is None
 
     monkeypatch.setenv(variable, "https://gate.test/v1")
-    assert authorised(await sent(model)) == f"Bearer {KEY}"
+    assert authorized(await sent(model)) == f"Bearer {KEY}"
 
 
 async def test_a_callable_key_is_asked_on_every_attempt():
@@ -685,7 +685,7 @@ async def test_a_callable_key_is_asked_on_every_attempt():
     await embedder.embed("a")
     await embedder.embed("b")
 
-    assert [authorised(request) for request in exchange.requests] == ["Bearer k-first", "Bearer k-second", "Bearer k-third"]
+    assert [authorized(request) for request in exchange.requests] == ["Bearer k-first", "Bearer k-second", "Bearer k-third"]
 
 
 @pytest.mark.parametrize("given", [None, "", " ", 7, b"key", "a\nb", "ké"])
@@ -699,7 +699,7 @@ async def test_a_callable_that_gives_no_key_is_refused(given):
     assert exchange.requests == []
 
 
-async def test_organisation_and_project_are_headers(monkeypatch):
+async def test_organization_and_project_are_headers(monkeypatch):
     """OpenAI's two billing headers come from keywords or from the environment, and stay away otherwise."""
     monkeypatch.setenv("OPENAI_ORG_ID", "org-environment")
     headers = (await sent("openai:m", api_key=KEY, project="proj_1")).headers
@@ -830,10 +830,10 @@ async def test_the_token_file_of_hugging_face(monkeypatch, tmp_path, variables, 
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f"{KEY}\n")
 
-    assert authorised(await sent("huggingface:m")) == f"Bearer {KEY}"
+    assert authorized(await sent("huggingface:m")) == f"Bearer {KEY}"
 
     monkeypatch.setenv("HF_TOKEN", "from-a-variable")
-    assert authorised(await sent("huggingface:m")) == "Bearer from-a-variable"
+    assert authorized(await sent("huggingface:m")) == "Bearer from-a-variable"
 
 
 @pytest.mark.parametrize("content", [None, b"", b" \n", b"\xff\xfe"])
@@ -856,8 +856,8 @@ async def test_the_token_file_stays_at_home(monkeypatch, tmp_path):
     with pytest.raises(AuthError, match=r"the key in .*token was not sent, because"):
         await embedder.embed("a")
 
-    assert authorised(exchange.requests[0]) is None
-    assert authorised(await sent("tei:m")) is None
+    assert authorized(exchange.requests[0]) is None
+    assert authorized(await sent("tei:m")) is None
 
 
 # --- the checklist ---------------------------------------------------------------------------------------------------
@@ -892,7 +892,7 @@ async def test_the_token_file_stays_at_home(monkeypatch, tmp_path):
 # C15 Ollama's list route ................ test_the_example_of_ollama
 # C16 the same names everywhere .......... test_every_option_means_the_same_everywhere
 # C17 configuration that stays ........... test_the_configuration_is_the_callers_no_longer, test_calls_at_once_do_not_mix
-# C18 a missing key ...................... test_a_missing_key_is_one_clear_line, test_local_servers_are_sent_no_authorisation
+# C18 a missing key ...................... test_a_missing_key_is_one_clear_line, test_local_servers_are_sent_no_authorization
 # C19 redirects .......................... test_a_redirect_is_not_followed
 # C20, C21 response cap, rate limiter .... test_http.py; test_limiter.py
 # C22 unit length ........................ test_client.py
@@ -931,7 +931,7 @@ async def test_the_example_of_openai(monkeypatch):
 
     request = exchange.requests[0]
     assert (request.method, request.url) == ("POST", "https://api.openai.com/v1/embeddings")
-    assert authorised(request) == f"Bearer {KEY}"
+    assert authorized(request) == f"Bearer {KEY}"
     assert exchange.bodies == [{"input": [QUESTION], "model": "text-embedding-ada-002", "encoding_format": "base64"}]
     assert result.vectors.shape == (1, 1536)
 
@@ -949,7 +949,7 @@ async def test_the_example_of_ollama(base_url, model):
     host = "localhost" if base_url else "127.0.0.1"
     assert exchange.requests[0].url == f"http://{host}:11434/api/embed"
     assert exchange.bodies == [{"model": model, "input": [QUESTION, "b"], "truncate": False}]
-    assert authorised(exchange.requests[0]) is None
+    assert authorized(exchange.requests[0]) is None
 
 
 def test_the_examples_without_await():
@@ -974,8 +974,8 @@ def test_the_examples_without_await():
 async def test_localai_by_either_address(model, base_url, url):
     """LocalAI answers with and without /v1 in the address, needs no key, and gets one as Bearer, OpenAI's embedder included."""
     assert (await sent(model, base_url=base_url)).url == url
-    assert authorised(await sent(model, base_url=base_url)) is None
-    assert authorised(await sent(model, base_url=base_url, api_key=KEY)) == f"Bearer {KEY}"
+    assert authorized(await sent(model, base_url=base_url)) is None
+    assert authorized(await sent(model, base_url=base_url, api_key=KEY)) == f"Bearer {KEY}"
 
 
 @pytest.mark.parametrize(
@@ -997,7 +997,7 @@ async def test_requests_of_the_hosted_providers(provider, url, body):
 
     assert exchange.requests[0].url == url
     assert exchange.bodies == [body]
-    assert authorised(exchange.requests[0]) == f"Bearer {KEY}"
+    assert authorized(exchange.requests[0]) == f"Bearer {KEY}"
 
 
 async def test_a_custom_embedder_is_as_good():
@@ -1337,7 +1337,7 @@ async def test_every_option_means_the_same_everywhere(provider):
     assert np.allclose(np.linalg.norm(result.vectors, axis=1), 1)
     for request in exchange.requests:
         assert request.url.startswith("http://localhost:1/own")
-        assert authorised(request).removeprefix("Bearer ") == KEY
+        assert authorized(request).removeprefix("Bearer ") == KEY
         assert request.headers["x-a"] == "1"
     assert [body["own"] for body in exchange.bodies] == [1] * len(exchange.bodies)
 

@@ -253,7 +253,7 @@ async def test_any_iterable_of_strings_will_do(texts):
     assert {str} == {type(text) for text in embedder.calls[0]}
 
 
-class Colour(str, Enum):  # noqa: UP042 (the trap itself)
+class Color(str, Enum):  # noqa: UP042 (the trap itself)
     """Strings whose str() is their name, which is not what is to be embedded."""
 
     RED = "crimson"
@@ -262,10 +262,10 @@ class Colour(str, Enum):  # noqa: UP042 (the trap itself)
 async def test_a_string_of_another_class_gives_its_characters():
     """An enum's member is its value, in every way a text can be given."""
     embedder = Own()
-    await embedder.embed([Colour.RED])
-    await embedder.embed(Colour.RED)
-    await embedder.embed_query(Colour.RED)
-    async with embedder.stream([Colour.RED]) as parts:
+    await embedder.embed([Color.RED])
+    await embedder.embed(Color.RED)
+    await embedder.embed_query(Color.RED)
+    async with embedder.stream([Color.RED]) as parts:
         [_ async for _ in parts]
 
     assert embedder.calls == [["crimson"]] * 4

@@ -287,7 +287,7 @@ def unit(rows):
     return rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
 
 
-def quantised(rows, dtype):
+def quantized(rows, dtype):
     """The textbook: what each dtype holds of float rows, worked out apart from the code."""
     if dtype == "float32":
         return rows.astype(np.float32)
@@ -301,13 +301,13 @@ def quantised(rows, dtype):
 
 
 def reference(texts, dimensions, dtype, normalize):
-    """What any provider must give: cut, then unit length where it was cut or is asked for, then quantised."""
+    """What any provider must give: cut, then unit length where it was cut or is asked for, then quantized."""
     rows = np.array([wide(text) for text in texts])
     if dimensions is not None and dimensions < NATIVE:
         rows = rows[:, :dimensions] if normalize is False else unit(rows[:, :dimensions])
     elif normalize:
         rows = unit(rows)
-    return quantised(rows, dtype)
+    return quantized(rows, dtype)
 
 
 def without(request):
@@ -317,7 +317,7 @@ def without(request):
 
 
 def half(request):
-    """OpenAI: narrow vectors are its own business, and re-normalised; dtypes are none of it."""
+    """OpenAI: narrow vectors are its own business, and re-normalized; dtypes are none of it."""
     width = json.loads(request.body).get("dimensions")
     return echo("openai", lambda text: reference([text], width, "float32", None)[0])(request)
 
@@ -617,7 +617,7 @@ async def test_an_exchange_may_be_any_object():
 # --- pickles ---------------------------------------------------------------------------------------------------------
 
 
-def travelled(embedder, protocol=pickle.HIGHEST_PROTOCOL):
+def traveled(embedder, protocol=pickle.HIGHEST_PROTOCOL):
     return pickle.loads(pickle.dumps(embedder, protocol))  # noqa: S301 (our own)
 
 
@@ -630,7 +630,7 @@ async def test_a_pickle_carries_the_configuration(protocol):
         organization="org-1", normalize=True,
     )  # fmt: skip
     await embedder.embed("a")
-    twin = travelled(embedder, protocol)
+    twin = traveled(embedder, protocol)
     result = await twin.embed(list("abc"))
     last = twin._exchange.requests[-1]
 
@@ -722,7 +722,7 @@ async def test_a_copy_stands_on_its_own(copied):
 
 
 def test_the_callers_session_is_not_pickled():
-    """A session belongs to its loop: an embedder on one says so instead of travelling without it."""
+    """A session belongs to its loop: an embedder on one says so instead of traveling without it."""
     import aiohttp
 
     async def on_asyncio():

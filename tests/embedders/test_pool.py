@@ -685,7 +685,7 @@ async def test_different_models_are_refused(says, differ):
 
 @pytest.mark.parametrize("rounding", [0.0, 1e-3, 1e-2])
 async def test_the_same_model_rounded_otherwise_is_accepted(rounding):
-    """Other hardware or quantised weights make other last digits: they agree well enough."""
+    """Other hardware or quantized weights make other last digits: they agree well enough."""
 
     def rounded(texts, number):
         noise = np.random.default_rng(1).normal(1, rounding, (len(texts), 4))

@@ -1,4 +1,4 @@
-"""Which proxy, if any: what is given, what the environment says, what it says to leave alone. Real proxies are spoken to in `test_http`."""
+"""Which proxy, if any: what is given, what the environment says, what it says to leave alone. Real proxies are spoken to in `test_aiohttp_exchange`."""
 
 from __future__ import annotations
 

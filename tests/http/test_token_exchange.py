@@ -149,7 +149,7 @@ async def test_a_token_does_not_travel(cloud):
 
 @pytest.mark.anyio
 async def test_no_key_no_exchange(cloud):
-    """Without a key, which an explicit base URL allows, nothing is asked and nothing authorises."""
+    """Without a key, which an explicit base URL allows, nothing is asked and nothing authorizes."""
     embedder = embedkit.connect("watsonx:m", base_url="https://gateway.example", project_id="p", exchange=cloud.exchange)
     await embedder.embed(["a"])
 

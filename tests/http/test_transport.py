@@ -63,7 +63,7 @@ class Line:
         self.seconds = [answer[0] if isinstance(answer, tuple) else 0 for answer in answers]
         self.keys = iter(keys or map(str, range(1, 99)))
         self.transport = Transport(
-            self, self.authorise, _Noted(self, slots, rate), RetryPolicy(**policy), name=("p", "m"), observe=self.events.append,
+            self, self.authorize, _Noted(self, slots, rate), RetryPolicy(**policy), name=("p", "m"), observe=self.events.append,
             clock=self.clock, sleep=self.clock.sleep, jitter=lambda: jitter, loading=loading,
         )  # fmt: skip
 
@@ -79,7 +79,7 @@ class Line:
         """When each request left."""
         return [moment for step, moment in self.log if step == "exchange"]
 
-    async def authorise(self, request):
+    async def authorize(self, request):
         self.note("authorise")
         key = next(self.keys)
         if isinstance(key, Exception):

@@ -1,4 +1,4 @@
-"""The house is in order: nothing lies about, every module has its place, verbs and tests keep to the rules."""
+"""The tree is in order: nothing lies about, every module has its place, verbs and tests keep to the rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door: what `import embedkit` offers, and how little it costs."""
+"""The public API: what `import embedkit` offers, and how little it costs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODULES = sorted(embedkit._MODULES)
 
 
 def fresh(script):
-    """What a new interpreter prints, without site-packages: the door needs nothing but the standard library."""
+    """What a new interpreter prints, without site-packages: the package needs nothing but the standard library."""
     found = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, cwd=HERE.parent, check=True)
     return found.stdout.split()
 
@@ -139,7 +139,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_names_for_mypy_are_names_at_run_time():
-    """What the door imports for the type checker is what it resolves when asked, name by name."""
+    """What the package imports for the type checker is what it resolves when asked, name by name."""
     tree = ast.parse((HERE.parent / "embedkit" / "__init__.py").read_text("utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
     typed = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}

@@ -298,7 +298,7 @@ async def test_keys_of_the_environment_go_to_bedrock_only(monkeypatch, base_url,
     ],
 )
 def test_a_model_is_known_by_all_its_names(model, price):
-    """A bare id, an inference profile and an ARN find the same model in the catalogue; the address keeps the name as given."""
+    """A bare id, an inference profile and an ARN find the same model in the catalog; the address keeps the name as given."""
     embedder, _ = connected([], model=model, api_key="k")
 
     assert embedder.price == price

@@ -143,7 +143,7 @@ async def test_an_option_has_the_name_the_host_gives_it(model, options, fields):
 
 @pytest.mark.parametrize("input_type", ["query", "document", None])
 async def test_a_router_gets_no_input_type_for_a_model_that_is_known(input_type):
-    """OpenRouter passes `input_type` on; a model the catalogue knows wants a prefix or nothing."""
+    """OpenRouter passes `input_type` on; a model the catalog knows wants a prefix or nothing."""
     plain, one = opened("openrouter:openai/text-embedding-3-small")
     prefixed, two = opened("openrouter:qwen/qwen3-embedding-8b")
     await plain.embed(["a text"], input_type=input_type)
@@ -156,7 +156,7 @@ async def test_a_router_gets_no_input_type_for_a_model_that_is_known(input_type)
 
 
 async def test_github_is_asked_in_its_own_words():
-    """GitHub's media type and version go out, and the organisation to bill stands in the path."""
+    """GitHub's media type and version go out, and the organization to bill stands in the path."""
     embedder, fake = opened("github:openai/text-embedding-3-small", org="acme")
     await embedder.embed(["a text"])
     (request,) = fake.requests
@@ -358,7 +358,7 @@ async def test_a_local_server_needs_no_key(name):
     ],
 )
 def test_a_name_finds_its_row(provider, model, name):
-    """Organisations and LM Studio's prefix do not hide weights that anyone may serve; the provider's own row comes first."""
+    """Organizations and LM Studio's prefix do not hide weights that anyone may serve; the provider's own row comes first."""
     assert catalog.facts(provider, model).name == name
 
 

@@ -77,7 +77,7 @@ async def test_a_hundred_texts_are_one_request_and_one_more_are_two():
     [({"dimensions": 2}, 1.0), ({"dimensions": 2, "normalize": False}, 0.5), ({}, 0.5), ({"normalize": True}, 1.0)],
 )
 async def test_what_the_api_cuts_is_made_unit_length(options, length):
-    """A narrower vector is normalised unless the caller wants it raw; one of full width is the provider's own."""
+    """A narrower vector is normalized unless the caller wants it raw; one of full width is the provider's own."""
     embedder, _ = connected(lambda _: {"embeddings": [{"values": [0.3, 0.4]}]}, **GEMINI)
     result = await embedder.embed(["a"], **options)
 
@@ -85,7 +85,7 @@ async def test_what_the_api_cuts_is_made_unit_length(options, length):
 
 
 @pytest.mark.anyio
-async def test_a_text_too_long_is_told_by_the_catalogue():
+async def test_a_text_too_long_is_told_by_the_catalog():
     """The Gemini API cuts in silence, so a text beyond the model's tokens goes out in pieces where the mean is asked for."""
     embedder, exchange = connected(gemini, **GEMINI, long_text="mean")
     text = " ".join(map(str, range(4000)))
@@ -122,8 +122,8 @@ async def test_extra_reaches_every_text():
         ({**VERTEX, "model": "vertex:gemini-embedding-2", "limits": Limits(max_texts=8)}, {}),  # parts would be fused
     ],
 )
-async def test_what_cannot_be_honoured_is_refused(given, options):
-    """An option the API has no way to honour is a ConfigError, and nothing is sent."""
+async def test_what_cannot_be_honored_is_refused(given, options):
+    """An option the API has no way to honor is a ConfigError, and nothing is sent."""
     embedder, exchange = connected([], **given)
 
     with pytest.raises(ConfigError):

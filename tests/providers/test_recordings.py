@@ -78,7 +78,7 @@ async def test_a_recorded_reply_is_decoded(shared, name):
     texts = request.texts or [f"text {place}" for place in range(max(1, len(answer.vectors)))]
     options = dict(request.options)
     if not answer.vectors or len(answer.vectors[0]) != options.get("dimensions", len(answer.vectors[0])):
-        await not_honoured(recording, how, texts, options)
+        await not_honored(recording, how, texts, options)
         options.pop("dimensions", None)
         how = how._replace(ours=(*how.ours, "dimensions"))
     if not answer.vectors:
@@ -100,7 +100,7 @@ async def test_a_recorded_reply_is_decoded(shared, name):
         assert different(recording, how, sent[0]) == {}
 
 
-async def not_honoured(recording, how, texts, options):
+async def not_honored(recording, how, texts, options):
     """A width that the server ignored, and an empty list, are errors; a width that is known to be ignored is never asked for."""
     error, sent = await replayed(recording, how, texts, options)
 

@@ -644,7 +644,7 @@ def test_one_cool_down_for_every_model_of_an_account():
 
 
 def test_a_pause_before_a_rate_was_looked_for_does_not_count_into_it():
-    """What a neighbour's model was told long ago shifts nothing that begins today."""
+    """What a neighbor's model was told long ago shifts nothing that begins today."""
     fresh, late = shared_quota("account", "b", None), shared_quota("account", "c", None)
     shared_quota("account", "a", None).pause(0.0, 600.0)
     alone = Quota()

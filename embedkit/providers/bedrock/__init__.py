@@ -38,7 +38,7 @@ def _bare(model: str) -> str:
     return found[0] if found else model
 
 
-def _authorised(request: Request, credentials: Mapping[str, str], now: float) -> Request:
+def _authorized(request: Request, credentials: Mapping[str, str], now: float) -> Request:
     """The bearer key where there is one, as AWS's own clients prefer it; else a signature."""
     keys = {name: credentials.get(name) for name in _KEYS}
     if credentials.get("api_key") or not any(keys.values()):
@@ -66,7 +66,7 @@ HOSTS = (
     Host(
         name="bedrock", dialect=_family, base_url="https://bedrock-runtime.{region}.amazonaws.com",
         routes=("/model/{model*}/invoke", "/model/{model*}/converse"),
-        key_variables=("AWS_BEARER_TOKEN_BEDROCK",), key_required=True, start=100, ceiling=128, resolve_url=fill_url, authorize=_authorised, catalog_name=_bare,
+        key_variables=("AWS_BEARER_TOKEN_BEDROCK",), key_required=True, start=100, ceiling=128, resolve_url=fill_url, authorize=_authorized, catalog_name=_bare,
         own_domains=("bedrock-runtime.*.amazonaws.com", "bedrock-runtime-fips.*.amazonaws.com", "bedrock-runtime.*.vpce.amazonaws.com"),
         parameters={
             "region": Parameter(("AWS_REGION", "AWS_DEFAULT_REGION"), help="like us-east-1"),

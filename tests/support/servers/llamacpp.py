@@ -167,7 +167,7 @@ def gguf_file(cache: Path) -> Path:
 
 
 def weights(model: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """(name as in BERT, array) of every weight in the ONNX file, dequantised, linear layers as (out, in)."""
+    """(name as in BERT, array) of every weight in the ONNX file, dequantized, linear layers as (out, in)."""
     import onnx
     from onnx.numpy_helper import to_array
 
