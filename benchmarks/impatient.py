@@ -56,6 +56,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         after: seconds watched after the fault.
         queue: the endpoint lets come one after the other what it cannot serve at once, and finishes what it has begun even when nobody
             waits for it any more; else all it has takes longer, and what is cancelled costs nothing.
+        model: who is asked.
+        before: seconds of health before the fault.
         bulk: texts of a patient call beside the service, which begins with it.
         bulk_from: seconds after which it begins.
         apart: that call has an embedder of its own, on the same account.
@@ -66,6 +68,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 0.0
     patience: float = 5.0
     configuration: str = "default"
+    model: str = "compatible:m"
+    before: float = BEFORE
     answer: float = 0.2
     ill: float = 10.0
     timeout: float | None = 1.0
@@ -88,7 +92,7 @@ class Ill(Knee):
     def __init__(self, seed: int, case: Case, seen: set[str]) -> None:
         super().__init__(seed, SIDE_BY_SIDE, latency=case.answer, spread=0.1)
         self.fault, self.timeout = case.fault, case.timeout or 120.0
-        self.begin, self.end = BEFORE, BEFORE + case.ill
+        self.begin, self.end = case.before, case.before + case.ill
         self.last_hint = 0.0  # when it ends
         self.seen = seen
         self.first = self.again = 0  # attempts while ill
@@ -235,9 +239,9 @@ async def _run(case: Case, seed: int) -> Outcome:
         settings["timeout"] = case.timeout
     key = account()
     place = Twins(servers)  # one for both: a quota belongs to an account at one place
-    embedder, other = (_connected(key, place, settings) for _ in range(2))
+    embedder, other = (_connected(case.model, key, place, settings) for _ in range(2))
     outcome = Outcome(case, [], list(servers.values()), [])
-    service = _Service(embedder, outcome, BEFORE + case.ill + case.after)
+    service = _Service(embedder, outcome, case.before + case.ill + case.after)
     if case.bulk:
         service.begin(service.bulk(other if case.apart else embedder))
     members = _members(embedder)
@@ -311,9 +315,9 @@ def _members(embedder: Any) -> list[HttpEmbedder]:
     return list(embedder._embedders) if isinstance(embedder, Pool) else [embedder]
 
 
-def _connected(key: str, exchange: Twins, settings: Mapping[str, Any]) -> Any:
+def _connected(model: str, key: str, exchange: Twins, settings: Mapping[str, Any]) -> Any:
     """What `connect` makes, on the clock of the running loop."""
-    embedder: Any = embedkit.connect("compatible:m", api_key=key, exchange=exchange, **settings)
+    embedder: Any = embedkit.connect(model, api_key=key, exchange=exchange, **settings)
     inner = getattr(embedder, "inner", embedder)
     for each in (inner, *_members(inner)):
         each._clock = asyncio.get_running_loop().time

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 
 
+REFUTED = 4.0  # by which a lost rate is taken to be smaller each time that some requests pass and it is refused again
+
+
 class CubicRate:
     """The rate a server grants, found from its 429s alone. Made at the first of them.
 
@@ -35,6 +38,7 @@ class CubicRate:
         "_since",
         "_slot",
         "lost",
+        "made",
         "wall",
     )
     CUT = 0.1  # share given up
@@ -48,6 +52,7 @@ class CubicRate:
 
     def __init__(self, now: float, before: float = 0.0) -> None:
         self.wall = self.lost = 0.0
+        self.made = now
         self._borne = before  # the last rate that was granted, where one is known
         self._plateau = 0.5
         self._slot = -math.inf  # when the last of those who wait may go
@@ -92,6 +97,9 @@ class CubicRate:
         sure = self._requests - (flying if good < self._since else 0)
         few = sure < self.ENOUGH and granted * sure < self._borne / 2 * max(1, self._requests)
         if granted <= 0 or (few and (self.lost or not self.wall)):
+            if self.lost and good >= self._since:
+                # It was being won back, and was too much.
+                self._borne = max(self._borne / REFUTED, min(self._borne, 2 * granted))
             self.lost = self._borne
             self.wall = max(min(self.wall or math.inf, amount / seconds / 2), min(amount, self.lost / 10))
         else:  # the fewer requests, the less they say

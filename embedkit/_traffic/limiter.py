@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 FEWER, CLEARLY = 0.95, 1.5
 # Times as long as usual: a request in flight holds no place any more; one given up says that answers are late.
 FAR, LONG = 4.0, 2.0
+COLD = 100.0  # requests per second that are tried of a provider that refused everything from the start, once it answers
 SOON, UNKNOWN = 1.0, 2.5  # seconds: less is not far longer than anything; what is usual before anything is known
 # Seconds until who waits looks for a place, at first and later; odd, lest a caller ends in that moment.
 LOOK, RARELY = 0.93, 3.7
@@ -165,6 +166,8 @@ class Limiter:
         """A good answer after so many seconds, to a request that made `busy` in flight; `small`: it is all that its call sends."""
         if small:
             self.share.answered(sent + seconds, seconds)
+        if self._heard == -math.inf and self.quota.tried:
+            self.quota.recovered(sent, COLD)
         self._heard, self._good = sent + seconds, sent
         if seconds > self._longest:  # noqa: PLR1730 (`max` costs more)
             self._longest = seconds
@@ -192,7 +195,12 @@ class Limiter:
         needed = self.quota.granted(now) * self.window.seconds  # in flight, by Little's law
         spare = about is None and busy > 1 and busy - 1 >= needed * (FEWER if hint is None else CLEARLY) > 0
         cut = first or hint is not None or not spare
-        before = 2 * busy / self.window.seconds if first and self.window.seconds else 0.0  # Little's law, with room to grow
+        before = 0.0
+        if first:  # requests per second so far: by Little's law, with room to grow
+            usual = self.window.seconds
+            if not usual and about != TOKENS and 2 * busy < self.window.size:  # it was not we who held them back
+                usual = self._longest
+            before = 2 * busy / usual if usual else 0.0
         self.quota.on_rejected(
             now,
             sent,
