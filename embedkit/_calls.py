@@ -13,6 +13,7 @@ import sys
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from ._loops import this_loop
 from .errors import ClosedError
 
 if TYPE_CHECKING:
@@ -123,13 +124,6 @@ class Calls:
         return Calls, ()  # a copy, or one in another process, has none
 
 
-def calls_of(embedder: object) -> Calls:
-    """The calls of an embedder: made on first use, so that a subclass needs no `super().__init__()`."""
-    found = embedder.__dict__.get("_calls")
-    calls: Calls = found if found is not None else embedder.__dict__.setdefault("_calls", Calls())
-    return calls
-
-
 def until_closed(
     method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
@@ -137,7 +131,8 @@ def until_closed(
 
     @wraps(method)
     async def called(self: Any, /, *args: P.args, **keywords: P.kwargs) -> T:
-        return await calls_of(self).run(method(self, *args, **keywords))
+        calls: Calls = self._calls
+        return await calls.run(method(self, *args, **keywords))
 
     return called
 
@@ -147,7 +142,7 @@ def ending_calls(closes: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Co
 
     @wraps(closes)
     async def aclose(self: Any) -> None:
-        await calls_of(self).end()
+        await self._calls.end()
         await closes(self)
 
     return aclose
@@ -162,17 +157,4 @@ def _task() -> asyncio.Task[Any] | None:
         return None
 
 
-def this_loop() -> object:
-    """What identifies the running event loop, asyncio or trio."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None:
-        try:
-            return asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-    import anyio.lowlevel
-
-    return anyio.lowlevel.current_token()
-
-
-__all__ = ["CLOSED", "Calls", "calls_of", "ending_calls", "this_loop", "until_closed"]
+__all__ = ["CLOSED", "Calls", "ending_calls", "until_closed"]

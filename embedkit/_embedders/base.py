@@ -25,18 +25,18 @@ from .._batching.options import OPTIONS, stored_width, validated
 from .._batching.plan import estimate, plan, tightened
 from .._batching.stream import Stream
 from .._batching.texts import listed, without_text
-from .._calls import calls_of, ending_calls, until_closed
+from .._calls import Calls, ending_calls, until_closed
 from .._calltime import ANSWER, CallTime
 from .._hints import NDArray
 from .._logging import WARNING, host_of, kind_of, log, notify, status_of
 from .._types import DType, Embeddings, InputType, Limits, OnError, Options, Reply, RequestCount, Truncate, Usage
-from ..codec import OutputRows, normalize, to_json
+from ..codec import OutputRows, normalize
 from ..codec.vector_math import missing_rows, missing_value
-from ..errors import ApiError, ClosedError, ConfigError, DecodeError, EmbedkitError, InvalidInputError, TooLargeError
+from ..errors import ApiError, ClosedError, ConfigError, EmbedkitError, InvalidInputError, TooLargeError
 from ..events import BatchDone, BatchFailed, BatchSplit, Event
+from .learned import Learned, OnFirstUse, option_key
 from .postprocess import _copied
 
-WIDTHS = 256  # most sets of options whose width is remembered: `extra` may differ with every call
 _numbers = count(1)  # of calls
 NOTHING = [None] * (len(OPTIONS) - 1)  # is named but an input type
 
@@ -68,6 +68,8 @@ class Embedder(ABC):
     price: float | None = None
     long_text: Literal["mean"] | None = None
     total_timeout: float | None = None
+    _calls = OnFirstUse(Calls)
+    _learned = OnFirstUse(Learned)
     _start: int | None = None  # requests in flight before the first good answer; None: as many as later
 
     @abstractmethod
@@ -189,7 +191,7 @@ class Embedder(ABC):
             workers=self.max_concurrency,
             count_tokens=self.count_tokens,
             skip=skip,
-            calls=calls_of(self),
+            calls=self._calls,
         )
 
     @property
@@ -210,7 +212,7 @@ class Embedder(ABC):
         call that cannot be interrupted any more gives its result. The same holds with `coalesce`, `hedge` and pools, and for embedders
         of your own, whose `aclose` runs once their calls have ended. Calls on other event loops go on: each loop closes its own.
         """
-        await calls_of(self).end()
+        await self._calls.end()
 
     async def __aenter__(self) -> Self:
         return self
@@ -228,14 +230,14 @@ class Embedder(ABC):
         plain = others == NOTHING and (input_type is None or type(input_type) is str)
         if plain and input_type is None:
             return self.options
-        if plain and (kept := self.__dict__.get("_typed")) is not None and kept[0] is self.options and kept[1] == input_type:
-            return kept[2]  # type: ignore[no-any-return]  # those of the last call that named an input type and nothing else
+        if plain and (kept := self._learned.typed) is not None and kept[0] is self.options and kept[1] == input_type:
+            return kept[2]  # those of the last call that named an input type and nothing else
         named = {name: value for name, value in zip(OPTIONS, values, strict=True) if value is not None}
         options = validated(msgspec.structs.replace(self.options, **named))
         if options == self.options:
             options = self.options
         if plain:
-            self.__dict__["_typed"] = self.options, input_type, options
+            self._learned.typed = self.options, input_type, options
         return options
 
     async def _among(
@@ -341,9 +343,8 @@ class Embedder(ABC):
         await (self._prepare(tally) if time is None else time.within(self._prepare(tally)))
         if whole:
             self._fits_one_request(unique.texts)
-        key = self._key(options)
-        widths: dict[bytes, int] = self.__dict__.setdefault("_widths", {})
-
+        learned = self._learned
+        key = learned.key(options, self.options)
         fills = self._fill if self.observe is None else partial(self._timed, self.observe)
 
         def fill(texts: Sequence[str], out: OutputRows, tries: int | None) -> Awaitable[Reply]:
@@ -353,7 +354,7 @@ class Embedder(ABC):
             return plan(unique.texts, self._known_limits(), self.count_tokens, start=start, stop=stop)
 
         dispatcher = Dispatcher(
-            unique.texts, cut, fill, room=len(rows), dtype=options.dtype, width=widths.get(key), skip=skip, whole=whole, lone=lone,
+            unique.texts, cut, fill, room=len(rows), dtype=options.dtype, width=learned.width(key), skip=skip, whole=whole, lone=lone,
             learn=self._learn, on_split=silent if self.observe is None else partial(self._tell_split, self.observe, tally),
             on_failure=silent if self.observe is None else partial(self._tell_failure, self.observe, tally),
         )  # fmt: skip
@@ -362,7 +363,7 @@ class Embedder(ABC):
                 await dispatcher.run(workers, self._start)
             else:
                 await time.within(dispatcher.run(workers, self._start))
-            _remember(widths, key, dispatcher.width)
+            learned.add_width(key, dispatcher.width)
         except EmbedkitError as error:
             error.rows = unique.rows_of(error.rows)
             if any(dispatcher.done):
@@ -371,15 +372,6 @@ class Embedder(ABC):
                 self._tell_failure(self.observe, tally, dispatcher.done.count(0), error)
             raise
         return self._result(dispatcher, unique, options, tally)
-
-    def _key(self, options: Options) -> bytes:
-        """`option_key`, remembered for the options that most calls have."""
-        if options is not self.options or options.extra:
-            return option_key(options)
-        known: tuple[Options, bytes] | None = self.__dict__.get("_plain")
-        if known is None or known[0] is not options:
-            known = self.__dict__["_plain"] = options, option_key(options)
-        return known[1]
 
     def _fits_one_request(self, texts: Sequence[str]) -> None:
         """Raise TooLargeError where texts that belong together need more than one request."""
@@ -395,17 +387,12 @@ class Embedder(ABC):
 
     def _known_width(self, options: Options) -> int:
         """Values per row that these options have given before, else that they ask for; 0: nobody knows."""
-        known: int | None = self.__dict__.get("_widths", {}).get(option_key(options))
-        return known or stored_width(options)
+        return self._learned.width(option_key(options)) or stored_width(options)
 
     def _known_limits(self) -> Limits:
         """The limits, no wider than refusals have shown."""
-        known, quota = self._shown_limits(), self._quota_tokens()
+        known, quota = self._learned.limits(self.limits), self._quota_tokens()
         return known if quota is None else tightened(known, Limits(max_tokens=quota))
-
-    def _shown_limits(self) -> Limits:
-        learned: Limits | None = self.__dict__.get("_tight")
-        return self.limits if learned is None else tightened(self.limits, learned)
 
     def _quota_tokens(self) -> int | None:
         """The most tokens that a request may hold, by our count, to pass a quota at all."""
@@ -413,12 +400,12 @@ class Embedder(ABC):
 
     def _learn(self, texts: Sequence[str], error: TooLargeError) -> bool:
         """Remember the limit that a refusal names. True where it is news, and these texts go out in smaller batches from now on."""
-        known = self._shown_limits()
+        known = self._learned.limits(self.limits)
         tokens = error.max_tokens
         if tokens is not None and (counted := sum(map(self.count_tokens, texts))) <= tokens:
             tokens = max(1, counted * 4 // 5)  # the count is too low for texts like these: keep further away
         learned = tightened(known, Limits(max_texts=error.max_texts, max_tokens=tokens))
-        self.__dict__["_tight"] = learned
+        self._learned.add_limits(learned)
         return learned != known or tokens is not None  # the quota may have become known meanwhile
 
     async def _prepare(self, tally: RequestCount) -> None:  # noqa: B027 (most have nothing to ask)
@@ -511,22 +498,3 @@ def _skips(on_error: OnError) -> bool:
         msg = f"on_error={on_error!r}: it is one of 'raise', 'skip'"
         raise ConfigError(msg)
     return on_error == "skip"
-
-
-def option_key(options: Options) -> bytes:
-    """What tells sets of options apart. ConfigError where `extra` is no JSON."""
-    try:
-        return to_json(options)
-    except (TypeError, ValueError, OverflowError) as error:
-        msg = f"extra cannot be written as JSON: {error}"
-        raise ConfigError(msg) from None
-
-
-def _remember(widths: dict[bytes, int], key: bytes, width: int | None) -> None:
-    """Hold on to the width of these options, and to that of a call that ran beside this one."""
-    if width is None or (len(widths) >= WIDTHS and key not in widths):
-        return
-    known = widths.setdefault(key, width)
-    if known != width:
-        msg = f"this call got {width} values per row, another one under the same options {known}"
-        raise DecodeError(msg)

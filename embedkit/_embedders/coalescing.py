@@ -17,9 +17,10 @@ from .._batching.failed_rows import first_failure
 from .._batching.plan import BatchBuilder, measure, tightened
 from .._calls import CLOSED
 from .._calltime import TURN, CallTime
+from .._loops import PerLoop
 from .._types import Embeddings, Limits, Options, Usage
 from ..errors import ClosedError, DecodeError, EmbedkitError, TransportTimeoutError
-from .base import option_key
+from .learned import lasting, option_key
 from .wrapper import Wrapped
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Coalesced(Wrapped):
     def __init__(self, inner: Embedder, wait: float = 0.0) -> None:
         super().__init__(inner)
         self._wait = wait
-        self._queues: dict[tuple[asyncio.AbstractEventLoop, bytes, float | None], _Queue] = {}
+        self._queues: PerLoop[dict[tuple[bytes, float | None], _Queue]] = PerLoop()
 
     async def _embed(
         self,
@@ -84,24 +85,31 @@ class Coalesced(Wrapped):
         return 0 < len(rows) <= min(SMALL_CALL, self.limits.max_texts or SMALL_CALL) and (self.accepts_empty or "" not in rows)
 
     def _queue(self, loop: asyncio.AbstractEventLoop, options: Options, timeout: float | None) -> _Queue:
-        key = (loop, option_key(options), timeout)
-        line = self._queues.get(key)
-        if line is None:
-            for dead in [each for each in list(self._queues) if each[0].is_closed()]:
-                self._queues.pop(dead, None)
-            forget = self._queues.pop
-            line = self._queues[key] = _Queue(self.inner, options, self._wait, loop, lambda: forget(key, None), timeout)
-        return line
+        queues = self._queues.get(loop)
+        if queues is None:
+            self._queues.sweep()
+            queues = self._queues[loop] = {}
+        key = (option_key(options), timeout)
+        queue = queues.get(key)
+        if queue is None:
+            queue = queues[key] = _Queue(self.inner, options, self._wait, loop, lambda: self._forget(loop, key), timeout)
+        return queue
+
+    def _forget(self, loop: asyncio.AbstractEventLoop, key: tuple[bytes, float | None]) -> None:
+        """Let go of an empty queue, and of its loop with the last one."""
+        queues = self._queues.get(loop, {})
+        queues.pop(key, None)
+        if not queues:
+            self._queues.pop(loop, None)
 
     async def aclose(self) -> None:
         """End the calls in flight on this event loop with `ClosedError`, then close the inner embedder."""
-        loop = _running()
-        for line in [line for (owner, *_), line in list(self._queues.items()) if owner is loop]:
-            await line.aclose()
+        for queue in list(self._queues.get(_running(), {}).values()):
+            await queue.aclose()
         await super().aclose()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_queues": {}}
+        return {**lasting(self.__dict__), "_queues": PerLoop()}
 
 
 def _running() -> asyncio.AbstractEventLoop | None:

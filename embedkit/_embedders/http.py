@@ -15,12 +15,13 @@ import msgspec
 
 from .._batching.dispatch import PROBE_TEXT
 from .._batching.plan import estimate
-from .._calls import this_loop, until_closed
+from .._calls import until_closed
 from .._http.aiohttp_exchange import AiohttpExchange
 from .._http.auth import Signer
 from .._http.settings import HttpSettings
 from .._http.transport import Transport
 from .._logging import host_of
+from .._loops import PerLoop, this_loop
 from .._traffic.concurrency import ConcurrencyLimit
 from .._traffic.hedging import Hedge
 from .._traffic.limiter import Limiter
@@ -43,6 +44,7 @@ from ..errors import (
     TooLongError,
 )
 from .base import Embedder
+from .learned import lasting
 from .postprocess import shaped
 
 if TYPE_CHECKING:
@@ -116,7 +118,7 @@ class HttpEmbedder(Embedder):
         self._signer = Signer(self._target, self._sources, self._headers, ask=self._ask_headers)
         self._signer.redactor.add(self._http.secrets(), lasting=True)
         self._quota = shared_quota(self._quota_key(), self.model, self._rate)
-        self._transports: dict[object, Transport] = {}
+        self._transports: PerLoop[Transport] = PerLoop()
         self._pid = os.getpid()
         self._probed = not hasattr(self._codec, "probe")
         self._probing: dict[object, anyio.Event] = {}
@@ -219,7 +221,7 @@ class HttpEmbedder(Embedder):
                     for each in out.failures.values():
                         each.attempts, each.elapsed = error.attempts, error.elapsed
                     return reply
-                if refused and self._learned(codec, refused[-1]):
+                if refused and self.adopt(codec, refused[-1]):
                     continue
                 raise self._redacted(error) from None
             self._quota.passed(self._clock(), tokens, asked, reply.tokens)
@@ -365,7 +367,7 @@ class HttpEmbedder(Embedder):
             error.retryable = False  # asked another way it may pass at once
         return error
 
-    def _learned(self, codec: Codec, response: Response) -> bool:
+    def adopt(self, codec: Codec, response: Response) -> bool:
         """True where the codec knows better after this refusal, and the request is worth another try."""
         better = _improved_codec(codec, response)
         if better is None:
@@ -399,7 +401,7 @@ class HttpEmbedder(Embedder):
             request: Request | None = self._codec.probe()  # type: ignore[attr-defined]  # optional in the contract
             if request is not None:
                 response = await self._transport().send(request, lambda response: response, tally)
-                self._learned(self._codec, response)
+                self.adopt(self._codec, response)
             self._probed = True
         except EmbedkitError as error:
             raise self._redacted(error) from None
@@ -426,9 +428,8 @@ class HttpEmbedder(Embedder):
         return transport if transport is not None else self._opened(loop)
 
     def _opened(self, loop: object) -> Transport:
-        for other in [each for each in list(self._transports) if getattr(each, "is_closed", bool)()]:
-            if (stale := self._transports.pop(other, None)) is not None:  # else another thread's loop was faster
-                _abandon(stale)
+        for stale in self._transports.sweep():
+            _abandon(stale)
         if self._http.session is not None:
             owner = getattr(self._http.session, "_loop", loop)
             if owner is not loop:
@@ -482,8 +483,7 @@ class HttpEmbedder(Embedder):
         return self._kept()
 
     def _kept(self) -> dict[str, Any]:
-        local = {"_transports", "_quota", "_signer", "_pid", "_probed", "_probing", "_widths", "_tight", "_calls"}
-        return {name: value for name, value in self.__dict__.items() if name not in local}
+        return lasting(self.__dict__, "_quota", "_signer", "_pid", "_probed", "_probing")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -14,10 +14,11 @@ import msgspec
 
 from .._batching.dispatch import PROBE_TEXT
 from .._batching.plan import tightened
-from .._calls import this_loop, until_closed
+from .._calls import until_closed
 from .._calltime import TURN
 from .._http.transport import timed, watched
 from .._logging import INFO, heard, host_of, kind_of, log, notify, status_of
+from .._loops import PerLoop, this_loop
 from .._traffic.load_balancer import Endpoint, LoadBalancer
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
 from .._types import Embeddings, Limits, Options, Reply, RequestCount, Usage
@@ -35,6 +36,7 @@ from ..errors import (
 from ..events import RetryScheduled
 from .base import Embedder
 from .http import HttpEmbedder
+from .learned import lasting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,7 +76,7 @@ class Pool(Embedder):
         self._one_place = len({each.base_url for each in self._embedders}) == 1  # several keys: one model beyond doubt
         self._members = [Endpoint(each, verified=self._one_place) for each in self._embedders]
         self._known: tuple[str, NDArray[Any]] | None = None  # where the first answer to PROBE_TEXT came from, and what it was
-        self._balancers: dict[object, LoadBalancer[HttpEmbedder]] = {}
+        self._balancers: PerLoop[LoadBalancer[HttpEmbedder]] = PerLoop()
 
     @property
     def limits(self) -> Limits:  # type: ignore[override]  # the strictest of all, as they are known by now
@@ -251,8 +253,7 @@ class Pool(Embedder):
         loop = this_loop()
         balancer = self._balancers.get(loop)
         if balancer is None:
-            for dead in [each for each in list(self._balancers) if getattr(each, "is_closed", bool)()]:
-                self._balancers.pop(dead, None)
+            self._balancers.sweep()
             balancer = self._balancers[loop] = LoadBalancer(self._members, self._clock)
         return balancer
 
@@ -296,8 +297,7 @@ class Pool(Embedder):
         return f"<Pool {', '.join(map(repr, self._embedders))}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        local = {"_members", "_known", "_balancers", "_widths", "_tight", "_calls"}
-        return {name: value for name, value in self.__dict__.items() if name not in local}
+        return lasting(self.__dict__, "_members", "_known")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

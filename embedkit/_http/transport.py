@@ -12,9 +12,9 @@ import time
 from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .._calls import this_loop
 from .._calltime import ANSWER, PAUSE, TURN
 from .._logging import DEBUG, INFO, LONG_WAIT, WARNING, heard, kind_of, log, notify, status_of
+from .._loops import this_loop
 from .._traffic.retry import CAP, RetryPolicy, retry_loop
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
 from .._types import RequestCount

@@ -560,12 +560,16 @@ async def test_a_deadline_of_anyio_ends_the_request():
     assert (inner.given_up, others(), embedder._queues) == (1, set(), {})
 
 
+def queues_of(embedder):
+    return (queue for queues in embedder._queues.values() for queue in queues.values())
+
+
 async def test_closing_answers_everyone():
     """A close while calls wait raises in each of them, cancels what is on its way, and leaves nothing; then it opens anew."""
     inner = Gated()
     embedder = Coalesced(inner, 60.0)
     tasks = await started(embedder, *(embedder.embed_query(text) for text in "abc"))
-    embedder._queues[next(iter(embedder._queues))]._depart()
+    next(queues_of(embedder))._depart()
     await settled()
     tasks += await started(embedder, *(embedder.embed_query(text) for text in "de"))
     await embedder.aclose()
@@ -584,7 +588,7 @@ async def test_closing_holds_on_to_nothing():
     """A wait that a close cuts short leaves no timer that would keep the embedder alive."""
     embedder = Coalesced(Gated(), 60.0)
     (task,) = await started(embedder, embedder.embed_query("a"))
-    (line,) = map(weakref.ref, embedder._queues.values())
+    (line,) = map(weakref.ref, queues_of(embedder))
     await embedder.aclose()
     await asyncio.wait([task])
     gc.collect()
@@ -619,7 +623,7 @@ async def test_a_loop_that_ends_under_its_calls_is_quiet(caplog):
 
     assert same(rows("a")[0], await asyncio.to_thread(asyncio.run, embedder.embed_query("a")))
     assert [record.message for record in caplog.records if record.levelname != "DEBUG"] == []
-    assert {loop.is_closed() for loop, _ in embedder._queues} <= {True}
+    assert {loop.is_closed() for loop in embedder._queues} <= {True}
 
 
 async def test_a_storm():
