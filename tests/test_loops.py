@@ -32,7 +32,7 @@ async def test_each_loop_is_told_from_others(anyio_backend):
     """A loop is itself every time it is asked, on asyncio and on trio; another thread's loop is another."""
     mine = this_loop()
 
-    assert this_loop() is mine
+    assert this_loop() == mine
     assert await asyncio.to_thread(asyncio.run, loop_here()) is not mine if anyio_backend == "asyncio" else mine is not None
 
 
