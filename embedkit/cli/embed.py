@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..bulk.format_detection import FORMATS
-from ..bulk.sinks import FORMS, OUTPUTS, Jsonl, Output
-from ..bulk.sources import INPUTS, TOLD, Rows, Source, form_of
-from ..bulk.stdio import aside
+from .._bulk.format_detection import FORMATS
+from .._bulk.sinks import FORMS, OUTPUTS, Jsonl, Output
+from .._bulk.sources import INPUTS, TOLD, Rows, Source, form_of
+from .._bulk.stdio import aside
 from .._types import DType
 from ..codec.vector_math import missing_rows
 from ..errors import ConfigError, EmbedkitError
