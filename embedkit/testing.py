@@ -302,7 +302,7 @@ async def _embed(golden: Mapping[str, Any], exchange: FakeExchange) -> Embedding
     if hasattr(embedder, "_probed"):
         embedder._probed = True  # noqa: SLF001 (our own, as below)
         if "probe" in golden:
-            embedder.adopt(embedder._codec, response(golden["probe"]))  # noqa: SLF001
+            embedder._adopt(embedder._codec, response(golden["probe"]))  # noqa: SLF001
     try:
         made: Embeddings = await embedder.embed_batch(golden["texts"], embedder._merged(*_options(golden)))  # noqa: SLF001 (our own)
     except EmbedkitError as error:

@@ -29,7 +29,7 @@ from .._traffic.quota import TOKENS, shared_quota
 from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import Embeddings, Limits, Options, Reply, Request, RequestCount, Response, Usage, safe_url
-from ..codec import Codec, OutputRows, Secrets, Target, together, widths
+from ..codec import Codec, Dialect, OutputRows, Secrets, Target, complete, together, widths
 from ..codec.error_body import wordless
 from ..codec.error_mapping import error_from_response, error_in_success, with_url
 from ..errors import (
@@ -48,7 +48,7 @@ from .learned import lasting
 from .postprocess import shaped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Self
 
     import anyio
@@ -99,7 +99,7 @@ class HttpEmbedder(Embedder):
         self.price = target.facts.price if target.facts is not None else None
         if count_tokens is not None:
             self.count_tokens = count_tokens
-        self._codec = codec
+        self._codec = complete(codec, target)
         self._target = target
         self._own_limits = limits
         self._sources = Secrets(sources)
@@ -120,7 +120,7 @@ class HttpEmbedder(Embedder):
         self._quota = shared_quota(self._quota_key(), self.model, self._rate)
         self._transports: PerLoop[Transport] = PerLoop()
         self._pid = os.getpid()
-        self._probed = not hasattr(self._codec, "probe")
+        self._probed = self._codec.probe() is None
         self._probing: dict[object, anyio.Event] = {}
 
     @property
@@ -152,7 +152,7 @@ class HttpEmbedder(Embedder):
         return f"<{type(self).__name__} {self.provider}:{self.model} at {safe_url(self._target.base_url)}>"
 
     def _cuts(self) -> bool:
-        return getattr(self._codec, "cuts", True)
+        return self._codec.cuts
 
     def _most_tokens(self, options: Options) -> int | None:
         """As the limits say, else the catalog; less what goes before every text."""
@@ -187,7 +187,7 @@ class HttpEmbedder(Embedder):
 
             def receive(
                 response: Response,
-                codec: Codec = codec,
+                codec: Dialect = codec,
                 wire: Options = wire,
                 refused: list[Response] = refused,
                 request: Request = request,
@@ -221,7 +221,7 @@ class HttpEmbedder(Embedder):
                     for each in out.failures.values():
                         each.attempts, each.elapsed = error.attempts, error.elapsed
                     return reply
-                if refused and self.adopt(codec, refused[-1]):
+                if refused and self._adopt(codec, refused[-1]):
                     continue
                 raise self._redacted(error) from None
             self._quota.passed(self._clock(), tokens, asked, reply.tokens)
@@ -277,7 +277,7 @@ class HttpEmbedder(Embedder):
         return other
 
     def _decoded(
-        self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
+        self, codec: Dialect, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
     ) -> Reply:
         """The rows of a success. What is wrong with it is told of a copy that quotes no key: an excerpt of the original may cut one in half."""
         if out is not None and out.failures:
@@ -298,7 +298,7 @@ class HttpEmbedder(Embedder):
         raise failure
 
     def _undecoded(
-        self, failure: EmbedkitError, codec: Codec, response: Response, asked: tuple[Options, Options], count: int
+        self, failure: EmbedkitError, codec: Dialect, response: Response, asked: tuple[Options, Options], count: int
     ) -> EmbedkitError:
         """What is wrong with a reply, in the server's own words where it has some, and from whom it came."""
         veiled = self._signer.redactor.redact_response(response)
@@ -314,7 +314,7 @@ class HttpEmbedder(Embedder):
         return self._redacted(failure)  # before an event shows it
 
     def _shaped(
-        self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
+        self, codec: Dialect, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
     ) -> Reply:
         """The rows as the options (of the wire, of the caller) want them: what the provider did not make is made of what it answered."""
         wire, options = asked
@@ -334,7 +334,7 @@ class HttpEmbedder(Embedder):
         return asked in facts.widths and (answered == facts.dimensions or answered in facts.widths)
 
     def _joins(self, options: Options) -> bool:
-        fields: bool | Collection[str] = getattr(self._codec, "joins", ())
+        fields = self._codec.joins
         if isinstance(fields, bool) or not options.extra:
             return fields is True
         return any(options.extra.get(field) for field in fields)
@@ -342,7 +342,7 @@ class HttpEmbedder(Embedder):
     def _wire_options(self, options: Options) -> Options:
         """The options as the wire gets them: without the width and dtype that have to be made on the client."""
         wire, asked = options, options.dimensions
-        if asked is not None and not getattr(self._codec, "sends_dimensions", True):
+        if asked is not None and not self._codec.sends_dimensions:
             facts = self._target.facts
             if facts is None or (asked != facts.dimensions and asked not in facts.widths):
                 why = f"{self.provider} cannot be asked for a width, and {self.model} cannot be cut to it"
@@ -351,11 +351,11 @@ class HttpEmbedder(Embedder):
             wire = msgspec.structs.replace(wire, dimensions=None)
             if asked != facts.dimensions:
                 wire = msgspec.structs.replace(wire, dtype="float32")  # only floats can be cut
-        if options.dtype != "float32" and options.dtype not in getattr(self._codec, "sends_dtypes", ()):
+        if options.dtype != "float32" and options.dtype not in self._codec.sends_dtypes:
             wire = msgspec.structs.replace(wire, dtype="float32")
         return wire
 
-    def _judged(self, codec: Codec, response: Response) -> ApiError:
+    def _judged(self, codec: Dialect, response: Response) -> ApiError:
         error = error_from_response(
             response, provider=self.provider, model=self.model, message=codec.explain(response), now=time.time()
         )
@@ -367,7 +367,7 @@ class HttpEmbedder(Embedder):
             error.retryable = False  # asked another way it may pass at once
         return error
 
-    def adopt(self, codec: Codec, response: Response) -> bool:
+    def _adopt(self, codec: Dialect, response: Response) -> bool:
         """True where the codec knows better after this refusal, and the request is worth another try."""
         better = _improved_codec(codec, response)
         if better is None:
@@ -398,10 +398,10 @@ class HttpEmbedder(Embedder):
 
         answered = self._probing[loop] = anyio.Event()
         try:
-            request: Request | None = self._codec.probe()  # type: ignore[attr-defined]  # optional in the contract
+            request = self._codec.probe()
             if request is not None:
                 response = await self._transport().send(request, lambda response: response, tally)
-                self.adopt(self._codec, response)
+                self._adopt(self._codec, response)
             self._probed = True
         except EmbedkitError as error:
             raise self._redacted(error) from None
@@ -490,10 +490,9 @@ class HttpEmbedder(Embedder):
         self._reset()
 
 
-def _improved_codec(codec: Codec, response: Response) -> Codec | None:
+def _improved_codec(codec: Dialect, response: Response) -> Dialect | None:
     """The codec that knows more after this response; None where there is nothing to learn."""
-    learn: Callable[[Response], Codec] | None = getattr(codec, "learn", None)
-    better = codec if learn is None else learn(response)
+    better = codec.learn(response)
     return None if better == codec else better
 
 

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from .._types import Limits, Request
 from ..codec import Host, Parameter, Target, bearer, with_headers
-from .openai import _OPENAI, Dialect
+from .openai import _OPENAI, OpenAI
 
 
 def _azure_key(request: Request, credentials: Mapping[str, str], now: float) -> Request:
@@ -36,14 +36,14 @@ _AZURE = {
 
 HOSTS = (
     Host(
-        name="azure", dialect=Dialect, version_path="/openai/v1", key_variables=("AZURE_OPENAI_API_KEY",), key_required=True, start=100, ceiling=128,
+        name="azure", dialect=OpenAI, version_path="/openai/v1", key_variables=("AZURE_OPENAI_API_KEY",), key_required=True, start=100, ceiling=128,
         own_domains=("openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com"),
         url_variables=("AZURE_OPENAI_ENDPOINT",), resolve_url=_azure_url, authorize=_azure_key, static_auth=True, catalog="openai",
         parameters=_AZURE, quirks={"refuses": True}, limits=_OPENAI,
     ),
     # Azure AI Foundry's other models, Cohere's among them, on the same routes; 96 is what Cohere takes (wire reference 2.2).
     Host(
-        name="azureaifoundry", dialect=Dialect, version_path="/openai/v1", key_variables=("AZURE_OPENAI_API_KEY",), key_required=True, start=100, ceiling=128,
+        name="azureaifoundry", dialect=OpenAI, version_path="/openai/v1", key_variables=("AZURE_OPENAI_API_KEY",), key_required=True, start=100, ceiling=128,
         own_domains=("services.ai.azure.com",), url_variables=("AZURE_OPENAI_ENDPOINT",), resolve_url=_azure_url, authorize=_azure_key, static_auth=True,
         parameters=_AZURE, quirks={"encoding": None}, limits=Limits(max_texts=96),
     ),

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 from .._types import Limits
 from ..codec import Host, Parameter, Target
 from ..errors import ConfigError
-from .openai import Dialect
+from .openai import OpenAI
 
 FEW = Limits(max_texts=32)  # no page names a limit
 
@@ -32,7 +32,7 @@ def _hosted(name: str, base_url: str, *keys: str, quirks: Mapping[str, Any] | No
         **more,
     }
     return Host(
-        name=name, dialect=Dialect, base_url=base_url, version_path=parts.path, key_variables=keys, key_required=True, **row
+        name=name, dialect=OpenAI, base_url=base_url, version_path=parts.path, key_variables=keys, key_required=True, **row
     )
 
 
@@ -40,7 +40,7 @@ def _server(name: str, base_url: str, called: str, **more: Any) -> Host:
     """A server on this machine: no key, and patience while it loads a model."""
     row = {"limits": FEW, "version_path": urlsplit(base_url).path, **more}
     down = f"is {called} running?"
-    return Host(name=name, dialect=Dialect, base_url=base_url, timeout=600.0, loading=600.0, unreachable_hint=down, **row)
+    return Host(name=name, dialect=OpenAI, base_url=base_url, timeout=600.0, loading=600.0, unreachable_hint=down, **row)
 
 
 def _databricks(base_url: str, target: Target) -> str:
@@ -71,7 +71,7 @@ def _github(base_url: str, target: Target) -> str:
 
 
 HOSTS = (
-    Host(name="compatible", dialect=Dialect, version_path="/v1", limits=FEW, accepts_empty=True, loading=600.0),
+    Host(name="compatible", dialect=OpenAI, version_path="/v1", limits=FEW, accepts_empty=True, loading=600.0),
 
     # --- hosted ---
     # Strict: an unknown field is a 422. Counts tokens and texts (4); base64 is answered with floats (recorded).

@@ -16,9 +16,9 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
-    Target,
     Vector,
     compact,
     decode_reply,
@@ -27,7 +27,6 @@ from ..codec import (
     matrix,
     miscounted,
     prefixed,
-    read_error_body,
     reject_unsupported,
     renormalize_cut,
     split_extra,
@@ -59,10 +58,8 @@ class _Reply(msgspec.Struct, frozen=True, rename="camel"):
 _decoder = decoder_of(_Reply)
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class Gemini(Dialect, frozen=True):
     """Gemini's dialect. A narrower vector comes un-normalized from the first generation, and is made unit length here."""
-
-    target: Target
 
     @property
     def limits(self) -> Limits:
@@ -92,9 +89,6 @@ class Dialect(msgspec.Struct, frozen=True):
         renormalize_cut(rows, options, self.target.facts)
         return Reply(rows, "", tokens_in(reply.usage_metadata, "promptTokenCount"))
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
 
 def _bare(model: str) -> str:
     """The name without the collection Google's own docs put before it."""
@@ -109,7 +103,7 @@ def _keyed(request: Request, credentials: Mapping[str, str], now: float) -> Requ
 
 HOSTS = (
     Host(
-        name="gemini", dialect=Dialect, base_url="https://generativelanguage.googleapis.com/v1", version_path="/v1",
+        name="gemini", dialect=Gemini, base_url="https://generativelanguage.googleapis.com/v1", version_path="/v1",
         key_variables=("GOOGLE_API_KEY", "GEMINI_API_KEY"), key_required=True, start=100, ceiling=128, own_domains=("generativelanguage.googleapis.com",),
         routes=("/models/{model}:{verb}", "/models/{model}", "/models", "/openai/embeddings", "/openai"),
         authorize=_keyed, static_auth=True, catalog_name=_bare, limits=Limits(max_texts=100),  # more: 400 "at most 100 requests can be in one batch"

@@ -15,11 +15,10 @@ import msgspec
 from .._types import QUANTIZED, Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
-    Codec,
+    Dialect,
     Host,
     Out,
     Parameter,
-    Target,
     accepted_input_types,
     bearer,
     known_width,
@@ -39,7 +38,7 @@ _Kept = tuple[
 ]  # options, URL, fields of the body, the same as its end, headers
 
 
-class Dialect(msgspec.Struct, frozen=True, dict=True):
+class OpenAI(Dialect, frozen=True, dict=True):
     """The OpenAI dialect, as a host's row bends it. A field's name left out or empty: the host has no such field.
 
     Attributes:
@@ -56,7 +55,6 @@ class Dialect(msgspec.Struct, frozen=True, dict=True):
         headers: sent with every request.
     """
 
-    target: Target
     encoding: str | None = "base64"
     width_field: str | None = "dimensions"
     dtype_field: str | None = None
@@ -68,10 +66,6 @@ class Dialect(msgspec.Struct, frozen=True, dict=True):
     counts_tokens: bool = True
     headers: Mapping[str, str] = {}
     joins: ClassVar[tuple[str, ...]] = ("late_chunking",)  # Jina's, at whatever server or router passes it on
-
-    @property
-    def limits(self) -> Limits:
-        return self.target.host.limits
 
     @property
     def sends_dimensions(self) -> bool:
@@ -130,10 +124,7 @@ class Dialect(msgspec.Struct, frozen=True, dict=True):
             raise DecodeError(msg)
         return Reply(rows, model, tokens if self.counts_tokens else None)
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
-    def learn(self, response: Response) -> Codec:
+    def learn(self, response: Response) -> Dialect:
         """A server that refuses base64 is asked for its default from then on (vllm-project/vllm#6174)."""
         if self.encoding is None or response.status not in (400, 422, 500):
             return self
@@ -155,7 +146,7 @@ _OPENAI = Limits(max_texts=2048, max_tokens=250_000, max_text_tokens=8191)  # of
 
 HOSTS = (
     Host(
-        name="openai", dialect=Dialect, base_url="https://api.openai.com/v1", version_path="/v1", key_variables=("OPENAI_API_KEY",),
+        name="openai", dialect=OpenAI, base_url="https://api.openai.com/v1", version_path="/v1", key_variables=("OPENAI_API_KEY",),
         key_required=True, start=100, ceiling=128, own_domains=("api.openai.com",), url_variables=("OPENAI_BASE_URL",), read_url=str.strip,  # as it stands (1.1)
         authorize=_organized, static_auth=True,
         parameters={

@@ -16,6 +16,7 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
     Parameter,
@@ -29,7 +30,6 @@ from ..codec import (
     matrix,
     miscounted,
     prefixed,
-    read_error_body,
     reject_unsupported,
     renormalize_cut,
     single_text,
@@ -68,10 +68,8 @@ class _Reply(msgspec.Struct, frozen=True, rename="camel"):
 _decoder = decoder_of(_Reply)
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class Vertex(Dialect, frozen=True):
     """Vertex's dialect: an over-long text is refused unless `truncate="end"`."""
-
-    target: Target
 
     @property
     def limits(self) -> Limits:
@@ -115,9 +113,6 @@ class Dialect(msgspec.Struct, frozen=True):
         known = [number for number in counts if number is not None]
         return Reply(rows, "", sum(known) if len(known) == count else None)
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
 
 def _locate(base_url: str, target: Target) -> str:
     """The host of the location, then project and location; a base URL that says where publishers are is used as it is."""
@@ -150,7 +145,7 @@ def _authorized(request: Request, credentials: Mapping[str, str], now: float) ->
 
 HOSTS = (
     Host(
-        name="vertex", dialect=Dialect, base_url="https://aiplatform.googleapis.com/v1beta1", version_path="/v1beta1",
+        name="vertex", dialect=Vertex, base_url="https://aiplatform.googleapis.com/v1beta1", version_path="/v1beta1",
         routes=("/models/{model}:{verb}", "/models/{model}", "/models"), key_required=True, start=100, ceiling=128, own_domains=("aiplatform.googleapis.com",), resolve_url=_locate, authorize=_authorized,
         parameters={
             "project": Parameter(("GOOGLE_CLOUD_PROJECT",), help="a Google Cloud project"),

@@ -13,7 +13,18 @@ from typing import Any, ClassVar
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Target, bearer, compact, listing, matrix, read_error_body, reject_unsupported, to_json
+from ..codec import (
+    JSON,
+    Dialect,
+    Host,
+    Out,
+    bearer,
+    compact,
+    listing,
+    matrix,
+    reject_unsupported,
+    to_json,
+)
 
 _KINDS = {"float32": None, "int8": "int8", "uint8": "uint8", "binary": "binary", "ubinary": "ubinary"}  # None: the default
 # The most tokens of a request; 120,000 for all others (wire reference part 2, 2.1).
@@ -24,10 +35,9 @@ _TOKENS = {
 }  # fmt: skip
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class Voyage(Dialect, frozen=True):
     """Voyage's dialect: an over-long text is refused unless `truncate="end"` (the API's own default cuts in silence)."""
 
-    target: Target
     sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
 
     @property
@@ -75,9 +85,6 @@ class Dialect(msgspec.Struct, frozen=True):
         vectors, model, tokens = listing(response, count, nested=self._contextual)
         return Reply(matrix(vectors, options, count, out), model, tokens)
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
 
 _OWN, _ATLAS = "https://api.voyageai.com/", "https://ai.mongodb.com/"
 
@@ -97,7 +104,7 @@ def key_path(environment: Mapping[str, str]) -> str:
 
 HOSTS = (
     Host(
-        name="voyage", dialect=Dialect, routes=("/embeddings", "/contextualizedembeddings", "/multimodalembeddings"), base_url=_OWN + "v1", version_path="/v1", authorize=_routed, static_auth=True,
+        name="voyage", dialect=Voyage, routes=("/embeddings", "/contextualizedembeddings", "/multimodalembeddings"), base_url=_OWN + "v1", version_path="/v1", authorize=_routed, static_auth=True,
         key_variables=("VOYAGE_API_KEY",), key_file=key_path, key_required=True, start=100, ceiling=128,
         own_domains=("voyageai.com", "ai.mongodb.com"), limits=Limits(max_texts=1000),  # docs.voyageai.com/reference/embeddings-api
     ),

@@ -16,6 +16,7 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
     Parameter,
@@ -29,7 +30,6 @@ from ..codec import (
     matrix,
     miscounted,
     prefixed,
-    read_error_body,
     reject_unsupported,
     text_of,
     to_json,
@@ -60,10 +60,9 @@ _decoder = decoder_of(_Reply)
 _token = decoder_of(_Token)
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class Watsonx(Dialect, frozen=True):
     """watsonx's dialect: an over-long text is refused, unless `truncate="end"` and the catalog knows where to cut."""
 
-    target: Target
     sends_dimensions = False
 
     @property
@@ -91,9 +90,6 @@ class Dialect(msgspec.Struct, frozen=True):
             raise error_in_success(response) or miscounted(0, count)
         rows = matrix([result.embedding if result else None for result in reply.results], options, count, out)
         return Reply(rows, text_of(reply.model_id), whole_number(reply.input_token_count))
-
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
 
 
 def _locate(base_url: str, target: Target) -> str:
@@ -123,7 +119,7 @@ def _read(response: Response) -> tuple[str, float]:
 
 HOSTS = (
     Host(
-        name="watsonx", dialect=Dialect, routes=("/text/embeddings",), version_path="/ml/v1",
+        name="watsonx", dialect=Watsonx, routes=("/text/embeddings",), version_path="/ml/v1",
         key_variables=("WATSONX_APIKEY", "WATSONX_API_KEY"), key_required=True, own_domains=("ml.cloud.ibm.com",),
         url_variables=("WATSONX_URL",), resolve_url=_locate, token_exchange=TokenExchange(_ask, _read),
         parameters={

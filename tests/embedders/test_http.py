@@ -134,7 +134,7 @@ async def test_what_was_learned_travels():
     """A pickled embedder remembers what its server refused."""
     server = Server()
     embedder = embedkit.connect("compatible:m", base_url="http://host.test", exchange=server)
-    embedder.adopt(embedder._codec, response({"error": "no base64 here"}, 400))
+    embedder._adopt(embedder._codec, response({"error": "no base64 here"}, 400))
     twin = pickle.loads(pickle.dumps(embedder))  # noqa: S301 (our own)
     await twin.embed("a")
 

@@ -11,6 +11,7 @@ import msgspec
 from ..._types import Limits, Options, Reply, Request, Response
 from ...codec import (
     JSON,
+    Dialect,
     Out,
     Target,
     Vector,
@@ -21,7 +22,6 @@ from ...codec import (
     header_int,
     matrix,
     miscounted,
-    read_error_body,
     reject_unsupported,
     single_text,
     to_json,
@@ -61,10 +61,9 @@ _cohere = decoder_of(_CohereReply)
 _nova = decoder_of(_NovaReply)
 
 
-class Titan(msgspec.Struct, frozen=True):
+class Titan(Dialect, frozen=True):
     """Titan Text Embeddings: an over-long text is refused, always. Version 1 knows no field but the text."""
 
-    target: Target
     limits: ClassVar[Limits] = Limits(max_texts=1)
 
     @property
@@ -86,14 +85,10 @@ class Titan(msgspec.Struct, frozen=True):
         rows = matrix([reply.embedding], options, count, out)
         return Reply(rows, "", whole_number(reply.input_text_token_count) if tokens is None else tokens)
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
 
-
-class Cohere(msgspec.Struct, frozen=True):
+class Cohere(Dialect, frozen=True):
     """Cohere's models, in the body of its API's version 1: an over-long text is refused unless `truncate="end"`."""
 
-    target: Target
     limits: ClassVar[Limits] = Limits(max_texts=96)
     sends_dtypes: ClassVar[tuple[str, ...]] = ("float32", "int8", "uint8", "binary", "ubinary")
 
@@ -125,14 +120,10 @@ class Cohere(msgspec.Struct, frozen=True):
             raise error_in_success(response) or DecodeError(msg)
         return Reply(matrix(vectors, options, count, out), "", header_int(response, _TOKENS))
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
 
-
-class Nova(msgspec.Struct, frozen=True):
+class Nova(Dialect, frozen=True):
     """Nova Multimodal Embeddings, texts only: an over-long text is refused unless `truncate="end"`."""
 
-    target: Target
     limits: ClassVar[Limits] = Limits(max_texts=1)
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
@@ -156,6 +147,3 @@ class Nova(msgspec.Struct, frozen=True):
             raise error_in_success(response) or miscounted(0, count)
         rows = matrix([item.embedding if item else None for item in items], options, count, out)
         return Reply(rows, "", header_int(response, _TOKENS))
-
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
