@@ -16,8 +16,10 @@ from typing import Any
 import msgspec
 
 from . import errors
+from ._batching.options import validated
 from ._connect.factory import connect
 from ._embedders.base import Embedder
+from ._embedders.http import HttpEmbedder
 from ._hints import NDArray
 from ._traffic.retry import RetryPolicy
 from ._types import Embeddings, Limits, Options, Request, Response, Usage
@@ -298,21 +300,17 @@ async def _must_raise(
 
 async def _embed(golden: Mapping[str, Any], exchange: FakeExchange) -> Embeddings | EmbedkitError:
     settings = {"retry": RetryPolicy(attempts=1), **golden["connect"], "exchange": exchange}
-    embedder: Any = connect(**settings)
-    if hasattr(embedder, "_probed"):
-        embedder._probed = True  # noqa: SLF001 (our own, as below)
-        if "probe" in golden:
-            embedder._adopt(embedder._codec, response(golden["probe"]))  # noqa: SLF001
+    embedder = connect(**settings)
+    if isinstance(embedder, HttpEmbedder):
+        embedder.skip_probe(response(golden["probe"]) if "probe" in golden else None)
+    named = golden.get("options", {})
+    given = {name: named[name] for name in Options.__struct_fields__ if named.get(name) is not None}
     try:
-        made: Embeddings = await embedder.embed_batch(golden["texts"], embedder._merged(*_options(golden)))  # noqa: SLF001 (our own)
+        options = validated(msgspec.structs.replace(embedder.options, **given))
+        made: Embeddings = await embedder.embed_batch(golden["texts"], options)
     except EmbedkitError as error:
         return error
     return made
-
-
-def _options(golden: Mapping[str, Any]) -> list[Any]:
-    names = ("input_type", "dimensions", "dtype", "truncate", "normalize", "extra")
-    return [golden.get("options", {}).get(name) for name in names]
 
 
 def _equal(what: str, expected: object, actual: object) -> None:

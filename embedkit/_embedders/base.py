@@ -70,7 +70,7 @@ class Embedder(ABC):
     total_timeout: float | None = None
     _calls = OnFirstUse(Calls)
     _learned = OnFirstUse(Learned)
-    _start: int | None = None  # requests in flight before the first good answer; None: as many as later
+    first_workers: int | None = None  # requests in flight before the first good answer; None: as many as later
 
     @abstractmethod
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
@@ -128,8 +128,8 @@ class Embedder(ABC):
         skip = _skips(on_error)
         rows = listed(texts, skip=skip)
         if not skip:
-            return await self._embed(rows, options, skip=False, workers=self.max_concurrency, time=time)
-        return await self._among(rows, options, self._embed, workers=self.max_concurrency, time=time)
+            return await self.embed_rows(rows, options, skip=False, workers=self.max_concurrency, time=time)
+        return await self._among(rows, options, self.embed_rows, workers=self.max_concurrency, time=time)
 
     @until_closed
     async def embed_query(
@@ -153,7 +153,7 @@ class Embedder(ABC):
             msg = f"a query is one string, not {type(text).__name__}; embed() takes many"
             raise TypeError(msg)
         options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
-        result = await self._embed(listed(text), options, skip=False, workers=1, time=time)
+        result = await self.embed_rows(listed(text), options, skip=False, workers=1, time=time)
         return result.vectors[0]  # type: ignore[no-any-return]  # a row of NDArray[Any]
 
     def stream(
@@ -182,11 +182,11 @@ class Embedder(ABC):
         skip = _skips(on_error)
 
         async def work(part: list[Any]) -> Embeddings:
-            return await (self._among(part, options, self._embed_part) if skip else self._embed_part(part, options, skip=False))
+            return await (self._among(part, options, self.embed_part) if skip else self.embed_part(part, options, skip=False))
 
         return Stream(
             texts,
-            self._known_limits,
+            self.known_limits,
             work,
             workers=self.max_concurrency,
             count_tokens=self.count_tokens,
@@ -221,6 +221,117 @@ class Embedder(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    # --- hooks -------------------------------------------------------------------------------------------------------
+    # What an embedder of this package calls on another (a pool on its members, coalescing on what it wraps). Your own
+    # `Embedder` needs none of them.
+
+    async def embed_rows(
+        self,
+        rows: list[str],
+        options: Options,
+        *,
+        skip: bool,
+        workers: int,
+        patient: bool = False,
+        time: CallTime | None = None,
+    ) -> Embeddings:
+        """Embed these texts as one call. `patient`: it belongs to a bulk job, and others may go first."""
+        if not rows:
+            return Embeddings(missing_rows(0, 0, options.dtype), self.model, Usage(0, 0), dtype=options.dtype)
+        call = 0 if self.observe is None else next(_numbers)
+        try:
+            how, lone = self._shortens(options), len(rows) == 1 and not skip
+            if how is None:
+                tally = RequestCount(patient, time, call)
+                return await self._settled(rows, options, tally, skip=skip, workers=workers, lone=lone)
+            if self.joins_texts(options):
+                msg = (
+                    f"{'long_text' if how == 'mean' else 'truncate'}={how!r} cuts texts on the client, and here a vector depends on the "
+                    "other texts of its request: leave it out and shorten the texts before"
+                )
+                raise ConfigError(msg)
+            options = msgspec.structs.replace(options, truncate=None)
+            splitter = TextSplitter(how, self.most_text_tokens(options), self.count_tokens)
+            made = await embed_long(
+                rows,
+                lambda pieces: self._settled(
+                    pieces,
+                    options,
+                    RequestCount(patient, time, call),
+                    skip=True,
+                    workers=workers,
+                    lone=lone,
+                ),
+                splitter,
+            )
+            if made.failures and not skip:
+                raise first_failure(made)
+        except EmbedkitError as error:
+            self._sign(error)
+            self._tell_end(error)
+            raise
+        return made
+
+    async def embed_part(self, rows: list[str], options: Options, *, skip: bool) -> Embeddings:
+        """One part of a stream, which has the workers."""
+        return await self.embed_rows(rows, options, skip=skip, workers=1, patient=True)
+
+    async def fill_rows(
+        self,
+        texts: Sequence[str],
+        options: Options,
+        out: OutputRows,
+        tally: RequestCount,
+        tries: int | None = None,  # noqa: ARG002 (an `embed_batch` is called once)
+    ) -> Reply:
+        """Embed one batch into the rows that `out(width)` gives, in at most so many tries (None: as the policy says)."""
+        began, time = monotonic(), tally.time
+        try:
+            if time is None:
+                made = await self.embed_batch(texts, options)
+            else:
+                time.begin(ANSWER)
+                try:
+                    made = await time.attempt(self.embed_batch(texts, options))
+                finally:
+                    time.end(ANSWER)
+        except EmbedkitError as error:
+            error.attempts, error.elapsed = max(1, error.attempts), monotonic() - began
+            raise
+        if not isinstance(made, Embeddings):
+            msg = f"{type(self).__name__}.embed_batch returned {type(made).__name__}; it must return embedkit.Embeddings"
+            raise TypeError(msg)
+        tally.requests += made.usage.requests
+        rows = _copied(made.vectors, len(texts), options, out, f"{type(self).__name__}.embed_batch")
+        if options.normalize:
+            normalize(rows)
+        return Reply(rows, made.model, made.usage.tokens)
+
+    def known_limits(self) -> Limits:
+        """The limits, no wider than refusals have shown."""
+        known, quota = self._learned.limits(self.limits), self.quota_tokens()
+        return known if quota is None else tightened(known, Limits(max_tokens=quota))
+
+    def known_width(self, options: Options) -> int:
+        """Values per row that these options have given before, else that they ask for; 0: nobody knows."""
+        return self._learned.width(option_key(options)) or stored_width(options)
+
+    def quota_tokens(self) -> int | None:
+        """The most tokens that a request may hold, by our count, to pass a quota at all."""
+        return None
+
+    def most_text_tokens(self, options: Options) -> int | None:  # noqa: ARG002 (what goes before a text depends on them)
+        """Tokens that one text may have."""
+        return self.known_limits().max_text_tokens
+
+    def cuts_texts(self) -> bool:
+        """Whether `embed_batch` itself can do `truncate="end"`."""
+        return True
+
+    def joins_texts(self, options: Options) -> bool:  # noqa: ARG002 (they may ask for it)
+        """Whether a vector depends on the other texts of its request, so that those of a call are one request."""
+        return False
 
     # --- one call ----------------------------------------------------------------------------------------------------
 
@@ -257,78 +368,16 @@ class Embedder(ABC):
             raise
         for failure in others.values():
             self._sign(failure)
-        return with_failed_rows(made, places, others, width=self._known_width(options))
-
-    async def _embed(
-        self,
-        rows: list[str],
-        options: Options,
-        *,
-        skip: bool,
-        workers: int,
-        patient: bool = False,
-        time: CallTime | None = None,
-    ) -> Embeddings:
-        if not rows:
-            return Embeddings(missing_rows(0, 0, options.dtype), self.model, Usage(0, 0), dtype=options.dtype)
-        call = 0 if self.observe is None else next(_numbers)
-        try:
-            how, lone = self._shortens(options), len(rows) == 1 and not skip
-            if how is None:
-                tally = RequestCount(patient, time, call)
-                return await self._settled(rows, options, tally, skip=skip, workers=workers, lone=lone)
-            if self._joins(options):
-                msg = (
-                    f"{'long_text' if how == 'mean' else 'truncate'}={how!r} cuts texts on the client, and here a vector depends on the "
-                    "other texts of its request: leave it out and shorten the texts before"
-                )
-                raise ConfigError(msg)
-            options = msgspec.structs.replace(options, truncate=None)
-            splitter = TextSplitter(how, self._most_tokens(options), self.count_tokens)
-            made = await embed_long(
-                rows,
-                lambda pieces: self._settled(
-                    pieces,
-                    options,
-                    RequestCount(patient, time, call),
-                    skip=True,
-                    workers=workers,
-                    lone=lone,
-                ),
-                splitter,
-            )
-            if made.failures and not skip:
-                raise first_failure(made)
-        except EmbedkitError as error:
-            self._sign(error)
-            self._tell_end(error)
-            raise
-        return made
+        return with_failed_rows(made, places, others, width=self.known_width(options))
 
     def _shortens(self, options: Options) -> Literal["mean", "end"] | None:
         """What is done on the client about texts that are too long; what a call says of `truncate` wins."""
         if options.truncate is not None:
-            return "end" if options.truncate == "end" and not self._cuts() else None
+            return "end" if options.truncate == "end" and not self.cuts_texts() else None
         if self.long_text is not None and options.dtype != "float32":
             msg = f"long_text={self.long_text!r} averages float32 vectors; dtype={options.dtype!r} has no mean"
             raise ConfigError(msg)
         return self.long_text
-
-    def _cuts(self) -> bool:
-        """Whether `embed_batch` itself can do `truncate="end"`."""
-        return True
-
-    def _joins(self, options: Options) -> bool:  # noqa: ARG002 (they may ask for it)
-        """Whether a vector depends on the other texts of its request, so that those of a call are one request."""
-        return False
-
-    def _most_tokens(self, options: Options) -> int | None:  # noqa: ARG002 (what goes before a text depends on them)
-        """Tokens that one text may have."""
-        return self._known_limits().max_text_tokens
-
-    async def _embed_part(self, rows: list[str], options: Options, *, skip: bool) -> Embeddings:
-        """One part of a stream, which has the workers."""
-        return await self._embed(rows, options, skip=skip, workers=1, patient=True)
 
     def _sign(self, error: EmbedkitError) -> None:
         if isinstance(error, ApiError):
@@ -337,7 +386,7 @@ class Embedder(ABC):
     async def _settled(
         self, rows: list[str], options: Options, tally: RequestCount, *, skip: bool, workers: int, lone: bool
     ) -> Embeddings:
-        whole = self._joins(options)
+        whole = self.joins_texts(options)
         unique = UniqueTexts(rows, accepts_empty=self.accepts_empty, skip=skip, repeats=whole)
         time = tally.time
         await (self._prepare(tally) if time is None else time.within(self._prepare(tally)))
@@ -345,13 +394,13 @@ class Embedder(ABC):
             self._fits_one_request(unique.texts)
         learned = self._learned
         key = learned.key(options, self.options)
-        fills = self._fill if self.observe is None else partial(self._timed, self.observe)
+        fills = self.fill_rows if self.observe is None else partial(self._timed, self.observe)
 
         def fill(texts: Sequence[str], out: OutputRows, tries: int | None) -> Awaitable[Reply]:
             return fills(texts, options, out, tally, tries)
 
         def cut(start: int, stop: int) -> Iterator[slice]:
-            return plan(unique.texts, self._known_limits(), self.count_tokens, start=start, stop=stop)
+            return plan(unique.texts, self.known_limits(), self.count_tokens, start=start, stop=stop)
 
         dispatcher = Dispatcher(
             unique.texts, cut, fill, room=len(rows), dtype=options.dtype, width=learned.width(key), skip=skip, whole=whole, lone=lone,
@@ -360,9 +409,9 @@ class Embedder(ABC):
         )  # fmt: skip
         try:
             if time is None:
-                await dispatcher.run(workers, self._start)
+                await dispatcher.run(workers, self.first_workers)
             else:
-                await time.within(dispatcher.run(workers, self._start))
+                await time.within(dispatcher.run(workers, self.first_workers))
             learned.add_width(key, dispatcher.width)
         except EmbedkitError as error:
             error.rows = unique.rows_of(error.rows)
@@ -375,7 +424,7 @@ class Embedder(ABC):
 
     def _fits_one_request(self, texts: Sequence[str]) -> None:
         """Raise TooLargeError where texts that belong together need more than one request."""
-        first = next(plan(texts, self._known_limits(), self.count_tokens), slice(0, 0))
+        first = next(plan(texts, self.known_limits(), self.count_tokens), slice(0, 0))
         if first.stop < len(texts):
             msg = (
                 f"the texts of this call are one document to the model, so one request, and {len(texts)} were given: {first.stop} fit into "
@@ -384,19 +433,6 @@ class Embedder(ABC):
             error = TooLargeError(msg)
             error.max_texts = first.stop
             raise error
-
-    def _known_width(self, options: Options) -> int:
-        """Values per row that these options have given before, else that they ask for; 0: nobody knows."""
-        return self._learned.width(option_key(options)) or stored_width(options)
-
-    def _known_limits(self) -> Limits:
-        """The limits, no wider than refusals have shown."""
-        known, quota = self._learned.limits(self.limits), self._quota_tokens()
-        return known if quota is None else tightened(known, Limits(max_tokens=quota))
-
-    def _quota_tokens(self) -> int | None:
-        """The most tokens that a request may hold, by our count, to pass a quota at all."""
-        return None
 
     def _learn(self, texts: Sequence[str], error: TooLargeError) -> bool:
         """Remember the limit that a refusal names. True where it is news, and these texts go out in smaller batches from now on."""
@@ -421,7 +457,7 @@ class Embedder(ABC):
         tries: int | None,
     ) -> Reply:
         started = monotonic()
-        reply = await self._fill(texts, options, out, tally, tries)
+        reply = await self.fill_rows(texts, options, out, tally, tries)
         seconds = monotonic() - started
         notify(observe, BatchDone(**self._about(tally), texts=len(texts), tokens=reply.tokens, seconds=seconds))
         return reply
@@ -445,41 +481,10 @@ class Embedder(ABC):
                 host=host, attempt=error.attempts, status=status_of(error),
             )  # fmt: skip
 
-    async def _fill(
-        self,
-        texts: Sequence[str],
-        options: Options,
-        out: OutputRows,
-        tally: RequestCount,
-        tries: int | None = None,  # noqa: ARG002 (an `embed_batch` is called once)
-    ) -> Reply:
-        """Embed one batch into the rows that `out(width)` gives, in at most so many tries (None: as the policy says)."""
-        began, time = monotonic(), tally.time
-        try:
-            if time is None:
-                made = await self.embed_batch(texts, options)
-            else:
-                time.begin(ANSWER)
-                try:
-                    made = await time.attempt(self.embed_batch(texts, options))
-                finally:
-                    time.end(ANSWER)
-        except EmbedkitError as error:
-            error.attempts, error.elapsed = max(1, error.attempts), monotonic() - began
-            raise
-        if not isinstance(made, Embeddings):
-            msg = f"{type(self).__name__}.embed_batch returned {type(made).__name__}; it must return embedkit.Embeddings"
-            raise TypeError(msg)
-        tally.requests += made.usage.requests
-        rows = _copied(made.vectors, len(texts), options, out, f"{type(self).__name__}.embed_batch")
-        if options.normalize:
-            normalize(rows)
-        return Reply(rows, made.model, made.usage.tokens)
-
     def _result(self, dispatcher: Dispatcher, unique: UniqueTexts, options: Options, tally: RequestCount) -> Embeddings:
         matrix = dispatcher.matrix
         if matrix is None:
-            matrix = missing_rows(unique.count, dispatcher.width or self._known_width(options), options.dtype)
+            matrix = missing_rows(unique.count, dispatcher.width or self.known_width(options), options.dtype)
         missing = [row for row, done in enumerate(dispatcher.done) if not done] if not all(dispatcher.done) else []
         if missing:
             matrix[missing] = missing_value(matrix)

@@ -50,7 +50,7 @@ class Coalesced(Wrapped):
         self._wait = wait
         self._queues: PerLoop[dict[tuple[bytes, float | None], _Queue]] = PerLoop()
 
-    async def _embed(
+    async def embed_rows(
         self,
         rows: list[str],
         options: Options,
@@ -60,10 +60,10 @@ class Coalesced(Wrapped):
         patient: bool = False,
         time: CallTime | None = None,
     ) -> Embeddings:
-        loop = _running() if self._shares(rows) and not self._joins(options) else None
+        loop = _running() if self._shares(rows) and not self.joins_texts(options) else None
         if loop is None:
-            return await self.inner._embed(rows, options, skip=skip, workers=workers, patient=patient, time=time)  # noqa: SLF001 (embedkit's own)
-        limits, count = self._known_limits(), self.count_tokens
+            return await self.inner.embed_rows(rows, options, skip=skip, workers=workers, patient=patient, time=time)
+        limits, count = self.known_limits(), self.count_tokens
         tokens, size = map(sum, zip(*(measure(row, limits, count) for row in rows), strict=True))
         call = _PendingCall(rows, (tokens, size, len(rows)), loop.create_future(), skip=skip, time=time)
         self._queue(loop, options, None if time is None else time.timeout).join(call)
@@ -78,8 +78,8 @@ class Coalesced(Wrapped):
         finally:
             del call  # else an error and the frame it came through would keep each other
 
-    async def _embed_part(self, rows: list[str], options: Options, *, skip: bool) -> Embeddings:
-        return await self.inner._embed_part(rows, options, skip=skip)  # noqa: SLF001
+    async def embed_part(self, rows: list[str], options: Options, *, skip: bool) -> Embeddings:
+        return await self.inner.embed_part(rows, options, skip=skip)
 
     def _shares(self, rows: list[str]) -> bool:
         return 0 < len(rows) <= min(SMALL_CALL, self.limits.max_texts or SMALL_CALL) and (self.accepts_empty or "" not in rows)
@@ -217,7 +217,7 @@ class _Queue:
         self._forget()
 
     def _limits(self) -> Limits:
-        return tightened(self._inner._known_limits(), SHARED)  # noqa: SLF001 (embedkit's own)
+        return tightened(self._inner.known_limits(), SHARED)
 
     def _ripe(self) -> None:
         if self._timer is not None:
@@ -251,7 +251,7 @@ class _Queue:
             texts = [row for call in calls for row in call.rows]
             skip = len(texts) > 1 or calls[0].skip  # a lone text is not looked for
             time = CallTime.of_several([call.time for call in calls], self._timeout)
-            result = await self._inner._embed(  # noqa: SLF001 (embedkit's own)
+            result = await self._inner.embed_rows(
                 texts, self._options, skip=skip, workers=self._inner.max_concurrency, time=time
             )
         except asyncio.CancelledError:

@@ -91,7 +91,7 @@ class HttpEmbedder(Embedder):
         self.model = target.model
         self.options = options
         self.max_concurrency = max_concurrency or target.host.ceiling
-        self._start: int = max_concurrency or min(START, target.host.start)
+        self.first_workers: int = max_concurrency or min(START, target.host.start)
         self._first = max_concurrency or target.host.start
         self.accepts_empty = target.host.accepts_empty
         self.loading = target.host.loading  # seconds that the server may take to load its model
@@ -151,13 +151,13 @@ class HttpEmbedder(Embedder):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.provider}:{self.model} at {safe_url(self._target.base_url)}>"
 
-    def _cuts(self) -> bool:
+    def cuts_texts(self) -> bool:
         return self._codec.cuts
 
-    def _most_tokens(self, options: Options) -> int | None:
+    def most_text_tokens(self, options: Options) -> int | None:
         """As the limits say, else the catalog; less what goes before every text."""
         facts = self._target.facts
-        most = super()._most_tokens(options) or (facts.tokens if facts is not None else None)
+        most = super().most_text_tokens(options) or (facts.tokens if facts is not None else None)
         prefix = facts.prefixes.get(options.input_type or "", "") if facts is not None else ""
         return max(1, most - self.count_tokens(prefix)) if most is not None and prefix else most
 
@@ -167,10 +167,10 @@ class HttpEmbedder(Embedder):
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
         """One request, without planning: `embed` is what you want."""
         tally = RequestCount()
-        reply = await self._fill(texts, options, None, tally)
+        reply = await self.fill_rows(texts, options, None, tally)
         return Embeddings(reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype)
 
-    async def _fill(
+    async def fill_rows(
         self, texts: Sequence[str], options: Options, out: OutputRows | None, tally: RequestCount, tries: int | None = None
     ) -> Reply:
         if not self._probed:
@@ -211,7 +211,7 @@ class HttpEmbedder(Embedder):
                     texts=len(texts),
                     tokens=asked,
                     tries=tries or None,
-                    whole=len(texts) > 1 and self._joins(options),
+                    whole=len(texts) > 1 and self.joins_texts(options),
                     extra=tries is not None or texts == [PROBE_TEXT],
                     rows=out,
                 )
@@ -227,7 +227,7 @@ class HttpEmbedder(Embedder):
             self._quota.passed(self._clock(), tokens, asked, reply.tokens)
             return reply
 
-    def _quota_tokens(self) -> int | None:
+    def quota_tokens(self) -> int | None:
         return self._quota.most_by_our_count
 
     def _checked(self, texts: Sequence[str], tokens: int) -> int:
@@ -259,7 +259,7 @@ class HttpEmbedder(Embedder):
         if not isinstance(error, RateLimitError) or error.about in ("requests", "concurrency"):
             return error
         known = quota.most_by_our_count
-        if len(texts) == 1 or self._joins(options) or (error.about != TOKENS and known is None):
+        if len(texts) == 1 or self.joins_texts(options) or (error.about != TOKENS and known is None):
             return error  # nothing can come back smaller, or nothing says that it should
         tokens = sum(map(self.count_tokens, texts))
         large = error.about == TOKENS or (known is not None and 2 * tokens > known)
@@ -333,7 +333,7 @@ class HttpEmbedder(Embedder):
             return False
         return asked in facts.widths and (answered == facts.dimensions or answered in facts.widths)
 
-    def _joins(self, options: Options) -> bool:
+    def joins_texts(self, options: Options) -> bool:
         fields = self._codec.joins
         if isinstance(fields, bool) or not options.extra:
             return fields is True
@@ -385,6 +385,12 @@ class HttpEmbedder(Embedder):
         error.message = self._signer.redactor.redact(error.message)
         error.args = (error.message,)
         return error
+
+    def skip_probe(self, answer: Response | None = None) -> None:
+        """Ask the server nothing of itself; `answer`: what it would have said."""
+        if answer is not None:
+            self._adopt(self._codec, answer)
+        self._probed = True
 
     async def _prepare(self, tally: RequestCount) -> None:
         """Ask once what the server knows of itself (TEI's /info); a server that does not answer it is used as it is."""

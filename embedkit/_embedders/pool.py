@@ -66,7 +66,7 @@ class Pool(Embedder):
         self.accepts_empty, self.price, self.observe = first.accepts_empty, first.price, first.observe
         self.count_tokens = first.count_tokens
         self.max_concurrency = sum(each.max_concurrency for each in members)
-        self._start = sum(each._start for each in members)  # noqa: SLF001 (a member is one of embedkit's own, as below)
+        self.first_workers = sum(each.first_workers for each in members)
         self._retry = retry
         self._clock = clock
         self._embedders = list(members)
@@ -96,23 +96,23 @@ class Pool(Embedder):
         """Where requests go: every address, once."""
         return ", ".join(dict.fromkeys(each.base_url for each in self._embedders))
 
-    def _quota_tokens(self) -> int | None:
-        return min((most for each in self._embedders if (most := each._quota_tokens()) is not None), default=None)  # noqa: SLF001
+    def quota_tokens(self) -> int | None:
+        return min((most for each in self._embedders if (most := each.quota_tokens()) is not None), default=None)
 
-    def _cuts(self) -> bool:
-        return self._embedders[0]._cuts()  # noqa: SLF001
+    def cuts_texts(self) -> bool:
+        return self._embedders[0].cuts_texts()
 
-    def _joins(self, options: Options) -> bool:
-        return self._embedders[0]._joins(options)  # noqa: SLF001
+    def joins_texts(self, options: Options) -> bool:
+        return self._embedders[0].joins_texts(options)
 
-    def _most_tokens(self, options: Options) -> int | None:
-        return self._embedders[0]._most_tokens(options)  # noqa: SLF001
+    def most_text_tokens(self, options: Options) -> int | None:
+        return self._embedders[0].most_text_tokens(options)
 
     @until_closed
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
         """One request, without planning: `embed` is what you want."""
         tally = RequestCount()
-        reply = await self._fill(texts, options, None, tally)
+        reply = await self.fill_rows(texts, options, None, tally)
         return Embeddings(reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype)
 
     async def aclose(self) -> None:
@@ -120,12 +120,12 @@ class Pool(Embedder):
         for each in self._embedders:
             await each.aclose()
 
-    async def _fill(
+    async def fill_rows(
         self, texts: Sequence[str], options: Options, out: OutputRows | None, tally: RequestCount, tries: int | None = None
     ) -> Reply:
         balancer = self._balancer()
         failures, refusing, until = 0, set[Endpoint[HttpEmbedder]](), math.inf
-        whole = self._joins(options)
+        whole = self.joins_texts(options)
         most = tries or max(self._retry.attempts or math.inf, len(self._members))
         unusable, loading = (
             0,
@@ -227,7 +227,7 @@ class Pool(Embedder):
         if not (verified or member.health.failing):
             await self._verify(member, tally)
         sent = self._clock()
-        reply = await member.embedder._fill(texts, options, out, tally, tries)  # noqa: SLF001
+        reply = await member.embedder.fill_rows(texts, options, out, tally, tries)
         now = self._clock()
         if sent >= member.health.failed_at and all(each.health.failing for each in self._members):
             for each in self._members:
@@ -262,7 +262,7 @@ class Pool(Embedder):
 
         options = msgspec.structs.replace(self.options, dtype="float32", dimensions=None, normalize=True, truncate=None)
         try:
-            reply = await member.embedder._fill([PROBE_TEXT], options, None, tally)  # noqa: SLF001
+            reply = await member.embedder.fill_rows([PROBE_TEXT], options, None, tally)
         except TransportTimeoutError as error:
             error.sent = False  # the texts were not: it says nothing of them
             raise

@@ -330,13 +330,13 @@ async def test_usage_is_exact_at_the_deadline():
     embedder = await connected(slow, retry=RetryPolicy(attempts=3, initial=0, deadline=100.0))
     sent = len(slow.exchange.requests)
     tally = []
-    original = embedder._fill
+    original = embedder.fill_rows
 
     async def fill(texts, options, out, count, tries):
         tally.append(count)
         return await original(texts, options, out, count, tries)
 
-    embedder._fill = fill
+    embedder.fill_rows = fill
     with pytest.raises(TransportError, match="deadline of 100 s"):
         await embedder.embed("text late")
 
