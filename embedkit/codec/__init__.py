@@ -11,7 +11,18 @@ from .contract import JSON, UNREADABLE, Codec, to_json
 from .dialect import Dialect, complete
 from .error_body import read_error_body
 from .error_mapping import error_in_success
-from .host import Host, Parameter, Secrets, Target, TokenExchange, bearer, fill_url, host_matches, is_header_safe, with_headers
+from .host import (
+    Host,
+    Parameter,
+    Secrets,
+    Target,
+    TokenExchange,
+    bearer,
+    fill_url,
+    host_matches,
+    is_header_safe,
+    with_headers,
+)
 from .reply import (
     decode_reply,
     header_int,

@@ -13,7 +13,11 @@ from .vectors import Out
 
 JSON: Mapping[str, str] = MappingProxyType({"content-type": "application/json", "accept": "application/json"})
 to_json: Callable[[Any], bytes] = msgspec.json.Encoder().encode
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what a decoder raises: the last for endless brackets
+UNREADABLE = (
+    msgspec.DecodeError,
+    UnicodeDecodeError,
+    RecursionError,
+)  # what a decoder raises: the last for endless brackets
 
 
 class Codec(Protocol):

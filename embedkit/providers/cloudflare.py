@@ -47,7 +47,7 @@ _decoder = decoder_of(_Reply)
 
 
 class Cloudflare(Dialect, frozen=True):
-    """Cloudflare's dialect. What a request may hold depends on the model (wire reference part 2, 14)."""
+    """Cloudflare's dialect. What fields a request has depends on the model, as the model's page shows."""
 
     sends_dimensions = False
 

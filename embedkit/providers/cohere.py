@@ -39,12 +39,12 @@ _PURPOSES = {
     "classification": "classification",
     "clustering": "clustering",
 }
-# base64 holds float32, but in which byte order is written nowhere (wire reference 2.3): asked for by `extra` only, and read if it comes.
+# base64 holds float32, but no page says in which byte order: asked for by `extra` only, and read if it comes.
 _KINDS = {"float32": "float", "int8": "int8", "uint8": "uint8", "binary": "binary", "ubinary": "ubinary"}
 
 
 class _Reply(msgspec.Struct, frozen=True):
-    # By type; or, from version 1 when no type was named, the plain list (wire reference 2.4).
+    # By type; or, from version 1 if no type was named, the plain list (cohere-ai/cohere-developer-experience, OpenAPI).
     embeddings: dict[str, list[Vector | None] | None] | list[Vector | None] | None = None
     meta: Any = None
 
@@ -59,7 +59,7 @@ class Cohere(Dialect, frozen=True):
 
     @property
     def sends_dimensions(self) -> bool:
-        """Only v4 and later take a width; v3 models have one each (wire reference 2.7)."""
+        """Only v4 and later take a width; v3 models have one each (docs.cohere.com/reference/embed, `output_dimension`)."""
         facts = self.target.facts
         return facts is None or bool(facts.widths)
 
@@ -91,7 +91,7 @@ class Cohere(Dialect, frozen=True):
 
 
 def address(value: str) -> str:
-    """CO_API_URL as the official client reads it: the root, a version at its end does not count (wire reference 2.1)."""
+    """CO_API_URL as the official client reads it: the root, without a version at its end (cohere-python, client.py)."""
     return value.rstrip("/").removesuffix("/v1").removesuffix("/v2").rstrip("/") + "/v2"
 
 

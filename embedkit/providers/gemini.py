@@ -1,8 +1,8 @@
 """Google's Gemini API. https://ai.google.dev/api/embeddings
 
-Always `:batchEmbedContents` with one element per text: several parts in one content would be fused into one vector. The first
-generation takes the task as a field; the second ignores that and wants it in the text, so its prefixes stand in the catalog
-(wire reference, part 2, 5). Over-long texts are cut, whatever one asks.
+Always `:batchEmbedContents` with one element per text: several parts in one content would be fused into one vector
+(googleapis/python-genai#2523). The first generation takes the task as a field; the second ignores the field and wants the task in
+the text, so its prefixes stand in the catalog (ai.google.dev/gemini-api/docs/embeddings). Over-long texts are always cut.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ..codec import (
     with_headers,
 )
 
-_TASKS = {
+TASKS = {
     "query": "RETRIEVAL_QUERY",
     "document": "RETRIEVAL_DOCUMENT",
     "classification": "CLASSIFICATION",
@@ -52,7 +52,7 @@ class _Values(msgspec.Struct, frozen=True, gc=False):
 class _Reply(msgspec.Struct, frozen=True, rename="camel"):
     embeddings: list[_Values | None] | None = None
     embedding: _Values | None = None  # of :embedContent, which a gateway may have asked
-    usage_metadata: Any = None  # second generation only (recorded)
+    usage_metadata: Any = None  # of the second generation only
 
 
 _decoder = decoder_of(_Reply)
@@ -67,12 +67,12 @@ class Gemini(Dialect, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts = self.target, self.target.facts
-        reject_unsupported(options, target.host.name, dtype=("float32",), truncate=("end",), input_type=_TASKS)
+        reject_unsupported(options, target.host.name, dtype=("float32",), truncate=("end",), input_type=TASKS)
         name = f"models/{_bare(target.model)}"
         in_text = facts is not None and bool(facts.prefixes)
         each = compact(
             model=name,
-            taskType=None if in_text else _TASKS.get(options.input_type or ""),
+            taskType=None if in_text else TASKS.get(options.input_type or ""),
             outputDimensionality=options.dimensions,
         )
         own, rest = split_extra(options.extra, _EACH)

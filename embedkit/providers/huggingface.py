@@ -3,8 +3,8 @@
 https://huggingface.co/docs/inference-providers/tasks/feature-extraction
 https://huggingface.co/docs/inference-endpoints
 
-Replies are bare lists, and the model decides how deep: vectors of a sentence-transformers model come pooled, those of a plain
-transformers model one per token, to be pooled here once the caller has said how (wire reference 3A, 3C).
+Replies are bare lists, and the model decides how deep: a sentence-transformers model gives one vector per text, a plain
+transformers model one per token. The latter are pooled here once the caller has said how.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def token_file(environment: Mapping[str, str]) -> str:
 _SAME: dict[str, Any] = {
     "key_variables": ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
     "key_file": token_file,
-    "limits": Limits(max_texts=32, max_bytes=1_900_000),  # neither is documented; a TEI behind it takes 32 and 2 MB (7.3)
+    "limits": Limits(max_texts=32, max_bytes=1_900_000),  # neither is documented; a TEI behind it takes 32 and 2 MB
     "parameters": {"pooling": Parameter(choices=("mean", "cls", "last"), help="how to pool vectors that come one per token")},
 }
 
@@ -138,7 +138,7 @@ HOSTS = (
         quirks={"route": "/models/{model}/pipeline/feature-extraction"},
         routes=("/models/{model*}/pipeline/feature-extraction", "/models/{model*}", "/models"), key_required=True, own_domains=("huggingface.co",), start=100, ceiling=128, loading=300.0, **_SAME,
     ),
-    # Scaled to zero, an endpoint wakes on a request; the header makes its proxy wait for that instead of answering 503 (3C).
+    # Scaled to zero, an endpoint wakes on a request; the header makes its proxy wait for that instead of answering 503.
     Host(
         name="hfendpoint", dialect=HuggingFace, routes=("/v1/embeddings", "/v1"), quirks={"headers": {"x-scale-up-timeout": "600"}}, catalog="huggingface",
         own_domains=("endpoints.huggingface.cloud",), timeout=600.0, loading=600.0, **_SAME,

@@ -62,7 +62,7 @@ class Isaacus(Dialect, frozen=True):
         reply = decode_reply(_decoder, response)
         if reply.embeddings is None:
             raise error_in_success(response) or miscounted(0, count)
-        items = in_place(reply.embeddings, count)  # they may come in any order (22)
+        items = in_place(reply.embeddings, count)  # they may come in any order (docs.isaacus.com, `index`)
         rows = matrix([item.embedding for item in items], options, count, out)
         return Reply(rows, "", tokens_in(reply.usage, "input_tokens"))
 
@@ -70,6 +70,6 @@ class Isaacus(Dialect, frozen=True):
 HOSTS = (
     Host(
         name="isaacus", dialect=Isaacus, base_url="https://api.isaacus.com/v1", version_path="/v1", key_variables=("ISAACUS_API_KEY",),
-        key_required=True, start=100, ceiling=128, own_domains=("isaacus.com",), limits=Limits(max_texts=128),  # wire reference part 2, 22
+        key_required=True, start=100, ceiling=128, own_domains=("isaacus.com",), limits=Limits(max_texts=128),  # docs.isaacus.com, `texts`
     ),
 )  # fmt: skip

@@ -25,7 +25,7 @@ class _Family(msgspec.Struct, frozen=True):
 
 
 _MATCHING = {**_RETRIEVAL, "similarity": "text-matching"}
-# By the start of the model's name (wire reference part 2, 1.1 and 3). An unknown model is asked for what all newer ones know.
+# By the start of the model's name (api.jina.ai/redoc, `task`). An unknown model is asked for what all newer ones know.
 _FAMILIES = {
     "jina-embeddings-v2-": _Family({}, widths=False),
     "jina-embeddings-v3": _Family({**_MATCHING, "classification": "classification", "clustering": "separation"}),
@@ -76,6 +76,6 @@ HOSTS = (
         name="jina", dialect=Jina, base_url="https://api.jina.ai/v1", version_path="/v1",
         key_variables=("JINA_API_KEY", "JINA_AI_API_KEY", "JINAAI_API_KEY"),  # its own, and what litellm and llama-index read
         key_required=True, own_domains=("jina.ai",),
-        limits=Limits(max_texts=512),  # v4's, seen in a refusal; older models take 2,048 (wire reference part 2, 3)
+        limits=Limits(max_texts=512),  # v4's (langgenius/dify-official-plugins#1997)
     ),
 )  # fmt: skip

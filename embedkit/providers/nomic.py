@@ -53,7 +53,7 @@ class Nomic(Dialect, frozen=True):
 
     @property
     def sends_dimensions(self) -> bool:
-        """Only v1.5 takes a width (wire reference 6.2)."""
+        """Only v1.5 takes a width (`dimensionality`)."""
         facts = self.target.facts
         return facts is None or bool(facts.widths)
 
@@ -85,7 +85,7 @@ def address(value: str) -> str:
 HOSTS = (
     Host(
         name="nomic", dialect=Nomic, routes=("/embedding/text",), base_url="https://api-atlas.nomic.ai/v1", version_path="/v1",
-        key_variables=("NOMIC_API_KEY",), key_required=True, start=100, ceiling=128,  # the community's name: the official client reads its own login (6.1)
+        key_variables=("NOMIC_API_KEY",), key_required=True, start=100, ceiling=128,  # LangChain's name for it; the official client reads its own login
         own_domains=("nomic.ai",), url_variables=("ATLAS_API_PATH",), read_url=address,
         limits=Limits(max_texts=10),  # the most the official client sends (nomic-ai/nomic#392); the API names no limit
     ),

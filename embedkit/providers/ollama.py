@@ -93,7 +93,7 @@ class Ollama(Dialect, frozen=True):
 
 
 def address(value: str) -> str:
-    """OLLAMA_HOST as Ollama reads it (wire reference 4.4), with /api behind it."""
+    """OLLAMA_HOST as Ollama reads it (ollama/ollama, envconfig/config.go), with /api behind it."""
     value = value.strip().strip("\"'").strip()
     scheme, mark, rest = value.partition("://")
     if not mark:

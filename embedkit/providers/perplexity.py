@@ -95,6 +95,6 @@ HOSTS = (
         name="perplexity", dialect=Perplexity, routes=("/embeddings", "/contextualizedembeddings"), base_url="https://api.perplexity.ai/v1", version_path="/v1",
         key_variables=("PERPLEXITY_API_KEY",), key_required=True, start=100, ceiling=128, own_domains=("perplexity.ai",),
         url_variables=("PERPLEXITY_BASE_URL",), read_url=address,
-        limits=Limits(max_texts=512, max_tokens=120_000, max_text_tokens=32_000),  # wire reference part 2, 18
+        limits=Limits(max_texts=512, max_tokens=120_000, max_text_tokens=32_000),  # its page, `input`
     ),
 )  # fmt: skip

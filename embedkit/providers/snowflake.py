@@ -1,7 +1,7 @@
 """Snowflake Cortex's EMBED. https://docs.snowflake.com/en/user-guide/snowflake-cortex/cortex-rest-api
 
-The OpenAI envelope with two differences: the texts are called `text`, and each `embedding` is a list with one list in it (wire
-reference, part 2, 16). There is no switch for queries, width, dtype or truncation.
+The OpenAI envelope with two differences: the texts are called `text`, and each `embedding` is a list with one list in it.
+There is no switch for queries, width, dtype or truncation.
 """
 
 from __future__ import annotations

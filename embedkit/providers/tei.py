@@ -65,7 +65,7 @@ class TEI(Dialect, frozen=True):
         body = compact(
             inputs=prefixed(texts, options, facts) if prompt is None else texts,  # never both: the server would add its own
             prompt_name=prompts.get(options.input_type) if isinstance(prompt, Mapping) else prompt,
-            truncate=options.truncate == "end",  # always said: left out, servers since 1.9.0 cut in silence (wire reference 3B)
+            truncate=options.truncate == "end",  # always sent: without it servers since 1.9.0 cut in silence
             normalize=options.normalize,
             dimensions=options.dimensions,
         )

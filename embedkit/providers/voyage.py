@@ -26,8 +26,14 @@ from ..codec import (
     to_json,
 )
 
-_KINDS = {"float32": None, "int8": "int8", "uint8": "uint8", "binary": "binary", "ubinary": "ubinary"}  # None: the default
-# The most tokens of a request; 120,000 for all others (wire reference part 2, 2.1).
+_KINDS = {
+    "float32": None,
+    "int8": "int8",
+    "uint8": "uint8",
+    "binary": "binary",
+    "ubinary": "ubinary",
+}  # None: the default
+# The most tokens of a request; 120,000 for all others (docs.voyageai.com/reference/embeddings-api, `input`).
 _TOKENS = {
     "voyage-4-lite": 1_000_000, "voyage-3.5-lite": 1_000_000,
     "voyage-4": 320_000, "voyage-3.5": 320_000, "voyage-2": 320_000,
@@ -61,9 +67,12 @@ class Voyage(Dialect, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
-        # Contextualized models have no `truncation` (2.2).
+        # Contextualized models have no `truncation`.
         reject_unsupported(
-            options, target.model, truncate=() if self._contextual else ("end", "error"), input_type=("query", "document")
+            options,
+            target.model,
+            truncate=() if self._contextual else ("end", "error"),
+            input_type=("query", "document"),
         )
         body = compact(
             model=target.model,
@@ -74,9 +83,16 @@ class Voyage(Dialect, frozen=True):
         )
         more: dict[str, Any]
         if self._contextual:
-            route, more = "/contextualizedembeddings", {"inputs": [[text] for text in texts], "encoding_format": "base64"}
-        elif target.model.startswith("voyage-multimodal-"):  # its pages disagree on the name of the encoding: lists (2.3)
-            route, more = "/multimodalembeddings", {"inputs": [{"content": [{"type": "text", "text": text}]} for text in texts]}
+            route, more = (
+                "/contextualizedembeddings",
+                {"inputs": [[text] for text in texts], "encoding_format": "base64"},
+            )
+        elif target.model.startswith("voyage-multimodal-"):
+            # Lists: voyage-ai/openapi calls the encoding `output_encoding`, the official client `encoding_format`.
+            route, more = (
+                "/multimodalembeddings",
+                {"inputs": [{"content": [{"type": "text", "text": text}]} for text in texts]},
+            )
         else:
             route, more = "/embeddings", {"input": texts, "encoding_format": "base64"}
         return Request(target.url(route), to_json({**more, **body, **options.extra}), JSON)
@@ -98,7 +114,7 @@ def _routed(request: Request, credentials: Mapping[str, str], now: float) -> Req
 
 
 def key_path(environment: Mapping[str, str]) -> str:
-    """The file that holds the key, as the official client reads it (wire reference part 2, 2)."""
+    """The file that holds the key, as the official client reads it."""
     return environment.get("VOYAGE_API_KEY_PATH", "")
 
 

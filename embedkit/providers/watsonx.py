@@ -1,7 +1,7 @@
 """IBM watsonx.ai. https://cloud.ibm.com/apidocs/watsonx-ai#text-embeddings
 
-The API takes tokens of IBM Cloud's IAM. An API key is exchanged for one before the first request, and again before it ends; a key
-with a dot in it is such a token already (a JWT), and goes out as it is (wire reference, part 2, 17; observed, 8).
+The API takes tokens of IBM Cloud's IAM. An API key is exchanged for one before the first request, and again before it expires. A key
+with a dot in it is such a token already (a JWT) and goes out as it is, as in the official client (ibm-watsonx-ai, client.py).
 """
 
 from __future__ import annotations

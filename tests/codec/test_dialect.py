@@ -36,11 +36,6 @@ class Full(Least):
     def __init__(self, learned=""):
         self.learned = learned
 
-    def __eq__(self, other):
-        return self.learned == other.learned
-
-    __hash__ = None
-
     @property
     def cuts(self):
         return False
@@ -84,7 +79,12 @@ def test_what_is_written_counts():
     """Members of a class that does not inherit, be they attributes, properties or functions, are the ones that count."""
     codec = complete(Full(), TARGET)
 
-    assert members(codec) == {"sends_dimensions": False, "sends_dtypes": ("float32", "int8"), "cuts": False, "joins": True}
+    assert members(codec) == {
+        "sends_dimensions": False,
+        "sends_dtypes": ("float32", "int8"),
+        "cuts": False,
+        "joins": True,
+    }
     assert (codec.limits, codec.explain(response({}, 400))) == (Limits(max_texts=3), "its own words")
     assert codec.probe().url == "http://h/info"
     assert codec.learn(response({})) == codec

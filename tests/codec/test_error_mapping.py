@@ -35,7 +35,11 @@ def judged(status, body="", headers=None, *, message=None, now=NOW):
     """The error of a refusal, read as every dialect reads it unless it has a message of its own."""
     answer = response(body, status, headers)
     return error_from_response(
-        answer, provider="p", model="m", message=read_error_body(answer).message if message is None else message, now=now
+        answer,
+        provider="p",
+        model="m",
+        message=read_error_body(answer).message if message is None else message,
+        now=now,
     )
 
 

@@ -144,7 +144,8 @@ def run(site, script):
 def refused(site, model):
     """What `connect` says of a model it cannot connect to."""
     return run(
-        site, f"import embedkit\ntry: print(embedkit.connect({model!r}))\nexcept embedkit.ConfigError as error: print(error)"
+        site,
+        f"import embedkit\ntry: print(embedkit.connect({model!r}))\nexcept embedkit.ConfigError as error: print(error)",
     )
 
 
@@ -188,7 +189,8 @@ def test_its_author_can_check_it(acme, tmp_path):
 BASES = {
     "written in full": ACME,
     "encode and decode alone": ACME.partition("    @property\n    def limits")[0].replace("    sends_dimensions = False\n", "")
-    + ACME[ACME.index("    def encode") : ACME.index("    def explain")] + ACME[ACME.index("HOSTS") :],
+    + ACME[ACME.index("    def encode") : ACME.index("    def explain")]
+    + ACME[ACME.index("HOSTS") :],
 }
 BASES |= {
     "not a Struct": BASES["encode and decode alone"].replace(

@@ -30,7 +30,7 @@ from ...codec import (
 from ...errors import DecodeError
 
 _TOKENS = "x-amzn-bedrock-input-token-count"
-_LONGEST = 2048  # characters of one text for Cohere's third generation, checked before `truncate` is looked at (part 2, 1.2)
+_LONGEST = 2048  # characters of a text for Cohere v3, checked before `truncate` (aws-samples/bedrock-access-gateway#41)
 
 
 def _invoke(target: Target, body: Mapping[str, Any], options: Options) -> Request:
@@ -107,7 +107,7 @@ class Cohere(Dialect, frozen=True):
             input_type=f"search_{purpose}" if purpose in ("query", "document") else purpose,
             embedding_types=None if options.dtype == "float32" else [options.dtype],
             output_dimension=options.dimensions,
-            truncate="END" if cut else "NONE",  # v4 takes END too, though its page says RIGHT (recorded)
+            truncate="END" if cut else "NONE",  # v4 takes END too, though its page says RIGHT
         )
         return _invoke(self.target, body, options)
 
@@ -137,7 +137,10 @@ class Nova(Dialect, frozen=True):
         reject_unsupported(
             options, "bedrock:nova", dtype=("float32",), truncate=("end", "error"), input_type=purposes.keys() - {None}
         )
-        text = {"truncationMode": "END" if options.truncate == "end" else "NONE", "value": single_text(texts, "bedrock:nova")}
+        text = {
+            "truncationMode": "END" if options.truncate == "end" else "NONE",
+            "value": single_text(texts, "bedrock:nova"),
+        }
         single = compact(embeddingPurpose=purposes[options.input_type], embeddingDimension=options.dimensions, text=text)
         return _invoke(self.target, {"taskType": "SINGLE_EMBEDDING", "singleEmbeddingParams": single}, options)
 
