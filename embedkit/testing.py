@@ -311,8 +311,7 @@ async def _embed(golden: Mapping[str, Any], exchange: FakeExchange) -> Embedding
 
 
 def _options(golden: Mapping[str, Any]) -> list[Any]:
-    names = ("input_type", "dimensions", "dtype", "truncate", "normalize", "extra")
-    return [golden.get("options", {}).get(name) for name in names]
+    return [golden.get("options", {}).get(name) for name in Options.__struct_fields__]
 
 
 def _equal(what: str, expected: object, actual: object) -> None:

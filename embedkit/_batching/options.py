@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from operator import index
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
-from .._types import Options
+from .._types import DType, InputType, Options, Truncate
 from ..errors import ConfigError
 
-OPTIONS = ("input_type", "dimensions", "dtype", "truncate", "normalize", "extra")
+OPTIONS = Options.__struct_fields__
 _VALUES: dict[str, tuple[object, ...]] = {
-    "input_type": (None, "query", "document", "classification", "clustering", "similarity"),
-    "dtype": ("float32", "int8", "uint8", "binary", "ubinary"),
-    "truncate": (None, "end", "error"),
+    "input_type": (None, *get_args(InputType)),
+    "dtype": get_args(DType),
+    "truncate": (None, *get_args(Truncate)),
     "normalize": (None, True, False),
 }
 

@@ -7,15 +7,15 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from .._types import DType, OnError
 from ..bulk.format_detection import FORMATS
 from ..bulk.sinks import FORMS, OUTPUTS, Jsonl, Output
 from ..bulk.sources import INPUTS, TOLD, Rows, Source, form_of
 from ..bulk.stdio import aside
-from .._types import DType
 from ..codec.vector_math import missing_rows
 from ..errors import ConfigError, EmbedkitError
 from .app import INTERRUPTED, PARTIAL, _asks, _connected, _run, _say, root
@@ -36,13 +36,11 @@ if TYPE_CHECKING:
 @click.option(
     "--input-format", type=click.Choice(list(FORMATS)), help="What INPUT is, if neither its suffix nor its beginning tells."
 )
-@click.option(
-    "--output-format", type=click.Choice(["npy", "jsonl", "parquet"]), help="What OUT is, if its suffix does not tell."
-)
+@click.option("--output-format", type=click.Choice(list(FORMS)), help="What OUT is, if its suffix does not tell.")
 @click.option("--column", default="text", metavar="NAME", show_default=True, help="The text's column or field.")
 @click.option(
     "--on-error",
-    type=click.Choice(["raise", "skip"]),
+    type=click.Choice(get_args(OnError)),
     default="raise",
     show_default=True,
     help="What a row without a text, or a refused one, does.",
