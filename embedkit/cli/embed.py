@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from .._bulk.format_detection import FORMATS
+from .._bulk.sinks import FORMS, OUTPUTS, Jsonl, Output
+from .._bulk.sources import INPUTS, TOLD, Rows, Source, form_of
+from .._bulk.stdio import aside
 from .._types import DType, OnError
-from ..bulk.format_detection import FORMATS
-from ..bulk.sinks import FORMS, OUTPUTS, Jsonl, Output
-from ..bulk.sources import INPUTS, TOLD, Rows, Source, form_of
-from ..bulk.stdio import aside
 from ..codec.vector_math import missing_rows
 from ..errors import ConfigError, EmbedkitError
 from .app import INTERRUPTED, PARTIAL, _asks, _connected, _run, _say, root

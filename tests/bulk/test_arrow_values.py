@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedkit.bulk.arrow_values import readable, records, unspeakable, values
+from embedkit._bulk.arrow_values import readable, records, unspeakable, values
 
 LEAST, MOST = -(2**63), 2**63 - 1
 

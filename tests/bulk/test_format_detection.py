@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedkit import ConfigError
-from embedkit.bulk.format_detection import SAMPLE, look
-from embedkit.bulk.sources import TOLD, Source
+from embedkit._bulk.format_detection import SAMPLE, look
+from embedkit._bulk.sources import TOLD, Source
 
 PARQUET = io.BytesIO()
 pq.write_table(pa.table({"text": ["a"]}), PARQUET)

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from embedkit.bulk import sinks
-from embedkit.bulk.sinks import FORMS, OUTPUTS, Jsonl, Npy
-from embedkit.bulk.sources import Line
+from embedkit._bulk import sinks
+from embedkit._bulk.sinks import FORMS, OUTPUTS, Jsonl, Npy
+from embedkit._bulk.sources import Line
 from embedkit.codec.vector_math import missing_rows
 
 WIDTH = 3

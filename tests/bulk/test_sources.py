@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedkit import ConfigError
-from embedkit.bulk.sources import BLOCK, INPUTS, TOLD, Block, Rows, Source, form_of
+from embedkit._bulk.sources import BLOCK, INPUTS, TOLD, Block, Rows, Source, form_of
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ class Output(ABC):
 
     whole = True  # it keeps the input's columns
     path: Path | None = None  # of what has been written; None: stdout
+    like: NDArray[Any]
 
     def __init__(self, like: NDArray[Any]) -> None:
         self.like = like
@@ -83,7 +84,7 @@ class Npy(Output):
 
     def __init__(self, folder: Path, column: str, like: NDArray[Any]) -> None:  # noqa: ARG002 (outputs are made alike)
         super().__init__(like)
-        self.path = folder / "vectors.npy"
+        self.path: Path | None = folder / "vectors.npy"
         self._file = self.path.open("wb")
         self._count = 0
         self._header()
@@ -119,7 +120,7 @@ class Jsonl(Output):
 
     def __init__(self, folder: Path | None, column: str, like: NDArray[Any]) -> None:  # noqa: ARG002
         super().__init__(like)
-        self.path = None if folder is None else folder / "rows.jsonl"
+        self.path: Path | None = None if folder is None else folder / "rows.jsonl"
         self._file = own(sys.stdout, "wb") if self.path is None else self.path.open("wb")
 
     def _put(self, pieces: list[Records], vectors: NDArray[Any], failed: Collection[int]) -> None:
@@ -222,7 +223,7 @@ class Parquet(Output):
                     rows = _fitted(table.drop_columns([ADDED]), self._schema)
                     self._writer.write_table(rows.append_column(ADDED, table.column(ADDED)))
         self._writer.close()
-        self.path = self._files[-1]
+        self.path: Path | None = self._files[-1]
 
     def close(self) -> None:
         """Let go of the file."""
