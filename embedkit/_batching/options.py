@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from .._types import DType, InputType, Options, Truncate
+from .._types import PACKED, DType, InputType, Options, Truncate
 from ..errors import ConfigError
 
 OPTIONS = Options.__struct_fields__
@@ -33,7 +33,7 @@ def validated(options: Options) -> Options:
         plainly[name] = same[0]
     options = msgspec.structs.replace(options, **plainly)
     wide = options.dimensions
-    if options.dtype in ("binary", "ubinary") and wide is not None and wide % 8:
+    if options.dtype in PACKED and wide is not None and wide % 8:
         msg = f"dimensions={wide} with dtype={options.dtype!r}: eight components share a byte, so a multiple of 8"
         raise ConfigError(msg)
     if options.normalize and options.dtype != "float32":
@@ -56,4 +56,4 @@ def _whole(dimensions: Any) -> int | None:
 
 def stored_width(options: Options) -> int:
     """Values per row that the options ask for; 0 where they do not say."""
-    return (options.dimensions or 0) // (8 if options.dtype in ("binary", "ubinary") else 1)
+    return (options.dimensions or 0) // (8 if options.dtype in PACKED else 1)

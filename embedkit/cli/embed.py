@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from .._batching.options import stored_width
 from .._bulk.format_detection import FORMATS
 from .._bulk.sinks import FORMS, OUTPUTS, Jsonl, Output
 from .._bulk.sources import INPUTS, TOLD, Rows, Source, form_of
 from .._bulk.stdio import aside
-from .._types import DType, OnError
+from .._types import DType, OnError, Options
 from ..codec.vector_math import missing_rows
 from ..errors import ConfigError, EmbedkitError
 from .app import INTERRUPTED, PARTIAL, _asks, _connected, _run, _say, root
@@ -115,7 +116,7 @@ def _column(name: str) -> str:
 
 def _like(dimensions: int | None, dtype: DType) -> NDArray[Any]:
     """No rows yet, of the type to come and, where it is known, the width."""
-    return missing_rows(0, (dimensions or 0) // (8 if dtype in ("binary", "ubinary") else 1), dtype)
+    return missing_rows(0, stored_width(Options(dimensions=dimensions, dtype=dtype)), dtype)
 
 
 def _target(out: str, kind: str, *, force: bool) -> Path | None:
