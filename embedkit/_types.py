@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
@@ -20,7 +20,8 @@ InputType = Literal["query", "document", "classification", "clustering", "simila
 DType = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 Truncate = Literal["end", "error"]
 OnError = Literal["raise", "skip"]
-QUANTIZED: tuple[DType, ...] = ("int8", "uint8", "binary", "ubinary")
+QUANTIZED: tuple[DType, ...] = get_args(DType)[1:]
+PACKED: tuple[DType, ...] = ("binary", "ubinary")  # eight components share a byte
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -136,7 +137,7 @@ class Embeddings(msgspec.Struct, frozen=True, eq=False):
     def dimensions(self) -> int:
         """Components per vector, d; eight times the row's bytes where bits are packed."""
         width = int(self.vectors.shape[1])
-        return width * 8 if self.dtype in ("binary", "ubinary") else width
+        return width * 8 if self.dtype in PACKED else width
 
     def __len__(self) -> int:
         return int(self.vectors.shape[0])

@@ -67,11 +67,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Print what tests had to tell."""
     for line in config.stash.get(NOTES, []):
         terminalreporter.write_line(line)
-
-
-@pytest.fixture(autouse=True)
-def _no_cool_down_of_another_test() -> None:
-    """What one test learns of a quota is nothing to the next."""
-    from embedkit._traffic import quota
-
-    quota._forget()

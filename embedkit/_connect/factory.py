@@ -119,7 +119,6 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         ConfigError: unknown provider, missing key, an option of the wrong kind.
         TypeError: an unknown keyword.
     """
-    given = {name: value for name, value in locals().items() if name != "parameters"} | parameters
     provider, name = split(model)
     options = validated(
         Options(
@@ -139,34 +138,43 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         wire = {"api_key": api_key, "base_url": base_url, "session": session, "proxy": proxy, "ssl": ssl, "exchange": exchange}
         own = _local(name, options, limits, observe, parameters, [each for each, value in wire.items() if value is not None])
         return _wrapped(own, long_text, coalesce, total_timeout)
+    retry = retry or RetryPolicy()
+
+    def one(place: str | None, key: Credential | None, policy: RetryPolicy) -> HttpEmbedder:
+        """An embedder for one endpoint with one key."""
+        host = find(provider)
+        _known(provider, parameters, {each: one.help for each, one in host.parameters.items()}, connect.__kwdefaults__ or {})
+        url, ours, named = address(host, place)
+        agreed = _agreed(host, name, named, parameters)
+        settled = {each: _parameter(host, each, agreed.get(each)) for each in host.parameters}
+        url, user = without_user(url)
+        facts = catalog.facts(host.catalog or host.name, host.catalog_name(name))
+        target = Target(host, name, url, facts, _public(host, settled))
+        target = Target(host, name, host.resolve_url(url, target), target.facts, target.parameters)
+        if user and key is not None:
+            msg = "base_url holds a user and api_key is given: both would be the Authorization header; leave one out"
+            raise ConfigError(msg)
+        sources, unsent = _credentials(host, target.base_url, key, settled, explicit=place is not None, ours=ours)
+        http = HttpSettings(
+            timeout=seconds("timeout", timeout if timeout is not None else host.timeout),
+            connect=seconds("connect_timeout", connect_timeout),
+            read=None if read_timeout is None else seconds("read_timeout", read_timeout),
+            proxy=_proxy(proxy), ssl=_verification(ssl), cap=_whole("max_response_bytes", max_response_bytes),
+            session=_session(session), unreachable_hint=host.unreachable_hint,
+        )  # fmt: skip
+        return HttpEmbedder(
+            host.dialect(target, **host.quirks), target, options=options, sources=sources, http=http, limits=limits,
+            headers={**user, **(fixed(headers) if isinstance(headers, Mapping) else {})},
+            ask_headers=None if isinstance(headers, Mapping) else headers, max_concurrency=max_concurrency, rate=rate,
+            retry=policy, observe=observe, count_tokens=count_tokens, exchange=exchange, unsent=unsent,
+            hedge=_share(hedge),
+        )  # fmt: skip
+
+    embedder: Embedder
     if _several(base_url) or _several(api_key):
-        return _wrapped(_pooled(given), long_text, coalesce, total_timeout)
-    place, key = cast("str | None", base_url), cast("Credential | None", api_key)
-    host = find(provider)
-    _known(provider, parameters, {each: one.help for each, one in host.parameters.items()}, connect.__kwdefaults__ or {})
-    url, ours, named = address(host, place)
-    parameters = _agreed(host, name, named, parameters)
-    settled = {each: _parameter(host, each, parameters.get(each)) for each in host.parameters}
-    url, user = without_user(url)
-    target = Target(host, name, url, catalog.facts(host.catalog or host.name, host.catalog_name(name)), _public(host, settled))
-    target = Target(host, name, host.resolve_url(url, target), target.facts, target.parameters)
-    if user and key is not None:
-        msg = "base_url holds a user and api_key is given: both would be the Authorization header; leave one out"
-        raise ConfigError(msg)
-    sources, unsent = _credentials(host, target.base_url, key, settled, explicit=place is not None, ours=ours)
-    http = HttpSettings(
-        timeout=seconds("timeout", timeout if timeout is not None else host.timeout),
-        connect=seconds("connect_timeout", connect_timeout),
-        read=None if read_timeout is None else seconds("read_timeout", read_timeout),
-        proxy=_proxy(proxy), ssl=_verification(ssl), cap=_whole("max_response_bytes", max_response_bytes),
-        session=_session(session), unreachable_hint=host.unreachable_hint,
-    )  # fmt: skip
-    embedder = HttpEmbedder(
-        host.dialect(target, **host.quirks), target, options=options, sources=sources, http=http, limits=limits,
-        headers={**user, **(fixed(headers) if isinstance(headers, Mapping) else {})},
-        ask_headers=None if isinstance(headers, Mapping) else headers, max_concurrency=max_concurrency, rate=rate, retry=retry or RetryPolicy(),
-        observe=observe, count_tokens=count_tokens, exchange=exchange, unsent=unsent, hedge=_share(hedge),
-    )  # fmt: skip
+        embedder = _pooled(base_url, api_key, retry, one)
+    else:
+        embedder = one(cast("str | None", base_url), cast("Credential | None", api_key), retry)
     return _wrapped(embedder, long_text, coalesce, total_timeout)
 
 
@@ -174,26 +182,27 @@ def _several(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
 
 
-def _pooled(given: dict[str, Any]) -> Embedder:
+def _pooled(
+    base_url: Any,
+    api_key: Any,
+    retry: RetryPolicy,
+    one: Callable[[str | None, Credential | None, RetryPolicy], HttpEmbedder],
+) -> Embedder:
     """An embedder over every endpoint and key given: one to one, or all of one kind with the one of the other."""
     from .._embedders.pool import Pool
 
-    places, keys = ([*given[name]] if _several(given[name]) else [given[name]] for name in ("base_url", "api_key"))
-    for name in ("base_url", "api_key"):
-        if _several(given[name]) and any(each is None for each in given[name]):
+    for name, value in (("base_url", base_url), ("api_key", api_key)):
+        if _several(value) and any(each is None for each in value):
             msg = f"{name} holds None beside others; each entry of a pool is given"
             raise ConfigError(msg)
+    places, keys = ([*each] if _several(each) else [each] for each in (base_url, api_key))
     if not places or not keys or (len(places) > 1 and len(keys) > 1 and len(places) != len(keys)):
         msg = f"base_url has {len(places)} and api_key {len(keys)} entries: pass equally many, or one for all"
         raise ConfigError(msg)
     most = max(len(places), len(keys))
-    retry = given["retry"] or RetryPolicy()
-    single = {**given, "retry": msgspec.structs.replace(retry, attempts=1), "long_text": None, "coalesce": False}
-    members = [
-        connect(**{**single, "base_url": place, "api_key": key})
-        for place, key in zip(places * (most // len(places)), keys * (most // len(keys)), strict=True)
-    ]
-    return Pool(cast("list[HttpEmbedder]", members), retry=retry)
+    once = msgspec.structs.replace(retry, attempts=1)  # the pool itself tries again, elsewhere
+    pairs = zip(places * (most // len(places)), keys * (most // len(keys)), strict=True)
+    return Pool([one(place, key, once) for place, key in pairs], retry=retry)
 
 
 def _wrapped(

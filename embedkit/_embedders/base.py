@@ -13,7 +13,7 @@ from functools import partial
 from itertools import count
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import msgspec
 
@@ -499,7 +499,7 @@ class Embedder(ABC):
 
 
 def _skips(on_error: OnError) -> bool:
-    if on_error not in ("raise", "skip"):
-        msg = f"on_error={on_error!r}: it is one of 'raise', 'skip'"
+    if on_error not in get_args(OnError):
+        msg = f"on_error={on_error!r}: it is one of {', '.join(map(repr, get_args(OnError)))}"
         raise ConfigError(msg)
     return on_error == "skip"

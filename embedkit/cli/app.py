@@ -14,7 +14,7 @@ import click
 from .._connect.factory import connect
 from .._connect.model_name import split
 from .._install import DISTRIBUTION
-from .._types import DType
+from .._types import DType, InputType, Truncate
 from ..codec import Parameter
 from ..errors import ConfigError, EmbedkitError
 from ..providers import find
@@ -93,17 +93,16 @@ def _remember(ctx: click.Context, parameter: click.Parameter, value: bool) -> No
 
 def _asks(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say how to connect."""
-    kinds = click.Choice(["query", "document", "classification", "clustering", "similarity"])
     options = (
         click.option("--base-url", metavar="URL", help="Where the provider is, as its own docs call it."),
         click.option(
             "--api-key-env", metavar="NAME", help="The environment variable that holds the key (its name, not the key)."
         ),
-        click.option("--input-type", type=kinds, help="What the texts are for."),
+        click.option("--input-type", type=click.Choice(get_args(InputType)), help="What the texts are for."),
         click.option("--dimensions", type=click.IntRange(min=1), metavar="N", help="Components per vector."),
         click.option("--dtype", type=click.Choice(get_args(DType)), help="Their type; float32 unless given."),
         click.option(
-            "--truncate", type=click.Choice(["end", "error"]), help="Cut over-long texts, or insist that they are refused."
+            "--truncate", type=click.Choice(get_args(Truncate)), help="Cut over-long texts, or insist that they are refused."
         ),
         click.option(
             "--normalize/--no-normalize", default=None, help="Make every vector unit length, or leave it as it comes."

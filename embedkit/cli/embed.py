@@ -7,15 +7,16 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from .._batching.options import stored_width
 from .._bulk.format_detection import FORMATS
 from .._bulk.sinks import FORMS, OUTPUTS, Jsonl, Output
 from .._bulk.sources import INPUTS, TOLD, Rows, Source, form_of
 from .._bulk.stdio import aside
-from .._types import DType
+from .._types import DType, OnError, Options
 from ..codec.vector_math import missing_rows
 from ..errors import ConfigError, EmbedkitError
 from .app import INTERRUPTED, PARTIAL, _asks, _connected, _run, _say, root
@@ -36,13 +37,11 @@ if TYPE_CHECKING:
 @click.option(
     "--input-format", type=click.Choice(list(FORMATS)), help="What INPUT is, if neither its suffix nor its beginning tells."
 )
-@click.option(
-    "--output-format", type=click.Choice(["npy", "jsonl", "parquet"]), help="What OUT is, if its suffix does not tell."
-)
+@click.option("--output-format", type=click.Choice(list(FORMS)), help="What OUT is, if its suffix does not tell.")
 @click.option("--column", default="text", metavar="NAME", show_default=True, help="The text's column or field.")
 @click.option(
     "--on-error",
-    type=click.Choice(["raise", "skip"]),
+    type=click.Choice(get_args(OnError)),
     default="raise",
     show_default=True,
     help="What a row without a text, or a refused one, does.",
@@ -117,7 +116,7 @@ def _column(name: str) -> str:
 
 def _like(dimensions: int | None, dtype: DType) -> NDArray[Any]:
     """No rows yet, of the type to come and, where it is known, the width."""
-    return missing_rows(0, (dimensions or 0) // (8 if dtype in ("binary", "ubinary") else 1), dtype)
+    return missing_rows(0, stored_width(Options(dimensions=dimensions, dtype=dtype)), dtype)
 
 
 def _target(out: str, kind: str, *, force: bool) -> Path | None:

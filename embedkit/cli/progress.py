@@ -9,6 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from .._types import Options
 from ..events import Event, RetryScheduled
 
 if TYPE_CHECKING:
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     from .._types import Embeddings
 
 
+SAME = (*Options.__struct_fields__, "base_url", "max_concurrency", "model", "on_error", "proxy")
+OPTION = {"api_key": "--api-key-env", "ssl": "--ca-file"} | {
+    name: f"--{name.replace('_', '-')}" for name in SAME if name != "extra"
+}  # keyword of Python → option of the command line; `extra` has none
 KEYWORD = re.compile(
-    r"(?<![\w?&])(api_key|base_url|dimensions|dtype|input_type|max_concurrency|model|normalize|on_error|proxy|ssl|truncate)="
-    r"(?:'([\w.:/-]*)'|(\d+\b)|True\b|(?=[\s,;:.)]|$))"
-)  # of `connect`, as its errors spell it
+    rf"(?<![\w?&])({'|'.join(OPTION)})=" + r"(?:'([\w.:/-]*)'|(\d+\b)|True\b|(?=[\s,;:.)]|$))"
+)  # as errors spell a keyword with its value
 
 
 class Progress:
@@ -137,8 +141,7 @@ def in_line(error: BaseException) -> str:
 
 
 def _option(keyword: re.Match[str]) -> str:
-    name = {"api_key": "api-key-env", "ssl": "ca-file"}.get(keyword[1], keyword[1].replace("_", "-"))
-    return f"--{name} {keyword[2] or keyword[3] or ''}".rstrip()
+    return f"{OPTION[keyword[1]]} {keyword[2] or keyword[3] or ''}".rstrip()
 
 
 def many(count: int, what: str) -> str:

@@ -6,13 +6,16 @@ import os
 import re
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import embedkit
 from embedkit import ConfigError, Embeddings, InvalidInputError, TooLongError, Usage
-from embedkit.cli.progress import Progress, in_line, many, money
+from embedkit.cli.commands import root
+from embedkit.cli.progress import OPTION, Progress, in_line, many, money
 from tests.support.servers.api import Api
 
 HERE = Path(__file__).parent.parent.parent
@@ -100,6 +103,16 @@ def test_each_failed_row_is_named_as_the_input_counts_it(capsys):
 def test_errors_speak_in_options(error, said):
     """An error's keywords of Python are options on the command line; what only looks like one stays."""
     assert in_line(error) == said
+
+
+def test_the_keywords_that_become_options_are_those_that_have_one():
+    """Each stands for an option that the command has, and no keyword that has an option of its name is missing."""
+    options = {name for parameter in root.commands["embed"].params for name in parameter.opts}
+    keywords = {*signature(embedkit.connect).parameters, *signature(embedkit.Embedder.embed).parameters}
+
+    assert set(OPTION) <= keywords
+    assert set(OPTION.values()) <= options
+    assert {name for name in keywords if f"--{name.replace('_', '-')}" in options} <= set(OPTION)
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "0 texts"), (1, "1 text"), (2, "2 texts"), (1_234_567, "1,234,567 texts")])
