@@ -20,6 +20,7 @@ InputType = Literal["query", "document", "classification", "clustering", "simila
 DType = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 Truncate = Literal["end", "error"]
 OnError = Literal["raise", "skip"]
+CAP = 120.0  # seconds; a provider that asks for a longer wait is not waited for (openai-python, _base_client.py, 2026-11)
 QUANTIZED: tuple[DType, ...] = get_args(DType)[1:]
 PACKED: tuple[DType, ...] = ("binary", "ubinary")  # eight components share a byte
 

@@ -26,7 +26,7 @@ from .._types import Request, Response
 from ..errors import ConfigError, DecodeError, EmbedkitError
 from .aiohttp_errors import _translated
 from .aiohttp_session import _closes_with_loop, _detach, _sessions
-from .proxies import is_loopback, proxy_for
+from .proxies import proxy_for, stays_local
 from .settings import HttpSettings
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class AiohttpExchange:
                 "ssl": _verification(settings.ssl),
             }  # fmt: skip
         # To undo compression takes longer than to copy what it saves, where nothing has to travel.
-        headers = {"accept-encoding": "identity"} if is_loopback(url) else {}
+        headers = {"accept-encoding": "identity"} if stays_local(url) else {}
         self._routes[url] = route = (URL(url, encoded=True), headers, options)
         return route
 

@@ -8,17 +8,22 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigError
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (recognized, never bound)
+LOOPBACK = ("localhost", "0.0.0.0")  # noqa: S104 (recognized, never bound)
 
 
-def is_loopback(url: str) -> bool:
-    """Whether a URL stays on this machine."""
-    host = urlsplit(url).hostname or ""
-    if host in LOOPBACK or host.endswith(".localhost"):
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine for certain. A name under .localhost is not: a resolver may ask the network for it."""
+    if host in LOOPBACK:
         return True
     with contextlib.suppress(ValueError):
         return ip_address(host).is_loopback
     return False
+
+
+def stays_local(url: str) -> bool:
+    """Whether a URL is meant for this machine: no proxy on the way, and nothing gained by compression."""
+    host = urlsplit(url).hostname or ""
+    return is_loopback(host) or host.endswith(".localhost")
 
 
 def proxy_for(url: str, given: str | None, *, read_environment: bool = True) -> str | None:
@@ -27,7 +32,7 @@ def proxy_for(url: str, given: str | None, *, read_environment: bool = True) -> 
     Raises:
         ConfigError: it is one that aiohttp cannot speak to. Its URL may hold a password, and is not quoted.
     """
-    proxy = _from_environment(url) if given is None and read_environment and not is_loopback(url) else given
+    proxy = _from_environment(url) if given is None and read_environment and not stays_local(url) else given
     if not proxy:
         return None
     parts = urlsplit(proxy)

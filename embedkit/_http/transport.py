@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from .._calltime import ANSWER, PAUSE, TURN
 from .._logging import DEBUG, INFO, LONG_WAIT, WARNING, heard, kind_of, log, notify, status_of
 from .._loops import this_loop
-from .._traffic.retry import CAP, RetryPolicy, retry_loop
+from .._traffic.retry import RetryPolicy, retry_loop
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
-from .._types import RequestCount
+from .._types import CAP, RequestCount
 from ..errors import ApiError, AuthError, DecodeError, EmbedkitError, RateLimitError, ServerError, TransportTimeoutError
 from ..events import AttemptEnded, RequestSent, RetryScheduled, Throttled, WindowChanged
 from .exchange import Exchange

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ..codec.retry_after import CAP
+from .._types import CAP
 from ..errors import QuotaError, RateLimitError
 from .bulk_share import Share
 from .quota import LEFT, MOST_TOKENS, REQUESTS, TOKENS

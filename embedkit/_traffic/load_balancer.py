@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from .._types import CAP
 from .endpoint_health import EndpointHealth
-from .retry import CAP
 from .wait_queue import CALLER, Queue
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from .._types import CAP
 from ..errors import ApiError, ConfigError, DecodeError, EmbedkitError, RateLimitError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 T = TypeVar("T")
-CAP = 120.0  # seconds; no longer hint is slept (openai-python _base_client.py, 2026-11)
 LOADED = 5.0  # seconds between two looks at most, whether a model has been loaded
 _DOUBLINGS = 64  # beyond any `maximum`, and within a float
 _ONCE_MORE = 424  # TEI's backend failure: a second try may pass, a third will not (wire reference 7.1)

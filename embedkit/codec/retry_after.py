@@ -6,7 +6,7 @@ import re
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from .._types import Response
+from .._types import CAP, Response
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 EPOCH = 1e9  # seconds: a larger number is a Unix time (2001 and later)
 MONTH = 32 * 86_400.0  # seconds; no quota is longer, so a longer wait is a mistake
-CAP = 120.0  # seconds; a longer hint is not slept (openai-python, _base_client.py, 2026-11)
 
 
 def retry_after(response: Response, says: str, body: Any, now: float) -> float | None:

@@ -24,7 +24,8 @@ from embedkit import (
     TransportError,
     TransportTimeoutError,
 )
-from embedkit._traffic.retry import CAP, retry_loop
+from embedkit._traffic.retry import retry_loop
+from embedkit._types import CAP
 
 JITTER = st.floats(0, 1, exclude_max=True)
 PATIENT = RetryPolicy(attempts=10_000, deadline=None)
