@@ -1,9 +1,10 @@
 """The calls of one embedder that are in flight, so that closing it can end them.
 
-Closing ends every call at once, wherever it waits: for a turn, for an answer, between two tries, for company, for an endpoint of a pool.
-The call is cancelled and raises `ClosedError` in place of the cancellation, which its caller never asked for. On asyncio the task is
-cancelled as `asyncio.timeout` does it (`Task.uncancel`, https://docs.python.org/3/library/asyncio-task.html#asyncio.Task.uncancel), which
-costs a call almost nothing; elsewhere a cancel scope does the same.
+Closing ends every call at once, wherever it waits: for a turn, for an answer, between two tries, for company, for an
+endpoint of a pool. The call is cancelled and raises `ClosedError` in place of the cancellation, which its caller never
+asked for. On asyncio the task is cancelled as `asyncio.timeout` does it, with `Task.uncancel`, which costs a call almost
+nothing; elsewhere a cancel scope does the same.
+https://docs.python.org/3/library/asyncio-task.html#asyncio.Task.uncancel
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ class Calls:
     async def end(self) -> None:
         """End every call on this event loop, but for one that asks for it itself, and return when they are over.
 
-        Calls that begin meanwhile are ended too, and not waited for: who calls again at once would keep this from returning.
+        Calls that begin meanwhile are ended too, and not waited for: a caller that calls again at once would keep this
+        from returning.
         """
         for call in (ending := self._strike()):
             if call.gone is not None:

@@ -9,7 +9,8 @@ T = TypeVar("T")
 
 
 class PerLoop(dict[object, T]):
-    """One value per event loop, by `this_loop()`. Whoever adds one sweeps first, else the loops of ended threads would pile up.
+    """One value per event loop, by `this_loop()`. Whoever adds one sweeps first, else the loops of ended threads would
+    pile up.
 
     Several threads may use it at once, each with a loop of its own.
     """

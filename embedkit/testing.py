@@ -19,7 +19,6 @@ from . import errors
 from ._batching.options import validated
 from ._connect.factory import connect
 from ._embedders.base import Embedder
-from ._embedders.http import HttpEmbedder
 from ._hints import NDArray
 from ._traffic.retry import RetryPolicy
 from ._types import Embeddings, Limits, Options, Request, Response, Usage
@@ -299,6 +298,8 @@ async def _must_raise(
 
 
 async def _embed(golden: Mapping[str, Any], exchange: FakeExchange) -> Embeddings | EmbedkitError:
+    from ._embedders.http import HttpEmbedder
+
     settings = {"retry": RetryPolicy(attempts=1), **golden["connect"], "exchange": exchange}
     embedder = connect(**settings)
     if isinstance(embedder, HttpEmbedder):

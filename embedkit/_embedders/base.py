@@ -1,8 +1,8 @@
 """The `Embedder`: one abstract method, and everything a caller wants around it.
 
-`embed_batch` turns one batch into vectors. Checking, deduplication, planning, concurrency, isolation of bad texts and filling the
-matrix are concrete and written once here, over `_batching`. State of the base class is made on first use, so a subclass
-needs no `super().__init__()`.
+`embed_batch` turns one batch into vectors. Checking, deduplication, planning, concurrency, isolation of bad texts and
+filling the matrix are concrete and written once here, over `_batching`. State of the base class is made on first use,
+so a subclass needs no `super().__init__()`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Embedder(ABC):
         count_tokens: tokens of a text, for planning; an estimate unless replaced.
         observe: called with each frozen event; what it raises is logged.
         price: US dollars per million tokens, for `usage.cost`.
-        long_text: "mean" cuts texts that are too long into pieces and averages their vectors, where a call says nothing of `truncate`.
+        long_text: "mean" cuts texts that are too long into pieces and averages their vectors, where a call says nothing
+            of `truncate`.
         total_timeout: seconds for a whole call of `embed` or `embed_query` that says nothing else; None: no limit.
     """
 
@@ -76,7 +77,8 @@ class Embedder(ABC):
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
         """Embed one batch, within `limits`: vectors of shape (len(texts), d), row i for texts[i].
 
-        Raise `InvalidInputError(message, rows=[…])` (rows within the batch) for bad texts, `TooLargeError` to be given less.
+        Raise `InvalidInputError(message, rows=[…])` (rows within the batch) for bad texts, `TooLargeError` for too many
+        of them: the batch comes back in smaller ones.
         """
 
     @until_closed
@@ -106,10 +108,10 @@ class Embedder(ABC):
             extra: merged into the request body verbatim.
             on_error: "raise" raises the first error; "skip" marks the row of a bad text and goes on.
             timeout: seconds for one attempt of this call; None: as `connect` was told, else 120 s at most hosts.
-            total_timeout: seconds for the whole call, waits for a turn and retries included; None: as `connect` was told, else no limit.
-                When they are over, `TransportTimeoutError` says where they went, and its `partial` holds what is embedded already.
-                A wait that the provider or a quota asks for, or a backoff, is the provider's error at once where it is longer than
-                what is left.
+            total_timeout: seconds for the whole call, waits for a turn and retries included; None: as `connect` was
+                told, else no limit. When they are over, `TransportTimeoutError` says where they went, and its `partial`
+                holds what is embedded already. A wait that the provider or a quota asks for, or a backoff, is the
+                provider's error at once where it is longer than what is left.
 
         Returns:
             Embeddings: `vectors` of shape (n, d), row i for texts[i]; shape (0, 0) and no request for no texts.
@@ -117,9 +119,9 @@ class Embedder(ABC):
         Raises:
             TypeError: something in `texts` is no string; the message names its row.
             ConfigError: an option cannot be honored; nothing was sent.
-            EmbedkitError: see `embedkit.errors`. `rows` names the texts concerned, `partial` holds what was embedded before.
-                With `on_error="skip"` a bad text only marks its own row: NaN there, and its error in `failures`. So does what is
-                missing (None, NaN) or no string.
+            EmbedkitError: see `embedkit.errors`. `rows` names the texts concerned, `partial` holds what was embedded
+                before. With `on_error="skip"` a bad text only marks its own row: NaN there, and its error in
+                `failures`. So does what is missing (None, NaN) or no string.
         """
         time = None
         if total_timeout is not None or timeout is not None or self.total_timeout is not None:
@@ -170,13 +172,13 @@ class Embedder(ABC):
     ) -> Stream:
         """Embed any number of texts in bounded memory: an async iterator of `Embeddings`, in input order.
 
-        Each part's `start` is the index of its first text in the stream; `failures` counts rows within the part. `async for` is
-        enough on asyncio; `async with embedder.stream(…) as parts` also ends the work at once when the block is left. `total_timeout`
-        does not apply: a stream takes as long as its texts do.
+        Each part's `start` is the index of its first text in the stream; `failures` counts rows within the part.
+        `async for` is enough on asyncio; `async with embedder.stream(…) as parts` also ends the work at once when the block is
+        left. `total_timeout` does not apply: a stream takes as long as its texts do.
 
-        Where a vector depends on the other texts of its request (late chunking, contextualized models), each part is one request and
-        so one document: its boundary is set here, by `limits` and at most 256 texts, not by your documents. To set it yourself, call
-        `embed` once per document.
+        Where a vector depends on the other texts of its request (late chunking, contextualized models), each part is
+        one request and so one document: its boundary is set here, by `limits` and at most 256 texts, not by your
+        documents. To set it yourself, call `embed` once per document.
         """
         options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
         skip = _skips(on_error)
@@ -205,12 +207,14 @@ class Embedder(ABC):
             cls.aclose = ending_calls(cls.__dict__["aclose"])  # type: ignore[assignment, method-assign]
 
     async def aclose(self) -> None:
-        """End the calls in flight, then close what is open. May be called twice; a closed embedder opens again when it is used.
+        """End the calls in flight, then close what is open. May be called twice; a closed embedder opens again when it
+        is used.
 
-        Every call of `embed` and `embed_query` (and of a provider's `embed_batch`) that is in flight on this event loop, whatever it
-        waits for, raises `ClosedError` at once, and is over when this returns; so is every stream, after the parts that are ready. A
-        call that cannot be interrupted any more gives its result. The same holds with `coalesce`, `hedge` and pools, and for embedders
-        of your own, whose `aclose` runs once their calls have ended. Calls on other event loops go on: each loop closes its own.
+        Every call of `embed` and `embed_query` (and of a provider's `embed_batch`) that is in flight on this event
+        loop, whatever it waits for, raises `ClosedError` at once, and is over when this returns; so is every stream,
+        after the parts that are ready. A call that cannot be interrupted any more gives its result. The same holds with
+        `coalesce`, `hedge` and pools, and for embedders of your own, whose `aclose` runs once their calls have ended.
+        Calls on other event loops go on: each loop closes its own.
         """
         await self._calls.end()
 
@@ -247,7 +251,8 @@ class Embedder(ABC):
                 return await self._settled(rows, options, tally, skip=skip, workers=workers, lone=lone)
             if self.joins_texts(options):
                 msg = (
-                    f"{'long_text' if how == 'mean' else 'truncate'}={how!r} cuts texts on the client, and here a vector depends on the "
+                    f"{'long_text' if how == 'mean' else 'truncate'}={how!r} cuts texts on the client, and here a "
+                    "vector depends on the "
                     "other texts of its request: leave it out and shorten the texts before"
                 )
                 raise ConfigError(msg)
@@ -285,7 +290,7 @@ class Embedder(ABC):
         tally: RequestCount,
         tries: int | None = None,  # noqa: ARG002 (an `embed_batch` is called once)
     ) -> Reply:
-        """Embed one batch into the rows that `out(width)` gives, in at most so many tries (None: as the policy says)."""
+        """Embed one batch into the rows that `out(width)` gives, in at most `tries` tries; None: as the policy says."""
         began, time = monotonic(), tally.time
         try:
             if time is None:
@@ -321,7 +326,7 @@ class Embedder(ABC):
         """The most tokens that a request may hold, by our count, to pass a quota at all."""
         return None
 
-    def most_text_tokens(self, options: Options) -> int | None:  # noqa: ARG002 (what goes before a text depends on them)
+    def most_text_tokens(self, options: Options) -> int | None:  # noqa: ARG002 (a prefix depends on them)
         """Tokens that one text may have."""
         return self.known_limits().max_text_tokens
 
@@ -427,7 +432,8 @@ class Embedder(ABC):
         first = next(plan(texts, self.known_limits(), self.count_tokens), slice(0, 0))
         if first.stop < len(texts):
             msg = (
-                f"the texts of this call are one document to the model, so one request, and {len(texts)} were given: {first.stop} fit into "
+                f"the texts of this call are one document to the model, so one request, and {len(texts)} were given: "
+                f"{first.stop} fit into "
                 "one request; call embed() once per document, with fewer texts"
             )
             error = TooLargeError(msg)
@@ -435,7 +441,7 @@ class Embedder(ABC):
             raise error
 
     def _learn(self, texts: Sequence[str], error: TooLargeError) -> bool:
-        """Remember the limit that a refusal names. True where it is news, and these texts go out in smaller batches from now on."""
+        """Remember the limit that a refusal names. True where it is new: these texts then go out in smaller batches."""
         known = self._learned.limits(self.limits)
         tokens = error.max_tokens
         if tokens is not None and (counted := sum(map(self.count_tokens, texts))) <= tokens:

@@ -1,8 +1,9 @@
 """Many small calls, few requests: calls that arrive while the connections are busy travel together in the next request.
 
-The first calls leave at once; what comes meanwhile lines up, by options, and the next request takes all of it that fits. So an idle
-embedder adds no delay, and a busy one batches by itself; a longest wait is an offer on top. Every caller gets its own rows or its own
-error, one that gives up harms nobody, and a request for which nobody waits any more is cancelled.
+The first calls leave at once; what comes meanwhile lines up, by options, and the next request takes all of it that
+fits. So an idle embedder adds no delay, and a busy one batches by itself; a longest wait is an offer on top. Every
+caller gets its own rows or its own error, one that gives up harms nobody, and a request for which nobody waits any more
+is cancelled.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ if TYPE_CHECKING:
     from .base import Embedder
 
 SMALL_CALL = 16  # most texts of a call that shares
-TRIPS = 8  # requests in flight for one set of options; more would leave nothing to share (measured: performance, 4.4)
+TRIPS = 8  # requests in flight for one set of options; measured: with more, calls find no company
 SHARED = Limits(max_texts=256)  # of a shared request, where the embedder's own limits are wider
 
 
 class Coalesced(Wrapped):
-    """Lets concurrent small calls of `embed` and `embed_query` share requests. Large calls and streams go straight through.
+    """Lets concurrent small calls of `embed` and `embed_query` share requests. Large calls and streams do not.
 
-    A call that shared a request has `usage.tokens` None, since nobody says whose they were, and counts every request it had a part in.
-    A shared request runs in the context (contextvars) of one of its callers, and lives as long as the longest of their limits of time.
-    Calls with another `timeout` share another request.
+    A call that shared a request has `usage.tokens` None, since nobody says whose they were, and counts every request it
+    had a part in. A shared request runs in the context (contextvars) of one of its callers, and lives as long as the
+    longest of their limits of time. Calls with another `timeout` share another request.
 
     Args:
         inner: the embedder that sends.
-        wait: longest time, in seconds, that a call waits for company; 0: none waits for it. A full request leaves at once.
+        wait: most seconds that a call waits for others to join it; 0: none waits. A full request leaves at once.
     """
 
     def __init__(self, inner: Embedder, wait: float = 0.0) -> None:
@@ -225,7 +226,7 @@ class _Queue:
             self._timer = None
 
     def _depart(self) -> None:
-        """One more request may leave, if it is not one too many. What it takes is settled when it runs: until then more may join."""
+        """Start one more request, unless enough are in flight. It takes its calls when it runs: until then more may join."""
         self._ripe()
         if len(self._tasks) < min(TRIPS, self._inner.max_concurrency):
             task = self._loop.create_task(self._travel())
@@ -298,7 +299,7 @@ async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
 
 
 def _may_be_anothers(error: BaseException) -> bool:
-    """Whether it may be about one text that it does not name: a reply that breaks the contract, an exception that is not ours."""
+    """Whether it may be about one text that it does not name: a broken reply, or an exception that is not ours."""
     return isinstance(error, DecodeError) or (isinstance(error, Exception) and not isinstance(error, EmbedkitError))
 
 

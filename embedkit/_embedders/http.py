@@ -1,7 +1,7 @@
 """`HttpEmbedder`: an embedder over a codec and a transport.
 
-It holds configuration only. What belongs to an event loop (the session, the concurrency slots) is made by the first call on that
-loop and let go when the loop is gone, after a fork, and on pickling.
+It holds configuration only. What belongs to an event loop (the session, the concurrency slots) is made by the first
+call on that loop and let go when the loop is gone, after a fork, and on pickling.
 """
 
 from __future__ import annotations
@@ -233,25 +233,27 @@ class HttpEmbedder(Embedder):
     def _checked(self, texts: Sequence[str], tokens: int) -> int:
         """The tokens to ask the quota for: all that it ever grants, where an estimate says that it takes more.
 
-        A lone text of more tokens than that is refused here only where they are really counted. An estimate may be twice too high, so
-        the text is sent alone, and the provider says whether it passes.
+        A lone text of more tokens than that is refused here only where they are really counted. An estimate may be
+        twice too high, so the text is sent alone, and the provider says whether it passes.
         """
         most = self._quota.most if tokens else None
         if most is None or tokens <= most:
             return tokens
         if len(texts) == 1 and self.count_tokens is not estimate:
             msg = (
-                f"the text has {tokens} tokens, and the quota of this account passes at most {most} at once, so it was not sent; "
-                f"shorten the text, pass long_text='mean' with limits=Limits(max_text_tokens={most}), or ask for a larger quota"
+                f"the text has {tokens} tokens, and the quota of this account passes at most {most} at once, so it was "
+                "not sent; "
+                f"shorten the text, pass long_text='mean' with limits=Limits(max_text_tokens={most}), or ask for a "
+                "larger quota"
             )
             raise TooLongError(msg, provider=self.provider, model=self.model, rows=(0,))
         return most
 
     def _smaller(self, error: ApiError, texts: Sequence[str], options: Options) -> ApiError:
-        """The error of this batch as it is; or, where a rate limit refuses it because it could never pass, one that asks for smaller ones.
+        """The error as it is; where a rate limit refuses this batch since it can never pass, one that asks for smaller.
 
-        It could not where it holds more tokens than the quota grants in all its time, or where the pace finds that nothing so large
-        passes.
+        It could not where it holds more tokens than the quota grants in all its time, or where the pace finds that
+        nothing so large passes.
         """
         quota = self._quota
         if isinstance(error, (RateLimitError, TooLargeError)) and error.status == 429 and error.max_tokens is not None:  # noqa: PLR2004 (too many requests)
@@ -279,11 +281,12 @@ class HttpEmbedder(Embedder):
     def _decoded(
         self, codec: Dialect, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
     ) -> Reply:
-        """The rows of a success. What is wrong with it is told of a copy that quotes no key: an excerpt of the original may cut one in half."""
+        """The rows of a success. An error is made of a redacted copy: an excerpt of the original may cut a key in half."""
         if out is not None and out.failures:
             out.failures = {}  # of an earlier try
         try:
-            if asked[0] is asked[1] and asked[1].normalize is None and asked[1].dimensions is None:  # as most replies are
+            # Nothing is to be done on the client, as with most replies.
+            if asked[0] is asked[1] and asked[1].normalize is None and asked[1].dimensions is None:
                 reply = codec.decode(response, asked[1], count, out)
             else:
                 reply = self._shaped(codec, response, asked, count, out)
@@ -294,7 +297,8 @@ class HttpEmbedder(Embedder):
                 for each in out.failures.values():
                     self._redacted(each)
             return reply
-        failure = self._undecoded(failure, codec, response, asked, count)  # the first may quote a key, and a traceback show it
+        # A new error: the first may quote a key, and a traceback would show it.
+        failure = self._undecoded(failure, codec, response, asked, count)
         raise failure
 
     def _undecoded(
@@ -316,7 +320,7 @@ class HttpEmbedder(Embedder):
     def _shaped(
         self, codec: Dialect, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
     ) -> Reply:
-        """The rows as the options (of the wire, of the caller) want them: what the provider did not make is made of what it answered."""
+        """The rows as the caller's options want them; what the provider cannot make is made of what it answered."""
         wire, options = asked
         try:
             return shaped(codec, response, asked, count, out, self._target.facts)
@@ -327,7 +331,7 @@ class HttpEmbedder(Embedder):
         return shaped(codec, response, (wire, options), count, out, self._target.facts)
 
     def _can_cut(self, answered: int, wire: Options) -> bool:
-        """Whether vectors of the width answered can be cut to the one asked for: the catalog knows the model to be trained for both."""
+        """Whether vectors of the width answered can be cut to the one asked for: the model is trained for both."""
         facts, asked = self._target.facts, wire.dimensions
         if facts is None or asked is None or wire.dtype != "float32" or answered <= asked:
             return False
@@ -441,7 +445,8 @@ class HttpEmbedder(Embedder):
             if owner is not loop:
                 msg = "the session passed to connect() belongs to another event loop; give each loop its own, or let embedkit open one"
                 raise ConfigError(msg)
-        limits = (loop, self._first, self.max_concurrency, self._clock)  # embedders of one quota share one window on a loop
+        # Embedders of one quota share one window on a loop.
+        limits = (loop, self._first, self.max_concurrency, self._clock)
         limiter = self._quota.limiters.get(limits)
         if limiter is None:
             window = ConcurrencyLimit(self._first, self.max_concurrency, time.thread_time)

@@ -21,9 +21,9 @@ MAX_WIDTHS = 256  # sets of options whose width is remembered: `extra` may diffe
 
 
 class OnFirstUse(Generic[T]):
-    """An attribute made when it is first read, so that a subclass needs no `super().__init__()`; the same one for all threads.
+    """An attribute made when it is first read, so that a subclass needs no `super().__init__()`.
 
-    (From Python 3.12 on, two threads may get different values of a `functools.cached_property`.)
+    All threads get the same value; those of a `functools.cached_property` may differ from Python 3.12 on.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -41,7 +41,7 @@ class OnFirstUse(Generic[T]):
 
 
 class Learned:
-    """Widths and limits that an embedder has seen, and what it last worked out of its options. No pickle holds any of it."""
+    """Widths and limits that an embedder has seen, and the last options it worked out. No pickle holds any of it."""
 
     __slots__ = ("_key", "_limits", "_widths", "typed")
 
@@ -100,7 +100,7 @@ def option_key(options: Options) -> bytes:
 
 
 def lasting(attributes: Mapping[str, Any], *but: str) -> dict[str, Any]:
-    """Of an embedder's attributes those that a copy or pickle takes along: not what it has learned, nor what runs, nor these."""
+    """The attributes that a copy or pickle takes along: not what was learned, nor what runs, nor those named."""
     return {
         name: value
         for name, value in attributes.items()

@@ -1,7 +1,8 @@
 """Several endpoints, or several keys, serving one model behind one embedder.
 
-A request goes where a load balancer sends it, and what one endpoint fails goes to another, until `retry` gives up. Vectors of different models
-do not mix, so every endpoint first embeds one known text, again after every outage, and must agree with the others.
+A request goes where a load balancer sends it, and what one endpoint fails goes to another, until `retry` gives up.
+Vectors of different models do not mix, so every endpoint first embeds one known text, again after every outage, and
+must agree with the others.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 
     from .._traffic.retry import RetryPolicy
 
-AGREE = 0.98  # least cosine between two endpoints' vectors of one text: above what quantized weights cost, below any two models
+# Least cosine between two endpoints' vectors of one text. Quantized weights cost less, two different models more.
+AGREE = 0.98
 
 
 class Pool(Embedder):
@@ -55,7 +57,8 @@ class Pool(Embedder):
 
     Args:
         members: the endpoints, each with a retry policy of a single attempt: what fails goes to another instead.
-        retry: how often one request is tried in all, at every endpoint at least once; and for how long, from when it is first sent.
+        retry: how often one request is tried in all, at every endpoint at least once; and for how long, from when it is
+            first sent.
     """
 
     def __init__(
@@ -75,7 +78,8 @@ class Pool(Embedder):
     def _reset(self) -> None:
         self._one_place = len({each.base_url for each in self._embedders}) == 1  # several keys: one model beyond doubt
         self._members = [Endpoint(each, verified=self._one_place) for each in self._embedders]
-        self._known: tuple[str, NDArray[Any]] | None = None  # where the first answer to PROBE_TEXT came from, and what it was
+        # Where the first answer to PROBE_TEXT came from, and its vector.
+        self._known: tuple[str, NDArray[Any]] | None = None
         self._balancers: PerLoop[LoadBalancer[HttpEmbedder]] = PerLoop()
 
     @property
@@ -192,7 +196,7 @@ class Pool(Embedder):
         return error
 
     def _impatient(self, member: Endpoint[HttpEmbedder], sent: float, error: EmbedkitError, tally: RequestCount) -> bool:
-        """Whether it is the call's own `timeout` that is over, sooner than answers are late: that says nothing of the endpoint."""
+        """Whether the call's own `timeout` ended it before an answer counts as late: no fault of the endpoint."""
         time = tally.time
         if time is None:
             return False
@@ -244,9 +248,8 @@ class Pool(Embedder):
             msg = f"no endpoint was free within the deadline of {self._retry.deadline:g} s for one request with its retries"
             return TransportTimeoutError(msg, retryable=False)
         error = soonest.error.at()
-        error.message += (
-            f"; no other endpoint is left, and this one is not asked again for {soonest.ejected_until - self._clock():.0f} s"
-        )
+        wait = soonest.ejected_until - self._clock()
+        error.message += f"; no other endpoint is left, and this one is not asked again for {wait:.0f} s"
         return error
 
     def _balancer(self) -> LoadBalancer[HttpEmbedder]:
@@ -279,7 +282,8 @@ class Pool(Embedder):
             self._balancer().serve()  # its window is open now
             return
         msg = (
-            f"{place} and {member.embedder.base_url} do not serve the same model (one text, {differ}): their vectors do not mix; "
+            f"{place} and {member.embedder.base_url} do not serve the same model (one text, {differ}): their vectors "
+            "do not mix; "
             "a pool takes endpoints of one model"
         )
         raise ConfigError(msg)

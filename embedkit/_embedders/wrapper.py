@@ -1,4 +1,7 @@
-"""An embedder around another: shows what the inner one shows, and hands everything on. A subclass changes `embed_rows` only."""
+"""An embedder around another: it shows what the inner one shows, and hands everything on.
+
+A subclass changes `embed_rows` only.
+"""
 
 from __future__ import annotations
 

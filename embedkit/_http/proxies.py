@@ -1,4 +1,6 @@
-"""Which proxy a request takes, if any: the one given, else the environment's, as requests and httpx read it; never that one to loopback."""
+"""Which proxy a request takes, if any: the one given, else the environment's, as requests and httpx read it; never that
+one to loopback.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ LOOPBACK = ("localhost", "0.0.0.0")  # noqa: S104 (recognized, never bound)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine for certain. A name under .localhost is not: a resolver may ask the network for it."""
+    """Whether a host is certainly this machine. One under .localhost is not: a resolver may ask the network for it."""
     if host in LOOPBACK:
         return True
     with contextlib.suppress(ValueError):
@@ -38,7 +40,8 @@ def proxy_for(url: str, given: str | None, *, read_environment: bool = True) -> 
     parts = urlsplit(proxy)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         msg = (
-            "the proxy, from proxy= or the environment, is no http or https URL with a host, like http://proxy.example:3128; "
+            "the proxy, from proxy= or the environment, is no http or https URL with a host, like "
+            "http://proxy.example:3128; "
             "for another kind (SOCKS) pass session= with a connector that speaks it"
         )
         raise ConfigError(msg)
@@ -56,7 +59,7 @@ def _from_environment(url: str) -> str | None:
 
 
 def _within(host: str, networks: str) -> bool:
-    """Whether an address lies in a network that NO_PROXY names, like 10.0.0.0/8: requests reads those, urllib does not."""
+    """Whether an address is in a network of NO_PROXY, like 10.0.0.0/8: requests reads those, urllib does not."""
     with contextlib.suppress(ValueError):
         address = ip_address(host)
         for each in networks.split(","):

@@ -49,7 +49,9 @@ def test_many_options_are_not_all_remembered():
 
 
 def test_the_key_of_standing_options_is_made_once():
-    """Options that most calls have are written as JSON once; those with `extra` every time, for what is in it may change."""
+    """Options that most calls have are written as JSON once; those with `extra` every time, for what is in it may
+    change.
+    """
     learned, standing, extra = Learned(), Options(dtype="int8"), Options(extra={"user": "a"})
 
     assert learned.key(standing, standing) is learned.key(standing, standing)
@@ -87,5 +89,7 @@ def test_what_was_learned_does_not_travel(travel):
 
 
 def test_only_configuration_lasts():
-    """What was learned, what runs and what belongs to a loop is left out by its type; what a class makes anew, by name."""
+    """What was learned, what runs and what belongs to a loop is left out by its type; what a class makes anew, by
+    name.
+    """
     assert lasting({"model": "m", "_learned": Learned(), "_queues": PerLoop(), "_pid": 7}, "_pid") == {"model": "m"}
