@@ -237,7 +237,7 @@ class Pool(Embedder):
             for each in self._members:
                 each.health.hope(now)
         member.health.mark_answered(now, now - sent, len(texts))
-        if not (verified or member.verified):  # it was ill: what it serves is asked once it answers at all
+        if not (verified or member.verified):  # it was failing: what it serves is asked once it answers again
             await self._verify(member, tally)
         return reply
 
@@ -283,8 +283,7 @@ class Pool(Embedder):
             return
         msg = (
             f"{place} and {member.embedder.base_url} do not serve the same model (one text, {differ}): their vectors "
-            "do not mix; "
-            "a pool takes endpoints of one model"
+            "do not mix; a pool takes endpoints of one model"
         )
         raise ConfigError(msg)
 

@@ -1,6 +1,4 @@
-"""Which proxy a request takes, if any: the one given, else the environment's, as requests and httpx read it; never that
-one to loopback.
-"""
+"""Which proxy a request takes: the one given, else the environment's as requests and httpx read it, but not locally."""
 
 from __future__ import annotations
 
@@ -41,8 +39,7 @@ def proxy_for(url: str, given: str | None, *, read_environment: bool = True) -> 
     if parts.scheme not in ("http", "https") or not parts.hostname:
         msg = (
             "the proxy, from proxy= or the environment, is no http or https URL with a host, like "
-            "http://proxy.example:3128; "
-            "for another kind (SOCKS) pass session= with a connector that speaks it"
+            "http://proxy.example:3128; for another kind (SOCKS) pass session= with a connector that speaks it"
         )
         raise ConfigError(msg)
     return proxy

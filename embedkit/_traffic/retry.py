@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LOADED = 5.0  # seconds between two looks at most, whether a model has been loaded
 _DOUBLINGS = 64  # beyond any `maximum`, and within a float
-_ONCE_MORE = 424  # a failed model: text-embeddings-inference's Backend, Bedrock's ModelErrorException. One more try at most
+# The model failed: `Backend` of text-embeddings-inference, `ModelErrorException` of Bedrock. A third try will not help.
+_ONCE_MORE = 424
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
