@@ -216,7 +216,8 @@ def _packaged() -> bytes:
         raise ModuleNotFoundError(name=PACKAGE)
     model = Path(spec.origin).with_name("model.onnx").read_bytes()
     if (found := hashlib.sha256(model).hexdigest()) != SHA256:
-        msg = f"model.onnx of {PACKAGE} has SHA-256 {found}, not the pinned {SHA256}; it is not loaded. To mend it: {INSTALL}"
+        what = f"model.onnx of {PACKAGE} has SHA-256 {found}, not the pinned {SHA256}"
+        msg = f"{what}; it is not loaded. To mend it: {INSTALL}"
         raise ConfigError(msg)
     return model
 

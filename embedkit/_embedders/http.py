@@ -442,7 +442,8 @@ class HttpEmbedder(Embedder):
         if self._http.session is not None:
             owner = getattr(self._http.session, "_loop", loop)
             if owner is not loop:
-                msg = "the session passed to connect() belongs to another event loop; give each loop its own, or let embedkit open one"
+                remedy = "give each loop its own, or let embedkit open one"
+                msg = f"the session passed to connect() belongs to another event loop; {remedy}"
                 raise ConfigError(msg)
         # Embedders of one quota share one window on a loop.
         limits = (loop, self._first, self.max_concurrency, self._clock)
@@ -488,7 +489,8 @@ class HttpEmbedder(Embedder):
             try:
                 pickle.dumps(value)
             except Exception as error:
-                msg = f"{name} ({type(value).__name__}) cannot be pickled, so this embedder cannot; a function of a module can"
+                kind = type(value).__name__
+                msg = f"{name} ({kind}) cannot be pickled, so this embedder cannot; a function of a module can"
                 raise ConfigError(msg) from error
         return self._kept()
 

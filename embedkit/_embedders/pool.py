@@ -245,7 +245,8 @@ class Pool(Embedder):
         """Why no endpoint is left: what the one says that will be let in again first."""
         soonest = min(self._members, key=lambda each: each.health.ejected_until).health
         if soonest.error is None:
-            msg = f"no endpoint was free within the deadline of {self._retry.deadline:g} s for one request with its retries"
+            deadline = self._retry.deadline
+            msg = f"no endpoint was free within the deadline of {deadline:g} s for one request with its retries"
             return TransportTimeoutError(msg, retryable=False)
         error = soonest.error.at()
         wait = soonest.ejected_until - self._clock()

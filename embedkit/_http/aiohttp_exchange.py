@@ -245,7 +245,8 @@ def _resolver(loop: asyncio.AbstractEventLoop) -> Any:
     """The resolver of host names, aiohttp's; where it would use the loop's thread pool, one that can do without."""
     from aiohttp.resolver import DefaultResolver, ThreadedResolver
 
-    return ThreadedResolver(_Names(loop)) if DefaultResolver is ThreadedResolver else None  # type: ignore[arg-type]  # all it uses
+    # What it uses of a loop is all that `_Names` has.
+    return ThreadedResolver(_Names(loop)) if DefaultResolver is ThreadedResolver else None  # type: ignore[arg-type]
 
 
 class _Names:

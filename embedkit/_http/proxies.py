@@ -46,7 +46,8 @@ def proxy_for(url: str, given: str | None, *, read_environment: bool = True) -> 
 
 
 def _from_environment(url: str) -> str | None:
-    from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # not in typeshed
+    # typeshed does not have the second
+    from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
     parts, found = urlsplit(url), getproxies_environment()
     if proxy_bypass_environment(parts.netloc.rpartition("@")[2], found) or _within(parts.hostname or "", found.get("no", "")):

@@ -51,7 +51,8 @@ class Queue(Generic[T]):
         """Wait from `now` on."""
         line = self._kinds[kind]
         if kind == CALLER and len(line) >= MOST:
-            msg = f"{MOST} calls wait for their turn already, and this one was not sent: make fewer at a time, or raise max_concurrency"
+            remedy = "make fewer at a time, or raise max_concurrency"
+            msg = f"{MOST} calls wait for their turn already, and this one was not sent: {remedy}"
             raise QueueFullError(msg)
         if not line:
             self._since[kind] = now

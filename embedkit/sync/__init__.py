@@ -92,7 +92,8 @@ class SyncEmbedder:
             msg = f"SyncEmbedder takes an Embedder, not {type(embedder).__name__}"
             raise TypeError(msg)
         if embedder.borrowed:
-            msg = "an embedder on the caller's own session belongs to that session's event loop; SyncEmbedder runs another"
+            owner = "an embedder on the caller's own session"
+            msg = f"{owner} belongs to that session's event loop; SyncEmbedder runs another"
             raise ConfigError(msg)
         self.embedder = embedder
 

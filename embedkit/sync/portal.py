@@ -71,7 +71,8 @@ class Portal:
         import asyncio
 
         if threading.current_thread() is self._thread:
-            msg = "a sync call was made on embedkit's own event loop, where it would wait for itself; use the async embedder there"
+            what = "a sync call was made on embedkit's own event loop, where it would wait for itself"
+            msg = f"{what}; use the async embedder there"
             raise RuntimeError(msg)
         loop, _ = self._opened().result()
         with self._lock:
