@@ -82,7 +82,7 @@ class TEI(Dialect, frozen=True):
     def learn(self, response: Response) -> Dialect:
         """What /info says of the limits, and whether the server knows `dimensions`. A refusal teaches nothing."""
         try:
-            info = _info.decode(response.body) if response.status == 200 else _Info()  # noqa: PLR2004 (OK)
+            info = _info.decode(response.body) if response.ok else _Info()
         except UNREADABLE:
             info = _Info()  # a proxy's page, say
         told = compact(max_texts=info.max_client_batch_size or None, max_text_tokens=info.max_input_length or None)
