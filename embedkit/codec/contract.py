@@ -23,8 +23,8 @@ UNREADABLE = (
 class Codec(Protocol):
     """The least that a dialect writes. Pure: no clock, no socket, no state that changes.
 
-    What else the engine asks of it (`limits`, `explain`, `probe` …) may stand beside these two functions. `Dialect` says what each is,
-    and has its default, which counts where a codec has none of its own.
+    A codec may have more of what the engine asks (`limits`, `explain`, `probe` …). `Dialect` describes each and has
+    its default, which counts for a codec that has none of its own.
     """
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:

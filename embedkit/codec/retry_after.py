@@ -18,7 +18,7 @@ CAP = 120.0  # seconds; a longer hint is not slept (openai-python, _base_client.
 
 
 def retry_after(response: Response, says: str, body: Any, now: float) -> float | None:
-    """Seconds to wait: `retry-after-ms`, `retry-after`, the body, the message, the `x-ratelimit-reset` headers; the first that says so.
+    """Seconds to wait, by the first of: `retry-after-ms`, `retry-after`, body, message, `x-ratelimit-reset-*`.
 
     `retry-after` is believed whatever it says; the others up to CAP.
     """
@@ -58,7 +58,7 @@ def _until(date: str, now: float) -> float | None:
 
 
 def _estimated(body: Any) -> float | None:
-    """`estimated_time` of Hugging Face's "currently loading"; `retryDelay` ("22s") of google.rpc.RetryInfo, in `error.details`."""
+    """Hugging Face's `estimated_time` of a model that loads; Google's `retryDelay` ("22s"), of google.rpc.RetryInfo."""
     if not isinstance(body, dict):
         return None
     if isinstance(body.get("estimated_time"), (int, float)):
@@ -72,7 +72,8 @@ def _estimated(body: Any) -> float | None:
 
 
 def _spoken(says: str) -> float | None:
-    found = re.search(r"(?:try again in|retry (?:after|in)) ([\d.]+ ?(?:ms|s|seconds?|m\d*[\d.]*s?|h)?)", says, re.IGNORECASE)
+    pattern = r"(?:try again in|retry (?:after|in)) ([\d.]+ ?(?:ms|s|seconds?|m\d*[\d.]*s?|h)?)"
+    found = re.search(pattern, says, re.IGNORECASE)
     return duration(re.sub(r" ?seconds?", "s", found[1].lower().rstrip(". ")).replace(" ", "")) if found else None
 
 
@@ -90,9 +91,10 @@ def _reset(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def seconds_until(text: str, now: float) -> float | None:
-    """Seconds from `now` (Unix seconds) to what a header says, in any unit in use: seconds, a duration (1m2s, 12ms), a Unix time in
-    seconds or milliseconds (OpenRouter), an HTTP or ISO date. None where it says nothing, or something absurd: a moment that is past,
-    or more than MONTH away.
+    """Seconds from `now` (Unix seconds) to what a header says.
+
+    It may be seconds, a duration (1m2s, 12ms), a Unix time in seconds or milliseconds (OpenRouter), an HTTP or an ISO
+    date. None if it is nothing of that, in the past, or more than MONTH away.
     """
     text = text.strip()
     seconds = duration(text)
@@ -110,7 +112,7 @@ def dated(text: str) -> bool:
 
 
 def duration(text: str) -> float | None:
-    """Seconds in a Go-style duration: 12ms, 1s, 6m0s, 1h2m3.5s (OpenAI's `x-ratelimit-reset-*`), or in a bare number."""
+    """Seconds in a Go-style duration, as of OpenAI's `x-ratelimit-reset-*` (12ms, 6m0s, 1h2m3.5s), or a bare number."""
     found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?", text)
     if not text or found is None:
         return _positive(text)

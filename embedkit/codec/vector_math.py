@@ -26,15 +26,15 @@ def normalize(rows: NDArray[Any]) -> None:
 
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
     lengths[lengths == 0] = 1.0
-    np.divide(rows, lengths[:, None], out=rows, casting="same_kind")  # by doubles: a length may be beyond float32 either way
+    np.divide(rows, lengths[:, None], out=rows, casting="same_kind")  # doubles: a length may be beyond float32
 
 
 def quantize(rows: NDArray[Any], dtype: DType) -> NDArray[Any]:
     """Float rows in a smaller dtype, made on the client for providers that cannot.
 
-    int8 is each component of the vector at unit length, times 127, rounded; uint8 is that plus 128. ubinary is one bit per
-    component, 1 if it is positive, the most significant bit first; binary is that minus 128. So Cohere and Voyage pack them
-    (docs.voyageai.com/docs/flexible-dimensions-and-quantization).
+    int8 is each component of the vector at unit length, times 127, rounded; uint8 is that plus 128. ubinary is one
+    bit per component, 1 if it is positive, the most significant bit first; binary is that minus 128. So Cohere and
+    Voyage pack them (docs.voyageai.com/docs/flexible-dimensions-and-quantization).
     """
     import numpy as np
 

@@ -1,12 +1,13 @@
-"""From the bytes of a reply straight into rows, with no Python object per number.
+"""Decodes the bytes of a reply straight into rows, with no Python object per number.
 
-A JSON parser pays for a list of numbers by the number, even for one it skips, and for a string by the byte. So what is long is
-*lifted* out first: found by its brackets or quotes, replaced by a mark, and read later, numbers as one block of doubles by a SIMD
-parser, base64 by a SIMD decoder. What is left of the body is small and goes to msgspec, which meets the marks in their order.
+The cost of a list of numbers in a JSON parser grows with their count, even if the parser skips them; that of a string
+with its bytes. So long lists and strings are *lifted* out first: they are found by their brackets or quotes, replaced
+by a mark, and read later, numbers as one block of doubles by a SIMD parser, base64 by a SIMD decoder. The rest of the
+body is small. msgspec parses it and meets the marks in their order.
 
-Lifting guesses, and a wrong guess only costs time. Should a lifted list stand inside a string, or a lifted string begin where one
-ends, the quotes of the mark break the JSON there; should it be no embedding, a mark is left over; and a body that has such marks itself
-is left alone. Then it is parsed as it came.
+Lifting guesses, and a wrong guess only costs time: then the body is parsed as it came. If a lifted list stands inside
+a string, or a lifted string begins where one ends, the quotes of the mark break the JSON there. If it is no
+embedding, a mark is left over. A body that has such marks itself is not touched.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _NO_NUMBER = re.compile(
 
 
 class Vector:
-    """One embedding in a reply struct: base64 or numbers, whatever was asked. Still as it came, until `matrix` reads it."""
+    """One embedding in a reply struct: base64 or numbers, whatever was asked for. `matrix` reads it."""
 
     __slots__ = ("text",)
 
@@ -55,11 +56,12 @@ class Vector:
         self.text: str | memoryview | list[float | None] | DecodeError = text
 
 
-# What `matrix` takes for one row: a reply's own, or components made from it; None: null stands there; or why there is none.
+# What `matrix` takes for one row: a reply's own, components made from it, None for null, or the reason for no vector.
 if TYPE_CHECKING:
     VectorLike: TypeAlias = Vector | bytes | Sequence[float] | NDArray[Any] | DecodeError | None
 else:  # evaluated where it was written, wherever it is used
-    VectorLike = Vector | bytes | Sequence[float] | ForwardRef("NDArray[Any]", module="embedkit._hints") | DecodeError | None
+    _Array = ForwardRef("NDArray[Any]", module="embedkit._hints")
+    VectorLike = Vector | bytes | Sequence[float] | _Array | DecodeError | None
 
 
 class OutputRows:
@@ -67,7 +69,8 @@ class OutputRows:
 
     Attributes:
         width: values per row of earlier replies under the same options; None: this is the first.
-        failures: row within the batch → what is wrong with its vector. Such a row is NaN (zero where the dtype has no NaN).
+        failures: row within the batch → what is wrong with its vector. Such a row is NaN (zero if the dtype has no
+            NaN).
     """
 
     __slots__ = ("_rows", "failures", "width")
@@ -115,10 +118,11 @@ def _anything(kind: type, value: Any) -> Any:
 
 
 def decode_json(body: bytes | bytearray | memoryview, reader: msgspec.json.Decoder[T]) -> T:
-    """The JSON body as the type of a decoder made by `decoder_of`, each `Vector` in it still unread. Raises what msgspec raises.
+    """The JSON body as the type of a decoder made by `decoder_of`, each `Vector` in it still unread. Raises what
+    msgspec raises.
 
-    A byte order mark is passed over, and a number that JSON cannot say is read as null: NaN and Infinity as Python's json module
-    writes them, and what is beyond a double.
+    A byte order mark is skipped. A number that JSON cannot express is read as null: NaN and Infinity as Python's json
+    module writes them, and what is beyond a double.
     """
     body = bytes(body) if isinstance(body, memoryview) else body
     if reader.dec_hook is None:  # made without `decoder_of`
@@ -248,12 +252,13 @@ class Reader:
 def matrix(vectors: Sequence[VectorLike], options: Options, count: int, out: Out | None = None) -> NDArray[Any]:
     """Vectors as checked rows, written into `out(width)`.
 
-    Each is the `Vector` of a reply, or components made from one: bytes of the dtype asked for, or numbers; None: the reply has none.
-    What is wrong with single rows is noted in `out.failures` where `out` is an `OutputRows`, else raised.
+    Each is the `Vector` of a reply, or components made from one: bytes of the dtype asked for, or numbers; None if
+    the reply has none. What is wrong with single rows goes into `out.failures` if `out` is an `OutputRows`, else it
+    is raised.
 
     Raises:
-        DecodeError: wrong count, another width than the one asked for (`answered` says which), bytes that are no whole number of
-            values or of another type, no usable row. `rows` names the rows where it is about some.
+        DecodeError: wrong count, another width than the one asked for (`answered` says which), bytes that are no
+            whole number of values or of another type, no usable row. `rows` names the rows where it is about some.
     """
     if len(vectors) != count:
         raise miscounted(len(vectors), count)
@@ -279,12 +284,12 @@ def matrix(vectors: Sequence[VectorLike], options: Options, count: int, out: Out
     except DecodeError as error:
         if not error.rows:
             raise
-        return _row_by_row(vectors, options, out, error)  # one row is wrong, maybe the first, which the others were measured by
+        return _row_by_row(vectors, options, out, error)  # the first may be the wrong one
     return rows
 
 
 def miscounted(found: int, count: int) -> DecodeError:
-    """The error of a reply with another number of embeddings than texts; one with too few may be asked for once more."""
+    """The error of a reply with another number of embeddings than texts; too few are asked for once more."""
     error = DecodeError(
         f"{count} text{'s were' if count > 1 else ' was'} sent, but {found} embedding{'s' * (found != 1)} came back"
     )
@@ -300,7 +305,9 @@ class Missing:
 
 
 def _copy(rows: NDArray[Any], vectors: Sequence[VectorLike], first: bytes, decode: Callable[..., bytes]) -> int:
-    """Decode base64 into rows, and say how many came before the first that is something else, which `Reader` then tells."""
+    """Decode base64 into rows, and return how many came before the first that is something else, which `Reader`
+    reads.
+    """
     view: Any = rows.data.cast("B")
     step = stop = len(first)
     view[:step] = first
@@ -362,7 +369,7 @@ def _convert(rows: NDArray[Any], place: int, vector: bytes | NDArray[Any], sourc
 
 
 def _row_by_row(vectors: Sequence[VectorLike], options: Options, out: Out | None, error: DecodeError) -> NDArray[Any]:
-    """Every row that can be used, where some cannot: null, empty, not finite, of another width than the one asked for or most have."""
+    """The usable rows of a reply in which some are not: null, empty, not finite, or of another width than most."""
     kind = _tools()[2][options.dtype]
     found, failures = _read_each(vectors, options, kind)
     known = out.width if isinstance(out, OutputRows) else None
@@ -436,7 +443,7 @@ def _common_width(widths: dict[int, int], options: Options, known: int | None) -
     """The values per row that a reply's usable rows share: asked for, known from earlier replies, or those of most.
 
     Raises:
-        DecodeError: none has the width asked for or known; or there is no telling which of them is right.
+        DecodeError: none has the width asked for or known; or no width is that of most.
     """
     asked, bits = options.dimensions, 8 if options.dtype in ("binary", "ubinary") else 1
     wanted = known if asked is None else asked // bits

@@ -1,8 +1,9 @@
 """Google's Gemini API. https://ai.google.dev/api/embeddings
 
 Always `:batchEmbedContents` with one element per text: several parts in one content would be fused into one vector
-(googleapis/python-genai#2523). The first generation takes the task as a field; the second ignores the field and wants the task in
-the text, so its prefixes stand in the catalog (ai.google.dev/gemini-api/docs/embeddings). Over-long texts are always cut.
+(googleapis/python-genai#2523). The first generation takes the task as a field; the second ignores the field and wants
+the task in the text, so its prefixes stand in the catalog (ai.google.dev/gemini-api/docs/embeddings). Over-long texts
+are always cut.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ _decoder = decoder_of(_Reply)
 
 
 class Gemini(Dialect, frozen=True):
-    """Gemini's dialect. A narrower vector comes un-normalized from the first generation, and is made unit length here."""
+    """Gemini's dialect. A narrower vector of the first generation comes un-normalized and is made unit length here."""
 
     @property
     def limits(self) -> Limits:
@@ -95,7 +96,7 @@ def _bare(model: str) -> str:
     return model.removeprefix("models/")
 
 
-def _keyed(request: Request, credentials: Mapping[str, str], now: float) -> Request:  # noqa: ARG001 (the shape of `authorize`)
+def _keyed(request: Request, credentials: Mapping[str, str], now: float) -> Request:  # noqa: ARG001 (an `authorize`)
     """The key in a header: in the URL, where it may also stand, every log would hold it."""
     key = credentials.get("api_key")
     return with_headers(request, {"x-goog-api-key": key}) if key else request
@@ -104,8 +105,10 @@ def _keyed(request: Request, credentials: Mapping[str, str], now: float) -> Requ
 HOSTS = (
     Host(
         name="gemini", dialect=Gemini, base_url="https://generativelanguage.googleapis.com/v1", version_path="/v1",
-        key_variables=("GOOGLE_API_KEY", "GEMINI_API_KEY"), key_required=True, start=100, ceiling=128, own_domains=("generativelanguage.googleapis.com",),
+        key_variables=("GOOGLE_API_KEY", "GEMINI_API_KEY"), key_required=True, start=100, ceiling=128,
+        own_domains=("generativelanguage.googleapis.com",),
         routes=("/models/{model}:{verb}", "/models/{model}", "/models", "/openai/embeddings", "/openai"),
-        authorize=_keyed, static_auth=True, catalog_name=_bare, limits=Limits(max_texts=100),  # more: 400 "at most 100 requests can be in one batch"
+        # "at most 100 requests can be in one batch"
+        authorize=_keyed, static_auth=True, catalog_name=_bare, limits=Limits(max_texts=100),
     ),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Isaacus. https://docs.isaacus.com, API reference, embeddings
 
-`overflow_strategy` is where null is a value and not absence: null refuses an over-long text, leaving the field out cuts it. So it
-always goes out.
+`overflow_strategy` is always sent, since null is a value of it: with null an over-long text is refused, without the
+field it is cut.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class Isaacus(Dialect, frozen=True):
 
 HOSTS = (
     Host(
-        name="isaacus", dialect=Isaacus, base_url="https://api.isaacus.com/v1", version_path="/v1", key_variables=("ISAACUS_API_KEY",),
-        key_required=True, start=100, ceiling=128, own_domains=("isaacus.com",), limits=Limits(max_texts=128),  # docs.isaacus.com, `texts`
+        name="isaacus", dialect=Isaacus, base_url="https://api.isaacus.com/v1", version_path="/v1",
+        key_variables=("ISAACUS_API_KEY",),
+        # docs.isaacus.com, `texts`
+        key_required=True, start=100, ceiling=128, own_domains=("isaacus.com",), limits=Limits(max_texts=128),
     ),
 )  # fmt: skip

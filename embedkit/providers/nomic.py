@@ -1,7 +1,7 @@
 """Nomic Atlas. https://docs.nomic.ai/reference/api/embed-text-v-1-embedding-text-post
 
-The server puts the model's prefix before each text, told which by `task_type`. Whether it normalizes is written nowhere: values
-come as they are, and `normalize=True` makes sure.
+The server puts the model's prefix before each text, which `task_type` names. No page says whether it normalizes:
+values come as they are, and `normalize=True` makes them unit length.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..codec import (
 )
 
 _TASKS = {
-    None: "search_document",  # the API's default and its client's, said aloud
+    None: "search_document",  # the default of the API and of its client
     "document": "search_document",
     "query": "search_query",
     "classification": "classification",
@@ -65,7 +65,8 @@ class Nomic(Dialect, frozen=True):
             texts=texts,
             task_type=_TASKS[options.input_type],
             dimensionality=options.dimensions,
-            long_text_mode="truncate",  # as the official client; the API's default averages chunks: extra={"long_text_mode": "mean"}
+            # As the official client. The API's default averages chunks: extra={"long_text_mode": "mean"}.
+            long_text_mode="truncate",
         )
         return Request(target.url("/embedding/text"), to_json({**body, **options.extra}), JSON)
 
@@ -84,8 +85,10 @@ def address(value: str) -> str:
 
 HOSTS = (
     Host(
-        name="nomic", dialect=Nomic, routes=("/embedding/text",), base_url="https://api-atlas.nomic.ai/v1", version_path="/v1",
-        key_variables=("NOMIC_API_KEY",), key_required=True, start=100, ceiling=128,  # LangChain's name for it; the official client reads its own login
+        name="nomic", dialect=Nomic, routes=("/embedding/text",), base_url="https://api-atlas.nomic.ai/v1",
+        version_path="/v1",
+        # LangChain's name for it; the official client reads its own login
+        key_variables=("NOMIC_API_KEY",), key_required=True, start=100, ceiling=128,
         own_domains=("nomic.ai",), url_variables=("ATLAS_API_PATH",), read_url=address,
         limits=Limits(max_texts=10),  # the most the official client sends (nomic-ai/nomic#392); the API names no limit
     ),

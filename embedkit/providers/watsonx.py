@@ -1,7 +1,8 @@
 """IBM watsonx.ai. https://cloud.ibm.com/apidocs/watsonx-ai#text-embeddings
 
-The API takes tokens of IBM Cloud's IAM. An API key is exchanged for one before the first request, and again before it expires. A key
-with a dot in it is such a token already (a JWT) and goes out as it is, as in the official client (ibm-watsonx-ai, client.py).
+The API takes tokens of IBM Cloud's IAM. An API key is exchanged for one before the first request, and again before it
+expires. A key with a dot in it is such a token already (a JWT) and goes out as it is, as in the official client
+(ibm-watsonx-ai, client.py).
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class Watsonx(Dialect, frozen=True):
         body = compact(
             model_id=target.model,
             inputs=prefixed(texts, options, facts),
-            project_id=None if given.get("space_id") else given.get("project_id"),  # one of the two; a space is always meant
+            # one of the two; a space is always meant
+            project_id=None if given.get("space_id") else given.get("project_id"),
             space_id=given.get("space_id"),
             parameters=cut,
         )

@@ -1,6 +1,7 @@
 """ZeroEntropy. https://docs.zeroentropy.dev/models
 
-`latency="fast"` or `"slow"` goes through `extra`; left out, the server takes the fast lane while there is room in it.
+`latency="fast"` or `"slow"` goes through `extra`; left out, the server answers fast within its quota and slowly
+beyond it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _decoder = decoder_of(_Reply)
 
 
 class ZeroEntropy(Dialect, frozen=True):
-    """ZeroEntropy's dialect. It is written nowhere how an over-long text fares, so `truncate` cannot be promised."""
+    """ZeroEntropy's dialect. No page says what becomes of an over-long text, so `truncate` cannot be promised."""
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
@@ -50,7 +51,7 @@ class ZeroEntropy(Dialect, frozen=True):
         body = compact(
             model=target.model,
             input=texts,
-            input_type=options.input_type or "document",  # required by the API, so the design's default is said aloud
+            input_type=options.input_type or "document",  # the API requires one; the default is embedkit's
             dimensions=options.dimensions,
             encoding_format="base64",
         )
@@ -66,8 +67,10 @@ class ZeroEntropy(Dialect, frozen=True):
 
 HOSTS = (
     Host(
-        name="zeroentropy", dialect=ZeroEntropy, routes=("/models/embed",), base_url="https://api.zeroentropy.dev/v1", version_path="/v1",
-        key_variables=("ZEROENTROPY_API_KEY",), key_required=True, start=100, ceiling=128, own_domains=("zeroentropy.dev",),
+        name="zeroentropy", dialect=ZeroEntropy, routes=("/models/embed",), base_url="https://api.zeroentropy.dev/v1",
+        version_path="/v1",
+        key_variables=("ZEROENTROPY_API_KEY",), key_required=True, start=100, ceiling=128,
+        own_domains=("zeroentropy.dev",),
         limits=Limits(max_texts=128),  # a choice: no limit is documented
     ),
 )  # fmt: skip

@@ -207,7 +207,9 @@ def test_the_class_of_every_known_text(status, body, kind):
     ("status", "body", "kind"), [each for each in TEXTS if each[2] in (QuotaError, TooLargeError, TooLongError)]
 )
 def test_what_waiting_cannot_cure_is_never_retried(status, body, kind):
-    """No credit, too large, too long: not again, and no wait, whatever headers come with it (`x-should-retry` of a quota too)."""
+    """No credit, too large, too long: not again, and no wait, whatever headers come with it (`x-should-retry` of a
+    quota too).
+    """
     error = judged(status, body, {"retry-after": "1", **({"x-should-retry": "true"} if kind is QuotaError else {})})
 
     assert error.retryable is False
@@ -226,7 +228,9 @@ def test_what_waiting_cannot_cure_is_never_retried(status, body, kind):
     ],
 )
 def test_a_status_alone_says_whether_to_try_again(status, again):
-    """The retry table of the wire reference (7.1), for bodies that say nothing; `x-should-retry` overrides it both ways."""
+    """The retry table of the wire reference (7.1), for bodies that say nothing; `x-should-retry` overrides it both
+    ways.
+    """
     plain = {} if status != 402 else {"x-should-retry": "true"}
 
     assert judged(status, "", plain).retryable is again
@@ -387,7 +391,9 @@ HINTS = [
 
 @pytest.mark.parametrize(("headers", "body", "seconds"), HINTS, ids=str)
 def test_every_form_of_hint(headers, body, seconds):
-    """How long to wait, in the order of the wire reference (7.1): header, body, message, reset; nothing negative or absurd."""
+    """How long to wait, in the order of the wire reference (7.1): header, body, message, reset; nothing negative or
+    absurd.
+    """
     error = judged(503, body, headers)
 
     assert error.retryable is True
@@ -591,7 +597,9 @@ def test_any_success_without_vectors_is_nothing_or_an_error(body):
     ],
 )
 def test_an_allowance_of_a_day(words, kind):
-    """Used up, it is a quota: nobody waits for tomorrow. Where it fills within seconds, it is a rate limit like others."""
+    """Used up, it is a quota: nobody waits for tomorrow. Where it fills within seconds, it is a rate limit like
+    others.
+    """
     assert type(judged(429, openai(words))) is kind
 
 

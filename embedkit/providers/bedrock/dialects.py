@@ -116,7 +116,8 @@ class Cohere(Dialect, frozen=True):
         kind = "float" if options.dtype == "float32" else options.dtype
         vectors: list[Vector | None] | None = given.get(kind) if isinstance(given, dict) else given
         if vectors is None:
-            msg = f"the reply has no {kind} embeddings, only {', '.join(given or ()) or 'none'}"  # type: ignore[arg-type]  # no list here
+            names = ", ".join(given) if isinstance(given, dict) else ""
+            msg = f"the reply has no {kind} embeddings, only {names or 'none'}"
             raise error_in_success(response) or DecodeError(msg)
         return Reply(matrix(vectors, options, count, out), "", header_int(response, _TOKENS))
 
