@@ -36,6 +36,7 @@ from .reply import (
     tokens_in,
     vector_values,
     whole_number,
+    without_vectors,
 )
 from .request import (
     accepted_input_types,
@@ -125,4 +126,5 @@ __all__ = [
     "whole_number",
     "widths",
     "with_headers",
+    "without_vectors",
 ]

@@ -135,7 +135,7 @@ def error_from_response(response: Response, *, provider: str, model: str, messag
         request_id=_request_id(response, refusal),
         retryable=retryable,
         retry_after=told if retryable else None,
-        # of several, any may be at fault
+        # Of several rows, any may be at fault.
         rows=named if len(named) == 1 and issubclass(kind, InvalidInputError) else (),
         body=bytes(response.body[: EXCERPT * 4]).decode("utf-8", "replace")[:EXCERPT],
     )

@@ -132,6 +132,11 @@ class Target(msgspec.Struct, frozen=True):
         tokens = self.facts.tokens if self.facts is not None else None
         return msgspec.structs.replace(self.host.limits, max_text_tokens=tokens) if tokens else self.host.limits
 
+    @property
+    def has_widths(self) -> bool:
+        """Whether the model has more widths than one; True of a model that the catalog does not know."""
+        return self.facts is None or bool(self.facts.widths)
+
     def url(self, route: str) -> str:
         """The base URL with a route appended; a query in the base URL stays at the end."""
         base, mark, query = self.base_url.partition("?")

@@ -11,12 +11,12 @@ import msgspec
 
 from .._hints import NDArray
 from .._types import ModelFacts, Options, Response
-from ..errors import DecodeError
+from ..errors import DecodeError, EmbedkitError
 from .contract import UNREADABLE
 from .error_body import describe_body
 from .error_mapping import error_in_success
 from .vector_math import normalize
-from .vectors import Missing, Reader, Vector, VectorLike, decode_json, decoder_of, decoder_of_any
+from .vectors import Missing, Reader, Vector, VectorLike, decode_json, decoder_of, decoder_of_any, miscounted
 
 T = TypeVar("T")
 
@@ -130,6 +130,11 @@ def _places(indices: Sequence[Any], count: int) -> list[int] | None:
         msg = f"the reply's index numbers are not 0 to {count - 1}, each once: {_brief(indices)}"
         raise DecodeError(msg)
     return None if places == whole or (not full and 0 not in places) else places
+
+
+def without_vectors(response: Response, count: int) -> EmbedkitError:
+    """The error of a success without a list of embeddings: the one that the body names, else that all are missing."""
+    return error_in_success(response) or miscounted(0, count)
 
 
 def whole_number(value: Any) -> int | None:

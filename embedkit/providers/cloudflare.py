@@ -22,12 +22,11 @@ from ..codec import (
     accepted_input_types,
     decode_reply,
     decoder_of,
-    error_in_success,
     matrix,
-    miscounted,
     prefixed,
     reject_unsupported,
     to_json,
+    without_vectors,
 )
 from ..errors import DecodeError
 
@@ -68,7 +67,7 @@ class Cloudflare(Dialect, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         result = decode_reply(_decoder, response).result
         if result is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         if self._pooling and result.pooling not in (None, options.extra.get("pooling", self._pooling)):
             msg = (
                 f"pooling={self._pooling!r} was asked for, but the vectors are pooled by {result.pooling!r}: "

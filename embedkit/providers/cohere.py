@@ -61,8 +61,7 @@ class Cohere(Dialect, frozen=True):
     @property
     def sends_dimensions(self) -> bool:
         """Only v4 and later take a width; v3 models have one each (Cohere's `output_dimension`)."""
-        facts = self.target.facts
-        return facts is None or bool(facts.widths)
+        return self.target.has_widths
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
@@ -106,7 +105,7 @@ HOSTS = (
     Host(
         name="cohere", dialect=Cohere, base_url="https://api.cohere.com/v2", version_path="/v2",
         routes=("/embed", "/compatibility/v1/embeddings", "/compatibility/v1"), resolve_url=_locate,
-        # cohere-python, client.py
+        # The variables: cohere-python, client.py.
         key_variables=("CO_API_KEY", "COHERE_API_KEY"), key_required=True, start=100, ceiling=128,
         own_domains=("cohere.com", "cohere.ai"), url_variables=("CO_API_URL",), read_url=address,
         limits=Limits(max_texts=96),  # docs.cohere.com/reference/embed

@@ -58,7 +58,7 @@ def _databricks(base_url: str, target: Target) -> str:
         msg = "databricks needs its workspace: pass host= or base_url=, or set DATABRICKS_HOST"
         raise ConfigError(msg)
     ours = "|".join(map(re.escape, target.host.own_domains))
-    # nothing in it may end the name early: a token goes there
+    # Nothing in it may end the host's name early, since a token goes there.
     if not re.fullmatch(rf"[A-Za-z0-9.-]+\.({ours})", place):
         msg = f"host={place!r} is no workspace of {' or '.join(target.host.own_domains)}: pass base_url= and api_key="
         raise ConfigError(msg)
@@ -107,7 +107,7 @@ HOSTS = (
     _hosted(
         "deepinfra", "https://api.deepinfra.com/v1/openai", "DEEPINFRA_API_KEY", "DEEPINFRA_TOKEN",
         "DEEPINFRA_API_TOKEN",
-        # api.deepinfra.com/openapi.json, `input`
+        # The limit: api.deepinfra.com/openapi.json, `input`.
         quirks={"encoding": "base64", "pads": True}, limits=Limits(max_texts=1024),
     ),
     # Retriever models refuse a request without `input_type`; some refuse base64. Too long is refused unless cut

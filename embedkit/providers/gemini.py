@@ -24,9 +24,7 @@ from ..codec import (
     compact,
     decode_reply,
     decoder_of,
-    error_in_success,
     matrix,
-    miscounted,
     prefixed,
     reject_unsupported,
     renormalize_cut,
@@ -34,6 +32,7 @@ from ..codec import (
     to_json,
     tokens_in,
     with_headers,
+    without_vectors,
 )
 
 TASKS = {
@@ -85,7 +84,7 @@ class Gemini(Dialect, frozen=True):
         reply = decode_reply(_decoder, response)
         items = reply.embeddings if reply.embedding is None else [reply.embedding]
         if items is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         rows = matrix([item.values if item else None for item in items], options, count, out)
         renormalize_cut(rows, options, self.target.facts)
         return Reply(rows, "", tokens_in(reply.usage_metadata, "promptTokenCount"))

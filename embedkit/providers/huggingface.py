@@ -84,7 +84,7 @@ class HuggingFace(Dialect, frozen=True):
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         rows = matrix(self._vectors(response), options, count, out)
-        # from TEI behind an endpoint; nobody else counts
+        # TEI behind an endpoint sends this header; the other servers do not count.
         return Reply(rows, "", header_int(response, "x-compute-tokens"))
 
     def explain(self, response: Response) -> str:

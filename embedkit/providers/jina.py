@@ -75,7 +75,7 @@ class Jina(Dialect, frozen=True):
 HOSTS = (
     Host(
         name="jina", dialect=Jina, base_url="https://api.jina.ai/v1", version_path="/v1",
-        # its own, and what litellm and llama-index read
+        # Jina's own variable, and those of litellm and llama-index.
         key_variables=("JINA_API_KEY", "JINA_AI_API_KEY", "JINAAI_API_KEY"),
         key_required=True, own_domains=("jina.ai",),
         limits=Limits(max_texts=512),  # v4's (langgenius/dify-official-plugins#1997)

@@ -21,13 +21,12 @@ from ..codec import (
     compact,
     decode_reply,
     decoder_of,
-    error_in_success,
     matrix,
-    miscounted,
     reject_unsupported,
     text_of,
     to_json,
     tokens_in,
+    without_vectors,
 )
 
 _TASKS = {
@@ -54,8 +53,7 @@ class Nomic(Dialect, frozen=True):
     @property
     def sends_dimensions(self) -> bool:
         """Only v1.5 takes a width (`dimensionality`)."""
-        facts = self.target.facts
-        return facts is None or bool(facts.widths)
+        return self.target.has_widths
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
@@ -73,7 +71,7 @@ class Nomic(Dialect, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = decode_reply(_decoder, response)
         if reply.embeddings is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         tokens = tokens_in(reply.usage, "prompt_tokens", "total_tokens")
         return Reply(matrix(reply.embeddings, options, count, out), text_of(reply.model), tokens)
 

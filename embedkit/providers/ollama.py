@@ -26,15 +26,14 @@ from ..codec import (
     compact,
     decode_reply,
     decoder_of,
-    error_in_success,
     matrix,
-    miscounted,
     prefixed,
     read_error_body,
     reject_unsupported,
     text_of,
     to_json,
     whole_number,
+    without_vectors,
 )
 
 
@@ -83,7 +82,7 @@ class Ollama(Dialect, frozen=True):
         reply = decode_reply(_decoder, response)
         vectors = reply.embeddings if reply.embedding is None else [reply.embedding]
         if vectors is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         return Reply(matrix(vectors, options, count, out), text_of(reply.model), whole_number(reply.prompt_eval_count))
 
     def explain(self, response: Response) -> str:

@@ -23,15 +23,14 @@ from ..codec import (
     Vector,
     decode_reply,
     decoder_of,
-    error_in_success,
     fill_url,
     in_place,
     matrix,
-    miscounted,
     reject_unsupported,
     text_of,
     to_json,
     tokens_in,
+    without_vectors,
 )
 from ..errors import DecodeError
 
@@ -70,7 +69,7 @@ class Snowflake(Dialect, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = decode_reply(_decoder, response)
         if reply.data is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         found = [[item.embedding] if item is Missing else item.embedding or [None] for item in in_place(reply.data, count)]
         if any(len(each) != 1 for each in found):
             msg = f"a text came back with {', '.join(str(len(each)) for each in found[:8])} embeddings, not one"

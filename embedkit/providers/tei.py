@@ -63,7 +63,7 @@ class TEI(Dialect, frozen=True):
         purposes = accepted_input_types(facts, *prompts)
         reject_unsupported(options, target.host.name, dtype=("float32",), truncate=("end", "error"), input_type=purposes)
         body = compact(
-            # never both: the server would add its own
+            # Never a prefix with a prompt: the server adds its own.
             inputs=prefixed(texts, options, facts) if prompt is None else texts,
             prompt_name=prompts.get(options.input_type) if isinstance(prompt, Mapping) else prompt,
             truncate=options.truncate == "end",  # always sent: without it servers since 1.9.0 cut in silence

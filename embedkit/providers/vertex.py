@@ -26,9 +26,7 @@ from ..codec import (
     compact,
     decode_reply,
     decoder_of,
-    error_in_success,
     matrix,
-    miscounted,
     prefixed,
     reject_unsupported,
     renormalize_cut,
@@ -37,6 +35,7 @@ from ..codec import (
     to_json,
     tokens_in,
     with_headers,
+    without_vectors,
 )
 from ..errors import ConfigError
 from .gemini import TASKS
@@ -107,7 +106,7 @@ class Vertex(Dialect, frozen=True):
         elif reply.embedding is not None:
             items, counts = [reply.embedding], [tokens_in(reply.usage_metadata, "promptTokenCount")]
         else:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         rows = matrix([item.values if item else None for item in items], options, count, out)
         renormalize_cut(rows, options, self.target.facts)
         known = [number for number in counts if number is not None]

@@ -54,8 +54,7 @@ class Voyage(Dialect, frozen=True):
     @property
     def sends_dimensions(self) -> bool:
         """Older models have one width each."""
-        facts = self.target.facts
-        return facts is None or bool(facts.widths)
+        return self.target.has_widths
 
     @property
     def _contextual(self) -> bool:
@@ -126,7 +125,7 @@ HOSTS = (
         name="voyage", dialect=Voyage, routes=("/embeddings", "/contextualizedembeddings", "/multimodalembeddings"),
         base_url=_OWN + "v1", version_path="/v1", authorize=_routed, static_auth=True,
         key_variables=("VOYAGE_API_KEY",), key_file=key_path, key_required=True, start=100, ceiling=128,
-        # docs.voyageai.com/reference/embeddings-api
+        # The limit: docs.voyageai.com/reference/embeddings-api.
         own_domains=("voyageai.com", "ai.mongodb.com"), limits=Limits(max_texts=1000),
     ),
 )  # fmt: skip

@@ -27,14 +27,13 @@ from ..codec import (
     compact,
     decode_reply,
     decoder_of,
-    error_in_success,
     matrix,
-    miscounted,
     prefixed,
     reject_unsupported,
     text_of,
     to_json,
     whole_number,
+    without_vectors,
 )
 from ..errors import ConfigError
 
@@ -79,7 +78,7 @@ class Watsonx(Dialect, frozen=True):
         body = compact(
             model_id=target.model,
             inputs=prefixed(texts, options, facts),
-            # one of the two; a space is always meant
+            # Only one of the two is sent; a space wins, since no variable sets it.
             project_id=None if given.get("space_id") else given.get("project_id"),
             space_id=given.get("space_id"),
             parameters=cut,
@@ -89,7 +88,7 @@ class Watsonx(Dialect, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = decode_reply(_decoder, response)
         if reply.results is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         rows = matrix([result.embedding if result else None for result in reply.results], options, count, out)
         return Reply(rows, text_of(reply.model_id), whole_number(reply.input_token_count))
 

@@ -21,12 +21,11 @@ from ..codec import (
     compact,
     decode_reply,
     decoder_of,
-    error_in_success,
     matrix,
-    miscounted,
     reject_unsupported,
     to_json,
     tokens_in,
+    without_vectors,
 )
 
 
@@ -60,7 +59,7 @@ class ZeroEntropy(Dialect, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = decode_reply(_decoder, response)
         if reply.results is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         rows = matrix([item.embedding if item else None for item in reply.results], options, count, out)
         return Reply(rows, "", tokens_in(reply.usage, "total_tokens"))
 

@@ -174,9 +174,7 @@ def test_no_value_that_is_not_finite_gets_past(drawn):
 
 
 def test_whole_numbers_and_exponents_are_numbers():
-    """A bare 0, 1E-4 and numbers below the smallest float32 are taken as they are (exchanges: Venice, Bedrock,
-    Hugging Face).
-    """
+    """A bare 0, 1E-4 and numbers below the smallest float32 are taken as they are: Venice and Bedrock send them."""
     reply = decode(
         response('{"data": [{"index": 0, "embedding": [0, 1.3542175E-4, -1.057e-6, -6.3860302832115e-33, 1e-60]}]}'), 1
     )
@@ -573,6 +571,6 @@ def test_limits_are_the_hosts():
 
 
 def test_struct_and_numpy_agree_on_base64():
-    """The bytes in the wire reference's own test vectors (8)."""
+    """Base64 of little-endian float32, as OpenAI sends it, is read as struct and numpy read it."""
     assert decode(data("AACAPwAAAAAAAIC/"), 1).vectors.tolist() == [[1.0, 0.0, -1.0]]
     assert decode(data("mpkZP83MTD8="), 1).vectors.tobytes() == struct.pack("<2f", 0.6, 0.8)

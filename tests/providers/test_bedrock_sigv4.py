@@ -50,7 +50,7 @@ def taken(header):
     ],
 )
 def test_the_vectors_of_the_wire_reference(request_, names, signature):
-    """Without and with a session token: the signatures of part 2, 7, where an encoded path is encoded once more."""
+    """Without and with a session token: the signatures that botocore makes; an encoded path is encoded once more."""
     headers = signed(**request_)
 
     assert taken(headers["authorization"]) == (names, signature)

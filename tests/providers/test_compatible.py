@@ -77,7 +77,7 @@ async def test_a_row_speaks_as_its_goldens_do(name):
 
 # --- what goes out ---------------------------------------------------------------------------------------------------
 
-# All that a strict host's own page lets a request hold (part 2: 4, 9, 10, 15).
+# All that a strict host's own page lets a request hold (Mistral, Together, Fireworks, Databricks).
 STRICT = {
     "mistral:codestral-embed": {"model", "input", "output_dimension", "output_dtype", "encoding_format", "metadata"},
     "mistral:mistral-embed": {"model", "input", "encoding_format", "metadata"},
@@ -409,7 +409,7 @@ async def test_tokens_become_dollars():
     assert result.usage.cost == pytest.approx(0.05)
 
 
-# What each family's own card puts before a query and before a document (wire reference 4.6 and part 2, 1.1).
+# What each family's own card puts before a query and before a document.
 FAMILIES = {
     "intfloat/multilingual-e5-base": ("query: ", "passage: "),
     "intfloat/multilingual-e5-large-instruct": (

@@ -123,7 +123,7 @@ def different(recording, how, sent):
     if how.route and same_verb and recorded != made and "<" not in recorded:
         wrong["path"] = recorded, made
     keyed = CREDENTIALS & set(recording["request"]["headers"])
-    # which take two kinds of key (1A.1; 6)
+    # Azure and Vertex take two kinds of key.
     if keyed and not keyed & set(sent.headers) and how.host not in ("azure", "vertex"):
         wrong["key"] = keyed, set(sent.headers)
     return wrong
@@ -162,7 +162,7 @@ async def test_a_broken_reply_is_an_error(shared, name):
 
 @of("explained")
 async def test_a_recorded_refusal_is_explained(shared, name, monkeypatch):
-    """Class, message, code, request id, whether to try again and when are those of the wire reference."""
+    """Class, message, code, request id, whether to try again and when are those that a plain reading finds."""
     recording = RECORDINGS[name]
     how = row(recording)
     how = how if how is not None and how.host in KNOWN else FOLDERS["openai"]  # of a host to come, or never to come

@@ -21,11 +21,11 @@ from ...codec import (
     error_in_success,
     header_int,
     matrix,
-    miscounted,
     reject_unsupported,
     single_text,
     to_json,
     whole_number,
+    without_vectors,
 )
 from ...errors import DecodeError
 
@@ -68,8 +68,7 @@ class Titan(Dialect, frozen=True):
 
     @property
     def sends_dimensions(self) -> bool:
-        facts = self.target.facts
-        return facts is None or bool(facts.widths)
+        return self.target.has_widths
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         reject_unsupported(options, "bedrock:titan", dtype=("float32",), truncate=("error",), input_type=("query", "document"))
@@ -148,6 +147,6 @@ class Nova(Dialect, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         items = decode_reply(_nova, response).embeddings
         if items is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         rows = matrix([item.embedding if item else None for item in items], options, count, out)
         return Reply(rows, "", header_int(response, _TOKENS))
