@@ -24,7 +24,7 @@ _USUAL = bytes(sign | byte for sign in (0x00, 0x80) for byte in range(0x36, 0x41
 # variable has it; eight times that for floats read as doubles and for pairs of float16 read as floats (their
 # exponents count in eighths); and for random bytes 74 as floats, 590 as doubles.
 LIKELY, SCATTERED = 6.0, 8.0
-CLOSE = 12  # how far, in bits, it may be from 1 where the type is not the one asked for
+CLOSE = 12  # how far, in bits, it may be from 1 if the type is not the one asked for
 PLAUSIBLE = 48  # how far, in bits, the usual component may be from 1: 14 decimal digits
 BIAS_4, BIAS_8 = 127, 1023  # of the exponents of float32 and float64 (IEEE 754)
 ROUNDING = 0.01  # by how much a vector of unit length may miss it

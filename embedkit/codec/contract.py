@@ -13,11 +13,8 @@ from .vectors import Out
 
 JSON: Mapping[str, str] = MappingProxyType({"content-type": "application/json", "accept": "application/json"})
 to_json: Callable[[Any], bytes] = msgspec.json.Encoder().encode
-UNREADABLE = (
-    msgspec.DecodeError,
-    UnicodeDecodeError,
-    RecursionError,
-)  # what a decoder raises: the last for endless brackets
+# What a decoder raises; the last for very deep nesting.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Codec(Protocol):
@@ -32,5 +29,5 @@ class Codec(Protocol):
         ...
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
-        """The rows of a successful response, in input order, checked; written into `out(width)` where given."""
+        """The rows of a successful response, in input order, checked; written into `out(width)` if it is given."""
         ...

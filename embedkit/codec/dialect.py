@@ -73,7 +73,7 @@ class Dialect(msgspec.Struct, frozen=True):
         return None
 
     def learn(self, response: Response) -> Dialect:  # noqa: ARG002 (for subclasses)
-        """A codec that knows more after this response (a limit, a refused encoding), used from then on; else this one."""
+        """A codec that knows more after this response (a limit, a refused encoding), then used; else this one."""
         return self
 
 

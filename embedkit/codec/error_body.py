@@ -1,4 +1,4 @@
-"""Reading what a server says of a failure: message, code and kind out of whatever body and headers came.
+"""Reads what a server says of a failure: message, code and kind, out of any body and headers.
 
 The known places come first, since they give the best words. Otherwise every name in the body is looked at, within
 bounds, and the text under the most promising one is taken. An excerpt repeats neither vectors nor what a user has
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 EXCERPT = 2_000  # characters of a body kept on an error
-SHORT = 300  # characters of a body nobody has found a message in
+SHORT = 300  # characters of a body in which no message was found
 STRING = 100  # characters of one string in it
 LONG = 100_000  # bytes that no body without vectors has
 NODES = 5_000  # values looked at in a body
@@ -30,7 +30,7 @@ MOST = 5  # texts joined into one message
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """What a body says of its own failure; empty strings where it says nothing."""
+    """What a body says of its own failure; empty strings if it says nothing."""
 
     message: str = ""
     code: str = ""
@@ -51,7 +51,7 @@ def read_error_body(response: Response) -> ErrorBody:
 
 
 def wordless(response: Response) -> str:
-    """What a body without vectors looks like; empty where it has some."""
+    """What a body without vectors looks like; empty if it has some."""
     if len(response.body) > LONG:
         return ""
     try:
@@ -62,7 +62,7 @@ def wordless(response: Response) -> str:
 
 
 def describe_body(response: Response) -> str:
-    """What a body that is of no use looks like, in a few words to put behind "it"."""
+    """What a useless body looks like, in a few words that follow "it"."""
     text = _text_of(response)
     if not text:
         told = _in_headers(response.headers)
@@ -168,7 +168,7 @@ def _of_json(body: Any, status: int = 0) -> ErrorBody:
 
 
 def _packed(message: str) -> ErrorBody | None:
-    """What a message says that is JSON itself; None where it is not, or says nothing."""
+    """What a message says that is JSON itself; None if it is not, or says nothing."""
     if not message.startswith(("{", "[", '"')):
         return None
     try:
@@ -223,7 +223,7 @@ def _item(item: Any) -> str:
 
 # --- any envelope ----------------------------------------------------------------------------------------------------
 
-# Names of what is meant for people, the most telling first; spelt in small letters, without what joins words.
+# Names of texts for people, the most telling first; in small letters, without what joins words.
 _ERROR = r"(error|err|fault|failure|exception|title|warning|statustext)s?$"
 _TELLING = (
     r"(message|msg)s?$",
@@ -233,8 +233,8 @@ _TELLING = (
 # What the user has sent, and what is for machines.
 _NO_WORDS = (
     r"^(inputs?|texts?|prompts?|documents?|query|queries|sentences?|contents?|passages?|chunks?|instances?|usage"
-    r"|meta|model|object|url|uri|links?|docs?|documentation\w*|help|path|trace\w*|stack\w*|timestamp|\w*id|type|instance|param|loc"
-    r"|field|version)$"
+    r"|meta|model|object|url|uri|links?|docs?|documentation\w*|help|path|trace\w*|stack\w*|timestamp|\w*id|type|instance"
+    r"|param|loc|field|version)$"
 )
 
 
@@ -247,9 +247,8 @@ def _words(body: Any) -> str:
         names = [_plain(name) for name in path if name]
         rank = next((place for place, words in enumerate(_TELLING) if names and re.search(words, names[-1])), len(_TELLING))
         if rank == len(_TELLING):
-            own = next(
-                (place for place, name in enumerate(names) if re.search(_ERROR, name)), len(names)
-            )  # {"errors": {"input": […]}}
+            # As in {"errors": {"input": […]}}.
+            own = next((place for place, name in enumerate(names) if re.search(_ERROR, name)), len(names))
             if not re.search(r"\w\W+\w", value) or any(re.match(_NO_WORDS, name) for name in names[:own]):
                 continue
             rank -= own < len(names)
@@ -327,7 +326,7 @@ def _prose(text: str) -> ErrorBody:
 
 
 def _in_headers(headers: Mapping[str, str]) -> str:
-    """What a header says: one whose name promises words, else why a key is refused (RFC 6750)."""
+    """What the headers say: one whose name promises words, else why a key is refused (RFC 6750)."""
     for words in (*_TELLING[:2], r"(error|err|fault|failure)s?$"):
         for name, value in headers.items():
             if re.search(words, _plain(name)) and not fine(value):

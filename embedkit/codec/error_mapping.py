@@ -30,9 +30,9 @@ from .retry_after import _until, retry_after
 _TOO_LARGE = (
     r"max_tokens_per_request|max \d+ tokens per request|maximum allowed batch size|batch size error"
     r"|number of texts must be at most|split into more batches|tokens in batch|max allowed tokens per submitted batch"
-    r"|TOO_MANY_TOKENS|requests can be in one batch|allowed per prediction|batch size is invalid|can contain at most \d+ items"
-    r"|larger than the largest allowed size|should have at most \d+ items|payload too large|length limit exceeded"
-    r"|request entity too large|body (is )?too large|array too long|too many inputs"
+    r"|TOO_MANY_TOKENS|requests can be in one batch|allowed per prediction|batch size is invalid"
+    r"|can contain at most \d+ items|larger than the largest allowed size|should have at most \d+ items"
+    r"|payload too large|length limit exceeded|request entity too large|body (is )?too large|array too long|too many inputs"
 )
 # What one request may hold, in the words of those that name a number.
 _N = r"(\d[\d,]{0,14})"
@@ -120,7 +120,7 @@ def error_from_response(response: Response, *, provider: str, model: str, messag
         kind = QuotaError  # GitHub Models, `UserByModelByDay`: its retry-after is hours
     told = retry_after(response, says, refusal.body, now)
     if kind is RateLimitError and told is None and re.search(_DAILY, says, re.IGNORECASE):
-        kind = QuotaError  # an allowance of a day, which nothing says to fill within minutes
+        kind = QuotaError  # of a day, and no hint that it is refilled sooner
     should = response.headers.get("x-should-retry")
     retryable = (status in _RETRYABLE and issubclass(kind, (ServerError, RateLimitError))) or _passing(status, kind)
     if should in ("true", "false") and kind is not QuotaError:
@@ -162,7 +162,7 @@ def error_in_success(response: Response) -> EmbedkitError | None:
     refusal = read_error_body(response)
     body, message = refusal.body, "" if fine(refusal.message) else refusal.message
     if not isinstance(body, dict) and (not isinstance(body, str) or message == body):
-        return None  # no JSON, bare vectors or bare words: they are shown by whoever cannot read them
+        return None  # no JSON, or nothing but vectors or words: the caller, who cannot read it, shows it
     called = isinstance(body, dict) and not all(map(fine, map(body.get, ("error", "errors", "err"))))
     named = _named(refusal)
     if not called and (has_vectors(body) or not (message or named or failed(body))):
@@ -236,7 +236,7 @@ def _passing(status: int, kind: type[ApiError]) -> bool:
 
 
 def _impossible(says: str) -> bool:
-    """A 429 no waiting cures: the request alone exceeds the limit ("Limit 30000, Requested 31538"; shell_gpt#653)."""
+    """Whether waiting cannot cure a 429: the request alone exceeds the limit ("Limit 30000, Requested 31538")."""
     found = re.search(rf"\bLimit:? {_N}\b.*?\bRequested:? {_N}\b", says, re.IGNORECASE)
     return found is not None and _whole(found[2]) > _whole(found[1])
 
@@ -274,7 +274,7 @@ def _said(message: str, response: Response) -> str:
 
 
 def _errortype(response: Response) -> str:
-    """AWS names the error in a header, with an address behind a colon."""
+    """The name of an error of AWS, in a header: what comes before a colon and an address."""
     return response.headers.get("x-amzn-errortype", "").partition(":")[0]
 
 

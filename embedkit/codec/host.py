@@ -57,14 +57,14 @@ class Parameter(msgspec.Struct, frozen=True):
 
     Attributes:
         variables: environment variables that may hold it, first one wins.
-        required: without it nothing can be sent.
+        required: nothing can be sent without it.
         secret: it is a credential: kept out of every repr, may be a callable, handed to `authorize`.
         key: it replaces the API key (an access key, a token): one of the two is needed, and if it is passed, the
             variables of the other are not read.
         choices: what it may be; empty: anything.
         takes: its types, of str, bool, int, float, dict and list. If str is not among them, text (of an environment
             variable, say) is read as JSON.
-        help: one line on what it is.
+        help: what it is, in a few words.
     """
 
     variables: tuple[str, ...] = ()
@@ -108,7 +108,7 @@ _KINDS: dict[type, tuple[Any, str]] = {
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Where a codec speaks to: its host, model, base URL and the host's own parameters."""
+    """What a codec sends requests to: host, model, base URL and the host's own parameters."""
 
     host: Host
     model: str
@@ -165,7 +165,7 @@ def fill_url(base_url: str, target: Target) -> str:
 
 
 def host_matches(name: str | None, domains: Collection[str]) -> bool:
-    """True where a host name is one of the domains or lies below one; a `*` in a domain stands for one label."""
+    """Whether a host name is one of the domains or a subdomain of one; a `*` in a domain stands for one label."""
     labels = (name or "").lower().split(".")[::-1]
     wanted = [domain.split(".")[::-1] for domain in domains]
     return any(
@@ -175,7 +175,7 @@ def host_matches(name: str | None, domains: Collection[str]) -> bool:
 
 
 class TokenExchange(msgspec.Struct, frozen=True):
-    """How a key is exchanged for a token that ends. Both functions are pure; the engine asks, keeps and renews.
+    """How a key is exchanged for a token that expires. Both functions are pure; the engine sends, keeps and renews.
 
     Attributes:
         request: the request for a token, given the credentials; None where the key is a token already.

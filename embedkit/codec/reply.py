@@ -1,4 +1,4 @@
-"""Helpers of `decode`: from the body of a success to vectors in input order, and what it says of itself."""
+"""Helpers of `decode`: from the body of a success to vectors in input order, model and usage."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def decode_reply(decoder: msgspec.json.Decoder[T], response: Response) -> T:
     try:
         return decode_json(response.body, decoder)
     except UNREADABLE as error:
-        if isinstance(error, msgspec.ValidationError):  # one embedding may be none; the others are
+        if isinstance(error, msgspec.ValidationError):  # one embedding may be wrong and the others right
             with suppress(*UNREADABLE):
                 return decode_json(response.body, decoder_of_any(decoder.type))
         if (hidden := error_in_success(response)) is not None:
@@ -158,7 +158,7 @@ def tokens_in(usage: Any, *names: str) -> int | None:
 
 
 def text_of(value: Any) -> str:
-    """A text that a reply need not have, like the model's name; empty where it is none."""
+    """A text that a reply need not have, like the model's name; empty if it is no text."""
     return value if isinstance(value, str) else ""
 
 
@@ -167,7 +167,7 @@ def _brief(values: Sequence[object], most: int = 8) -> str:
 
 
 def header_int(response: Response, header: str) -> int | None:
-    """The number in a header; None where it holds none."""
+    """The number in a header; None if it holds none."""
     text = response.headers.get(header, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None  # noqa: PLR2004 (64 bits)
 
@@ -194,7 +194,7 @@ def pool_tokens(tokens: Sequence[VectorLike], how: str) -> NDArray[Any]:
         raise DecodeError(msg)
     if how != "mean":
         return rows[{"cls": 0, "last": -1}[how]]
-    with np.errstate(all="ignore"):  # an infinity is found where every value is looked at
+    with np.errstate(all="ignore"):  # `matrix` finds an infinity
         mean: NDArray[Any] = np.mean(rows, axis=0)
     return mean
 

@@ -1,4 +1,4 @@
-"""When a refusal says that it is worth another try: headers, bodies and words, in seconds from `now`. Pure."""
+"""How long a refusal says to wait, in its headers, body or message; in seconds from `now`. Pure."""
 
 from __future__ import annotations
 
@@ -83,9 +83,8 @@ def _reset(headers: Mapping[str, str], now: float) -> float | None:
             seconds := seconds_until(headers.get(f"x-ratelimit-reset-{what}", ""), now)
         ):
             return seconds
-    if seconds := seconds_until(
-        headers.get("x-rate-limit-reset-tokens", ""), now
-    ):  # Azure's spelling (openai/openai-python#937)
+    # Azure's spelling (openai/openai-python#937).
+    if seconds := seconds_until(headers.get("x-rate-limit-reset-tokens", ""), now):
         return seconds
     return seconds_until(headers.get("x-ratelimit-reset", ""), now)
 
@@ -106,7 +105,7 @@ def seconds_until(text: str, now: float) -> float | None:
 
 
 def dated(text: str) -> bool:
-    """Whether a header names a moment, rather than a number of seconds."""
+    """Whether a header names a point in time rather than a number of seconds."""
     seconds = duration(text.strip())
     return bool(text) and (seconds is None or seconds > EPOCH)
 

@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 Out = Callable[[int], Any]  # width → the (count, width) rows to fill
 T = TypeVar("T")
-LONG = 64  # bytes of a list worth lifting: shorter ones are a shape or a few indices as often as a vector
-SMALL = 16_384  # bytes of a body whose strings are copied sooner than searched for
+LONG = 64  # bytes of a list worth lifting: a shorter one is as often a shape or some indices as a vector
+SMALL = 16_384  # bytes of a body in which copying the strings takes less time than finding them
 STRIDE = 256  # bytes skipped in search of a long string: more than stands between two embeddings, less than half of one
 _NUMERIC = b"-0123456789"  # what a list of numbers begins with
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _BRACKET = ord("[")
 _MARK, _QUOTED, _ESCAPED = "#", b'"#"', b"\\u0023"  # no base64, and the only other way to write it
 _MARK_OF_ORDER = b"\xef\xbb\xbf"
-# What stands where a number should: words for what is no number, and exponents beyond float32 (300) or a double.
+# In the place of a number: words for what is no number, and exponents from 300 on, which float32 has not.
 _NO_NUMBER = re.compile(
     rb"(?<=[\[,:\s])[-+]?(?:(?:NaN|nan|Infinity|inf)\b|\d[\d.]*[eE]\+?0*(?:[3-9]\d\d|[1-9]\d{3,})\b)(?=[\],}\s])"
 )
@@ -52,14 +52,14 @@ class Vector:
     __slots__ = ("text",)
 
     def __init__(self, text: str | memoryview | list[float | None] | DecodeError) -> None:
-        # base64, a list as it stands in the JSON, a short list, or why it is none of them
+        # Base64, the JSON of a list, a short list, or the reason why it is none of them.
         self.text: str | memoryview | list[float | None] | DecodeError = text
 
 
 # What `matrix` takes for one row: a reply's own, components made from it, None for null, or the reason for no vector.
 if TYPE_CHECKING:
     VectorLike: TypeAlias = Vector | bytes | Sequence[float] | NDArray[Any] | DecodeError | None
-else:  # evaluated where it was written, wherever it is used
+else:  # so that `get_type_hints` of any module can resolve it
     _Array = ForwardRef("NDArray[Any]", module="embedkit._hints")
     VectorLike = Vector | bytes | Sequence[float] | _Array | DecodeError | None
 
@@ -86,7 +86,7 @@ class OutputRows:
 
 
 def decoder_of(kind: type[T]) -> msgspec.json.Decoder[T]:
-    """What reads replies of this type, with a `Vector` for every embedding in it."""
+    """A decoder of replies of this type, with a `Vector` for every embedding in it."""
     return msgspec.json.Decoder(kind, dec_hook=_vector)
 
 
@@ -104,7 +104,7 @@ def _vector(kind: type, value: Any) -> Vector:
 
 
 def decoder_of_any(kind: type[T]) -> msgspec.json.Decoder[T]:
-    """The same, that takes anything for an embedding: `matrix` then refuses what is none, by its row."""
+    """A decoder that takes anything for an embedding: `matrix` then refuses what is none, and names its row."""
     return msgspec.json.Decoder(kind, dec_hook=_anything)
 
 
@@ -118,8 +118,7 @@ def _anything(kind: type, value: Any) -> Any:
 
 
 def decode_json(body: bytes | bytearray | memoryview, reader: msgspec.json.Decoder[T]) -> T:
-    """The JSON body as the type of a decoder made by `decoder_of`, each `Vector` in it still unread. Raises what
-    msgspec raises.
+    """The JSON body as the type of a decoder made by `decoder_of`, each `Vector` still unread. Raises msgspec's errors.
 
     A byte order mark is skipped. A number that JSON cannot express is read as null: NaN and Infinity as Python's json
     module writes them, and what is beyond a double.
@@ -158,7 +157,7 @@ def _lifted(body: bytes | bytearray, reader: msgspec.json.Decoder[T]) -> T:
 
 
 def _strings(body: bytes | bytearray) -> tuple[list[bytes | bytearray], list[memoryview]] | None:
-    """What stands around and in long strings of base64. None where something is escaped: it may be a quote."""
+    """The text around long strings of base64, and those strings. None if something is escaped: it may be a quote."""
     gaps, lifted, view = [], [], memoryview(body)
     kept = stop = 0
     while stop := body.find(b'"', (seen := stop) + STRIDE) + 1:
@@ -174,7 +173,7 @@ def _strings(body: bytes | bytearray) -> tuple[list[bytes | bytearray], list[mem
 
 
 def _lists(body: bytes | bytearray) -> tuple[list[bytes | bytearray], list[memoryview]]:
-    """What stands around and in long lists of numbers. Looks at each byte at most twice."""
+    """The text around long lists of numbers, and those lists. Looks at each byte at most twice."""
     gaps, lifted, view = [], [], memoryview(body)
     kept = stop = 0
     while stop := body.find(b"]", seen := stop) + 1:
@@ -192,7 +191,7 @@ _NULL = DecodeError("null stands in place of an embedding")
 
 @cache
 def _tools() -> tuple[Any, Callable[..., bytes], dict[str, np.dtype[Any]]]:
-    """numpy, the SIMD decoder, numpy's type of each of ours: loaded when the first vector has come."""
+    """numpy, the SIMD decoder and numpy's type of each dtype, loaded when the first vector has come."""
     import numpy as np
     from pybase64 import b64decode
 
@@ -241,11 +240,7 @@ class Reader:
             self._parser = Parser()
         try:
             return self._parser.parse(text).as_buffer(of_type="d")
-        except (
-            ValueError,
-            TypeError,
-            RuntimeError,
-        ):  # junk, or an integer beyond 64 bits: read again by what can say where
+        except (ValueError, TypeError, RuntimeError):  # junk, or an integer beyond 64 bits; msgspec says where
             return self._numpy.array(msgspec.json.decode(text, type=list[float | None]), "f8")
 
 
@@ -298,16 +293,14 @@ def miscounted(found: int, count: int) -> DecodeError:
 
 
 class Missing:
-    """What stands in place of an item that a reply does not have: its embedding is the reason."""
+    """Takes the place of an item that a reply does not have. Its embedding is the reason."""
 
     embedding: ClassVar[DecodeError] = DecodeError("the reply has no embedding for this text, and those of the others")
     embedding.once_more = True  # it may be there the next time
 
 
 def _copy(rows: NDArray[Any], vectors: Sequence[VectorLike], first: bytes, decode: Callable[..., bytes]) -> int:
-    """Decode base64 into rows, and return how many came before the first that is something else, which `Reader`
-    reads.
-    """
+    """Decode base64 into rows, and return how many came before the first that is something else."""
     view: Any = rows.data.cast("B")
     step = stop = len(first)
     view[:step] = first
@@ -394,7 +387,7 @@ def _row_by_row(vectors: Sequence[VectorLike], options: Options, out: Out | None
 def _read_each(
     vectors: Sequence[VectorLike], options: Options, kind: np.dtype[Any]
 ) -> tuple[dict[int, NDArray[Any]], dict[int, DecodeError]]:
-    """(row → its values in the dtype asked for, row → why there are none)."""
+    """(row → its values in the dtype asked for, row → the reason why it has none)."""
     read = Reader()
     found: dict[int, NDArray[Any]] = {}
     failures: dict[int, DecodeError] = {}

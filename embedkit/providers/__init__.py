@@ -1,4 +1,4 @@
-"""Providers, one file per dialect. Each file ends in `HOSTS`, a tuple of `Host` rows, and is found by being here.
+"""Providers, one file per dialect. Each file ends in `HOSTS`, a tuple of `Host` rows. Every file here is read.
 
 To add an OpenAI-compatible host, add a row to `compatible.py`. To add a dialect, write one file: the page it follows
 in the docstring, the reply structs with only the fields used, a class that inherits from `codec.Dialect` and writes

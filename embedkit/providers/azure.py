@@ -11,9 +11,7 @@ from .openai import _OPENAI, OpenAI
 
 
 def _azure_key(request: Request, credentials: Mapping[str, str], now: float) -> Request:
-    """An Entra token as Bearer, a key as `api-key`; the token if the environment has both (openai-python,
-    lib/azure.py).
-    """
+    """An Entra token as Bearer, a key as `api-key`; of two variables the token's wins (openai-python, lib/azure.py)."""
     if token := credentials.get("ad_token"):
         return bearer(request, {"api_key": token}, now)
     key = credentials.get("api_key")

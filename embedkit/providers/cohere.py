@@ -60,7 +60,7 @@ class Cohere(Dialect, frozen=True):
 
     @property
     def sends_dimensions(self) -> bool:
-        """Only v4 and later take a width; v3 models have one each (Cohere's `output_dimension`)."""
+        """Only v4 and later take a width; v3 models have one each (`output_dimension`)."""
         return self.target.has_widths
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
@@ -96,7 +96,7 @@ def address(value: str) -> str:
 
 
 def _locate(base_url: str, target: Target) -> str:
-    """Cohere's own hosts speak version 2, whatever version the base URL ends in; elsewhere it is used as given."""
+    """Cohere's own hosts use version 2, whatever version the base URL ends in; elsewhere it is used as given."""
     ours = host_matches(urlsplit(base_url).hostname, target.host.own_domains)
     return address(base_url) if ours and base_url.rstrip("/").endswith("/v1") else base_url
 

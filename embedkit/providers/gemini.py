@@ -91,12 +91,12 @@ class Gemini(Dialect, frozen=True):
 
 
 def _bare(model: str) -> str:
-    """The name without the collection Google's own docs put before it."""
+    """The name without the collection that Google's own pages put before it."""
     return model.removeprefix("models/")
 
 
 def _keyed(request: Request, credentials: Mapping[str, str], now: float) -> Request:  # noqa: ARG001 (an `authorize`)
-    """The key in a header: in the URL, where it may also stand, every log would hold it."""
+    """The key in a header. It may also stand in the URL, but then every log would hold it."""
     key = credentials.get("api_key")
     return with_headers(request, {"x-goog-api-key": key}) if key else request
 

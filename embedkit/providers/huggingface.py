@@ -57,8 +57,7 @@ _SHAPES: dict[int, msgspec.json.Decoder[Any]] = {  # by number of axes, the comm
 
 
 class HuggingFace(Dialect, frozen=True):
-    """The dialect of the router and of the toolkit of endpoints. Few containers know prompts, so prefixes are added
-    here.
+    """The dialect of the router and of endpoints' toolkit. Few containers know prompts, so prefixes are added here.
 
     Attributes:
         route: what follows the base URL.

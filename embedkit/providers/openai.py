@@ -68,7 +68,7 @@ class OpenAI(Dialect, frozen=True, dict=True):
 
     @property
     def sends_dimensions(self) -> bool:
-        """False where a narrower vector has to be cut on the client."""
+        """False if a narrower vector has to be cut on the client."""
         facts = self.target.facts
         return self.width_field is not None and (facts is None or facts.dimensions is None or bool(facts.widths))
 
@@ -80,7 +80,7 @@ class OpenAI(Dialect, frozen=True, dict=True):
 
     @property
     def cuts(self) -> bool:
-        """False where the client has to cut an over-long text: this host refuses it, and cannot be asked to cut."""
+        """False if the client has to cut an over-long text: this host refuses it, and cannot be asked to cut."""
         return bool(self.cut) or not self.refuses
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
@@ -104,10 +104,8 @@ class OpenAI(Dialect, frozen=True, dict=True):
             ("encoding_format", self.encoding),
             ("input_type", self.purposes.get(options.input_type) if facts is None or None in self.purposes else None),
             (self.width_field, known_width(options, facts) if self.pads else options.dimensions),
-            (
-                self.dtype_field,
-                None if options.dtype == "float32" else options.dtype,
-            ),  # Mixedbread's replaces the encoding
+            # Mixedbread's dtype is its encoding, so it comes after that one.
+            (self.dtype_field, None if options.dtype == "float32" else options.dtype),
             (self.unit_field, options.normalize),
         )
         body: dict[str, Any] = {"model": target.model, **prompt_field(options, facts)}

@@ -27,13 +27,8 @@ from ..codec import (
     to_json,
 )
 
-_KINDS = {
-    "float32": None,
-    "int8": "int8",
-    "uint8": "uint8",
-    "binary": "binary",
-    "ubinary": "ubinary",
-}  # None: the default
+# Value of `output_dtype`; None: the default.
+_KINDS = {"float32": None, "int8": "int8", "uint8": "uint8", "binary": "binary", "ubinary": "ubinary"}
 # The most tokens of a request; 120,000 for all others (docs.voyageai.com/reference/embeddings-api, `input`).
 _TOKENS = {
     "voyage-4-lite": 1_000_000, "voyage-3.5-lite": 1_000_000,
@@ -106,9 +101,7 @@ _OWN, _ATLAS = "https://api.voyageai.com/", "https://ai.mongodb.com/"
 
 
 def _routed(request: Request, credentials: Mapping[str, str], now: float) -> Request:
-    """The key; one that begins with al- is MongoDB's and works at its host only, as others do at Voyage's (voyageai,
-    util.py).
-    """
+    """The key. One that begins with al- works at MongoDB's host only, the others at Voyage's (voyageai, util.py)."""
     signed = bearer(request, credentials, now)
     if credentials.get("api_key", "").startswith("al-") and signed.url.startswith(_OWN):
         return msgspec.structs.replace(signed, url=_ATLAS + signed.url.removeprefix(_OWN))

@@ -69,7 +69,8 @@ HOSTS = (
         key_variables=("AWS_BEARER_TOKEN_BEDROCK",), key_required=True, start=100, ceiling=128, resolve_url=fill_url,
         authorize=_authorized, catalog_name=_bare,
         own_domains=(
-            "bedrock-runtime.*.amazonaws.com", "bedrock-runtime-fips.*.amazonaws.com", "bedrock-runtime.*.vpce.amazonaws.com",
+            "bedrock-runtime.*.amazonaws.com", "bedrock-runtime-fips.*.amazonaws.com",
+            "bedrock-runtime.*.vpce.amazonaws.com",
         ),
         parameters={
             "region": Parameter(("AWS_REGION", "AWS_DEFAULT_REGION"), help="like us-east-1"),

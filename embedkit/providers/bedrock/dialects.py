@@ -43,9 +43,8 @@ class _TitanReply(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _CohereReply(msgspec.Struct, frozen=True):
-    embeddings: dict[str, list[Vector | None] | None] | list[Vector | None] | None = (
-        None  # by type; or, of one type that was not named, the plain list
-    )
+    # By type; or the plain list if no type was asked for.
+    embeddings: dict[str, list[Vector | None] | None] | list[Vector | None] | None = None
 
 
 class _NovaItem(msgspec.Struct, frozen=True, gc=False):
@@ -62,7 +61,7 @@ _nova = decoder_of(_NovaReply)
 
 
 class Titan(Dialect, frozen=True):
-    """Titan Text Embeddings: an over-long text is refused, always. Version 1 knows no field but the text."""
+    """Titan Text Embeddings: an over-long text is always refused. Version 1 has no field but the text."""
 
     limits: ClassVar[Limits] = Limits(max_texts=1)
 

@@ -1,4 +1,4 @@
-"""AWS Signature Version 4: the headers that prove a request, from nothing but the request, the keys and the time. Pure.
+"""AWS Signature Version 4: the headers that sign a request, made of the request, the keys and the time. Pure.
 
 What is sent is signed: the path as it stands in the URL (encoded once more, as every service but S3 wants it), its
 query, every header of the request, and the SHA-256 of its bytes.
@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 from ..._types import Request
 
 ALGORITHM = "AWS4-HMAC-SHA256"
-# Set or changed on the way, so nothing the receiver could check.
+# Set or changed on the way, so the receiver could not check them.
 _UNSIGNED = frozenset({"authorization", "connection", "expect", "transfer-encoding", "user-agent", "x-amzn-trace-id"})
 
 
