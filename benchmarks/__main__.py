@@ -1,7 +1,7 @@
 """embedkit beside its peers: `python -m benchmarks [SCENARIO…] [--peers NAME…] [--rounds N] [--write]`.
 
-Every run of every peer is a fresh process, the rounds are interleaved, and every vector is checked. Figures are medians over the
-rounds. `--write` puts tables and plots into benchmarks/README.md.
+Every run of every peer is a fresh process, the rounds are interleaved, and every vector is checked. Figures are medians
+over the rounds. `--write` puts tables and plots into benchmarks/README.md.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ def table(found: dict[str, Any]) -> str:
     for peer, made in sorted(peers.items(), key=lambda item: item[1]["cpu"]):
         times = f"{made['cpu'] / peers[ours]['cpu']:.2f}" if ours else ""
         rows.append([
-            f"**{peer}**" if PEERS[peer].ours else peer, f"{made['cpu']:.2f}", f"{made['cpu_min']:.2f} to {made['cpu_max']:.2f}", times,
+            f"**{peer}**" if PEERS[peer].ours else peer, f"{made['cpu']:.2f}",
+            f"{made['cpu_min']:.2f} to {made['cpu_max']:.2f}", times,
             f"{made['rate']:,.0f}", f"{made['extra'] / made['output']:.2f}", PEERS[peer].what,
         ])  # fmt: skip
     lines = [f"| {' | '.join(row)} |" for row in rows]

@@ -13,7 +13,9 @@ BLOCK = 1024  # rows moved at a time when equal texts get their rows back
 
 
 class UniqueTexts:
-    """What of the caller's rows is sent: equal texts once (unless they may repeat), empty ones not at all; and the way back."""
+    """What of the caller's rows is sent: equal texts once (unless
+    they may repeat), empty ones not at all; and the way back.
+    """
 
     def __init__(self, rows: list[str], *, accepts_empty: bool, skip: bool, repeats: bool = False) -> None:
         self.failures: dict[int, EmbedkitError] = {}
@@ -65,9 +67,11 @@ class UniqueTexts:
         return dict(sorted({**self.failures, **found}.items()))
 
     def expand(self, matrix: NDArray[Any]) -> NDArray[Any]:
-        """Give every row of the caller its vector, in place: the matrix has room for all, its first rows are those of `texts`.
+        """Give every row of the caller its vector, in place: the
+        matrix has room for all, its first rows are those of `texts`.
 
-        A text's place never lies behind any of its rows, so filling from the end overwrites nothing that is still needed.
+        A text's place never lies behind any of its rows, so filling
+        from the end overwrites nothing that is still needed.
         """
         if self._places is not None:
             for stop in range(len(self._places), 0, -BLOCK):

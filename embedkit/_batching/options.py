@@ -22,7 +22,9 @@ _VALUES: dict[str, tuple[object, ...]] = {
 
 
 def validated(options: Options) -> Options:
-    """The options, if each is of its kind, as plain values; ConfigError names the one that is not, and what it may be."""
+    """The options, if each is of its kind, as plain values;
+    ConfigError names the one that is not, and what it may be.
+    """
     plainly: dict[str, Any] = {"dimensions": _whole(options.dimensions)}
     for name, values in _VALUES.items():
         value = getattr(options, name)

@@ -1,8 +1,9 @@
 """Streams: any number of texts in, parts in input order out, in memory that does not grow with their number.
 
-One producer task reads the source (alone, so a source may hold locks and scopes of its own) and hands parts to workers, who lay
-what they made on a shelf; the reader takes it off in order. A permit per part on its way bounds how far the producer runs ahead. A
-stream holds the producer rather than being it: leaving an `async for` early must not cancel the caller's next await.
+One producer task reads the source (alone, so a source may hold locks and scopes of its own) and hands parts to
+workers, who lay what they made on a shelf; the reader takes it off in order. A permit per part on its way
+bounds how far the producer runs ahead. A stream holds the producer rather than being it: leaving an `async for`
+early must not cancel the caller's next await.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ PART = 256  # most texts in a part: larger ones would only hold more memory
 class Stream(AsyncIterator[Embeddings]):
     """An async iterator of `Embeddings`. Made by `Embedder.stream`.
 
-    It is no async generator: one that holds a task group would, closed after a `break`, cancel whatever its reader awaits next.
+    It is no async generator: one that holds a task group would,
+    closed after a `break`, cancel whatever its reader awaits next.
     """
 
     _task: Any = None
@@ -247,7 +249,7 @@ class _Producer:
             if error.partial is not None:
                 error.partial = msgspec.structs.replace(error.partial, start=start)
             return error
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (raised by the reader: a group would wrap it)
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (the reader raises it)
             return error
 
     def _put(self, number: int, found: Embeddings | BaseException | None, *, last: bool = False) -> None:

@@ -1,7 +1,8 @@
 """Workers that share one iterator of slices, and a stack for pieces that come back smaller.
 
-A worker leaves when both are empty and nothing is in flight: until then a piece may still come back. There are no waves and no task per
-slice: each worker hires the next as soon as it has something to do itself. Knows slices only, nothing of texts or vectors.
+A worker leaves when both are empty and nothing is in flight: until then a piece may still come back. There
+are no waves and no task per slice: each worker hires the next as soon as it has something to do itself.
+Knows slices only, nothing of texts or vectors.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class WorkerPool:
     async def run(self, work: Work, workers: int, first: int | None = None) -> None:
         """Do `work(part, late)` for every slice, where `late` is how often the part was late before.
 
-        There are so many workers (`first`: until the work is proven). The first error stops everyone and is raised as it is.
+        There are so many workers (`first`: until the work is proven).
+        The first error stops everyone and is raised as it is.
         """
         if not isinstance(workers, int) or workers < 1:
             msg = f"max_concurrency={workers}: nothing would ever be sent; it is a whole number of at least 1"

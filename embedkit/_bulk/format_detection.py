@@ -1,4 +1,6 @@
-"""What an input is, told by its beginning. Pure. It is looked at so that nothing is embedded as raw lines that is something else."""
+"""What an input is, told by its beginning. Pure. It is looked at
+so that nothing is embedded as raw lines that is something else.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Files out, for the command line: rows are written a part at a time, in order.
 
-Records come in pieces as they were read: a list of dicts, or a `pyarrow.RecordBatch`. A file's name is its maker's business: what is
-written here lies in a folder of its own until all of it is there.
+Records come in pieces as they were read: a list of dicts, or a `pyarrow.RecordBatch`. A file's name is its maker's
+business: what is written here lies in a folder of its own until all of it is there.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ class Npy(Output):
 class Jsonl(Output):
     """The input's record and its embedding, one JSON object per line; null in a row that failed.
 
-    A record of JSONL is written as its line says, to the letter. Components of float32 are the shortest text that reads back to the same
-    float32.
+    A record of JSONL is written as its line says, to the letter. Components
+    of float32 are the shortest text that reads back to the same float32.
     """
 
     def __init__(self, folder: Path | None, column: str, like: NDArray[Any]) -> None:  # noqa: ARG002
@@ -149,11 +149,11 @@ class Jsonl(Output):
 
 
 class Parquet(Output):
-    """The input's columns and `embedding`, a list of fixed size. A row that failed is NaN there, or zero in integers, as in a matrix: a
-    null among lists of fixed size makes a file that pyarrow cannot read (up to version 23, tried).
+    """The input's columns and `embedding`, a list of fixed size. A row that failed is NaN there, or zero in integers,
+    as in a matrix: a null among lists of fixed size makes a file that pyarrow cannot read (up to version 23, tried).
 
-    Columns of JSONL have the type of their values. Where a later row needs a wider one a new file is begun, and all are joined at
-    the end. A column whose values have no type in common becomes text: strings as they are, the rest as JSON.
+    Columns of JSONL have the type of their values. Where a later row needs a wider one a new file is begun, and all are
+    joined at the end. A column whose values have no type in common becomes text: strings as they are, the rest as JSON.
     """
 
     def __init__(self, folder: Path, column: str, like: NDArray[Any]) -> None:

@@ -1,4 +1,5 @@
-"""The commands: click reads the line, an embedder does the work, `sources` reads, `sinks` writes, `progress` tells of it.
+"""The commands: click reads the line, an embedder does the
+work, `sources` reads, `sinks` writes, `progress` tells of it.
 
 Every error becomes one line on stderr and an exit code; `--traceback` adds where it came from.
 """
@@ -80,10 +81,11 @@ def root() -> None:
     """Text in, vectors out: any embedding provider, from the command line.
 
     A model is "provider:model", like openai:text-embedding-3-small or ollama:nomic-embed-text; without one it is what
-    EMBEDKIT_MODEL names, else the model inside embedkit. Keys are read from the provider's own variables (OPENAI_API_KEY …).
+    EMBEDKIT_MODEL names, else the model inside embedkit. Keys are
+    read from the provider's own variables (OPENAI_API_KEY …).
 
-    Exit codes: 0 done, 1 the provider or the network failed, 2 usage, configuration or a bad file, 3 done but for some rows,
-    130 interrupted.
+    Exit codes: 0 done, 1 the provider or the network failed, 2 usage,
+    configuration or a bad file, 3 done but for some rows, 130 interrupted.
     """
 
 
@@ -169,7 +171,9 @@ def _no_key() -> str:
 
 
 def _parameters(provider: str, pairs: tuple[str, ...]) -> dict[str, Any]:
-    """Host parameters, each of the kind that it takes. Credentials are refused: a command line can be read by others and is remembered."""
+    """Host parameters, each of the kind that it takes. Credentials are
+    refused: a command line can be read by others and is remembered.
+    """
     known = OF_LOCAL if provider == "local" else find(provider).parameters
     taken: dict[str, Any] = {}
     for pair in pairs:

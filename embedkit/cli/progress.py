@@ -1,4 +1,6 @@
-"""What a run of the command line has done so far: drawn on a terminal while it happens, summed up in one line at the end."""
+"""What a run of the command line has done so far: drawn on a
+terminal while it happens, summed up in one line at the end.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ class Progress:
             self._bar.update(self._task, total=total, description="connecting")
 
     def add(self, part: Embeddings, faults: dict[int, str] | None = None) -> None:
-        """A part has come back and is written. `faults`: by row, what the input says of those without a text; what is told is taken out."""
+        """A part has come back and is written. `faults`: by row, what the
+        input says of those without a text; what is told is taken out.
+        """
         usage = part.usage
         self.texts += len(part)
         self.failed += len(part.failures)

@@ -1,4 +1,6 @@
-"""The workers behind every call: each slice once, whatever comes back, and no one left behind. On asyncio and on trio."""
+"""The workers behind every call: each slice once, whatever comes
+back, and no one left behind. On asyncio and on trio.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ class Work:
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 60), st.integers(1, 7), st.integers(1, 9), st.none() | st.integers(1, 12), st.integers(0, 2**32))
 async def test_every_slice_is_done_once(count, size, workers, first, seed):
-    """Whatever the number of slices and workers, and however long each takes; never more at once than there are workers."""
+    """Whatever the number of slices and workers, and however
+    long each takes; never more at once than there are workers.
+    """
     chance = random.Random(seed)
     turns = {start: chance.randrange(5) for start in range(count)}
     work = Work(turns=lambda part: turns[part.start])

@@ -1,7 +1,7 @@
 """Keys are planted in every place a key can be, and every way to fail is gone: not one shows.
 
-Looked through after each failure: the error, its causes and contexts, its attributes, its pickle, what the frames of embedkit hold
-while it is raised, events, logs, warnings, and what embedders, requests and responses show of themselves.
+Looked through after each failure: the error, its causes and contexts, its attributes, its pickle, what the frames of
+embedkit hold while it is raised, events, logs, warnings, and what embedders, requests and responses show of themselves.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def leaks(text):
 
 
 def shown(error, seen=None):
-    """Every text that can be got from an exception: its own, those of its attributes, its frames, its pickle, its causes and contexts."""
+    """Every text that can be got from an exception: its own, those of
+    its attributes, its frames, its pickle, its causes and contexts.
+    """
     seen = set() if seen is None else seen
     if error is None or id(error) in seen:
         return
@@ -112,7 +114,7 @@ async def drive(embedder, *, texts=("a", "b"), events=(), fails=True, **options)
     return failure
 
 
-# --- where keys are ---------------------------------------------------------------------------------------------------
+# --- where keys are --------------------------------------------------------------------------------------------------
 
 
 async def asked():
@@ -174,7 +176,9 @@ def place(request, monkeypatch, tmp_path):
 
 
 def everything(request):
-    """What a server could quote: the whole request, and the keys in it as they are, escaped for JSON and for URLs, and unpacked."""
+    """What a server could quote: the whole request, and the keys
+    in it as they are, escaped for JSON and for URLs, and unpacked.
+    """
     sent = f"{request.method} {request.url} {dict(request.headers)} {request.body.decode()}"
     forms = {KEY, QUOTED, KEY.replace("/", "\\/")} if KEY in sent or QUOTED in sent else set()
     if BASIC in sent or "PLANTED-user" in sent:
@@ -204,7 +208,9 @@ STATUSES = [200, 301, 401, 422, 503]
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 async def test_a_server_that_quotes_the_request(place, shape):
-    """Whatever the status and wherever it stands in body and headers, what a server quotes back of a secret does not show."""
+    """Whatever the status and wherever it stands in body and
+    headers, what a server quotes back of a secret does not show.
+    """
     for status in STATUSES:
         events = []
 
@@ -281,7 +287,9 @@ def planted(host):
 
 @pytest.mark.parametrize("host", list(hosts()), ids=lambda host: host.name)
 async def test_every_host(host):
-    """However a host signs its requests, no secret shows: not when it is quoted back, not when a token is bought with it."""
+    """However a host signs its requests, no secret shows: not
+    when it is quoted back, not when a token is bought with it.
+    """
     for status in (200, 401, 503):
 
         def answer(request, status=status):
@@ -460,7 +468,9 @@ class Vault(Exception):
 
 @pytest.mark.parametrize("junk", [KEY.encode(), [KEY], {"key": KEY}, f"{KEY}\nx", KEY + "ü", Vault()], ids=repr)
 async def test_a_function_that_gives_something_else(junk):
-    """Bytes, a list, a key with a line break in it: what was given does not show, nor does it when the function raises after giving keys."""
+    """Bytes, a list, a key with a line break in it: what was given does
+    not show, nor does it when the function raises after giving keys.
+    """
 
     def key():
         if isinstance(junk, Exception):
@@ -475,9 +485,11 @@ async def test_a_function_that_gives_something_else(junk):
 
 
 WRONG = [
-    {"api_key": KEY.encode()}, {"api_key": f"{KEY} {KEY}"}, {"api_key": KEY + "\x00"}, {"headers": {"x-key": KEY + "\n"}},
+    {"api_key": KEY.encode()}, {"api_key": f"{KEY} {KEY}"}, {"api_key": KEY + "\x00"},
+    {"headers": {"x-key": KEY + "\n"}},
     {"headers": {"x-key": KEY.encode()}}, {"base_url": f"ftp://u:{KEY}@h/v1"}, {"base_url": f"http://u:{KEY}@/v1"},
-    {"base_url": f"http://h:x/v1?key={KEY}"}, {"base_url": f"https://h/v1?key={KEY}#{KEY}"}, {"proxy": f"socks5://u:{KEY}@h:1"},
+    {"base_url": f"http://h:x/v1?key={KEY}"}, {"base_url": f"https://h/v1?key={KEY}#{KEY}"},
+    {"proxy": f"socks5://u:{KEY}@h:1"},
     {"proxy": f"u:{KEY}@h:1"}, {"base_url": "http://u:PLANTED@h/v1", "api_key": KEY}, {"organization": KEY.encode()},
     {"apikey": KEY}, {"nonsense": KEY}, {"timeout": -1, "api_key": KEY}, {"session": KEY}, {"ssl": 7, "api_key": KEY},
     {"exchange": 7, "api_key": KEY}, {"limits": 7, "api_key": KEY}, {"extra": {KEY: object()}, "max_concurrency": 0},
@@ -499,7 +511,9 @@ def test_what_connect_refuses(wrong):
 
 
 async def test_pickles_of_what_came_of_it():
-    """An error, its partial result and an event travel without the key; an embedder's pickle is the caller's own copy of it."""
+    """An error, its partial result and an event travel without
+    the key; an embedder's pickle is the caller's own copy of it.
+    """
     answers = [{"data": [{"embedding": [1.0]}]}, *[response(f"no {KEY}", 500)] * 2]
     exchange = FakeExchange(answers)
     embedder = embedkit.connect("openai:m", api_key=KEY, exchange=exchange, limits=embedkit.Limits(max_texts=1), max_concurrency=1, retry=RetryPolicy(attempts=1))  # fmt: skip

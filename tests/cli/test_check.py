@@ -16,7 +16,8 @@ def test_check_says_what_came_back(api):
     assert (code, stderr) == (0, "")
     assert said.pop("latency").split()[1:5] == ["ms", "the", "first", "time,"]
     assert said == {
-        "provider": "compatible", "address": api.url, "model": "m", "dimensions": "3", "norm": f"{np.linalg.norm(vector('hello')):.4f}",
+        "provider": "compatible", "address": api.url, "model": "m", "dimensions": "3",
+        "norm": f"{np.linalg.norm(vector('hello')):.4f}",
         "tokens": "1 for one word",
     }  # fmt: skip
     assert len(api.bodies) == 2

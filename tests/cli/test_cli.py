@@ -25,7 +25,9 @@ from tests.support.servers.api import Api, vector
     [("SIGINT", 130, ""), ("SIGTERM", 143, ""), ("SIGHUP", 129, ""), ("SIGTERM", 143, "SIGINT"), ("SIGHUP", 129, "SIGINT")],
 )
 def test_a_signal_in_the_middle_leaves_nothing(name, code, ignored):
-    """Half the rows written: Ctrl-C, SIGTERM and SIGHUP end it at once and leave no file, in the background (no Ctrl-C there) as well."""
+    """Half the rows written: Ctrl-C, SIGTERM and SIGHUP end it at once
+    and leave no file, in the background (no Ctrl-C there) as well.
+    """
     made("in.txt", [f"text {number}" for number in range(500)], range(500))
     with Api(hold_after=3) as api:
         running = process(api, "in.txt", "-o", "out.npy", "--max-concurrency", "1", ignored=ignored)
@@ -109,7 +111,8 @@ def test_a_reader_that_has_seen_enough():
     with Api() as api:
         found = subprocess.run(
             ["bash", "-c", '"$PYTHON" -m embedkit embed --base-url "$URL" in.txt -o - -q | head -1; echo "${PIPESTATUS[0]}"'],
-            capture_output=True, text=True, check=True, timeout=120, env={**os.environ, "URL": api.url, "PYTHON": sys.executable},
+            capture_output=True, text=True, check=True, timeout=120,
+            env={**os.environ, "URL": api.url, "PYTHON": sys.executable},
         )  # fmt: skip
     line, code = found.stdout.splitlines()
 
@@ -143,7 +146,8 @@ def test_streams_that_are_closed_or_full(api, line, code, said):
     made("in.txt")
     command = f'"$PYTHON" -m embedkit embed --base-url "$URL" {line}'
     found = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "URL": api.url, "PYTHON": sys.executable},
+        ["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "URL": api.url, "PYTHON": sys.executable},
     )  # fmt: skip
 
     assert (found.returncode, found.stderr[: len(said)]) == (code, said)

@@ -404,7 +404,8 @@ def test_on_stdout_the_rows_before_a_failure_are_there(api):
 
 
 MIXED = [
-    b'{"text": "one", "n": NaN}', b'{"text": null}', b'{"body": "x"}', b'{"text": 7}', b'{"text": {"a": 1}}', b'{"text": NaN}', b"oops",
+    b'{"text": "one", "n": NaN}', b'{"text": null}', b'{"body": "x"}', b'{"text": 7}', b'{"text": {"a": 1}}',
+    b'{"text": NaN}', b"oops",
     b'{"text": "\xff"}', b'{"text": "\\ud800"}', b"[1]", b'{"text": ""}', b'"two words"',
 ]  # fmt: skip
 FAILED = range(1, 10)
@@ -413,7 +414,9 @@ FAILED = range(1, 10)
 @pytest.mark.parametrize("target", ["out.npy", "out.jsonl", "out.parquet", "-"])
 @pytest.mark.parametrize("how", ["a file", "a pipe"])
 def test_skip_costs_a_row_without_a_text_itself_only(api, target, how):
-    """Null, missing, no string, no JSON, no UTF-8: exit code 3, each named by row and line with what is wrong, the others embedded."""
+    """Null, missing, no string, no JSON, no UTF-8: exit code 3, each
+    named by row and line with what is wrong, the others embedded.
+    """
     Path("in.jsonl").write_bytes(b"\n".join(MIXED))
     source, stdin = ("in.jsonl", b"") if how == "a file" else ("-", b"\n".join(MIXED))
     code, stdout, stderr = embed(api, source, "-o", target, "--on-error", "skip", stdin=stdin)
@@ -498,7 +501,8 @@ def test_a_pipe_is_told_by_its_beginning(api):
     """JSON lines, CSV and TSV, with all their columns; `--input-format` has the last word."""
     rows = [{"id": "1", "text": "one"}, {"id": "2", "text": "two, more"}]
     pipes = [
-        "".join(json.dumps(row) + "\n" for row in rows), 'id,text\n1,one\n2,"two, more"\n', "id\ttext\r\n1\tone\r\n2\ttwo, more\r\n",
+        "".join(json.dumps(row) + "\n" for row in rows), 'id,text\n1,one\n2,"two, more"\n',
+        "id\ttext\r\n1\tone\r\n2\ttwo, more\r\n",
     ]  # fmt: skip
     for content in pipes:
         code, stdout, _ = embed(api, "-", "-o", "-", stdin=content.encode())
@@ -510,10 +514,13 @@ def test_a_pipe_is_told_by_its_beginning(api):
 def test_parquet_of_every_type_becomes_json_lines(api):
     """What Python's dates cannot hold, too: nothing is embedded for nothing."""
     beside = {
-        "ns": pa.array([1_700_000_000_123_456_789, None], pa.timestamp("ns")), "far": pa.array([2**62, None], pa.timestamp("us", "UTC")),
-        "span": pa.array([-(10**18) - 1, None], pa.duration("ns")), "day": pa.array([10**7, None], pa.int32()).view(pa.date32()),
+        "ns": pa.array([1_700_000_000_123_456_789, None], pa.timestamp("ns")),
+        "far": pa.array([2**62, None], pa.timestamp("us", "UTC")),
+        "span": pa.array([-(10**18) - 1, None], pa.duration("ns")),
+        "day": pa.array([10**7, None], pa.int32()).view(pa.date32()),
         "vector": pa.array([[0.1, 0.2], None], pa.list_(pa.float32(), 2)), "raw": pa.array([b"\xff", None]),
-        "sum": pa.array([Decimal("1.10"), None]), "pairs": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int8())),
+        "sum": pa.array([Decimal("1.10"), None]),
+        "pairs": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int8())),
     }  # fmt: skip
     pq.write_table(pa.table({"text": ["one", "two"], **beside}), "in.parquet")
     code, stdout, _ = embed(api, "in.parquet", "-o", "-")
@@ -521,8 +528,10 @@ def test_parquet_of_every_type_becomes_json_lines(api):
 
     assert code == 0
     assert first == {
-        "text": "one", "ns": "2023-11-14T22:13:20.123456789", "far": "+148108-07-06T14:00:27.387904Z", "span": "-P11574DT6400.000000001S",
-        "day": "+29349-01-26", "vector": [0.1, 0.2], "raw": "/w==", "sum": "1.10", "pairs": [["k", 1]], "embedding": vector("one"),
+        "text": "one", "ns": "2023-11-14T22:13:20.123456789", "far": "+148108-07-06T14:00:27.387904Z",
+        "span": "-P11574DT6400.000000001S",
+        "day": "+29349-01-26", "vector": [0.1, 0.2], "raw": "/w==", "sum": "1.10", "pairs": [["k", 1]],
+        "embedding": vector("one"),
     }  # fmt: skip
     assert second == {"text": "two", **dict.fromkeys(beside), "embedding": vector("two")}
 

@@ -46,7 +46,8 @@ def test_models_as_json_say_where_each_fact_is_from():
     small, large = json.loads(stdout)
 
     assert small == {
-        "provider": "openai", "model": "text-embedding-3-small", "dimensions": 1536, "widths": {"least": 1, "most": 1536},
+        "provider": "openai", "model": "text-embedding-3-small", "dimensions": 1536,
+        "widths": {"least": 1, "most": 1536},
         "max_tokens": 8192, "price": 0.02, "source": small["source"],
     }  # fmt: skip
     assert large["price"] == 0.13

@@ -1,4 +1,6 @@
-"""Addresses as people have them: the base URL of the docs, the URL of the endpoint they saw asked, with slashes and queries."""
+"""Addresses as people have them: the base URL of the docs, the
+URL of the endpoint they saw asked, with slashes and queries.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ async def asked(model, **more):
     ("name", "model"), [(host.name, model) for host in hosts() for model in MODELS.get(host.name, ("mine",))]
 )
 async def test_the_address_a_host_has_and_the_url_it_asks_are_the_same_address(name, model):
-    """For each host: its base URL, that with a slash, and the whole URL of a request lead to the same URL, asked once."""
+    """For each host: its base URL, that with a slash, and the
+    whole URL of a request lead to the same URL, asked once.
+    """
     needs = NEEDS.get(name, {})
     url = await asked(f"{name}:{model}", **needs)
     more = {key: value for key, value in needs.items() if key not in ("base_url", "host")}
@@ -110,11 +114,14 @@ async def test_a_variable_may_hold_the_whole_url_too(monkeypatch, name, variable
         ),
         ("ollama:m", "http://h/behind/v1", "http://h/behind/api/embed"),
         ("ollama:m", "http://h/v1?key=a", "http://h/api/embed?key=a"),
-        *(("tei:m", f"http://h:3000{path}", "http://h:3000/embed") for path in ("", "/embed", "/v1", "/v1/embeddings", "/embed_all")),
-        ("hfendpoint:m", "https://x.endpoints.huggingface.cloud/v1/embeddings", "https://x.endpoints.huggingface.cloud"),
+        *(("tei:m", f"http://h:3000{path}", "http://h:3000/embed") for path in ("", "/embed", "/v1", "/v1/embeddings",
+          "/embed_all")),
+        ("hfendpoint:m", "https://x.endpoints.huggingface.cloud/v1/embeddings",
+         "https://x.endpoints.huggingface.cloud"),
         ("cohere:m", "https://api.cohere.com/v1/embed", "https://api.cohere.com/v2/embed"),
         ("cohere:m", "https://api.cohere.ai/compatibility/v1", "https://api.cohere.ai/v2/embed"),
-        ("voyage:voyage-context-3", "https://api.voyageai.com/v1/embeddings", "https://api.voyageai.com/v1/contextualizedembeddings"),
+        ("voyage:voyage-context-3", "https://api.voyageai.com/v1/embeddings",
+         "https://api.voyageai.com/v1/contextualizedembeddings"),
         ("gemini:m", "https://generativelanguage.googleapis.com/v1beta/models/m:embedContent",
          "https://generativelanguage.googleapis.com/v1beta/models/m:batchEmbedContents"),
         ("gemini:models/m", "https://generativelanguage.googleapis.com/v1beta/models/m:embedContent",
@@ -128,7 +135,8 @@ async def test_a_variable_may_hold_the_whole_url_too(monkeypatch, name, variable
          "https://api.cloudflare.com/client/v4/accounts/0a1b/ai/run/@cf/baai/bge-m3"),
         ("vertex:m", "https://us-central1-aiplatform.googleapis.com/v1/projects/p/locations/us-central1",
          "https://us-central1-aiplatform.googleapis.com/v1/projects/p/locations/us-central1/publishers/google/models/m:predict"),
-        ("bedrock:amazon.titan-embed-text-v2:0", "https://bedrock-runtime.us-east-1.amazonaws.com/model/amazon.titan-embed-text-v2%3A0/invoke",
+        ("bedrock:amazon.titan-embed-text-v2:0",
+         "https://bedrock-runtime.us-east-1.amazonaws.com/model/amazon.titan-embed-text-v2%3A0/invoke",
          "https://bedrock-runtime.us-east-1.amazonaws.com/model/amazon.titan-embed-text-v2%3A0/invoke"),
         ("databricks:mine", "https://adb-1.azuredatabricks.net/serving-endpoints/mine/invocations",
          "https://adb-1.azuredatabricks.net/serving-endpoints/embeddings"),
@@ -173,8 +181,10 @@ async def test_one_api_version_is_asked_for(monkeypatch):
 @pytest.mark.parametrize(
     ("model", "base_url", "more", "message"),
     [
-        ("gemini:m", "https://host.test/v1/models/other:embedContent", {}, "the URL names model 'other', and 'm' is given"),
-        ("bedrock:amazon.titan-embed-text-v2:0", "https://host.test/model/cohere.embed-v4/invoke", {"region": "us-east-1"},
+        ("gemini:m", "https://host.test/v1/models/other:embedContent", {},
+         "the URL names model 'other', and 'm' is given"),
+        ("bedrock:amazon.titan-embed-text-v2:0", "https://host.test/model/cohere.embed-v4/invoke",
+         {"region": "us-east-1"},
          "names model 'cohere.embed-v4', and 'amazon.titan"),
         ("cloudflare:@cf/m", "https://host.test/client/v4/accounts/one/ai/run/@cf/m", {"account_id": "two"},
          "names account_id 'one', and 'two' is given"),
@@ -244,7 +254,9 @@ def test_every_host_says_what_it_asks():
     ],
 )  # fmt: skip
 async def test_where_a_base_url_leads(base_url, url):
-    """A bare host gets the version segment, a path is used as given; slashes at the end and white space around do not matter."""
+    """A bare host gets the version segment, a path is used as
+    given; slashes at the end and white space around do not matter.
+    """
     assert (await sent("compatible:m", base_url=base_url)).url == url
     assert (await sent("openai:m", base_url=base_url)).url == url
 
@@ -275,9 +287,12 @@ async def test_each_host_has_its_own_segment(model, url):
 @pytest.mark.parametrize(
     "base_url",
     [
-        "host.test:8080", "localhost", "//host.test", "ftp://host.test", "http://", "https:///v1", "http:host.test", "http://[::1",
-        "http://host.test:99999", "http://host.test:abc", "http://host.test:0", "http://host.test/a b", "http://ho st.test",
-        "http://host.test/v1#part", "http://bücher.test/v1", "http://host.test\\@api.openai.com/v1", "https://api.openai.com\n.evil.test",
+        "host.test:8080", "localhost", "//host.test", "ftp://host.test", "http://", "https:///v1", "http:host.test",
+        "http://[::1",
+        "http://host.test:99999", "http://host.test:abc", "http://host.test:0", "http://host.test/a b",
+        "http://ho st.test",
+        "http://host.test/v1#part", "http://bücher.test/v1", "http://host.test\\@api.openai.com/v1",
+        "https://api.openai.com\n.evil.test",
         "http://host.test/\x00", "http://user:p#ss@host.test", "unix:///run/server.sock",
     ],
 )  # fmt: skip
@@ -303,7 +318,9 @@ def test_what_is_no_address_is_refused(base_url):
     ids=str,
 )
 def test_each_entry_of_a_pool_is_checked(keywords, message):
-    """A pool's addresses and keys are held to the rules of a single one; a missing one does not stand for the provider's own."""
+    """A pool's addresses and keys are held to the rules of a single
+    one; a missing one does not stand for the provider's own.
+    """
     with pytest.raises(ConfigError, match=message):
         embedkit.connect(**{"model": OPENAI, "api_key": KEY, **keywords})
 
@@ -390,7 +407,8 @@ async def test_the_argument_beats_the_environment(monkeypatch):
 @pytest.mark.parametrize("value", ["gate.test", "ftp://gate.test", "https://gate.test:99999", "https://gate.test/a b"])
 @pytest.mark.parametrize(
     ("model", "variable"),
-    [("openai:m", "OPENAI_BASE_URL"), ("azure:m", "AZURE_OPENAI_ENDPOINT"), ("cohere:m", "CO_API_URL"), ("nomic:m", "ATLAS_API_PATH")],
+    [("openai:m", "OPENAI_BASE_URL"), ("azure:m", "AZURE_OPENAI_ENDPOINT"), ("cohere:m", "CO_API_URL"),
+     ("nomic:m", "ATLAS_API_PATH")],
 )  # fmt: skip
 def test_a_wrong_address_names_its_variable(monkeypatch, model, variable, value):
     """What is wrong in the environment is said of the variable, not of an argument nobody passed."""
@@ -438,7 +456,9 @@ def test_a_wrong_address_names_its_variable(monkeypatch, model, variable, value)
     ],
 )
 async def test_ollama_host(monkeypatch, value, base):
-    """OLLAMA_HOST means what Ollama takes it to mean, bind-all addresses, quotes and bad ports included (wire reference 4.4)."""
+    """OLLAMA_HOST means what Ollama takes it to mean, bind-all
+    addresses, quotes and bad ports included (wire reference 4.4).
+    """
     if value is not None:
         monkeypatch.setenv("OLLAMA_HOST", value)
 

@@ -14,12 +14,15 @@ pytestmark = pytest.mark.anyio
 NOW = RetryPolicy(initial=0, maximum=0)
 EVIL = (
     "https://api.openai.com.evil.test/v1", "https://evilapi.openai.com/v1", "https://api.openai.com@evil.test/v1",
-    "https://evil.test/api.openai.com/v1", "https://openai.com/v1", "https://api-openai.com/v1", "https://api.openai.com./v1",
-    "http://api.openai.com/v1", "http://localhost.evil.test:8080/v1", "http://127.0.0.1.evil.test/v1", "http://127.evil.test", "http://10.0.0.1:8000/v1",
+    "https://evil.test/api.openai.com/v1", "https://openai.com/v1", "https://api-openai.com/v1",
+    "https://api.openai.com./v1",
+    "http://api.openai.com/v1", "http://localhost.evil.test:8080/v1", "http://127.0.0.1.evil.test/v1",
+    "http://127.evil.test", "http://10.0.0.1:8000/v1",
 )  # fmt: skip
 
 KEYS = [
-    ("openai:m", "OPENAI_API_KEY"), ("cohere:m", "CO_API_KEY"), ("cohere:m", "COHERE_API_KEY"), ("nomic:m", "NOMIC_API_KEY"),
+    ("openai:m", "OPENAI_API_KEY"), ("cohere:m", "CO_API_KEY"), ("cohere:m", "COHERE_API_KEY"),
+    ("nomic:m", "NOMIC_API_KEY"),
     ("huggingface:m", "HF_TOKEN"), ("huggingface:m", "HUGGING_FACE_HUB_TOKEN"), ("ollama:m", "OLLAMA_API_KEY"),
 ]  # fmt: skip
 LOCAL = ("compatible", "localai", "vllm", "llamacpp", "lmstudio", "infinity", "tei", "ollama")
@@ -160,7 +163,9 @@ async def test_a_401_without_a_held_back_key_says_nothing_of_one():
      ("nomic:m", "ATLAS_API_PATH", "NOMIC_API_KEY"), ("ollama:m", "OLLAMA_HOST", "OLLAMA_API_KEY")],
 )  # fmt: skip
 async def test_a_key_follows_the_providers_own_variable(monkeypatch, model, variable, key):
-    """Whoever sets OPENAI_BASE_URL and OPENAI_API_KEY means them for each other; the same URL as an argument gets no key."""
+    """Whoever sets OPENAI_BASE_URL and OPENAI_API_KEY means them
+    for each other; the same URL as an argument gets no key.
+    """
     monkeypatch.setenv(key, KEY)
     assert authorized(await sent(model, base_url="https://gate.test/v1")) is None
 

@@ -1,6 +1,7 @@
 """Azure's two kinds of URL and of key, and what every provider does alike behind one call.
 
-The checklist at the end is that of a predecessor in another language, LinGoose: what its embedding page offers works here too.
+The checklist at the end is that of a predecessor in another
+language, LinGoose: what its embedding page offers works here too.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ CLASSIC = "https://r.openai.azure.com/openai/deployments/my%20ada%2F2/embeddings
         ("https://r.services.ai.azure.com", None, "https://r.services.ai.azure.com/openai/v1/embeddings"),
         ("https://r.openai.azure.com/openai/v1/", None, "https://r.openai.azure.com/openai/v1/embeddings"),
         ("https://r.openai.azure.com", "latest", "https://r.openai.azure.com/openai/v1/embeddings"),
-        ("https://r.openai.azure.com", "preview", "https://r.openai.azure.com/openai/v1/embeddings?api-version=preview"),
+        ("https://r.openai.azure.com", "preview",
+         "https://r.openai.azure.com/openai/v1/embeddings?api-version=preview"),
         ("https://r.openai.azure.com/openai/v1?api-version=preview", "preview",
          "https://r.openai.azure.com/openai/v1/embeddings?api-version=preview"),
         ("https://r.openai.azure.com", "2024-10-21", f"{CLASSIC}?api-version=2024-10-21"),
@@ -52,7 +54,8 @@ CLASSIC = "https://r.openai.azure.com/openai/deployments/my%20ada%2F2/embeddings
         ("https://openai-eu.openai.azure.com", None, "https://openai-eu.openai.azure.com/openai/v1/embeddings"),
         # A gateway in front of it.
         ("https://gate.test/llm", None, "https://gate.test/llm/embeddings"),
-        ("https://gate.test/llm", "2024-10-21", f"{CLASSIC}?api-version=2024-10-21".replace("r.openai.azure.com", "gate.test/llm")),
+        ("https://gate.test/llm", "2024-10-21",
+         f"{CLASSIC}?api-version=2024-10-21".replace("r.openai.azure.com", "gate.test/llm")),
     ],
 )  # fmt: skip
 async def test_the_two_url_families_of_azure(base_url, version, url):
@@ -116,19 +119,22 @@ async def test_a_token_of_the_environment_stays_at_home(monkeypatch):
 
 # --- the checklist ---------------------------------------------------------------------------------------------------
 #
-# What LinGoose's embedding page and code offer (A, B), what it lacks (C) and where embedkit differs on purpose (D), row by row.
+# What LinGoose's embedding page and code offer (A, B), what it
+# lacks (C) and where embedkit differs on purpose (D), row by row.
 # A row that says no file is proven below; LIVE rows (A13) need a real key and are nobody's claim here.
 #
 # A1  one call for every provider ........ test_the_same_call_on_every_provider
 # A2  OpenAI's example ................... test_the_example_of_openai
-# A3  Cohere, A4 Hugging Face, A7 Nomic, A8 Voyage: test_the_same_call_on_every_provider, test_requests_of_the_hosted_providers
+# A3  Cohere, A4 Hugging Face, A7 Nomic, A8 Voyage:
+# test_the_same_call_on_every_provider, test_requests_of_the_hosted_providers
 # A5  Ollama's example ................... test_the_example_of_ollama
 # A6  LocalAI, both addresses ............ test_localai_by_either_address
 # A9  keys from the environment .......... test_a_key_of_the_environment_is_used, test_an_explicit_key_beats_the_environment
 # A10 a custom embedder .................. test_a_custom_embedder_is_as_good; embedders/test_base.py
 # A11 the caller's own client ............ test_the_callers_own_session_serves_every_provider
 # A12 failures raised, cancellation ...... test_every_failure_of_every_provider_raises, test_cancellation_reaches_every_provider
-# B-1 options, B-2 widths, B-3 float32 ... test_every_option_means_the_same_everywhere; test_catalog.py; test_the_numbers_are_float32
+# B-1 options, B-2 widths, B-3 float32 ... test_every_option_means_the_same_everywhere;
+# test_catalog.py; test_the_numbers_are_float32
 # B-4 observers .......................... test_an_observer_sees_start_and_end; test_events.py
 # B-5 a bulk path in batches of 32 ....... test_a_stream_in_batches_of_32; batching/test_stream.py
 # B-6 llama.cpp .......................... the provider `llamacpp`, in test_the_same_call_on_every_provider
@@ -196,7 +202,9 @@ async def test_the_example_of_openai(monkeypatch):
 )
 @pytest.mark.parametrize("model", ["mistral", "llama2", "nomic-embed-text:v1.5"])
 async def test_the_example_of_ollama(base_url, model):
-    """The page's second example: with /api as it writes it, without, or by default; one list, no key, nothing cut in silence."""
+    """The page's second example: with /api as it writes it, without,
+    or by default; one list, no key, nothing cut in silence.
+    """
     exchange = FakeExchange(echo("ollama"))
     async with embedkit.connect(f"ollama:{model}", base_url=base_url, exchange=exchange) as embedder:
         await embedder.embed([QUESTION, "b"])
@@ -227,7 +235,9 @@ def test_the_examples_without_await():
     ],
 )
 async def test_localai_by_either_address(model, base_url, url):
-    """LocalAI answers with and without /v1 in the address, needs no key, and gets one as Bearer, OpenAI's embedder included."""
+    """LocalAI answers with and without /v1 in the address, needs
+    no key, and gets one as Bearer, OpenAI's embedder included.
+    """
     assert (await sent(model, base_url=base_url)).url == url
     assert authorized(await sent(model, base_url=base_url)) is None
     assert authorized(await sent(model, base_url=base_url, api_key=KEY)) == f"Bearer {KEY}"
@@ -237,16 +247,20 @@ async def test_localai_by_either_address(model, base_url, url):
     ("provider", "url", "body"),
     [
         ("cohere", "https://api.cohere.com/v2/embed",
-         {"model": "embed-v4.0", "texts": [QUESTION], "input_type": "search_document", "embedding_types": ["float"], "truncate": "NONE"}),
+         {"model": "embed-v4.0", "texts": [QUESTION], "input_type": "search_document", "embedding_types": ["float"],
+          "truncate": "NONE"}),
         ("huggingface",
          "https://router.huggingface.co/hf-inference/models/sentence-transformers/all-MiniLM-L6-v2/pipeline/feature-extraction",
          {"inputs": [QUESTION]}),
         ("nomic", "https://api-atlas.nomic.ai/v1/embedding/text",
-         {"model": "nomic-embed-text-v1.5", "texts": [QUESTION], "task_type": "search_document", "long_text_mode": "truncate"}),
+         {"model": "nomic-embed-text-v1.5", "texts": [QUESTION], "task_type": "search_document",
+          "long_text_mode": "truncate"}),
     ],
 )  # fmt: skip
 async def test_requests_of_the_hosted_providers(provider, url, body):
-    """Where and what the other hosted providers of the page are sent: today's routes, a list always, no field without a value."""
+    """Where and what the other hosted providers of the page are
+    sent: today's routes, a list always, no field without a value.
+    """
     exchange = FakeExchange(echo(provider))
     await connected(provider, exchange).embed([QUESTION])
 
@@ -368,7 +382,9 @@ TRACE = ContextVar("TRACE", default=None)
 
 
 async def test_an_observer_sees_start_and_end():
-    """It hears of each request and its outcome with provider and model, in the caller's context, and of a failure as such."""
+    """It hears of each request and its outcome with provider and
+    model, in the caller's context, and of a failure as such.
+    """
     seen = []
     exchange = FakeExchange([shaped("ollama", [vector("a")]), response("", 404)])
     embedder = embedkit.connect("ollama:m", observe=lambda event: seen.append((event, TRACE.get())), exchange=exchange)
@@ -439,14 +455,17 @@ async def test_rows_go_by_index(provider):
 
 BROKEN = {
     "none": [], "one more": [[1.0, 2.0]] * 3, "ragged": [[1.0, 2.0], [1.0]], "null inside": [[1.0, 2.0], [1.0, None]],
-    "a null": [[1.0, 2.0], None], "empty": [[], []], "one empty": [[1.0], []], "text": [[1.0, 2.0], [1.0, "2"]], "huge": [[1.0], [1e39]],
+    "a null": [[1.0, 2.0], None], "empty": [[], []], "one empty": [[1.0], []], "text": [[1.0, 2.0], [1.0, "2"]],
+    "huge": [[1.0], [1e39]],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("provider", THERE)
 @pytest.mark.parametrize("rows", BROKEN.values(), ids=BROKEN)
 async def test_a_broken_reply_raises(provider, rows):
-    """Too few, too many, unequal, empty or senseless vectors are a DecodeError for every provider; no zero is made up."""
+    """Too few, too many, unequal, empty or senseless vectors are a
+    DecodeError for every provider; no zero is made up.
+    """
     with pytest.raises(DecodeError):
         await connected(
             provider, FakeExchange(lambda request: response({}) if request.method == "GET" else shaped(provider, rows))
@@ -564,8 +583,10 @@ async def test_a_smaller_dtype_reaches_cohere():
 async def test_odd_headers_do_no_harm(provider):
     """A good answer stays one whatever its headers say: fractions, words, another content type."""
     odd = {
-        "X-RateLimit-Remaining-Requests": "1.5", "X-RateLimit-Limit-Tokens": "many", "X-Endpoint-Monthly-Call-Limit": "-1",
-        "Retry-After": "soon", "Content-Type": "text/plain", "X-Compute-Tokens": "n/a", "X-RateLimit-Reset-Requests": "",
+        "X-RateLimit-Remaining-Requests": "1.5", "X-RateLimit-Limit-Tokens": "many",
+        "X-Endpoint-Monthly-Call-Limit": "-1",
+        "Retry-After": "soon", "Content-Type": "text/plain", "X-Compute-Tokens": "n/a",
+        "X-RateLimit-Reset-Requests": "",
     }  # fmt: skip
     answer = shaped(provider, [vector("a")])
     odd_answer = response(answer.body, 200, odd)
@@ -582,8 +603,10 @@ async def test_every_option_means_the_same_everywhere(provider):
     """The common keywords have one name each for every provider, `query` and `document` included."""
     exchange = FakeExchange(echo(provider))
     embedder = connected(
-        provider, exchange, api_key=KEY, base_url="http://localhost:1/own", headers={"x-a": "1"}, extra={"own": 1}, timeout=5,
-        max_concurrency=2, limits=Limits(max_texts=2), rate=Rate(requests_per_minute=6e6), input_type="document", normalize=True,
+        provider, exchange, api_key=KEY, base_url="http://localhost:1/own", headers={"x-a": "1"}, extra={"own": 1},
+        timeout=5,
+        max_concurrency=2, limits=Limits(max_texts=2), rate=Rate(requests_per_minute=6e6), input_type="document",
+        normalize=True,
         count_tokens=len, observe=lambda _: None,
     )  # fmt: skip
     result = await embedder.embed(["a", "b", "c"])
@@ -636,7 +659,9 @@ async def test_either_shape_of_cohere(body):
 
 
 async def test_shapes_of_hugging_face():
-    """Pooled vectors are taken as they are; one vector per token needs to be told how to pool, or is refused with the way out."""
+    """Pooled vectors are taken as they are; one vector per token
+    needs to be told how to pool, or is refused with the way out.
+    """
     tokens = [[[1.0, 0.0], [3.0, 4.0]]]
     for reply in ([[1.0, 2.0]], [1.0, 2.0]):
         assert (await connected("huggingface", FakeExchange([response(reply)])).embed("a")).vectors.tolist() == [[1, 2]]
@@ -650,7 +675,9 @@ async def test_shapes_of_hugging_face():
 
 @pytest.mark.parametrize("provider", THERE)
 async def test_a_model_is_never_chosen_for_the_caller(provider):
-    """There is no default model that could change the space of the vectors: "provider" alone is refused, any name goes out as given."""
+    """There is no default model that could change the space of the
+    vectors: "provider" alone is refused, any name goes out as given.
+    """
     with pytest.raises(ConfigError):
         embedkit.connect(provider, api_key=KEY)
     if provider in ("cohere", "nomic", "ollama", "openai", "voyage"):

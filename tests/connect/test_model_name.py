@@ -37,7 +37,8 @@ async def test_a_model_is_split_on_the_first_colon_only(model, provider, name):
 
 @pytest.mark.parametrize(
     ("model", "lacks"),
-    [("", "provider"), (":", "provider"), (":m", "provider"), ("  :m", "provider"), ("openai", "provider"), ("openai:", "model"),
+    [("", "provider"), (":", "provider"), (":m", "provider"), ("  :m", "provider"), ("openai", "provider"),
+     ("openai:", "model"),
      ("openai: ", "model"), ("unknown:", "model")],
 )  # fmt: skip
 def test_both_parts_are_needed(model, lacks):

@@ -1,7 +1,7 @@
 """Recorded traffic as tables: which host made it, what is not ours to read, and what each refusal means.
 
-`FOLDERS` switches a folder of recordings on, one line for each; a folder whose host embedkit does not have yet waits. Every line
-is written from the wire reference and was read beside its recording.
+`FOLDERS` switches a folder of recordings on, one line for each; a folder whose host embedkit does not have yet waits.
+Every line is written from the wire reference and was read beside its recording.
 """
 
 from __future__ import annotations
@@ -145,18 +145,22 @@ ASIDE: dict[str, tuple[int, tuple[str, ...]]] = {
         (
             "cohere/spec-200-v1-tokenize-*", "tei/spec-200-tokenize-schema.json", "tei/spec-200-embed-all-schema.json",
             "*/detokenize.json", "*/health.json", "*/metrics.json", "*/models.json", "*/openapi.json", "*/pooling.json",
-            "*/props.json", "*/score.json", "*/slots.json", "*/tokenize.json", "*/version.json", "*/cohere_v2_rerank.json",
+            "*/props.json", "*/score.json", "*/slots.json", "*/tokenize.json", "*/version.json",
+            "*/cohere_v2_rerank.json",
         ),
     ),
-    "in llama.cpp's own shape, which is never asked for": (8, ("llama-cpp-*/native_*", "llama-cpp-*/embd_normalize_raw.json")),
+    "in llama.cpp's own shape, which is never asked for": (8,
+     ("llama-cpp-*/native_*", "llama-cpp-*/embd_normalize_raw.json")),
     "of float16, which is never asked for": (1, ("vllm-cpu/embed_dtype_f16_base64.json",)),
 }  # fmt: skip
 PARTIAL = "recorded in part"
 WAITING = "of a host to come"
 
-# Successes that are no valid reply, and must be refused as such: examples abridged in a specification, and a body of raw bytes.
+# Successes that are no valid reply, and must be refused as such:
+# examples abridged in a specification, and a body of raw bytes.
 BROKEN = (
-    "openai/spec-200-embeddings-oai.json", "mixedbread/spec-200-v1-embeddings-schema.json", "tei/spec-200-v1-embeddings-schema.json",
+    "openai/spec-200-embeddings-oai.json", "mixedbread/spec-200-v1-embeddings-schema.json",
+    "tei/spec-200-v1-embeddings-schema.json",
     "vllm-cpu/encoding_bytes.json",
 )  # fmt: skip
 
@@ -197,13 +201,16 @@ def host_of(folder: str) -> str:
     return FOLDERS[folder].host if folder in FOLDERS else folder.replace("-", "")
 
 
-# --- what was refused --------------------------------------------------------------------------------------------------
+# --- what was refused ------------------------------------------------------------------------------------------------
 
 # The class a status means by itself (wire reference 7.1) …
 STATUS = {
-    400: "InvalidInputError", 401: "AuthError", 402: "QuotaError", 403: "AuthError", 404: "NotFoundError", 405: "NotFoundError",
-    408: "ApiError", 409: "ApiError", 413: "TooLargeError", 415: "ApiError", 421: "NotFoundError", 422: "InvalidInputError",
-    424: "ServerError", 429: "RateLimitError", 500: "ServerError", 501: "ServerError", 502: "ServerError", 503: "ServerError",
+    400: "InvalidInputError", 401: "AuthError", 402: "QuotaError", 403: "AuthError", 404: "NotFoundError",
+    405: "NotFoundError",
+    408: "ApiError", 409: "ApiError", 413: "TooLargeError", 415: "ApiError", 421: "NotFoundError",
+    422: "InvalidInputError",
+    424: "ServerError", 429: "RateLimitError", 500: "ServerError", 501: "ServerError", 502: "ServerError",
+    503: "ServerError",
     504: "ServerError",
 }  # fmt: skip
 
