@@ -28,7 +28,7 @@ T = TypeVar("T")
 WIRE = 0.01  # seconds from the client to the server, and back, on average
 LATENCY, SPREAD = 0.25, 0.15  # of a batch, where the server has room: the median, and sigma of its logarithm
 RATE_LIMITED = b'{"error":{"message":"Rate limit reached%s","code":"rate_limit_exceeded"}}'
-OVERLOADED = b'{"error":"Model is overloaded","error_type":"Overloaded"}'  # TEI (wire reference 3B)
+OVERLOADED = b'{"error":"Model is overloaded","error_type":"Overloaded"}'  # huggingface/text-embeddings-inference
 
 # --- time ------------------------------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ class UniqueTexts:
             self._places = np.fromiter((order.get(text, -1) for text in rows), np.intp, len(rows))
 
     def _keep_all(self, rows: list[str], *, refused: bool) -> None:
-        """Every text is sent, in its place; only empty ones that are refused are left out."""
+        """Send every text in its place; leave out only empty ones that are refused."""
         self.texts = [text for text in rows if text] if refused else rows
         if refused:
             import numpy as np

@@ -195,7 +195,7 @@ class Dispatcher:
             self._isolate(part, error, named, depth + 1)
 
     def _isolate(self, part: slice, error: EmbedkitError, named: list[int], depth: int) -> None:
-        """Give up the rows that are named, or the one text there is, and send the others again; else halve."""
+        """Give up the rows named, or the only text, and send the others again; else halve."""
         size = part.stop - part.start
         if not named and size > 1:
             self._again(part, error, *_halves(part), depth=depth)
@@ -406,7 +406,7 @@ def _may_be_one_text(error: EmbedkitError, size: int) -> bool:
 
 
 def unencodable(texts: Sequence[str], error: UnicodeEncodeError) -> InvalidInputError:
-    """The rows that are no valid Unicode. Raises the error itself where none is: then it was not about these texts."""
+    """The rows whose texts are invalid Unicode. Raises `error` where there is none: it was about something else."""
     rows = [row for row, text in enumerate(texts) if not _encodes(text)]
     if not rows:
         raise error

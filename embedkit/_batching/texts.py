@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 
-SOME = 1024  # items of an array that are made strings at a time
+SOME = 1024  # items of an array made into strings at a time
 
 
 def listed(texts: str | Iterable[str], *, skip: bool = False) -> list[Any]:

@@ -453,7 +453,7 @@ def _check_header(header: list[str], name: str, column: str, mark: str) -> None:
 
 
 def _other_mark(header: Collection[str], mark: str) -> str:
-    """What to do about fields that are parted by something else."""
+    """What to do about fields with another separator."""
     other = next((each for each in "\t,;|" if each != mark and any(each in name for name in header)), None)
     if other is None:
         return ""
@@ -498,7 +498,7 @@ def _parquet(file: BinaryIO, source: Source) -> Iterator[Block]:
 
 
 def _speakable(schema: pa.Schema, name: str, column: str, carried: str) -> None:
-    """Refuse columns that are not there, or that the output could not hold."""
+    """Refuse columns that are missing, or that the output could not hold."""
     import pyarrow as pa
 
     if column not in schema.names:

@@ -156,15 +156,15 @@ def test_a_plan_is_lazy():
 
 
 @given(st.integers(0, 9), st.integers(0, 9), LIMITS)
-def test_the_first_text_always_fits_a_tray(tokens, size, limits):
-    """An empty tray takes any text; a tray counts what it holds."""
-    tray = BatchBuilder(limits)
+def test_the_first_text_always_fits_a_batch(tokens, size, limits):
+    """An empty batch takes any text; a batch counts what it holds."""
+    batch = BatchBuilder(limits)
 
-    assert tray.fits(10**9, 10**9)
+    assert batch.fits(10**9, 10**9)
 
-    tray.add(tokens, size)
+    batch.add(tokens, size)
 
-    assert (tray.count, tray.tokens, tray.size) == (1, tokens, size)
+    assert (batch.count, batch.tokens, batch.size) == (1, tokens, size)
 
 
 @pytest.mark.parametrize(
@@ -178,12 +178,12 @@ def test_the_first_text_always_fits_a_tray(tokens, size, limits):
     ],
 )
 def test_a_tray_is_full_at_its_limit(limits, takes):
-    """A tray takes texts up to and including each limit, and none beyond."""
-    tray = BatchBuilder(limits)
-    tray.add(3, 10)
-    first = tray.fits(3, 10)
-    tray.add(3, 10)
-    second = tray.fits(3, 10)
+    """A batch takes texts up to and including each limit, and none beyond."""
+    batch = BatchBuilder(limits)
+    batch.add(3, 10)
+    first = batch.fits(3, 10)
+    batch.add(3, 10)
+    second = batch.fits(3, 10)
 
     assert takes == (first, second)
 

@@ -65,8 +65,8 @@ def right(result, start=0):
     return np.array_equal(result.vectors[:, 0], np.arange(start, start + len(result)))
 
 
-# Who names how many texts a request may hold: (status, body, figure),
-# in the words of the wire references (1.5, 2.5, 3B, 5; part 2, 1.2).
+# Who names how many texts a request may hold: (status, body, figure), in the words of
+# Cohere, TEI, Gemini, Vertex, DashScope, Jina, Perplexity and FastAPI's validation.
 TEXTS = [
     (400, {"message": "invalid request: total number of texts must be at most 96 - received 104"}, 96),
     (422, {"error": "batch size 33 > maximum allowed batch size 32", "error_type": "Validation"}, 32),

@@ -363,7 +363,7 @@ async def test_a_query_stays_out_of_the_repr_of_a_request():
 @pytest.mark.parametrize(
     ("model", "variable", "value", "url"),
     [
-        # OpenAI: includes the version, so nothing is added (wire reference 1.1).
+        # OpenAI: includes the version, so nothing is added (openai-python, `OPENAI_BASE_URL`).
         ("openai:m", "OPENAI_BASE_URL", "https://gate.test/v1", "https://gate.test/v1/embeddings"),
         ("openai:m", "OPENAI_BASE_URL", "https://gate.test/", "https://gate.test/embeddings"),
         ("openai:m", "OPENAI_BASE_URL", " https://gate.test/a/ ", "https://gate.test/a/embeddings"),
@@ -456,8 +456,9 @@ def test_a_wrong_address_names_its_variable(monkeypatch, model, variable, value)
     ],
 )
 async def test_ollama_host(monkeypatch, value, base):
-    """OLLAMA_HOST means what Ollama takes it to mean, bind-all
-    addresses, quotes and bad ports included (wire reference 4.4).
+    """OLLAMA_HOST means what Ollama takes it to mean, bind-all addresses, quotes and bad ports included.
+
+    https://github.com/ollama/ollama/blob/main/envconfig/config.go, `Host`.
     """
     if value is not None:
         monkeypatch.setenv("OLLAMA_HOST", value)

@@ -59,7 +59,7 @@ CLASSIC = "https://r.openai.azure.com/openai/deployments/my%20ada%2F2/embeddings
     ],
 )  # fmt: skip
 async def test_the_two_url_families_of_azure(base_url, version, url):
-    """A dated api_version puts the deployment into the path, else it is the v1 API (wire reference 1A.1)."""
+    """A dated api_version puts the deployment into the path, else it is the v1 API."""
     request = await sent("azure:my ada/2", base_url=base_url, api_version=version, api_key=KEY)
 
     assert request.url == url
@@ -69,7 +69,7 @@ async def test_the_two_url_families_of_azure(base_url, version, url):
 
 
 async def test_azure_is_set_up_by_its_environment_alone(monkeypatch):
-    """The four variables of the official client are enough (wire reference 1A.3)."""
+    """The four variables of the official client are enough (openai-python, `AzureOpenAI`)."""
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://r.openai.azure.com")
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
@@ -126,7 +126,7 @@ async def test_a_token_of_the_environment_stays_at_home(monkeypatch):
 # A1  one call for every provider ........ test_the_same_call_on_every_provider
 # A2  OpenAI's example ................... test_the_example_of_openai
 # A3  Cohere, A4 Hugging Face, A7 Nomic, A8 Voyage:
-# test_the_same_call_on_every_provider, test_requests_of_the_hosted_providers
+#     test_the_same_call_on_every_provider, test_requests_of_the_hosted_providers
 # A5  Ollama's example ................... test_the_example_of_ollama
 # A6  LocalAI, both addresses ............ test_localai_by_either_address
 # A9  keys from the environment .......... test_a_key_of_the_environment_is_used, test_an_explicit_key_beats_the_environment
@@ -134,7 +134,7 @@ async def test_a_token_of_the_environment_stays_at_home(monkeypatch):
 # A11 the caller's own client ............ test_the_callers_own_session_serves_every_provider
 # A12 failures raised, cancellation ...... test_every_failure_of_every_provider_raises, test_cancellation_reaches_every_provider
 # B-1 options, B-2 widths, B-3 float32 ... test_every_option_means_the_same_everywhere;
-# test_catalog.py; test_the_numbers_are_float32
+#     test_catalog.py; test_the_numbers_are_float32
 # B-4 observers .......................... test_an_observer_sees_start_and_end; test_events.py
 # B-5 a bulk path in batches of 32 ....... test_a_stream_in_batches_of_32; batching/test_stream.py
 # B-6 llama.cpp .......................... the provider `llamacpp`, in test_the_same_call_on_every_provider

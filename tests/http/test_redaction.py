@@ -8,7 +8,7 @@ from embedkit._http.redaction import Redactor, secrets_in
 from embedkit.testing import response
 
 
-def veil(headers=None, url="http://h/v1"):
+def redactor(headers=None, url="http://h/v1"):
     made = Redactor()
     made.add(secrets_in(headers or {}, url))
     return made
@@ -36,21 +36,21 @@ def veil(headers=None, url="http://h/v1"):
 )  # fmt: skip
 def test_what_is_hidden(headers, url, text, expected):
     """Keys, in the forms they are quoted in; not the words around them."""
-    assert veil(headers, url).redact(text) == expected
+    assert redactor(headers, url).redact(text) == expected
 
 
 def test_a_response_without_secrets_is_left_alone():
     """The same object comes back, so that nothing is copied; headers keep their names where something was hidden."""
     plain = response({"data": []}, 200, {"X-Request-Id": "r"})
     quoted = response({"error": "sk-12345678"}, 401, {"X-Request-Id": "sk-12345678"})
-    hidden = veil({"api-key": "sk-12345678"})
+    hidden = redactor({"api-key": "sk-12345678"})
 
     assert hidden.redact_response(plain) is plain
     assert hidden.redact_response(quoted).headers == {"x-request-id": "***"}
     assert bytes(hidden.redact_response(quoted).body) == b'{"error":"***"}'
 
 
-def test_the_veil_forgets_the_oldest():
+def test_the_oldest_is_forgotten():
     """A signature for every request does not fill the memory."""
     made = Redactor()
     for number in range(2000):

@@ -1,7 +1,6 @@
 """Recorded traffic read without embedkit: what was asked, what was answered, what a refusal says.
 
-A plain reading of JSON by the wire reference, whatever the
-dialect, kept apart from the package so that the two can disagree.
+A plain reading of JSON, whatever the dialect, kept apart from the package so that the two can disagree.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ def asked(recording: Mapping[str, Any]) -> Asked:
     model = placed[1] if placed and "deployments" in route else str(body.get("model") or (placed[1] if placed else ""))
     model = model.removeprefix("models/") or "a-model"
     if model.startswith("gemini-embedding-2"):
-        options["input_type"] = None  # a task sent beside the text has no effect (part 2, 5)
+        options["input_type"] = None  # a task beside the text has no effect: ai.google.dev/gemini-api/docs/embeddings
     return Asked(model, _texts(body), {name: value for name, value in options.items() if value}, body)
 
 
