@@ -1,4 +1,4 @@
-"""Equal texts are sent once, empty ones not at all; and every row of the caller gets its vector back. Pure."""
+"""Sends equal texts once and empty ones not at all, and gives every row of the caller its vector. Pure."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ BLOCK = 1024  # rows moved at a time when equal texts get their rows back
 
 
 class UniqueTexts:
-    """What of the caller's rows is sent: equal texts once (unless
-    they may repeat), empty ones not at all; and the way back.
-    """
+    """The texts that a call sends: equal ones once (unless they may repeat), no empty ones; and which rows are theirs."""
 
     def __init__(self, rows: list[str], *, accepts_empty: bool, skip: bool, repeats: bool = False) -> None:
         self.failures: dict[int, EmbedkitError] = {}

@@ -1,4 +1,4 @@
-"""What a result with failed rows looks like, and what is raised for it."""
+"""Puts failed rows into a result, and picks the error to raise for them."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .._types import Limits
 
 
-_GLANCE = 256  # texts whose lengths are summed at a time: a slice is never judged by all that follows it
+_GLANCE = 256  # texts whose lengths are summed at a time, so that a slice does not read all that follow
 
 
 def utf8(text: str) -> int:
@@ -35,7 +35,7 @@ def estimate(text: str) -> int:
 
 
 def tightened(limits: Limits, other: Limits) -> Limits:
-    """The stricter of two in everything."""
+    """Each limit, the stricter of two."""
     both = (
         (name, [one for one in (getattr(limits, name), getattr(other, name)) if one is not None])
         for name in limits.__struct_fields__

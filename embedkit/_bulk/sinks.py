@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .sources import Records
 
 OUTPUTS = {".npy": "npy", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
-DEEPEST = 30  # lists and structs in each other: pyarrow reads a schema of 100 levels, of which a list takes two
+DEEPEST = 30  # nested lists and structs: pyarrow reads a schema of 100 levels, and a list takes two
 GROUP_BYTES = 64 * 1024 * 1024  # vectors per Parquet row group
 
 
@@ -74,7 +74,7 @@ class Output(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the file, finished or not."""
+        """Close the file, finished or not."""
 
 
 class Npy(Output):
@@ -107,7 +107,7 @@ class Npy(Output):
         _settle(self._file)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
 
@@ -138,12 +138,12 @@ class Jsonl(Output):
             rest = rest[self._file.write(rest) :]
 
     def finish(self) -> None:
-        """Nothing is missing."""
+        """Do nothing: every row is written already."""
         if self.path is not None:
             _settle(self._file)
 
     def close(self) -> None:
-        """Let go of the file; stdout stays open."""
+        """Close the file; stdout stays open."""
         if self.path is not None:
             self._file.close()
 
@@ -226,7 +226,7 @@ class Parquet(Output):
         self.path: Path | None = self._files[-1]
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._writer is not None:
             self._writer.close()
 

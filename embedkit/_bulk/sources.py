@@ -43,7 +43,7 @@ NO_PIPE = "Parquet cannot be read from a pipe, because its index stands at the e
 LINES = 16  # looked at, to see what a pipe holds
 SKIP = "--on-error skip makes it a failed row"
 SHOWN = 60  # characters of a value in a message
-DEEPEST = 500  # lists and objects in each other, that Python is sure to be able to write as text in a Parquet column
+DEEPEST = 500  # nested lists and objects; Python can write these as text in a Parquet column
 DIGITS = 4_000  # of a whole number: Python reads no more than 4,300
 
 
@@ -241,11 +241,11 @@ class _Ahead(io.RawIOBase):
         self._start, self._file = start, file
 
     def readable(self) -> bool:
-        """As `io` asks."""
+        """True; `io.RawIOBase` asks."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """The beginning, then what the stream has by now."""
+        """The bytes already read, then what the stream has."""
         piece = self._start[: len(buffer)] or self._file.read1(len(buffer))  # type: ignore[attr-defined]  # it is buffered
         self._start = self._start[len(buffer) :]
         buffer[: len(piece)] = piece
@@ -253,7 +253,7 @@ class _Ahead(io.RawIOBase):
 
 
 def _beginning(file: BinaryIO) -> tuple[bytes, bool, BinaryIO]:
-    """Some lines, fewer than make a block; whether they are all; the stream, as if nothing had been read."""
+    """(first lines, whether they are all, the stream with those lines put back)."""
     if file.seekable():
         place = file.tell()
         start = file.read(SAMPLE)
@@ -338,7 +338,7 @@ def _jsonl(file: BinaryIO, name: str, source: Source, mark: str) -> Generator[Ro
 
 
 def _deeper(value: Any, most: int) -> bool:
-    """Whether there are more than so many lists and objects in each other."""
+    """Whether lists and objects are nested deeper than this."""
     level = [value]
     for _ in range(most):
         inner = (each for one in level for each in (one.values() if isinstance(one, dict) else one))

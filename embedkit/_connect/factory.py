@@ -195,7 +195,7 @@ def _pooled(
     retry: RetryPolicy,
     one: Callable[[str | None, Credential | None, RetryPolicy], HttpEmbedder],
 ) -> Embedder:
-    """An embedder over every endpoint and key given: one to one, or all of one kind with the one of the other."""
+    """A pool over all endpoints and keys: in pairs, or one endpoint with all keys, or one key with all endpoints."""
     from .._embedders.pool import Pool
 
     for name, value in (("base_url", base_url), ("api_key", api_key)):

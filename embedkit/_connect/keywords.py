@@ -1,4 +1,4 @@
-"""Each keyword of `connect` is looked at before it is used: of its kind, known to the host, possible to send."""
+"""Checks the keywords of `connect`: each has the right type, is known to the host, and can be sent."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _parameter(host: Host, name: str, given: Any) -> Any:
 
 
 def _agreed(host: Host, model: str, named: Mapping[str, str], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters, with those that the URL names. Model and parameters have to be what it says."""
+    """The parameters, with those that the URL names. ConfigError where the URL and the arguments disagree."""
     for each, value in named.items():
         given = model if each == "model" else parameters.get(each)
         if (

@@ -1,4 +1,4 @@
-"""Provider and model, out of "provider:model"."""
+"""Splits "provider:model" into provider and model."""
 
 from __future__ import annotations
 

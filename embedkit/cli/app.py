@@ -43,7 +43,7 @@ class Root(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered has nowhere to go
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that flushing the buffer at exit does not fail again
             raise click.exceptions.Exit(UNREAD) from None
         except KeyboardInterrupt:
             _say("interrupted")
@@ -133,7 +133,7 @@ def _asks(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _connected(model: str | None, *, api_key_env: str | None, parameters: tuple[str, ...], **asked: Any) -> Embedder:
-    """The embedder, of what was asked for on the command line."""
+    """The embedder that the options ask for."""
     given = {name: value for name, value in asked.items() if value is not None}
     given.update(_trust(given.pop("ca_file", None), insecure=given.pop("insecure")))
     if api_key_env is not None:
@@ -145,7 +145,7 @@ def _connected(model: str | None, *, api_key_env: str | None, parameters: tuple[
 
 
 def _trust(ca_file: str | None, *, insecure: bool) -> dict[str, Any]:
-    """Whom to believe, as `connect` takes it; a file that holds no certificates is refused before anything is asked."""
+    """`ssl=` for `connect`; ConfigError where the file holds no certificates."""
     if ca_file is None:
         return {"ssl": False} if insecure else {}
     if insecure:

@@ -116,12 +116,12 @@ def _column(name: str) -> str:
 
 
 def _like(dimensions: int | None, dtype: DType) -> NDArray[Any]:
-    """No rows yet, of the type to come and, where it is known, the width."""
+    """A matrix without rows, with the dtype and, if known, the width of the result."""
     return missing_rows(0, stored_width(Options(dimensions=dimensions, dtype=dtype)), dtype)
 
 
 def _target(out: str, kind: str, *, force: bool) -> Path | None:
-    """Where the result goes, None for stdout; refused now rather than after an hour's work."""
+    """The file to write, None for stdout; ConfigError before any text is sent."""
     if out == "-":
         if kind != "jsonl":
             msg = f"{kind} does not go to stdout; name a file, or leave --output-format out"
