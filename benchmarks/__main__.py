@@ -15,13 +15,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.clients import KEY, PEERS, REQUIREMENTS
+from benchmarks.peers.clients import KEY, PEERS, REQUIREMENTS, VENV
 from benchmarks.peers.scenarios import MODULES, SCENARIOS, Scenario
 from benchmarks.report import figures
 from benchmarks.server import wire
 
 PAGES = 5  # times its output that a client may take
-VENV = wire.BUILD.parent / "peers"
 RESULTS = wire.BUILD / "results"
 
 

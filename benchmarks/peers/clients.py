@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 KEY = "sk-nothing"
@@ -360,9 +361,9 @@ PEERS: dict[str, Peer] = {
     "ollama": Peer(ollama, "ollama.AsyncClient", share=0.25),
 }
 
-# What the environment of the peers holds; embedkit runs in ours.
+VENV = Path(__file__).parent.parent.parent / "build" / "peers"
+# What that environment of the peers holds; embedkit runs in ours.
 REQUIREMENTS = (
     "aiohttp", "httpx", "msgspec", "numpy", "pybase64", "uvloop", "baseten-performance-client", "openai[aiohttp]",
-    "litellm",
-    "langchain-openai", "pydantic-ai-slim[openai]", "catsu", "huggingface_hub", "ollama",
+    "litellm", "langchain-openai", "pydantic-ai-slim[openai]", "catsu", "huggingface_hub", "ollama",
 )  # fmt: skip

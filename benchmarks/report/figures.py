@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.clients import PEERS
+from benchmarks.peers.clients import PEERS, VENV
 from benchmarks.peers.scenarios import MODULES, SCENARIOS, Goal, Scenario
 
 README = Path(__file__).parent.parent / "README.md"
@@ -131,8 +131,6 @@ def machine() -> str:
 
 def peers() -> str:
     """Versions of the peers, read from their own environment."""
-    from benchmarks.__main__ import VENV
-
     shown = (
         "baseten_performance_client",
         "openai",
