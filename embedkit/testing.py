@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from . import errors
+from ._batching.options import validated
 from ._connect.factory import connect
 from ._embedders.base import Embedder
 from ._hints import NDArray
@@ -302,22 +303,20 @@ async def _must_raise(
 
 
 async def _embed(golden: Mapping[str, Any], exchange: FakeExchange) -> Embeddings | EmbedkitError:
+    from ._embedders.http import HttpEmbedder
+
     settings = {"retry": RetryPolicy(attempts=1), **golden["connect"], "exchange": exchange}
-    embedder: Any = connect(**settings)
-    if hasattr(embedder, "_probed"):
-        embedder._probed = True  # noqa: SLF001 (our own, as below)
-        if "probe" in golden:
-            embedder._learned(embedder._codec, response(golden["probe"]))  # noqa: SLF001
+    embedder = connect(**settings)
+    if isinstance(embedder, HttpEmbedder):
+        embedder.skip_probe(response(golden["probe"]) if "probe" in golden else None)
+    named = golden.get("options", {})
+    given = {name: named[name] for name in Options.__struct_fields__ if named.get(name) is not None}
     try:
-        options = embedder._merged(*_options(golden))  # noqa: SLF001
+        options = validated(msgspec.structs.replace(embedder.options, **given))
         made: Embeddings = await embedder.embed_batch(golden["texts"], options)
     except EmbedkitError as error:
         return error
     return made
-
-
-def _options(golden: Mapping[str, Any]) -> list[Any]:
-    return [golden.get("options", {}).get(name) for name in Options.__struct_fields__]
 
 
 def _equal(what: str, expected: object, actual: object) -> None:

@@ -5,14 +5,13 @@ or where the provider's own base-URL variable points, and nowhere else.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from .._http.credential_check import flaw
 from .._http.credentials import KeyFile, Variable
-from .._http.proxies import LOOPBACK
+from .._http.proxies import is_loopback
 from ..codec import Host, host_matches
 from ..errors import ConfigError
 
@@ -25,7 +24,7 @@ def _credentials(
     """The credentials to use, and what a 401 says about a key from the environment that was not sent."""
     scheme, name = urlsplit(url).scheme, urlsplit(url).hostname or ""
     home = scheme == "https" and host_matches(name, host.own_domains)
-    trusted = ours or home or _loopback(name)
+    trusted = ours or home or is_loopback(name)
     secrets = {each: settled[each] for each, one in host.parameters.items() if one.secret and settled[each] is not None}
     stand_ins = {each: value for each, value in secrets.items() if host.parameters[each].key}
     by_hand = {each for each, value in stand_ins.items() if not isinstance(value, Variable)}
@@ -56,10 +55,6 @@ def _keyless(host: Host) -> str:
     others = {name: one.variables for name, one in host.parameters.items() if one.key}
     instead = f"; {' and '.join(others)} ({' and '.join(sum(others.values(), ()))}) stand in for it" if others else ""
     return f"{host.name} needs a key: {variables}pass api_key={instead}"
-
-
-def _loopback(name: str) -> bool:
-    return name in LOOPBACK or re.fullmatch(r"127\.\d+\.\d+\.\d+", name) is not None
 
 
 def _fit(sources: Mapping[str, Any]) -> dict[str, Any]:

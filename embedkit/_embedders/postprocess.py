@@ -1,4 +1,4 @@
-"""What a provider did not make, made on the client of the float32 vectors that it answered: a smaller width, unit length, a smaller dtype."""
+"""What a provider cannot make, made on the client of its float32 vectors: a smaller width, unit length, another dtype."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ def shaped(
     out: OutputRows | None,
     facts: ModelFacts | None,
 ) -> Reply:
-    """The reply decoded as the wire was asked, its rows then as the caller's options want them: cut and re-normalized, quantized."""
+    """The reply, decoded by the options of the request; its rows then cut, normalized, quantized as the caller asks."""
     import numpy as np
 
     wire, options = asked
-    if wire is options or wire.dtype == options.dtype != "float32":  # the provider's own bytes, of the model's own width
+    # The provider made the dtype itself, at the model's own width.
+    if wire is options or wire.dtype == options.dtype != "float32":
         reply = codec.decode(response, options, count, out)
         if options.normalize:
             normalize(reply.vectors)

@@ -1,4 +1,4 @@
-"""aiohttp's and the system's failures in our own words, with the address and the way out; none of theirs is quoted or chained."""
+"""Failures of aiohttp and of the system, in our own words, with the address and a remedy. None is quoted or chained."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def _translated(error: Exception, request: Request, settings: HttpSettings) -> E
         return ConfigError(f"{where}: {_wrong(request)}")
     if isinstance(error, (aiohttp.ClientResponseError, aiohttp.ClientPayloadError)) and "content-encoding" in str(error):
         return DecodeError(
-            f"{where} compressed its answer in a way that cannot be undone; headers={{'accept-encoding': 'identity'}} asks for none"
+            f"{where} compressed its answer in a way that cannot be undone; headers={{'accept-encoding': 'identity'}} "
+            "asks for none"
         )
     if isinstance(error, aiohttp.ClientResponseError):
         return _unsent(f"what answers at {where} does not speak HTTP; check base_url", retryable=False)
@@ -90,7 +91,8 @@ def _reason(error: OSError) -> str:
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     tried = str(error.args[0]) if error.args else ""
-    return tried if tried.startswith("Multiple exceptions") else "the other side hung up"  # of several addresses, each failed
+    # Every one of several addresses failed.
+    return tried if tried.startswith("Multiple exceptions") else "the other side hung up"
 
 
 def _wrong(request: Request) -> str:

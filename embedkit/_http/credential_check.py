@@ -1,7 +1,7 @@
 """What is wrong with a credential as somebody has pasted it: told without showing it, and the same for every one.
 
-A key is one word of visible ASCII characters. What stands around it in a file, a shell or a header is not part of it, and a server
-would only say that the key is wrong.
+A key is one word of visible ASCII characters. What stands around it in a file, a shell or a header is not part of it,
+and a server would only say that the key is wrong.
 """
 
 from __future__ import annotations

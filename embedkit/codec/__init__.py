@@ -8,9 +8,21 @@ matrix: no reply is ever copied twice, and none is visible before it is checked.
 from .._types import Limits, ModelFacts, Options, Reply, Request, Response
 from .byte_types import are_floats, float_type, no_floats
 from .contract import JSON, UNREADABLE, Codec, to_json
+from .dialect import Dialect, complete
 from .error_body import read_error_body
 from .error_mapping import error_in_success
-from .host import Host, Parameter, Secrets, Target, TokenExchange, bearer, fill_url, host_matches, is_header_safe, with_headers
+from .host import (
+    Host,
+    Parameter,
+    Secrets,
+    Target,
+    TokenExchange,
+    bearer,
+    fill_url,
+    host_matches,
+    is_header_safe,
+    with_headers,
+)
 from .reply import (
     decode_reply,
     header_int,
@@ -54,6 +66,7 @@ __all__ = [
     "JSON",
     "UNREADABLE",
     "Codec",
+    "Dialect",
     "Host",
     "Limits",
     "Missing",
@@ -74,6 +87,7 @@ __all__ = [
     "are_floats",
     "bearer",
     "compact",
+    "complete",
     "decode_json",
     "decode_reply",
     "decoder_of",

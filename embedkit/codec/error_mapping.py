@@ -26,7 +26,7 @@ from ..errors import (
 from .error_body import EXCERPT, ErrorBody, failed, fine, has_vectors, read_error_body, shortened
 from .retry_after import _until, retry_after
 
-# A request that is too large as a whole: split it. Texts seen on the wire (wire reference 1.5, 2.5, 3B; part 2, 1.2).
+# A request that is too large as a whole: split it. In the words of OpenAI, Cohere, TEI, Voyage, Mistral, Gemini, Vertex, Jina …
 _TOO_LARGE = (
     r"max_tokens_per_request|max \d+ tokens per request|maximum allowed batch size|batch size error|number of texts must be at most"
     r"|split into more batches|tokens in batch|max allowed tokens per submitted batch|TOO_MANY_TOKENS"
@@ -34,7 +34,7 @@ _TOO_LARGE = (
     r"|larger than the largest allowed size|should have at most \d+ items|payload too large|length limit exceeded"
     r"|request entity too large|body (is )?too large|array too long|too many inputs"
 )
-# What one request may hold, in the words of those who name it (wire reference 1.5, 2.5, 3B; part 2, 1.2).
+# What one request may hold, in the words of those that name a number.
 _N = r"(\d[\d,]{0,14})"
 _MOST_TEXTS = (
     rf"texts must be at most {_N}|maximum allowed batch size {_N}|at most {_N} (?:requests|items|inputs|texts)"
@@ -45,14 +45,15 @@ _MOST_TOKENS = (
     rf"max(?:imum)? {_N} tokens per request|max allowed tokens per submitted batch is {_N}|Limit:? {_N}.*?Requested"
     rf"|tokens in batch\. Max is {_N}"
 )
-# The tokens that a quota grants in its time: OpenAI ("on tokens per min (TPM): Limit 10000, Used 9000, Requested 3000"), Voyage ("10K TPM").
+# The tokens that a quota allows in its time: OpenAI ("on tokens per min (TPM): Limit 10000, Used 9000, Requested 3000"),
+# Voyage ("10K TPM").
 _GRANTED = (rf"\bLimit:? {_N}\b", r"(\d[\d,.]{0,14}) ?([KM]?) ?TPM\b")
-# Of what there was too much (wire reference 1.6, 2.5, 3B; part 2, 1.1, 3), in the order asked.
+# Of what there was too much, in the order asked: TEI's "overloaded" counts texts in flight, OpenAI, Cohere and Jina name tokens.
 _ABOUT = {
     "concurrency": r"overloaded|concurren",
     "tokens": r"tokens? per min|\bTPM\b|token rate limit|RATE_TOKEN|\btokens\b",
 }
-# One text that is too long (1.5, 3B, 4.1, 5B to 5E); a 5xx that says so is no outage (table 7.1).
+# One text that is too long. llama.cpp and Ollama's older route say so with a 500, which is then no outage.
 _TOO_LONG = (
     r"maximum context length|maximum input length|exceeds? (the |maximum |available )*context|exceed_context_size"
     r"|must have less than \d+ (tokens|characters)|longer than the model's context|too many input tokens"
@@ -63,16 +64,16 @@ _TOO_LONG = (
 _QUOTA = (
     r"insufficient_quota|credit_balance_exhausted|spend_limit_exceeded|usage_limit_exceeded|billing_hard_limit"
     r"|INSUFFICIENT_BALANCE|insufficient (credit|balance|funds)|exceeded your (current quota|monthly included credits)"
-    r"|balance is insufficient"  # SiliconFlow, a 403 (part 2, 21)
-    r"|\bArrearage\b"  # DashScope, a 400 (19)
-    r"|^1113\b"  # Zhipu's code, a 429 (20)
-    r"|ServiceQuotaExceeded"  # Bedrock, a 400 (7.4)
+    r"|balance is insufficient"  # SiliconFlow, a 403
+    r"|\bArrearage\b"  # DashScope, a 400
+    r"|^1113\b"  # Zhipu's code, a 429
+    r"|ServiceQuotaExceeded"  # Bedrock, a 400 (API_runtime_InvokeModel, Errors)
 )
 _DAILY = r"per[_ ]?day|\b[RT]PD\b|\bdaily\b"
 _KEY = r"API_KEY_INVALID|api key not valid|invalid api key|incorrect api key|invalid_api_key"
 _MODEL = r"(from|to|access( to)?) this model|model_not_found|no access to model"
-# A code that says whose fault a 403 is, whatever its words say of a model: AWS' "You don't have access to the model with the specified
-# model ID" is about the account (part 2, 7.4).
+# A code that says whose fault a 403 is, whatever its words say of a model: AWS's AccessDeniedException, "You don't have access
+# to the model with the specified model ID", is about the account.
 _DENIED = r"denied|permission|forbidden|unauthori[sz]ed|not ?authorized"
 # No such model, under another status than 404: Hugging Face's router, Mistral, Perplexity, Infinity, Voyage, OpenRouter, Bedrock,
 # Hyperbolic, in this order; Jina's code ends like OpenAI's.
@@ -80,9 +81,9 @@ _ABSENT = (
     r"model not supported by provider|invalid[_ ]model\b|model_not_found|model \S+ is not supported\. Supported models"
     r"|model \S+ does not exist|is not a valid model ID|model identifier is invalid|allowed now, your model"
 )
-# A model that is not in memory yet: llama.cpp (5C), Hugging Face (3A), LocalAI, vLLM behind a proxy.
+# A model that is not in memory yet: llama.cpp ("Loading model"), Hugging Face, LocalAI (model_loading), vLLM behind a proxy.
 _LOADING = r"\bloading\b|model_loading|\bwarm(ing|s)?[ -]?up\b|(model|server) (is )?(not (yet )?(ready|loaded)|starting)|still (starting|loading)"
-_NAN = r"unsupported value: NaN"  # Ollama's 500 for a text it makes NaN of: the text is at fault, and found by halving (4.1)
+_NAN = r"unsupported value: NaN"  # Ollama's 500 for a text that it makes NaN of: halving finds the text
 _ROW = (
     r"(?:input|inputs|texts)\[(\d{1,9})\]|at index (\d{1,9})\b|#/texts/(\d{1,9})\b"
     r"|body\.(?:text\.)?(?:input|inputs|texts)\.(?:list\[[^\]]*\]\.)?(\d{1,9})\b"
@@ -98,7 +99,7 @@ _REFUSED_KEY = (
 )
 _NAMED = (
     (401, _REFUSED_KEY),
-    (429, r"ratelimit|toomanyrequest|throttl|requestlimit|ratequota|resourceexhausted|^3040$"),  # Cloudflare is out of capacity (part 2, 14)
+    (429, r"ratelimit|toomanyrequest|throttl|requestlimit|ratequota|resourceexhausted|^3040$"),  # 3040: Cloudflare is out of capacity
     (402, r"insufficient|quotaexceed|outofcredit|billing|arrear|paymentrequired|balance"),
     (404, r"(model|route|resource)notfound|^notfound(error)?$"),
     (503, r"unavailable|overloaded|serverbusy|^internal(server)?error$|^servererror$"),
@@ -112,7 +113,7 @@ def error_from_response(response: Response, *, provider: str, model: str, messag
     says = " ".join(filter(None, (_errortype(response), refusal.code, refusal.kind, message or refusal.message)))
     kind = _kind(status, says, refusal, _errortype(response))
     if status == 429 and re.search(r"ByDay\b", says + " " + response.headers.get("x-ratelimit-type", "")):
-        kind = QuotaError  # GitHub Models: its retry-after is hours (part 2, 1.2)
+        kind = QuotaError  # GitHub Models, `UserByModelByDay`: its retry-after is hours
     told = retry_after(response, says, refusal.body, now)
     if kind is RateLimitError and told is None and re.search(_DAILY, says, re.IGNORECASE):
         kind = QuotaError  # an allowance of a day, which nothing says to fill within minutes
@@ -217,9 +218,9 @@ def _kind(status: int, says: str, refusal: ErrorBody, errortype: str) -> type[Ap
         return TooLargeError
     if match(_TOO_LONG) and (status in (400, 413, 422) or (status >= _SERVER and status != 503)):
         return TooLongError
-    if status == 413 and refusal.kind.lower() != "validation":  # TEI before 1.9 answers 413 for all it finds invalid (3B)
+    if status == 413 and refusal.kind.lower() != "validation":  # TEI before 1.9: 413 for all that is invalid
         return TooLargeError
-    if status in (400, 413, 422, 498) or match(_NAN):  # 498: Cohere blocks a text it deems unsafe (wire reference 2.5)
+    if status in (400, 413, 422, 498) or match(_NAN):  # 498: Cohere blocks an unsafe text
         return InvalidInputError
     return ServerError if status >= _SERVER or status == 424 else ApiError
 
@@ -266,7 +267,7 @@ def _said(message: str, response: Response) -> str:
 
 
 def _errortype(response: Response) -> str:
-    """AWS names the error in a header, with an address behind a colon (part 2, 7.4)."""
+    """AWS names the error in a header, with an address behind a colon."""
     return response.headers.get("x-amzn-errortype", "").partition(":")[0]
 
 

@@ -187,6 +187,9 @@ def pool_tokens(tokens: Sequence[VectorLike], how: str) -> NDArray[Any]:
 
 
 def renormalize_cut(rows: NDArray[Any], options: Options, facts: ModelFacts | None) -> None:
-    """Make unit length, in place, what a provider has cut to width and left at that (part 2, C5)."""
+    """Make vectors unit length, in place, that a provider has cut to the width and not normalized.
+
+    gemini-embedding-001 is one that does so (ai.google.dev/gemini-api/docs/embeddings).
+    """
     if options.dimensions not in (None, facts and facts.dimensions) and options.normalize is not False:
         normalize(rows)

@@ -10,7 +10,7 @@ from ..errors import ConfigError
 
 
 def compact(**fields: Any) -> dict[str, Any]:
-    """The fields that have a value. Sending null is not leaving it out (wire reference 0.2, rule 1)."""
+    """The fields that have a value. Sending null is not leaving it out: Infinity answers a null width with 422."""
     return {name: value for name, value in fields.items() if value is not None}
 
 

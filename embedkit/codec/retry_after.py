@@ -6,7 +6,7 @@ import re
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from .._types import Response
+from .._types import CAP, Response
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 EPOCH = 1e9  # seconds: a larger number is a Unix time (2001 and later)
 MONTH = 32 * 86_400.0  # seconds; no quota is longer, so a longer wait is a mistake
-CAP = 120.0  # seconds; a longer hint is not slept (openai-python, _base_client.py, 2026-11)
 
 
 def retry_after(response: Response, says: str, body: Any, now: float) -> float | None:
-    """Seconds to wait, in the order of wire reference 7.1. A header is believed whatever it says; a body only up to CAP."""
+    """Seconds to wait: `retry-after-ms`, `retry-after`, the body, the message, the `x-ratelimit-reset` headers; the first that says so.
+
+    `retry-after` is believed whatever it says; the others up to CAP.
+    """
     headers = response.headers
     if (ms := _positive(headers.get("retry-after-ms"))) is not None:
         return ms / 1000
@@ -55,7 +57,7 @@ def _until(date: str, now: float) -> float | None:
 
 
 def _estimated(body: Any) -> float | None:
-    """Hugging Face's `estimated_time` (3A) and Google's RetryInfo.retryDelay "22s" (part 2, section 5)."""
+    """`estimated_time` of Hugging Face's "currently loading"; `retryDelay` ("22s") of google.rpc.RetryInfo, in `error.details`."""
     if not isinstance(body, dict):
         return None
     if isinstance(body.get("estimated_time"), (int, float)):
@@ -79,7 +81,9 @@ def _reset(headers: Mapping[str, str], now: float) -> float | None:
             seconds := seconds_until(headers.get(f"x-ratelimit-reset-{what}", ""), now)
         ):
             return seconds
-    if seconds := seconds_until(headers.get("x-rate-limit-reset-tokens", ""), now):  # Azure's spelling (1A.6)
+    if seconds := seconds_until(
+        headers.get("x-rate-limit-reset-tokens", ""), now
+    ):  # Azure's spelling (openai/openai-python#937)
         return seconds
     return seconds_until(headers.get("x-ratelimit-reset", ""), now)
 
@@ -105,7 +109,7 @@ def dated(text: str) -> bool:
 
 
 def duration(text: str) -> float | None:
-    """Seconds in a Go-style duration: 12ms, 1s, 6m0s, 1h2m3.5s (wire reference 1.6), or in a bare number."""
+    """Seconds in a Go-style duration: 12ms, 1s, 6m0s, 1h2m3.5s (OpenAI's `x-ratelimit-reset-*`), or in a bare number."""
     found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?", text)
     if not text or found is None:
         return _positive(text)

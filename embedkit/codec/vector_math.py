@@ -32,8 +32,9 @@ def normalize(rows: NDArray[Any]) -> None:
 def quantize(rows: NDArray[Any], dtype: DType) -> NDArray[Any]:
     """Float rows in a smaller dtype, made on the client for providers that cannot.
 
-    int8 is each component of the vector at unit length, times 127, rounded; uint8 is that plus 128. ubinary is one bit per component, 1 where it is positive, most
-    significant bit first; binary is that minus 128, as Cohere and Voyage pack them (wire reference 2.3; part 2, 2.1).
+    int8 is each component of the vector at unit length, times 127, rounded; uint8 is that plus 128. ubinary is one bit per
+    component, 1 if it is positive, the most significant bit first; binary is that minus 128. So Cohere and Voyage pack them
+    (docs.voyageai.com/docs/flexible-dimensions-and-quantization).
     """
     import numpy as np
 

@@ -237,7 +237,11 @@ class Reader:
             self._parser = Parser()
         try:
             return self._parser.parse(text).as_buffer(of_type="d")
-        except (ValueError, TypeError, RuntimeError):  # junk, or an integer beyond 64 bits: read again by what can say where
+        except (
+            ValueError,
+            TypeError,
+            RuntimeError,
+        ):  # junk, or an integer beyond 64 bits: read again by what can say where
             return self._numpy.array(msgspec.json.decode(text, type=list[float | None]), "f8")
 
 

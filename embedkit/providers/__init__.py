@@ -1,8 +1,8 @@
 """Providers, one file per dialect. Each file ends in `HOSTS`, a tuple of `Host` rows, and is found by being here.
 
-To add an OpenAI-compatible host, add a row to `compatible.py`. To add a dialect, write one file: the page it
-follows in the docstring, the reply structs with only the fields used, a `Dialect` with `encode`, `decode` and `explain`, and
-`HOSTS`. Then put its recorded exchanges into `tests/golden/<host>/`; the conformance test finds them. A wheel of your own brings
+To add an OpenAI-compatible host, add a row to `compatible.py`. To add a dialect, write one file: the page it follows in
+the docstring, the reply structs with only the fields used, a class that inherits from `codec.Dialect` and writes `encode`
+and `decode`, and `HOSTS`. Then put its recorded exchanges into `tests/golden/<host>/`; the conformance test finds them. A wheel of your own brings
 hosts through the entry point group `embedkit.providers`, each entry naming a module with `HOSTS`; it is imported only when a provider
 is asked for that is not built in, so a broken one breaks nothing else, and a built-in name cannot be taken.
 """

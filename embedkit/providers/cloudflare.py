@@ -14,10 +14,10 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
     Parameter,
-    Target,
     Vector,
     accepted_input_types,
     decode_reply,
@@ -26,7 +26,6 @@ from ..codec import (
     matrix,
     miscounted,
     prefixed,
-    read_error_body,
     reject_unsupported,
     to_json,
 )
@@ -47,15 +46,10 @@ class _Reply(msgspec.Struct, frozen=True):
 _decoder = decoder_of(_Reply)
 
 
-class Dialect(msgspec.Struct, frozen=True):
-    """Cloudflare's dialect. What a request may hold depends on the model (wire reference part 2, 14)."""
+class Cloudflare(Dialect, frozen=True):
+    """Cloudflare's dialect. What fields a request has depends on the model, as the model's page shows."""
 
-    target: Target
     sends_dimensions = False
-
-    @property
-    def limits(self) -> Limits:
-        return self.target.host.limits
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts = self.target, self.target.facts
@@ -79,9 +73,6 @@ class Dialect(msgspec.Struct, frozen=True):
             raise DecodeError(msg)
         return Reply(matrix(result.data or [], options, count, out))
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
     def _is(self, family: str) -> bool:
         return f"/{family}" in self.target.model
 
@@ -94,7 +85,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
 HOSTS = (
     Host(
-        name="cloudflare", dialect=Dialect, base_url="https://api.cloudflare.com/client/v4", version_path="/client/v4",
+        name="cloudflare", dialect=Cloudflare, base_url="https://api.cloudflare.com/client/v4", version_path="/client/v4",
         routes=tuple(f"/accounts/{{account_id}}{rest}" for rest in ("/ai/run/{model*}", "/ai/run", "/ai/v1/embeddings", "/ai/v1", "/ai", "")),
         key_variables=("CLOUDFLARE_API_TOKEN",), key_required=True, start=100, ceiling=128, own_domains=("api.cloudflare.com",),
         parameters={

@@ -15,6 +15,7 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
     Target,
@@ -25,7 +26,6 @@ from ..codec import (
     error_in_success,
     host_matches,
     matrix,
-    read_error_body,
     reject_unsupported,
     to_json,
     tokens_in,
@@ -39,12 +39,12 @@ _PURPOSES = {
     "classification": "classification",
     "clustering": "clustering",
 }
-# base64 holds float32, but in which byte order is written nowhere (wire reference 2.3): asked for by `extra` only, and read if it comes.
+# base64 holds float32, but no page says in which byte order: asked for by `extra` only, and read if it comes.
 _KINDS = {"float32": "float", "int8": "int8", "uint8": "uint8", "binary": "binary", "ubinary": "ubinary"}
 
 
 class _Reply(msgspec.Struct, frozen=True):
-    # By type; or, from version 1 when no type was named, the plain list (wire reference 2.4).
+    # By type; or, from version 1 if no type was named, the plain list (cohere-ai/cohere-developer-experience, OpenAPI).
     embeddings: dict[str, list[Vector | None] | None] | list[Vector | None] | None = None
     meta: Any = None
 
@@ -52,19 +52,14 @@ class _Reply(msgspec.Struct, frozen=True):
 _decoder = decoder_of(_Reply)
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class Cohere(Dialect, frozen=True):
     """Cohere's dialect: an over-long text is refused unless `truncate="end"` (the API's own default cuts in silence)."""
 
-    target: Target
     sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
 
     @property
-    def limits(self) -> Limits:
-        return self.target.host.limits
-
-    @property
     def sends_dimensions(self) -> bool:
-        """Only v4 and later take a width; v3 models have one each (wire reference 2.7)."""
+        """Only v4 and later take a width; v3 models have one each (docs.cohere.com/reference/embed, `output_dimension`)."""
         facts = self.target.facts
         return facts is None or bool(facts.widths)
 
@@ -94,12 +89,9 @@ class Dialect(msgspec.Struct, frozen=True):
         billed = reply.meta.get("billed_units") if isinstance(reply.meta, dict) else None
         return Reply(matrix(vectors, options, count, out), "", tokens_in(billed, "input_tokens"))
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
 
 def address(value: str) -> str:
-    """CO_API_URL as the official client reads it: the root, a version at its end does not count (wire reference 2.1)."""
+    """CO_API_URL as the official client reads it: the root, without a version at its end (cohere-python, client.py)."""
     return value.rstrip("/").removesuffix("/v1").removesuffix("/v2").rstrip("/") + "/v2"
 
 
@@ -111,7 +103,7 @@ def _locate(base_url: str, target: Target) -> str:
 
 HOSTS = (
     Host(
-        name="cohere", dialect=Dialect, base_url="https://api.cohere.com/v2", version_path="/v2",
+        name="cohere", dialect=Cohere, base_url="https://api.cohere.com/v2", version_path="/v2",
         routes=("/embed", "/compatibility/v1/embeddings", "/compatibility/v1"), resolve_url=_locate,
         key_variables=("CO_API_KEY", "COHERE_API_KEY"), key_required=True, start=100, ceiling=128,  # cohere-python, client.py
         own_domains=("cohere.com", "cohere.ai"), url_variables=("CO_API_URL",), read_url=address,

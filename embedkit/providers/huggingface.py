@@ -3,8 +3,8 @@
 https://huggingface.co/docs/inference-providers/tasks/feature-extraction
 https://huggingface.co/docs/inference-endpoints
 
-Replies are bare lists, and the model decides how deep: vectors of a sentence-transformers model come pooled, those of a plain
-transformers model one per token, to be pooled here once the caller has said how (wire reference 3A, 3C).
+Replies are bare lists, and the model decides how deep: a sentence-transformers model gives one vector per text, a plain
+transformers model one per token. The latter are pooled here once the caller has said how.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
     UNREADABLE,
+    Dialect,
     Host,
     Out,
     Parameter,
-    Target,
     Vector,
     VectorLike,
     accepted_input_types,
@@ -56,7 +56,7 @@ _SHAPES: dict[int, msgspec.json.Decoder[Any]] = {  # by number of axes, the comm
 }
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class HuggingFace(Dialect, frozen=True):
     """The dialect of the router and of the toolkit behind endpoints. Few containers know prompts: prefixes are put on here.
 
     Attributes:
@@ -64,14 +64,9 @@ class Dialect(msgspec.Struct, frozen=True):
         headers: sent with every request.
     """
 
-    target: Target
     route: str = ""
     headers: Mapping[str, str] = {}
     sends_dimensions = False
-
-    @property
-    def limits(self) -> Limits:
-        return self.target.host.limits
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts = self.target, self.target.facts
@@ -133,19 +128,19 @@ def token_file(environment: Mapping[str, str]) -> str:
 _SAME: dict[str, Any] = {
     "key_variables": ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
     "key_file": token_file,
-    "limits": Limits(max_texts=32, max_bytes=1_900_000),  # neither is documented; a TEI behind it takes 32 and 2 MB (7.3)
+    "limits": Limits(max_texts=32, max_bytes=1_900_000),  # neither is documented; a TEI behind it takes 32 and 2 MB
     "parameters": {"pooling": Parameter(choices=("mean", "cls", "last"), help="how to pool vectors that come one per token")},
 }
 
 HOSTS = (
     Host(
-        name="huggingface", dialect=Dialect, base_url="https://router.huggingface.co/hf-inference", version_path="/hf-inference",
+        name="huggingface", dialect=HuggingFace, base_url="https://router.huggingface.co/hf-inference", version_path="/hf-inference",
         quirks={"route": "/models/{model}/pipeline/feature-extraction"},
         routes=("/models/{model*}/pipeline/feature-extraction", "/models/{model*}", "/models"), key_required=True, own_domains=("huggingface.co",), start=100, ceiling=128, loading=300.0, **_SAME,
     ),
-    # Scaled to zero, an endpoint wakes on a request; the header makes its proxy wait for that instead of answering 503 (3C).
+    # Scaled to zero, an endpoint wakes on a request; the header makes its proxy wait for that instead of answering 503.
     Host(
-        name="hfendpoint", dialect=Dialect, routes=("/v1/embeddings", "/v1"), quirks={"headers": {"x-scale-up-timeout": "600"}}, catalog="huggingface",
+        name="hfendpoint", dialect=HuggingFace, routes=("/v1/embeddings", "/v1"), quirks={"headers": {"x-scale-up-timeout": "600"}}, catalog="huggingface",
         own_domains=("endpoints.huggingface.cloud",), timeout=600.0, loading=600.0, **_SAME,
     ),
 )  # fmt: skip

@@ -14,9 +14,9 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
-    Target,
     Vector,
     compact,
     decode_reply,
@@ -25,7 +25,6 @@ from ..codec import (
     in_place,
     matrix,
     miscounted,
-    read_error_body,
     reject_unsupported,
     to_json,
     tokens_in,
@@ -47,14 +46,8 @@ class _Reply(msgspec.Struct, frozen=True):
 _decoder = decoder_of(_Reply)
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class Isaacus(Dialect, frozen=True):
     """Isaacus' dialect: an over-long text is refused unless `truncate="end"`."""
-
-    target: Target
-
-    @property
-    def limits(self) -> Limits:
-        return self.target.host.limits
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
@@ -69,17 +62,14 @@ class Dialect(msgspec.Struct, frozen=True):
         reply = decode_reply(_decoder, response)
         if reply.embeddings is None:
             raise error_in_success(response) or miscounted(0, count)
-        items = in_place(reply.embeddings, count)  # they may come in any order (22)
+        items = in_place(reply.embeddings, count)  # they may come in any order (docs.isaacus.com, `index`)
         rows = matrix([item.embedding for item in items], options, count, out)
         return Reply(rows, "", tokens_in(reply.usage, "input_tokens"))
-
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
 
 
 HOSTS = (
     Host(
-        name="isaacus", dialect=Dialect, base_url="https://api.isaacus.com/v1", version_path="/v1", key_variables=("ISAACUS_API_KEY",),
-        key_required=True, start=100, ceiling=128, own_domains=("isaacus.com",), limits=Limits(max_texts=128),  # wire reference part 2, 22
+        name="isaacus", dialect=Isaacus, base_url="https://api.isaacus.com/v1", version_path="/v1", key_variables=("ISAACUS_API_KEY",),
+        key_required=True, start=100, ceiling=128, own_domains=("isaacus.com",), limits=Limits(max_texts=128),  # docs.isaacus.com, `texts`
     ),
 )  # fmt: skip

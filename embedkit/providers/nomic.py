@@ -14,9 +14,9 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
-    Target,
     Vector,
     compact,
     decode_reply,
@@ -24,7 +24,6 @@ from ..codec import (
     error_in_success,
     matrix,
     miscounted,
-    read_error_body,
     reject_unsupported,
     text_of,
     to_json,
@@ -49,18 +48,12 @@ class _Reply(msgspec.Struct, frozen=True):
 _decoder = decoder_of(_Reply)
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class Nomic(Dialect, frozen=True):
     """Nomic's dialect. The API cannot refuse an over-long text, so `truncate="error"` is a ConfigError."""
-
-    target: Target
-
-    @property
-    def limits(self) -> Limits:
-        return self.target.host.limits
 
     @property
     def sends_dimensions(self) -> bool:
-        """Only v1.5 takes a width (wire reference 6.2)."""
+        """Only v1.5 takes a width (`dimensionality`)."""
         facts = self.target.facts
         return facts is None or bool(facts.widths)
 
@@ -83,9 +76,6 @@ class Dialect(msgspec.Struct, frozen=True):
         tokens = tokens_in(reply.usage, "prompt_tokens", "total_tokens")
         return Reply(matrix(reply.embeddings, options, count, out), text_of(reply.model), tokens)
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
 
 def address(value: str) -> str:
     """ATLAS_API_PATH as the official client reads it: the root, without the version."""
@@ -94,8 +84,8 @@ def address(value: str) -> str:
 
 HOSTS = (
     Host(
-        name="nomic", dialect=Dialect, routes=("/embedding/text",), base_url="https://api-atlas.nomic.ai/v1", version_path="/v1",
-        key_variables=("NOMIC_API_KEY",), key_required=True, start=100, ceiling=128,  # the community's name: the official client reads its own login (6.1)
+        name="nomic", dialect=Nomic, routes=("/embedding/text",), base_url="https://api-atlas.nomic.ai/v1", version_path="/v1",
+        key_variables=("NOMIC_API_KEY",), key_required=True, start=100, ceiling=128,  # LangChain's name for it; the official client reads its own login
         own_domains=("nomic.ai",), url_variables=("ATLAS_API_PATH",), read_url=address,
         limits=Limits(max_texts=10),  # the most the official client sends (nomic-ai/nomic#392); the API names no limit
     ),

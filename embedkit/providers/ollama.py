@@ -16,6 +16,7 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
     Parameter,
@@ -47,10 +48,8 @@ class _Reply(msgspec.Struct, frozen=True):
 _decoder = decoder_of(_Reply)
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class Ollama(Dialect, frozen=True):
     """Ollama's dialect: no text is cut unless `truncate="end"` (the server's own default cuts in silence)."""
-
-    target: Target
 
     @property
     def limits(self) -> Limits:
@@ -94,7 +93,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
 
 def address(value: str) -> str:
-    """OLLAMA_HOST as Ollama reads it (wire reference 4.4), with /api behind it."""
+    """OLLAMA_HOST as Ollama reads it (ollama/ollama, envconfig/config.go), with /api behind it."""
     value = value.strip().strip("\"'").strip()
     scheme, mark, rest = value.partition("://")
     if not mark:
@@ -125,7 +124,7 @@ def _locate(base_url: str, target: Target) -> str:  # noqa: ARG001 (the shape of
 
 HOSTS = (
     Host(
-        name="ollama", dialect=Dialect, base_url="http://127.0.0.1:11434/api", version_path="/api", resolve_url=_locate,
+        name="ollama", dialect=Ollama, base_url="http://127.0.0.1:11434/api", version_path="/api", resolve_url=_locate,
         routes=("/embed", "/embeddings"), key_variables=("OLLAMA_API_KEY",),
         own_domains=("ollama.com",), url_variables=("OLLAMA_HOST",), read_url=address, limits=Limits(max_texts=32),
         parameters={

@@ -12,21 +12,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import ClassVar
 
-import msgspec
-
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
-    Target,
     VectorLike,
     accepted_input_types,
     compact,
     float_type,
     listing,
     matrix,
-    read_error_body,
     reject_unsupported,
     to_json,
     vector_values,
@@ -37,15 +34,10 @@ _KINDS = {"float32": "base64_int8", "int8": "base64_int8", "binary": "base64_bin
 _OFFSET = bytes(byte ^ 0x80 for byte in range(256))  # a byte → the same less 128, as int8: what "binary" is here
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class Perplexity(Dialect, frozen=True):
     """Perplexity's dialect. It is written nowhere how an over-long text fares, so `truncate` cannot be promised."""
 
-    target: Target
     sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
-
-    @property
-    def limits(self) -> Limits:
-        return self.target.host.limits
 
     @property
     def _contextual(self) -> bool:
@@ -75,9 +67,6 @@ class Dialect(msgspec.Struct, frozen=True):
             raise DecodeError(msg)
         return Reply(matrix([_given(vector, options) for vector in vectors], options, count, out), model, tokens)
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
 
 def _bytes(vector: VectorLike) -> bytes:
     """The bytes inside base64; none of anything else."""
@@ -103,9 +92,9 @@ def address(value: str) -> str:
 
 HOSTS = (
     Host(
-        name="perplexity", dialect=Dialect, routes=("/embeddings", "/contextualizedembeddings"), base_url="https://api.perplexity.ai/v1", version_path="/v1",
+        name="perplexity", dialect=Perplexity, routes=("/embeddings", "/contextualizedembeddings"), base_url="https://api.perplexity.ai/v1", version_path="/v1",
         key_variables=("PERPLEXITY_API_KEY",), key_required=True, start=100, ceiling=128, own_domains=("perplexity.ai",),
         url_variables=("PERPLEXITY_BASE_URL",), read_url=address,
-        limits=Limits(max_texts=512, max_tokens=120_000, max_text_tokens=32_000),  # wire reference part 2, 18
+        limits=Limits(max_texts=512, max_tokens=120_000, max_text_tokens=32_000),  # its page, `input`
     ),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Snowflake Cortex's EMBED. https://docs.snowflake.com/en/user-guide/snowflake-cortex/cortex-rest-api
 
-The OpenAI envelope with two differences: the texts are called `text`, and each `embedding` is a list with one list in it (wire
-reference, part 2, 16). There is no switch for queries, width, dtype or truncation.
+The OpenAI envelope with two differences: the texts are called `text`, and each `embedding` is a list with one list in it.
+There is no switch for queries, width, dtype or truncation.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Missing,
     Out,
@@ -27,7 +28,6 @@ from ..codec import (
     in_place,
     matrix,
     miscounted,
-    read_error_body,
     reject_unsupported,
     text_of,
     to_json,
@@ -50,10 +50,9 @@ class _Reply(msgspec.Struct, frozen=True):
 _decoder = decoder_of(_Reply)
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class Snowflake(Dialect, frozen=True):
     """Cortex's dialect."""
 
-    target: Target
     sends_dimensions = False
 
     @property
@@ -79,9 +78,6 @@ class Dialect(msgspec.Struct, frozen=True):
         rows = matrix([each[0] for each in found], options, count, out)
         return Reply(rows, text_of(reply.model), tokens_in(reply.usage, "total_tokens"))
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
 
 def _locate(base_url: str, target: Target) -> str:
     """An underscore of an account's name is a hyphen in its host's (docs.snowflake.com, cortex-agent-sdk/authentication)."""
@@ -91,7 +87,7 @@ def _locate(base_url: str, target: Target) -> str:
 
 HOSTS = (
     Host(
-        name="snowflake", dialect=Dialect, routes=("/cortex/inference:{verb}", "/cortex"), base_url="https://{account}.snowflakecomputing.com/api/v2", version_path="/api/v2",
+        name="snowflake", dialect=Snowflake, routes=("/cortex/inference:{verb}", "/cortex"), base_url="https://{account}.snowflakecomputing.com/api/v2", version_path="/api/v2",
         key_variables=("SNOWFLAKE_PAT", "SNOWFLAKE_TOKEN", "SNOWFLAKE_JWT"), key_required=True, start=100, ceiling=128, own_domains=("snowflakecomputing.com",),
         resolve_url=_locate,
         parameters={

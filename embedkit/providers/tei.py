@@ -15,11 +15,10 @@ from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
     UNREADABLE,
-    Codec,
+    Dialect,
     Host,
     Out,
     Parameter,
-    Target,
     Vector,
     accepted_input_types,
     compact,
@@ -28,7 +27,6 @@ from ..codec import (
     header_int,
     matrix,
     prefixed,
-    read_error_body,
     reject_unsupported,
     to_json,
 )
@@ -44,7 +42,7 @@ _decoder = decoder_of(list[Vector | None])  # two axes, also for one text
 _info = decoder_of(_Info)
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class TEI(Dialect, frozen=True):
     """TEI's dialect: an over-long text is refused unless `truncate="end"`.
 
     Attributes:
@@ -52,7 +50,6 @@ class Dialect(msgspec.Struct, frozen=True):
         known: what it said of its limits.
     """
 
-    target: Target
     sends_dimensions: bool = True
     known: Limits | None = None
 
@@ -68,7 +65,7 @@ class Dialect(msgspec.Struct, frozen=True):
         body = compact(
             inputs=prefixed(texts, options, facts) if prompt is None else texts,  # never both: the server would add its own
             prompt_name=prompts.get(options.input_type) if isinstance(prompt, Mapping) else prompt,
-            truncate=options.truncate == "end",  # always said: left out, servers since 1.9.0 cut in silence (wire reference 3B)
+            truncate=options.truncate == "end",  # always sent: without it servers since 1.9.0 cut in silence
             normalize=options.normalize,
             dimensions=options.dimensions,
         )
@@ -79,13 +76,10 @@ class Dialect(msgspec.Struct, frozen=True):
         tokens = header_int(response, "x-compute-tokens")  # the only usage on this route
         return Reply(matrix(vectors, options, count, out), "", tokens)
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
     def probe(self) -> Request:
         return Request(self.target.url("/info"), headers={"accept": "application/json"}, method="GET")
 
-    def learn(self, response: Response) -> Codec:
+    def learn(self, response: Response) -> Dialect:
         """What /info says of the limits, and whether the server knows `dimensions`. A refusal teaches nothing."""
         try:
             info = _info.decode(response.body) if response.status == 200 else _Info()  # noqa: PLR2004 (OK)
@@ -100,7 +94,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
 HOSTS = (
     Host(
-        name="tei", dialect=Dialect, routes=("/embed", "/embed_all", "/v1/embeddings", "/embeddings", "/v1"), base_url="http://localhost:3000", catalog="huggingface",
+        name="tei", dialect=TEI, routes=("/embed", "/embed_all", "/v1/embeddings", "/embeddings", "/v1"), base_url="http://localhost:3000", catalog="huggingface",
         limits=Limits(max_texts=32, max_bytes=1_900_000),  # --max-client-batch-size; --payload-limit, less what JSON adds
         parameters={
             "prompt_name": Parameter(

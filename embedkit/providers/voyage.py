@@ -13,10 +13,27 @@ from typing import Any, ClassVar
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Target, bearer, compact, listing, matrix, read_error_body, reject_unsupported, to_json
+from ..codec import (
+    JSON,
+    Dialect,
+    Host,
+    Out,
+    bearer,
+    compact,
+    listing,
+    matrix,
+    reject_unsupported,
+    to_json,
+)
 
-_KINDS = {"float32": None, "int8": "int8", "uint8": "uint8", "binary": "binary", "ubinary": "ubinary"}  # None: the default
-# The most tokens of a request; 120,000 for all others (wire reference part 2, 2.1).
+_KINDS = {
+    "float32": None,
+    "int8": "int8",
+    "uint8": "uint8",
+    "binary": "binary",
+    "ubinary": "ubinary",
+}  # None: the default
+# The most tokens of a request; 120,000 for all others (docs.voyageai.com/reference/embeddings-api, `input`).
 _TOKENS = {
     "voyage-4-lite": 1_000_000, "voyage-3.5-lite": 1_000_000,
     "voyage-4": 320_000, "voyage-3.5": 320_000, "voyage-2": 320_000,
@@ -24,10 +41,9 @@ _TOKENS = {
 }  # fmt: skip
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class Voyage(Dialect, frozen=True):
     """Voyage's dialect: an over-long text is refused unless `truncate="end"` (the API's own default cuts in silence)."""
 
-    target: Target
     sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
 
     @property
@@ -51,9 +67,12 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
-        # Contextualized models have no `truncation` (2.2).
+        # Contextualized models have no `truncation`.
         reject_unsupported(
-            options, target.model, truncate=() if self._contextual else ("end", "error"), input_type=("query", "document")
+            options,
+            target.model,
+            truncate=() if self._contextual else ("end", "error"),
+            input_type=("query", "document"),
         )
         body = compact(
             model=target.model,
@@ -64,9 +83,16 @@ class Dialect(msgspec.Struct, frozen=True):
         )
         more: dict[str, Any]
         if self._contextual:
-            route, more = "/contextualizedembeddings", {"inputs": [[text] for text in texts], "encoding_format": "base64"}
-        elif target.model.startswith("voyage-multimodal-"):  # its pages disagree on the name of the encoding: lists (2.3)
-            route, more = "/multimodalembeddings", {"inputs": [{"content": [{"type": "text", "text": text}]} for text in texts]}
+            route, more = (
+                "/contextualizedembeddings",
+                {"inputs": [[text] for text in texts], "encoding_format": "base64"},
+            )
+        elif target.model.startswith("voyage-multimodal-"):
+            # Lists: voyage-ai/openapi calls the encoding `output_encoding`, the official client `encoding_format`.
+            route, more = (
+                "/multimodalembeddings",
+                {"inputs": [{"content": [{"type": "text", "text": text}]} for text in texts]},
+            )
         else:
             route, more = "/embeddings", {"input": texts, "encoding_format": "base64"}
         return Request(target.url(route), to_json({**more, **body, **options.extra}), JSON)
@@ -74,9 +100,6 @@ class Dialect(msgspec.Struct, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         vectors, model, tokens = listing(response, count, nested=self._contextual)
         return Reply(matrix(vectors, options, count, out), model, tokens)
-
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
 
 
 _OWN, _ATLAS = "https://api.voyageai.com/", "https://ai.mongodb.com/"
@@ -91,13 +114,13 @@ def _routed(request: Request, credentials: Mapping[str, str], now: float) -> Req
 
 
 def key_path(environment: Mapping[str, str]) -> str:
-    """The file that holds the key, as the official client reads it (wire reference part 2, 2)."""
+    """The file that holds the key, as the official client reads it."""
     return environment.get("VOYAGE_API_KEY_PATH", "")
 
 
 HOSTS = (
     Host(
-        name="voyage", dialect=Dialect, routes=("/embeddings", "/contextualizedembeddings", "/multimodalembeddings"), base_url=_OWN + "v1", version_path="/v1", authorize=_routed, static_auth=True,
+        name="voyage", dialect=Voyage, routes=("/embeddings", "/contextualizedembeddings", "/multimodalembeddings"), base_url=_OWN + "v1", version_path="/v1", authorize=_routed, static_auth=True,
         key_variables=("VOYAGE_API_KEY",), key_file=key_path, key_required=True, start=100, ceiling=128,
         own_domains=("voyageai.com", "ai.mongodb.com"), limits=Limits(max_texts=1000),  # docs.voyageai.com/reference/embeddings-api
     ),

@@ -13,9 +13,9 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
-    Target,
     Vector,
     compact,
     decode_reply,
@@ -23,7 +23,6 @@ from ..codec import (
     error_in_success,
     matrix,
     miscounted,
-    read_error_body,
     reject_unsupported,
     to_json,
     tokens_in,
@@ -42,14 +41,8 @@ class _Reply(msgspec.Struct, frozen=True):
 _decoder = decoder_of(_Reply)
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class ZeroEntropy(Dialect, frozen=True):
     """ZeroEntropy's dialect. It is written nowhere how an over-long text fares, so `truncate` cannot be promised."""
-
-    target: Target
-
-    @property
-    def limits(self) -> Limits:
-        return self.target.host.limits
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
@@ -70,13 +63,10 @@ class Dialect(msgspec.Struct, frozen=True):
         rows = matrix([item.embedding if item else None for item in reply.results], options, count, out)
         return Reply(rows, "", tokens_in(reply.usage, "total_tokens"))
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
 
 HOSTS = (
     Host(
-        name="zeroentropy", dialect=Dialect, routes=("/models/embed",), base_url="https://api.zeroentropy.dev/v1", version_path="/v1",
+        name="zeroentropy", dialect=ZeroEntropy, routes=("/models/embed",), base_url="https://api.zeroentropy.dev/v1", version_path="/v1",
         key_variables=("ZEROENTROPY_API_KEY",), key_required=True, start=100, ceiling=128, own_domains=("zeroentropy.dev",),
         limits=Limits(max_texts=128),  # a choice: no limit is documented
     ),

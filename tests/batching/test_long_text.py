@@ -420,8 +420,8 @@ async def test_the_catalog_knows_what_a_text_may_hold():
         openai(512), "compatible:intfloat/e5-base-v2", count_tokens=lambda text: counted.append(text) or words(text)
     )
 
-    assert embedder._most_tokens(embedkit.Options()) == 512
-    assert embedder._most_tokens(embedkit.Options(input_type="query")) == 511
+    assert embedder.most_text_tokens(embedkit.Options()) == 512
+    assert embedder.most_text_tokens(embedkit.Options(input_type="query")) == 511
     assert counted == ["query: "]
 
 

@@ -255,13 +255,17 @@ async def test_every_dialect_reads_what_was_sent_or_refuses_it(golden, body, whe
         order = [item.get("index", place) if isinstance(item, dict) else place for place, item in enumerate(items)]
         fresh = [
             _put(
-                item, _vector(item)[0], rows[place].tolist() if as_numbers else base64.b64encode(rows[place].tobytes()).decode()
+                item,
+                _vector(item)[0],
+                rows[place].tolist() if as_numbers else base64.b64encode(rows[place].tobytes()).decode(),
             )
             for item, place in zip(items, order, strict=True)
         ]
         answer = response(_put(body, where, fresh), golden["response"]["status"], golden["response"].get("headers"))
         embedder = embedkit.connect(
-            **golden["connect"], exchange=FakeExchange(lambda _, answer=answer: answer), retry=embedkit.RetryPolicy(attempts=1)
+            **golden["connect"],
+            exchange=FakeExchange(lambda _, answer=answer: answer),
+            retry=embedkit.RetryPolicy(attempts=1),
         )
         embedder._probed = True
         options = msgspec.structs.replace(embedder._merged(*options_of(golden.get("options", {}))), dimensions=asked)

@@ -89,7 +89,8 @@ def test_missing_indices_mean_input_order():
 
 
 @pytest.mark.parametrize(
-    "indices", [[0, 0, 1], [0, 1, 1], [0, 1, None], [None, None, 0], [2, 3, None], [-1, 0, 1], [0, 2, 3], [2, 1, 2], [0, 0, 0]]
+    "indices",
+    [[0, 0, 1], [0, 1, 1], [0, 1, None], [None, None, 0], [2, 3, None], [-1, 0, 1], [0, 2, 3], [2, 1, 2], [0, 0, 0]],
 )
 def test_indices_that_are_no_permutation_are_an_error(indices):
     """Twice, missing in places, negative, or beyond the end: no guess is made, and the message shows them."""
@@ -546,7 +547,11 @@ def test_a_key_goes_into_one_header_and_no_repr():
 
 @pytest.mark.parametrize(
     ("base", "url"),
-    [("http://h/v1", "http://h/v1/embed"), ("http://h/v1/", "http://h/v1/embed"), ("http://h/v1?a=b", "http://h/v1/embed?a=b")],
+    [
+        ("http://h/v1", "http://h/v1/embed"),
+        ("http://h/v1/", "http://h/v1/embed"),
+        ("http://h/v1?a=b", "http://h/v1/embed?a=b"),
+    ],
 )
 def test_a_route_goes_before_the_query(base, url):
     """A query in the base URL stays at the end, and a slash too many does not matter."""

@@ -13,7 +13,15 @@ import embedkit
 from embedkit import RetryPolicy
 from embedkit.codec.error_body import EXCERPT, describe_body, fine, has_vectors, read_error_body, shortened
 from embedkit.codec.error_mapping import error_from_response, error_in_success
-from embedkit.errors import AuthError, DecodeError, EmbedkitError, NotFoundError, QuotaError, RateLimitError, ServerError
+from embedkit.errors import (
+    AuthError,
+    DecodeError,
+    EmbedkitError,
+    NotFoundError,
+    QuotaError,
+    RateLimitError,
+    ServerError,
+)
 from embedkit.providers import hosts
 from embedkit.testing import FakeExchange, response
 from tests.connect.test_base_url import NEEDS
@@ -202,7 +210,10 @@ async def test_an_empty_reply_is_shown(body):
 
 @pytest.mark.parametrize(
     "body",
-    [{"error": "blocked", "data": [{"embedding": [1.0]}]}, {"errors": [{"message": "blocked"}], "embeddings": [[1.0, 2.0]]}],
+    [
+        {"error": "blocked", "data": [{"embedding": [1.0]}]},
+        {"errors": [{"message": "blocked"}], "embeddings": [[1.0, 2.0]]},
+    ],
 )
 def test_what_is_called_an_error_is_one_beside_vectors_too(body):
     """An error by its name, of a reply that has too few vectors, is the reason."""
@@ -323,7 +334,10 @@ def test_what_a_403_is_about(body, headers, kind):
         ({"x-error": W}, W),
         ({"www-authenticate": f'Bearer realm="a", error="invalid_token", error_description="{W}"'}, W),
         ({"www-authenticate": 'Bearer error="invalid_token"'}, "invalid_token"),
-        ({"x-error": "", "www-authenticate": "Bearer", "x-request-id": "r"}, "the server answered 401 with an empty body"),
+        (
+            {"x-error": "", "www-authenticate": "Bearer", "x-request-id": "r"},
+            "the server answered 401 with an empty body",
+        ),
     ],
 )
 def test_words_in_a_header(headers, words):

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from embedkit._types import Response
+from embedkit._types import CAP, Response
 from embedkit.codec.error_body import EXCERPT, read_error_body
 from embedkit.codec.error_mapping import error_from_response, error_in_success
-from embedkit.codec.retry_after import CAP, duration
+from embedkit.codec.retry_after import duration
 from embedkit.errors import (
     ApiError,
     AuthError,
@@ -35,7 +35,11 @@ def judged(status, body="", headers=None, *, message=None, now=NOW):
     """The error of a refusal, read as every dialect reads it unless it has a message of its own."""
     answer = response(body, status, headers)
     return error_from_response(
-        answer, provider="p", model="m", message=read_error_body(answer).message if message is None else message, now=now
+        answer,
+        provider="p",
+        model="m",
+        message=read_error_body(answer).message if message is None else message,
+        now=now,
     )
 
 

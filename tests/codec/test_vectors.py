@@ -61,7 +61,11 @@ texts = st.one_of(
     singles.map(lambda value: str(np.float32(value))),  # the shortest text that names this float32
     st.integers(-(10**25), 10**25).map(str),
     st.builds(
-        "{}{}.{}e{}".format, st.sampled_from(["", "-"]), st.integers(0, 10**20), st.integers(0, 10**20), st.integers(-400, 30)
+        "{}{}.{}e{}".format,
+        st.sampled_from(["", "-"]),
+        st.integers(0, 10**20),
+        st.integers(0, 10**20),
+        st.integers(-400, 30),
     ),
     st.builds("{}E+{}".format, st.integers(-999, 999), st.integers(0, 30)),
     st.sampled_from(["-0.0", "0", "5e-324", "1e-46", "1.4e-45", "7.006492321624086e-46", "1e-400", "1.00000005960464478"]),

@@ -91,7 +91,7 @@ def test_a_variable_is_read_as_what_the_parameter_takes(monkeypatch):
         "count": Parameter(("MY_COUNT",), takes=(int,)),
         "id": Parameter(("MY_ID",)),
     }
-    host = Host(name="mine", dialect=openai.Dialect, base_url="https://mine.example/v1", parameters=declared)
+    host = Host(name="mine", dialect=openai.OpenAI, base_url="https://mine.example/v1", parameters=declared)
     monkeypatch.setattr("embedkit._connect.factory.find", lambda _: host)
     for name, value in {"MY_SWITCH": "False", "MY_COUNT": "7", "MY_ID": "0123"}.items():
         monkeypatch.setenv(name, value)

@@ -80,7 +80,11 @@ def test_the_vectors_of_the_wire_reference(request_, names, signature):
             "804523cfa31e65caff23ec61848aa2b9e710b957bc688bd2f71b421b6cea31cd",
         ),
         (  # names in lower case, spaces folded, what proxies change left out
-            {"url": f"{HOST}/model/m/invoke", "body": b"{}", "headers": {"X-Custom": "  a   b ", "User-Agent": "u", **JSON}},
+            {
+                "url": f"{HOST}/model/m/invoke",
+                "body": b"{}",
+                "headers": {"X-Custom": "  a   b ", "User-Agent": "u", **JSON},
+            },
             f"{ALL};x-custom",
             "09019f54051bb999c14466c42b97e4013d2db14b43a9dc5f5ac40375bf3148fb",
         ),

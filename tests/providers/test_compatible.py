@@ -283,13 +283,21 @@ async def test_a_base_url_without_a_path_gets_the_hosts_own(name):
 @pytest.mark.parametrize(
     ("variable", "value", "url"),
     [
-        ("DATABRICKS_HOST", "adb-1.2.azuredatabricks.net", "https://adb-1.2.azuredatabricks.net/serving-endpoints/embeddings"),
+        (
+            "DATABRICKS_HOST",
+            "adb-1.2.azuredatabricks.net",
+            "https://adb-1.2.azuredatabricks.net/serving-endpoints/embeddings",
+        ),
         (
             "DATABRICKS_HOST",
             "https://acme.cloud.databricks.com/",
             "https://acme.cloud.databricks.com/serving-endpoints/embeddings",
         ),
-        ("DATABRICKS_API_BASE", "https://acme.example/serving-endpoints", "https://acme.example/serving-endpoints/embeddings"),
+        (
+            "DATABRICKS_API_BASE",
+            "https://acme.example/serving-endpoints",
+            "https://acme.example/serving-endpoints/embeddings",
+        ),
     ],
 )
 async def test_the_workspace_comes_from_databricks_own_variables(variable, value, url, monkeypatch):
@@ -349,7 +357,11 @@ async def test_a_local_server_needs_no_key(name):
 @pytest.mark.parametrize(
     ("provider", "model", "name"),
     [
-        ("fireworks", "accounts/fireworks/models/qwen3-embedding-0p6b", "accounts/fireworks/models/qwen3-embedding-0p6b"),
+        (
+            "fireworks",
+            "accounts/fireworks/models/qwen3-embedding-0p6b",
+            "accounts/fireworks/models/qwen3-embedding-0p6b",
+        ),
         ("vllm", "BAAI/bge-m3", "BAAI/bge-m3"),
         ("xinference", "bge-small-en-v1.5", "BAAI/bge-small-en-v1.5"),
         ("lmstudio", "text-embedding-nomic-embed-text-v1.5", "nomic-ai/nomic-embed-text-v1.5"),
@@ -364,7 +376,10 @@ def test_a_name_finds_its_row(provider, model, name):
 
 def test_a_guess_by_name_claims_no_width():
     """A server may cut weights as it likes; that they can be cut on the client is known all the same."""
-    own, guess = catalog.facts("huggingface", "nomic-ai/nomic-embed-text-v1.5"), catalog.facts("vllm", "nomic-embed-text-v1.5")
+    own, guess = (
+        catalog.facts("huggingface", "nomic-ai/nomic-embed-text-v1.5"),
+        catalog.facts("vllm", "nomic-embed-text-v1.5"),
+    )
 
     assert (own.dimensions, tuple(own.widths)) == (768, (64, 128, 256, 512))
     assert (guess.dimensions, tuple(guess.widths)) == (None, (64, 128, 256, 512, 768))

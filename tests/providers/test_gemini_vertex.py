@@ -101,7 +101,12 @@ async def test_a_text_too_long_is_told_by_the_catalog():
 @pytest.mark.anyio
 async def test_extra_reaches_every_text():
     """What the APIs say per text goes into each of them; the rest stays where `extra` puts it, at the top."""
-    extra = {"taskType": "CODE_RETRIEVAL_QUERY", "task_type": "CODE_RETRIEVAL_QUERY", "title": "t", "labels": {"a": "b"}}
+    extra = {
+        "taskType": "CODE_RETRIEVAL_QUERY",
+        "task_type": "CODE_RETRIEVAL_QUERY",
+        "title": "t",
+        "labels": {"a": "b"},
+    }
     one, first = connected(gemini, **GEMINI, input_type="query", extra=extra)
     await one.embed(["a", "b"])
     reply = {"predictions": [{"embeddings": {"values": [1.0]}}]}
@@ -173,7 +178,8 @@ def test_a_base_url_takes_the_place_of_the_host_only():
 
 
 @pytest.mark.parametrize(
-    ("given", "said"), [({"api_key": "t"}, "GOOGLE_CLOUD_PROJECT"), ({"project": "p"}, "vertex needs a key: pass api_key=")]
+    ("given", "said"),
+    [({"api_key": "t"}, "GOOGLE_CLOUD_PROJECT"), ({"project": "p"}, "vertex needs a key: pass api_key=")],
 )
 def test_vertex_says_what_it_lacks(given, said):
     """No project, or no token: a ConfigError from `connect` with the way out."""

@@ -64,7 +64,10 @@ def embedder(provider, model=None, exchange=None, **more):
     usual, extra, _ = PROVIDERS[provider]
     fake = exchange or FakeExchange(server)
     return connect(
-        f"{provider}:{model or usual}", exchange=fake, retry=RetryPolicy(attempts=1), **{"api_key": "k", **extra, **more}
+        f"{provider}:{model or usual}",
+        exchange=fake,
+        retry=RetryPolicy(attempts=1),
+        **{"api_key": "k", **extra, **more},
     )
 
 
@@ -125,7 +128,13 @@ def test_a_body_holds_only_what_the_page_documents(provider, input_type, dimensi
     """Whatever is asked: documented fields only, the texts once and in order, no null (Isaacus' strategy excepted), or ConfigError."""
     import anyio
 
-    options = {"input_type": input_type, "dimensions": dimensions, "dtype": dtype, "truncate": truncate, "normalize": normalize}
+    options = {
+        "input_type": input_type,
+        "dimensions": dimensions,
+        "dtype": dtype,
+        "truncate": truncate,
+        "normalize": normalize,
+    }
     fake = FakeExchange(server)
     try:
         anyio.run(lambda: embedder(provider, None, fake).embed(TEXTS, **options))
@@ -204,7 +213,13 @@ async def test_usage_is_what_the_provider_reports(provider, usage, tokens):
 TASKS = {
     "jina-embeddings-v3": ("retrieval.query", "retrieval.passage", "classification", "separation", "text-matching"),
     "jina-embeddings-v4": ("retrieval.query", "retrieval.passage", ConfigError, ConfigError, "text-matching"),
-    "jina-embeddings-v5-text-nano": ("retrieval.query", "retrieval.passage", "classification", "clustering", "text-matching"),
+    "jina-embeddings-v5-text-nano": (
+        "retrieval.query",
+        "retrieval.passage",
+        "classification",
+        "clustering",
+        "text-matching",
+    ),
     "jina-code-embeddings-1.5b": ("nl2code.query", "nl2code.passage", ConfigError, ConfigError, ConfigError),
     "jina-embeddings-v2-base-en": (None, None, ConfigError, ConfigError, ConfigError),
     "jina-clip-v2": (None, None, ConfigError, ConfigError, ConfigError),
@@ -224,7 +239,8 @@ async def test_a_task_is_one_that_the_model_has(model):
 
 
 @pytest.mark.parametrize(
-    ("model", "field"), [("jina-embeddings-v3", True), ("jina-embeddings-v4", False), ("jina-code-embeddings-0.5b", False)]
+    ("model", "field"),
+    [("jina-embeddings-v3", True), ("jina-embeddings-v4", False), ("jina-code-embeddings-0.5b", False)],
 )
 async def test_raw_length_is_asked_where_there_is_a_field(model, field):
     """`normalize` goes out as `normalized` to the models that have it, and to no others, whose schema would refuse it."""
@@ -262,7 +278,13 @@ CUTS = [
     ("perplexity", None, {}, ConfigError, ConfigError),
     ("zeroentropy", None, {}, ConfigError, ConfigError),
     ("cloudflare", None, {}, ConfigError, ConfigError),
-    ("cloudflare", "@cf/baai/bge-m3", {"truncate_inputs": False}, {"truncate_inputs": True}, {"truncate_inputs": False}),
+    (
+        "cloudflare",
+        "@cf/baai/bge-m3",
+        {"truncate_inputs": False},
+        {"truncate_inputs": True},
+        {"truncate_inputs": False},
+    ),
 ]
 
 

@@ -111,7 +111,10 @@ async def not_honored(recording, how, texts, options):
 def different(recording, how, sent):
     """What embedkit sent otherwise than the recorded client, habits aside: what is asked, the path, the header of the key."""
     wrong = fields(recording, how, json.loads(sent.body)) if how.fields else meaning(recording, sent)
-    recorded, made = unquote(urlsplit(recording["request"]["url"]).path.replace("//", "/")), unquote(urlsplit(sent.url).path)
+    recorded, made = (
+        unquote(urlsplit(recording["request"]["url"]).path.replace("//", "/")),
+        unquote(urlsplit(sent.url).path),
+    )
     same_verb = how.fields or recorded.rpartition(":")[2] == made.rpartition(":")[2]  # Google takes one text elsewhere
     if how.route and same_verb and recorded != made and "<" not in recorded:
         wrong["path"] = recorded, made
@@ -179,7 +182,11 @@ def test_nothing_is_skipped_in_silence(shared, tell):
     counts = Counter(fates.values())
     waiting = sorted({name.partition("/")[0] for name, one in fates.items() if one == WAITING})
     compared = sum(1 for name, one in fates.items() if one == "decoded" and asked(RECORDINGS[name]).texts)
-    read = {"decoded": f"decoded ({compared} with their request)", "broken": "refused as broken", "explained": "explained"}
+    read = {
+        "decoded": f"decoded ({compared} with their request)",
+        "broken": "refused as broken",
+        "explained": "explained",
+    }
     tell(f"recordings: {len(fates)} = " + " + ".join(f"{counts[one]} {word}" for one, word in read.items()) + " + set aside:")
     for reason, count in counts.items():
         if reason not in read:

@@ -1,7 +1,7 @@
 """Amazon Bedrock's InvokeModel. https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html
 
-One route, three families of bodies: Titan and Nova take one text per request, Cohere up to 96. The family is told by the model's
-name, be it a bare id, an inference profile or an ARN (wire reference, part 2, 7). A bearer key goes out as it is; AWS keys sign.
+One route, three families of bodies: Titan and Nova take one text per request, Cohere up to 96. The model's name tells the
+family, be it a bare id, an inference profile or an ARN. A bearer key goes out as it is; AWS keys sign.
 """
 
 from __future__ import annotations
