@@ -45,6 +45,11 @@ class Response(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes | bytearray | memoryview
 
+    @property
+    def ok(self) -> bool:
+        """Whether the status is one of success, 2xx."""
+        return 200 <= self.status < 300  # noqa: PLR2004 (success, by RFC 9110)
+
     def __repr__(self) -> str:
         return f"Response({self.status}, {len(self.body)} bytes)"
 

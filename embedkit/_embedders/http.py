@@ -192,7 +192,7 @@ class HttpEmbedder(Embedder):
                 refused: list[Response] = refused,
                 request: Request = request,
             ) -> Reply:
-                if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
+                if not response.ok:
                     refused.append(self._signer.redactor.redact_response(response))
                     raise self._redacted(
                         with_url(self._smaller(self._judged(codec, refused[-1]), texts, options), self._signer.sent_to(request))

@@ -114,7 +114,7 @@ class Signer:
 
     async def _ask(self, exchange: Exchange, request: Request) -> Response:
         response = await exchange(request)
-        return response if 200 <= response.status < 300 else self.redactor.redact_response(response)  # noqa: PLR2004 (success, by RFC 9110)
+        return response if response.ok else self.redactor.redact_response(response)
 
     def renew(self) -> bool:
         """True where the token was refused for its age, and the next attempt comes with a new one."""

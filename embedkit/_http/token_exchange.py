@@ -50,7 +50,7 @@ class TokenCache:
         async with turn:
             if clock() >= self._until:
                 response = await ask(request)
-                if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
+                if not response.ok:
                     raise self._refused(response, request.url, clock())
                 self.token, seconds = self._read(response)
                 self._since = clock()

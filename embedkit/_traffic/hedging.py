@@ -138,4 +138,4 @@ class Hedge:
 
 def _good(found: Response | BaseException) -> bool:
     """Whether it ends the race. What is refused, or breaks, does not while another answer may come."""
-    return found.status < 300 if isinstance(found, Response) else not isinstance(found, Exception)  # noqa: PLR2004 (success)
+    return found.ok if isinstance(found, Response) else not isinstance(found, Exception)

@@ -1,8 +1,9 @@
 """The contract a dialect fulfills, and the few helpers it needs.
 
-A *dialect* says how to speak: three pure functions, `encode` (texts → request), `decode` (response → rows) and `explain` (a
-refusal → the provider's message). A *host* says where and as whom: a row of data. Bytes go straight into the rows of the output
-matrix: no reply is ever copied twice, and none is visible before it is checked.
+A *dialect* is the format of an API: pure functions, `encode` (texts → request), `decode` (response → rows) and
+`explain` (a refusal → the provider's message). A *host* is a row of data: an address, its credentials and its limits.
+Bytes go straight into the rows of the output matrix: no reply is copied twice, and no row is visible before it is
+checked.
 """
 
 from .._types import Limits, ModelFacts, Options, Reply, Request, Response
@@ -35,6 +36,7 @@ from .reply import (
     tokens_in,
     vector_values,
     whole_number,
+    without_vectors,
 )
 from .request import (
     accepted_input_types,
@@ -124,4 +126,5 @@ __all__ = [
     "whole_number",
     "widths",
     "with_headers",
+    "without_vectors",
 ]

@@ -13,18 +13,15 @@ from .vectors import Out
 
 JSON: Mapping[str, str] = MappingProxyType({"content-type": "application/json", "accept": "application/json"})
 to_json: Callable[[Any], bytes] = msgspec.json.Encoder().encode
-UNREADABLE = (
-    msgspec.DecodeError,
-    UnicodeDecodeError,
-    RecursionError,
-)  # what a decoder raises: the last for endless brackets
+# What a decoder raises; the last for very deep nesting.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Codec(Protocol):
     """The least that a dialect writes. Pure: no clock, no socket, no state that changes.
 
-    What else the engine asks of it (`limits`, `explain`, `probe` …) may stand beside these two functions. `Dialect` says what each is,
-    and has its default, which counts where a codec has none of its own.
+    A codec may have more of what the engine asks (`limits`, `explain`, `probe` …). `Dialect` describes each and has
+    its default, which counts for a codec that has none of its own.
     """
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
@@ -32,5 +29,5 @@ class Codec(Protocol):
         ...
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
-        """The rows of a successful response, in input order, checked; written into `out(width)` where given."""
+        """The rows of a successful response, in input order, checked; written into `out(width)` if it is given."""
         ...

@@ -1,4 +1,4 @@
-"""`Dialect`, the base class of a codec: everything the engine asks of one, with a default for all but `encode` and `decode`."""
+"""`Dialect`, the base class of a codec: all that the engine asks of one, with defaults."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .vectors import Out
 
 
 class Dialect(msgspec.Struct, frozen=True):
-    """Base class of a codec: `class Acme(Dialect, frozen=True)` writes `encode` and `decode`, and overrides what differs.
+    """Base class of a codec. `class Acme(Dialect, frozen=True)` writes `encode`, `decode` and what differs.
 
-    Each property may be overridden by a property, by a class variable or by a field. Pure: no clock, no socket, no state that changes.
-    A class that does not inherit from this one works too: `complete` gives it the defaults that it lacks.
+    A property, a class variable or a field may override each property. Pure: no clock, no socket, no state that
+    changes. A class that does not inherit from this one works too: `complete` gives it the defaults that it lacks.
     """
 
     target: Target
@@ -30,12 +30,12 @@ class Dialect(msgspec.Struct, frozen=True):
 
     @property
     def sends_dimensions(self) -> bool:
-        """Whether the API takes a width: yes. Otherwise the engine cuts the vectors, and `encode` sees no `dimensions`."""
+        """Whether the API takes a width: yes. If not, the engine cuts the vectors; `encode` sees no `dimensions`."""
         return True
 
     @property
     def sends_dtypes(self) -> Collection[str]:
-        """The dtypes that the API makes itself: float32 only. The engine makes the others, and `encode` does not see them."""
+        """The dtypes that the API makes itself: float32 only. The engine makes the others; `encode` never sees them."""
         return ("float32",)
 
     @property
@@ -47,8 +47,8 @@ class Dialect(msgspec.Struct, frozen=True):
     def joins(self) -> bool | Collection[str]:
         """The fields of `extra` that make a vector depend on the other texts of its request, or True for always: none.
 
-        Late chunking and contextualized models need it. Then the texts of a call are one request: each text is sent, and none is split
-        off, shared with other calls or cached.
+        Late chunking and contextualized models need it. Then the texts of a call are one request: each text is sent,
+        and none is split off, shared with other calls or cached.
         """
         return ()
 
@@ -73,7 +73,7 @@ class Dialect(msgspec.Struct, frozen=True):
         return None
 
     def learn(self, response: Response) -> Dialect:  # noqa: ARG002 (for subclasses)
-        """A codec that knows more after this response (a limit, a refused encoding), which the engine then uses; else this one."""
+        """A codec that knows more after this response (a limit, a refused encoding), then used; else this one."""
         return self
 
 

@@ -11,7 +11,7 @@ from .openai import _OPENAI, OpenAI
 
 
 def _azure_key(request: Request, credentials: Mapping[str, str], now: float) -> Request:
-    """Azure: an Entra token as Bearer, a key as `api-key`; of two in the environment the token (openai-python, lib/azure.py)."""
+    """An Entra token as Bearer, a key as `api-key`; of two variables the token's wins (openai-python, lib/azure.py)."""
     if token := credentials.get("ad_token"):
         return bearer(request, {"api_key": token}, now)
     key = credentials.get("api_key")
@@ -39,15 +39,19 @@ _AZURE = {
 
 HOSTS = (
     Host(
-        name="azure", dialect=OpenAI, version_path="/openai/v1", key_variables=("AZURE_OPENAI_API_KEY",), key_required=True, start=100, ceiling=128,
+        name="azure", dialect=OpenAI, version_path="/openai/v1", key_variables=("AZURE_OPENAI_API_KEY",),
+        key_required=True, start=100, ceiling=128,
         own_domains=("openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com"),
-        url_variables=("AZURE_OPENAI_ENDPOINT",), resolve_url=_azure_url, authorize=_azure_key, static_auth=True, catalog="openai",
+        url_variables=("AZURE_OPENAI_ENDPOINT",), resolve_url=_azure_url, authorize=_azure_key, static_auth=True,
+        catalog="openai",
         parameters=_AZURE, quirks={"refuses": True}, limits=_OPENAI,
     ),
-    # Azure AI Foundry's other models, Cohere's among them, on the same routes; Cohere takes 96 (docs.cohere.com/reference/embed).
+    # Azure AI Foundry's other models on the same routes. 96 is Cohere's limit (docs.cohere.com/reference/embed).
     Host(
-        name="azureaifoundry", dialect=OpenAI, version_path="/openai/v1", key_variables=("AZURE_OPENAI_API_KEY",), key_required=True, start=100, ceiling=128,
-        own_domains=("services.ai.azure.com",), url_variables=("AZURE_OPENAI_ENDPOINT",), resolve_url=_azure_url, authorize=_azure_key, static_auth=True,
+        name="azureaifoundry", dialect=OpenAI, version_path="/openai/v1", key_variables=("AZURE_OPENAI_API_KEY",),
+        key_required=True, start=100, ceiling=128,
+        own_domains=("services.ai.azure.com",), url_variables=("AZURE_OPENAI_ENDPOINT",), resolve_url=_azure_url,
+        authorize=_azure_key, static_auth=True,
         parameters=_AZURE, quirks={"encoding": None}, limits=Limits(max_texts=96),
     ),
 )  # fmt: skip

@@ -1,7 +1,8 @@
 """Cohere's own API, version 2. https://docs.cohere.com/reference/embed
 
-`input_type` and `embedding_types` always go out: v3 and later models refuse a request without the first, some deployments one without
-the second. Replies in either shape of version 1 are read too, so a private deployment or gateway that has only that works as well.
+`input_type` and `embedding_types` are always sent: v3 and later models refuse a request without the first, some
+deployments one without the second. Replies in either shape of version 1 are read too, for private deployments and
+gateways that have only that.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from ..codec import (
 from ..errors import DecodeError
 
 _PURPOSES = {
-    None: "search_document",  # required by the API, so the design's default is said aloud
+    None: "search_document",  # the API requires one, so embedkit's default is sent
     "document": "search_document",
     "query": "search_query",
     "classification": "classification",
@@ -53,15 +54,14 @@ _decoder = decoder_of(_Reply)
 
 
 class Cohere(Dialect, frozen=True):
-    """Cohere's dialect: an over-long text is refused unless `truncate="end"` (the API's own default cuts in silence)."""
+    """Cohere's dialect: an over-long text is refused unless `truncate="end"` (the API's default cuts it)."""
 
     sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
 
     @property
     def sends_dimensions(self) -> bool:
-        """Only v4 and later take a width; v3 models have one each (docs.cohere.com/reference/embed, `output_dimension`)."""
-        facts = self.target.facts
-        return facts is None or bool(facts.widths)
+        """Only v4 and later take a width; v3 models have one each (`output_dimension`)."""
+        return self.target.has_widths
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
@@ -96,7 +96,7 @@ def address(value: str) -> str:
 
 
 def _locate(base_url: str, target: Target) -> str:
-    """Cohere's own hosts speak version 2, whatever version the base URL ends in; elsewhere it is used as given."""
+    """Cohere's own hosts use version 2, whatever version the base URL ends in; elsewhere it is used as given."""
     ours = host_matches(urlsplit(base_url).hostname, target.host.own_domains)
     return address(base_url) if ours and base_url.rstrip("/").endswith("/v1") else base_url
 
@@ -105,7 +105,8 @@ HOSTS = (
     Host(
         name="cohere", dialect=Cohere, base_url="https://api.cohere.com/v2", version_path="/v2",
         routes=("/embed", "/compatibility/v1/embeddings", "/compatibility/v1"), resolve_url=_locate,
-        key_variables=("CO_API_KEY", "COHERE_API_KEY"), key_required=True, start=100, ceiling=128,  # cohere-python, client.py
+        # The variables: cohere-python, client.py.
+        key_variables=("CO_API_KEY", "COHERE_API_KEY"), key_required=True, start=100, ceiling=128,
         own_domains=("cohere.com", "cohere.ai"), url_variables=("CO_API_URL",), read_url=address,
         limits=Limits(max_texts=96),  # docs.cohere.com/reference/embed
     ),

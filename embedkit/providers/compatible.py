@@ -1,7 +1,8 @@
-"""Hosts that speak the OpenAI dialect: rows, no code of their own. `compatible` itself is any other server, found by `base_url=`.
+"""Hosts that speak the OpenAI dialect: rows, no code of their own. `compatible` itself is any other server, found by
+`base_url=`.
 
-If no page names a limit, a row takes few texts; if none documents `encoding_format`, it is not sent. What a host has no field for (a
-width, a type, an input type) is done on the client.
+If no page names a limit, a row takes few texts; if none documents `encoding_format`, it is not sent. What a host has
+no field for (a width, a type, an input type) is done on the client.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _server(name: str, base_url: str, called: str, **more: Any) -> Host:
 
 
 def _databricks(base_url: str, target: Target) -> str:
-    """Databricks: `host=` names the workspace; one that is not under its domains needs `base_url=`, and so a key given with it."""
+    """Databricks: `host=` names the workspace; one outside its domains needs `base_url=` and a key given with it."""
     place = str(target.parameters.get("host") or "").removeprefix("https://").strip("/")
     if not place:
         if "{host}" not in base_url:
@@ -57,7 +58,8 @@ def _databricks(base_url: str, target: Target) -> str:
         msg = "databricks needs its workspace: pass host= or base_url=, or set DATABRICKS_HOST"
         raise ConfigError(msg)
     ours = "|".join(map(re.escape, target.host.own_domains))
-    if not re.fullmatch(rf"[A-Za-z0-9.-]+\.({ours})", place):  # nothing in it may end the name early: a token goes there
+    # Nothing in it may end the host's name early, since a token goes there.
+    if not re.fullmatch(rf"[A-Za-z0-9.-]+\.({ours})", place):
         msg = f"host={place!r} is no workspace of {' or '.join(target.host.own_domains)}: pass base_url= and api_key="
         raise ConfigError(msg)
     return workspace(place)
@@ -79,8 +81,8 @@ HOSTS = (
     Host(name="compatible", dialect=OpenAI, version_path="/v1", limits=FEW, accepts_empty=True, loading=600.0),
 
     # --- hosted ---
-    # Strict: an unknown field is a 422 (docs.mistral.ai). It limits tokens and texts (chroma-core/chroma#5597), and answers floats
-    # to base64.
+    # Strict: an unknown field is a 422 (docs.mistral.ai). It limits tokens and texts (chroma-core/chroma#5597), and
+    # answers floats to base64.
     _hosted(
         "mistral", "https://api.mistral.ai/v1", "MISTRAL_API_KEY", own_domains=("mistral.ai",),
         quirks={"encoding": "float", "width_field": "output_dimension", "dtype_field": "output_dtype"},
@@ -103,8 +105,10 @@ HOSTS = (
         quirks={"unit_field": "normalize"}, limits=Limits(max_texts=2048),
     ),
     _hosted(
-        "deepinfra", "https://api.deepinfra.com/v1/openai", "DEEPINFRA_API_KEY", "DEEPINFRA_TOKEN", "DEEPINFRA_API_TOKEN",
-        quirks={"encoding": "base64", "pads": True}, limits=Limits(max_texts=1024),  # api.deepinfra.com/openapi.json, `input`
+        "deepinfra", "https://api.deepinfra.com/v1/openai", "DEEPINFRA_API_KEY", "DEEPINFRA_TOKEN",
+        "DEEPINFRA_API_TOKEN",
+        # The limit: api.deepinfra.com/openapi.json, `input`.
+        quirks={"encoding": "base64", "pads": True}, limits=Limits(max_texts=1024),
     ),
     # Retriever models refuse a request without `input_type`; some refuse base64. Too long is refused unless cut
     # (docs.nvidia.com/nim, text embedding reference).
@@ -115,7 +119,8 @@ HOSTS = (
             "cut": {"truncate": "END"}, "refuses": True,
         },
     ),
-    # A router: `input_type` goes on to whoever serves the model; its reference gives these two values (openrouter.ai/docs).
+    # A router: `input_type` goes on to whoever serves the model; its reference gives these two values
+    # (openrouter.ai/docs).
     _hosted(
         "openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", limits=Limits(max_texts=96),
         quirks={"encoding": "base64", "purposes": {"query": "search_query", "document": "search_document"}},
@@ -124,16 +129,19 @@ HOSTS = (
     _hosted(
         "databricks", "https://{host}/serving-endpoints", "DATABRICKS_TOKEN", "DATABRICKS_API_KEY",
         own_domains=("databricks.com", "azuredatabricks.net"), url_variables=("DATABRICKS_HOST", "DATABRICKS_API_BASE"),
-        routes=("/embeddings", "/{model}/invocations"), read_url=workspace, resolve_url=_databricks, parameters={"host": Parameter(help="the workspace, adb-….azuredatabricks.net")},
+        routes=("/embeddings", "/{model}/invocations"), read_url=workspace, resolve_url=_databricks,
+        parameters={"host": Parameter(help="the workspace, adb-….azuredatabricks.net")},
         quirks={"width_field": None}, limits=Limits(max_texts=150),
     ),
     # Keys are bound to a region: base_url="https://dashscope-intl.aliyuncs.com" is Singapore (Alibaba Model Studio).
     _hosted(
-        "dashscope", "https://dashscope.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY", own_domains=("aliyuncs.com",),
+        "dashscope", "https://dashscope.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY",
+        own_domains=("aliyuncs.com",),
         quirks={"encoding": "float"}, limits=Limits(max_texts=10, max_text_tokens=8192),
     ),
     _hosted(  # docs.bigmodel.cn, embedding-3
-        "zhipu", "https://open.bigmodel.cn/api/paas/v4", "ZHIPUAI_API_KEY", "ZAI_API_KEY", own_domains=("bigmodel.cn", "z.ai"),
+        "zhipu", "https://open.bigmodel.cn/api/paas/v4", "ZHIPUAI_API_KEY", "ZAI_API_KEY",
+        own_domains=("bigmodel.cn", "z.ai"),
         limits=Limits(max_texts=64, max_text_tokens=3072),
     ),
     _hosted(  # docs.siliconflow.com
@@ -141,7 +149,8 @@ HOSTS = (
         own_domains=("siliconflow.cn", "siliconflow.com"), quirks={"encoding": "base64"},
     ),
     _hosted(  # docs.github.com/rest/models/embeddings; the models are OpenAI's
-        "github", "https://models.github.ai/inference", "GITHUB_TOKEN", resolve_url=_github, limits=Limits(max_texts=100),
+        "github", "https://models.github.ai/inference", "GITHUB_TOKEN", resolve_url=_github,
+        limits=Limits(max_texts=100),
         parameters={"org": Parameter(help="organisation to bill instead of the token's owner")},
         quirks={
             "encoding": "base64", "refuses": True,
@@ -173,7 +182,8 @@ HOSTS = (
         "llamacpp", "http://localhost:8080/v1", "llama-server", accepts_empty=True,
         quirks={"width_field": None, "refuses": True},
     ),
-    # LM Studio answers floats to base64 (lmstudio-ai/lmstudio-bug-tracker#756) and ignores dimensions (lmstudio-ai/lms#300).
+    # LM Studio answers floats to base64 (lmstudio-ai/lmstudio-bug-tracker#756) and ignores dimensions
+    # (lmstudio-ai/lms#300).
     _server(
         "lmstudio", "http://localhost:1234/v1", "LM Studio's server",
         quirks={"width_field": None, "encoding": "float"},

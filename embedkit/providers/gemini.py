@@ -1,8 +1,9 @@
 """Google's Gemini API. https://ai.google.dev/api/embeddings
 
 Always `:batchEmbedContents` with one element per text: several parts in one content would be fused into one vector
-(googleapis/python-genai#2523). The first generation takes the task as a field; the second ignores the field and wants the task in
-the text, so its prefixes stand in the catalog (ai.google.dev/gemini-api/docs/embeddings). Over-long texts are always cut.
+(googleapis/python-genai#2523). The first generation takes the task as a field; the second ignores the field and wants
+the task in the text, so its prefixes stand in the catalog (ai.google.dev/gemini-api/docs/embeddings). Over-long texts
+are always cut.
 """
 
 from __future__ import annotations
@@ -23,9 +24,7 @@ from ..codec import (
     compact,
     decode_reply,
     decoder_of,
-    error_in_success,
     matrix,
-    miscounted,
     prefixed,
     reject_unsupported,
     renormalize_cut,
@@ -33,6 +32,7 @@ from ..codec import (
     to_json,
     tokens_in,
     with_headers,
+    without_vectors,
 )
 
 TASKS = {
@@ -59,7 +59,7 @@ _decoder = decoder_of(_Reply)
 
 
 class Gemini(Dialect, frozen=True):
-    """Gemini's dialect. A narrower vector comes un-normalized from the first generation, and is made unit length here."""
+    """Gemini's dialect. A narrower vector of the first generation comes un-normalized and is made unit length here."""
 
     @property
     def limits(self) -> Limits:
@@ -84,19 +84,19 @@ class Gemini(Dialect, frozen=True):
         reply = decode_reply(_decoder, response)
         items = reply.embeddings if reply.embedding is None else [reply.embedding]
         if items is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         rows = matrix([item.values if item else None for item in items], options, count, out)
         renormalize_cut(rows, options, self.target.facts)
         return Reply(rows, "", tokens_in(reply.usage_metadata, "promptTokenCount"))
 
 
 def _bare(model: str) -> str:
-    """The name without the collection Google's own docs put before it."""
+    """The name without the collection that Google's own pages put before it."""
     return model.removeprefix("models/")
 
 
-def _keyed(request: Request, credentials: Mapping[str, str], now: float) -> Request:  # noqa: ARG001 (the shape of `authorize`)
-    """The key in a header: in the URL, where it may also stand, every log would hold it."""
+def _keyed(request: Request, credentials: Mapping[str, str], now: float) -> Request:  # noqa: ARG001 (an `authorize`)
+    """The key in a header. It may also stand in the URL, but then every log would hold it."""
     key = credentials.get("api_key")
     return with_headers(request, {"x-goog-api-key": key}) if key else request
 
@@ -104,8 +104,10 @@ def _keyed(request: Request, credentials: Mapping[str, str], now: float) -> Requ
 HOSTS = (
     Host(
         name="gemini", dialect=Gemini, base_url="https://generativelanguage.googleapis.com/v1", version_path="/v1",
-        key_variables=("GOOGLE_API_KEY", "GEMINI_API_KEY"), key_required=True, start=100, ceiling=128, own_domains=("generativelanguage.googleapis.com",),
+        key_variables=("GOOGLE_API_KEY", "GEMINI_API_KEY"), key_required=True, start=100, ceiling=128,
+        own_domains=("generativelanguage.googleapis.com",),
         routes=("/models/{model}:{verb}", "/models/{model}", "/models", "/openai/embeddings", "/openai"),
-        authorize=_keyed, static_auth=True, catalog_name=_bare, limits=Limits(max_texts=100),  # more: 400 "at most 100 requests can be in one batch"
+        # "at most 100 requests can be in one batch"
+        authorize=_keyed, static_auth=True, catalog_name=_bare, limits=Limits(max_texts=100),
     ),
 )  # fmt: skip

@@ -57,7 +57,7 @@ _SHAPES: dict[int, msgspec.json.Decoder[Any]] = {  # by number of axes, the comm
 
 
 class HuggingFace(Dialect, frozen=True):
-    """The dialect of the router and of the toolkit behind endpoints. Few containers know prompts: prefixes are put on here.
+    """The dialect of the router and of endpoints' toolkit. Few containers know prompts, so prefixes are added here.
 
     Attributes:
         route: what follows the base URL.
@@ -83,7 +83,8 @@ class HuggingFace(Dialect, frozen=True):
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         rows = matrix(self._vectors(response), options, count, out)
-        return Reply(rows, "", header_int(response, "x-compute-tokens"))  # from TEI behind an endpoint; nobody else counts
+        # TEI behind an endpoint sends this header; the other servers do not count.
+        return Reply(rows, "", header_int(response, "x-compute-tokens"))
 
     def explain(self, response: Response) -> str:
         refusal = read_error_body(response)
@@ -97,9 +98,12 @@ class HuggingFace(Dialect, frozen=True):
             return [found] if axes == 1 else found
         how = self.target.parameters.get("pooling")
         if how is None:
-            msg = f"{self.target.model} answers one vector per token, not per text: pass pooling='mean', 'cls' or 'last', as its card says"
+            msg = (
+                f"{self.target.model} answers one vector per token, not per text: "
+                "pass pooling='mean', 'cls' or 'last', as its card says"
+            )
             raise DecodeError(msg)
-        return [_pooled(tokens if axes == 3 else tokens[0], how) for tokens in found]  # noqa: PLR2004 (texts, tokens, components)
+        return [_pooled(tokens if axes == 3 else tokens[0], how) for tokens in found]  # noqa: PLR2004
 
 
 def _pooled(tokens: Sequence[VectorLike], how: str) -> VectorLike:
@@ -134,13 +138,16 @@ _SAME: dict[str, Any] = {
 
 HOSTS = (
     Host(
-        name="huggingface", dialect=HuggingFace, base_url="https://router.huggingface.co/hf-inference", version_path="/hf-inference",
+        name="huggingface", dialect=HuggingFace, base_url="https://router.huggingface.co/hf-inference",
+        version_path="/hf-inference",
         quirks={"route": "/models/{model}/pipeline/feature-extraction"},
-        routes=("/models/{model*}/pipeline/feature-extraction", "/models/{model*}", "/models"), key_required=True, own_domains=("huggingface.co",), start=100, ceiling=128, loading=300.0, **_SAME,
+        routes=("/models/{model*}/pipeline/feature-extraction", "/models/{model*}", "/models"), key_required=True,
+        own_domains=("huggingface.co",), start=100, ceiling=128, loading=300.0, **_SAME,
     ),
     # Scaled to zero, an endpoint wakes on a request; the header makes its proxy wait for that instead of answering 503.
     Host(
-        name="hfendpoint", dialect=HuggingFace, routes=("/v1/embeddings", "/v1"), quirks={"headers": {"x-scale-up-timeout": "600"}}, catalog="huggingface",
+        name="hfendpoint", dialect=HuggingFace, routes=("/v1/embeddings", "/v1"),
+        quirks={"headers": {"x-scale-up-timeout": "600"}}, catalog="huggingface",
         own_domains=("endpoints.huggingface.cloud",), timeout=600.0, loading=600.0, **_SAME,
     ),
 )  # fmt: skip

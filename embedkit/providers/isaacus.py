@@ -1,7 +1,7 @@
 """Isaacus. https://docs.isaacus.com, API reference, embeddings
 
-`overflow_strategy` is where null is a value and not absence: null refuses an over-long text, leaving the field out cuts it. So it
-always goes out.
+`overflow_strategy` is always sent, since null is a value of it: with null an over-long text is refused, without the
+field it is cut.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from ..codec import (
     compact,
     decode_reply,
     decoder_of,
-    error_in_success,
     in_place,
     matrix,
-    miscounted,
     reject_unsupported,
     to_json,
     tokens_in,
+    without_vectors,
 )
 
 _TASKS = {"query": "retrieval/query", "document": "retrieval/document"}
@@ -61,7 +60,7 @@ class Isaacus(Dialect, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = decode_reply(_decoder, response)
         if reply.embeddings is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         items = in_place(reply.embeddings, count)  # they may come in any order (docs.isaacus.com, `index`)
         rows = matrix([item.embedding for item in items], options, count, out)
         return Reply(rows, "", tokens_in(reply.usage, "input_tokens"))
@@ -69,7 +68,9 @@ class Isaacus(Dialect, frozen=True):
 
 HOSTS = (
     Host(
-        name="isaacus", dialect=Isaacus, base_url="https://api.isaacus.com/v1", version_path="/v1", key_variables=("ISAACUS_API_KEY",),
-        key_required=True, start=100, ceiling=128, own_domains=("isaacus.com",), limits=Limits(max_texts=128),  # docs.isaacus.com, `texts`
+        name="isaacus", dialect=Isaacus, base_url="https://api.isaacus.com/v1", version_path="/v1",
+        key_variables=("ISAACUS_API_KEY",),
+        # The limit: docs.isaacus.com, `texts`.
+        key_required=True, start=100, ceiling=128, own_domains=("isaacus.com",), limits=Limits(max_texts=128),
     ),
 )  # fmt: skip

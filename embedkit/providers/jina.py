@@ -1,7 +1,8 @@
 """Jina AI. https://api.jina.ai/redoc, the OpenAPI page of POST /v1/embeddings
 
-What a text is for is called `task`, and each family of models has its own list of them. Late chunking goes through
-`extra={"late_chunking": True}`: all texts of one request are then read as one document, so keep them few enough for one request.
+The field `task` says what a text is for, and each family of models has its own values. Late chunking is
+`extra={"late_chunking": True}`: all texts of a request are then read as one document, so pass no more than a request
+may hold.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class Jina(Dialect, frozen=True):
 HOSTS = (
     Host(
         name="jina", dialect=Jina, base_url="https://api.jina.ai/v1", version_path="/v1",
-        key_variables=("JINA_API_KEY", "JINA_AI_API_KEY", "JINAAI_API_KEY"),  # its own, and what litellm and llama-index read
+        # Jina's own variable, and those of litellm and llama-index.
+        key_variables=("JINA_API_KEY", "JINA_AI_API_KEY", "JINAAI_API_KEY"),
         key_required=True, own_domains=("jina.ai",),
         limits=Limits(max_texts=512),  # v4's (langgenius/dify-official-plugins#1997)
     ),

@@ -1,9 +1,10 @@
 """Perplexity. https://docs.perplexity.ai/api-reference/embeddings-post
 
-There is no float output: vectors are int8 or packed bits, always in base64. As float32 they keep the values they came with, whole
-numbers of no particular length: compare them by cosine, or pass `normalize=True`. Packed bits keep the provider's order, least
-significant first (docs.perplexity.ai/docs/embeddings/best-practices, 2026-11). Contextualized models get each text as a document
-of its own; chunks are grouped by hand, `extra={"input": [["chunk", "chunk"], …]}`, in the order of the texts.
+The API has no float output: vectors are int8 or packed bits, always in base64. As float32 they keep their values,
+whole numbers and not of unit length: compare them by cosine, or pass `normalize=True`. Packed bits keep the
+provider's order, the least significant first (docs.perplexity.ai/docs/embeddings/best-practices, 2026-11).
+Contextualized models get each text as a document of its own; chunks are grouped by hand, `extra={"input": [["chunk",
+"chunk"], …]}`, in the order of the texts.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _OFFSET = bytes(byte ^ 0x80 for byte in range(256))  # a byte → the same less 
 
 
 class Perplexity(Dialect, frozen=True):
-    """Perplexity's dialect. It is written nowhere how an over-long text fares, so `truncate` cannot be promised."""
+    """Perplexity's dialect. No page says what becomes of an over-long text, so `truncate` cannot be promised."""
 
     sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
 
@@ -45,7 +46,7 @@ class Perplexity(Dialect, frozen=True):
 
     @property
     def joins(self) -> tuple[str, ...]:
-        """Chunks grouped by hand know of each other, and stand for the texts in their order."""
+        """Chunks grouped by hand depend on each other, and stand for the texts in their order."""
         return ("input",) if self._contextual else ()
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
@@ -92,8 +93,10 @@ def address(value: str) -> str:
 
 HOSTS = (
     Host(
-        name="perplexity", dialect=Perplexity, routes=("/embeddings", "/contextualizedembeddings"), base_url="https://api.perplexity.ai/v1", version_path="/v1",
-        key_variables=("PERPLEXITY_API_KEY",), key_required=True, start=100, ceiling=128, own_domains=("perplexity.ai",),
+        name="perplexity", dialect=Perplexity, routes=("/embeddings", "/contextualizedembeddings"),
+        base_url="https://api.perplexity.ai/v1", version_path="/v1",
+        key_variables=("PERPLEXITY_API_KEY",), key_required=True, start=100, ceiling=128,
+        own_domains=("perplexity.ai",),
         url_variables=("PERPLEXITY_BASE_URL",), read_url=address,
         limits=Limits(max_texts=512, max_tokens=120_000, max_text_tokens=32_000),  # its page, `input`
     ),

@@ -1,7 +1,7 @@
 """TEI, Hugging Face's Text Embeddings Inference. https://huggingface.github.io/text-embeddings-inference
 
-Its own route, `/embed`: prompts, truncation and width are the server's business there. (`compatible:` speaks its OpenAI route.) The
-server is asked once, at `/info`, how many texts a request may hold.
+Its own route, `/embed`, on which the server does prompts, truncation and width. (`compatible:` uses its OpenAI
+route.) `/info` is asked once how many texts a request may hold.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class TEI(Dialect, frozen=True):
         purposes = accepted_input_types(facts, *prompts)
         reject_unsupported(options, target.host.name, dtype=("float32",), truncate=("end", "error"), input_type=purposes)
         body = compact(
-            inputs=prefixed(texts, options, facts) if prompt is None else texts,  # never both: the server would add its own
+            # Never a prefix with a prompt: the server adds its own.
+            inputs=prefixed(texts, options, facts) if prompt is None else texts,
             prompt_name=prompts.get(options.input_type) if isinstance(prompt, Mapping) else prompt,
             truncate=options.truncate == "end",  # always sent: without it servers since 1.9.0 cut in silence
             normalize=options.normalize,
@@ -82,7 +83,7 @@ class TEI(Dialect, frozen=True):
     def learn(self, response: Response) -> Dialect:
         """What /info says of the limits, and whether the server knows `dimensions`. A refusal teaches nothing."""
         try:
-            info = _info.decode(response.body) if response.status == 200 else _Info()  # noqa: PLR2004 (OK)
+            info = _info.decode(response.body) if response.ok else _Info()
         except UNREADABLE:
             info = _Info()  # a proxy's page, say
         told = compact(max_texts=info.max_client_batch_size or None, max_text_tokens=info.max_input_length or None)
@@ -94,11 +95,14 @@ class TEI(Dialect, frozen=True):
 
 HOSTS = (
     Host(
-        name="tei", dialect=TEI, routes=("/embed", "/embed_all", "/v1/embeddings", "/embeddings", "/v1"), base_url="http://localhost:3000", catalog="huggingface",
-        limits=Limits(max_texts=32, max_bytes=1_900_000),  # --max-client-batch-size; --payload-limit, less what JSON adds
+        name="tei", dialect=TEI, routes=("/embed", "/embed_all", "/v1/embeddings", "/embeddings", "/v1"),
+        base_url="http://localhost:3000", catalog="huggingface",
+        # --max-client-batch-size; --payload-limit, less what JSON adds
+        limits=Limits(max_texts=32, max_bytes=1_900_000),
         parameters={
             "prompt_name": Parameter(
-                takes=(str, dict), help="one of the model's own prompts in place of a prefix; or a mapping from input type to such"
+                takes=(str, dict),
+                help="one of the model's own prompts in place of a prefix; or a mapping from input type to such"
             ),
         },
         timeout=600.0, loading=600.0, unreachable_hint="is text-embeddings-router running?",

@@ -1,8 +1,8 @@
 """Google's Vertex AI. https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api
 
-Two shapes: `:predict` for the text models and gemini-embedding-001, `:embedContent` for later Gemini models. Either cuts an
-over-long text unless `autoTruncate` is false, so that always goes out. The token is the caller's: `api_key` is an OAuth access
-token or a callable that gives one, asked on every attempt.
+Two shapes: `:predict` for the text models and gemini-embedding-001, `:embedContent` for later Gemini models. Either
+cuts an over-long text unless `autoTruncate` is false, so that always goes out. The token is the caller's: `api_key`
+is an OAuth access token or a callable that gives one, asked on every attempt.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ from ..codec import (
     compact,
     decode_reply,
     decoder_of,
-    error_in_success,
     matrix,
-    miscounted,
     prefixed,
     reject_unsupported,
     renormalize_cut,
@@ -37,6 +35,7 @@ from ..codec import (
     to_json,
     tokens_in,
     with_headers,
+    without_vectors,
 )
 from ..errors import ConfigError
 from .gemini import TASKS
@@ -67,7 +66,7 @@ class Vertex(Dialect, frozen=True):
 
     @property
     def limits(self) -> Limits:
-        """A Gemini model takes one text per request (mem0ai/mem0#6189; @ai-sdk/google-vertex for the second generation)."""
+        """A Gemini model takes one text per request (mem0ai/mem0#6189; @ai-sdk/google-vertex)."""
         limits = self.target.limits
         return msgspec.structs.replace(limits, max_texts=1) if "gemini" in self.target.model else limits
 
@@ -107,7 +106,7 @@ class Vertex(Dialect, frozen=True):
         elif reply.embedding is not None:
             items, counts = [reply.embedding], [tokens_in(reply.usage_metadata, "promptTokenCount")]
         else:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         rows = matrix([item.values if item else None for item in items], options, count, out)
         renormalize_cut(rows, options, self.target.facts)
         known = [number for number in counts if number is not None]
@@ -115,7 +114,7 @@ class Vertex(Dialect, frozen=True):
 
 
 def _locate(base_url: str, target: Target) -> str:
-    """The host of the location, then project and location; a base URL that says where publishers are is used as it is."""
+    """The host of the location, then project and location; a base URL with `/publishers/` is used as it is."""
     if "/publishers/" in base_url:
         return base_url
     if "/projects/" in base_url:
@@ -124,8 +123,8 @@ def _locate(base_url: str, target: Target) -> str:
     project, location = target.parameters.get("project"), target.parameters.get("location") or "global"
     if project is None:
         msg = (
-            f"{name} needs project (a Google Cloud project): pass project= or set GOOGLE_CLOUD_PROJECT; with a key of express mode, "
-            f"which has none: base_url='{target.host.base_url}/publishers/google'"
+            f"{name} needs project (a Google Cloud project): pass project= or set GOOGLE_CLOUD_PROJECT; "
+            f"with a key of express mode, which has none: base_url='{target.host.base_url}/publishers/google'"
         )
         raise ConfigError(msg)
     if base_url == target.host.base_url and location != "global":
@@ -136,7 +135,7 @@ def _locate(base_url: str, target: Target) -> str:
 
 
 def _authorized(request: Request, credentials: Mapping[str, str], now: float) -> Request:
-    """An OAuth token as Bearer; without a project in the path (express mode) the API key (googleapis/python-genai, _api_client.py)."""
+    """An OAuth token as Bearer, or in express mode, which has no project in the path, the API key (python-genai)."""
     key = credentials.get("api_key")
     if not key or "/projects/" in request.url:
         return bearer(request, credentials, now)
@@ -146,10 +145,13 @@ def _authorized(request: Request, credentials: Mapping[str, str], now: float) ->
 HOSTS = (
     Host(
         name="vertex", dialect=Vertex, base_url="https://aiplatform.googleapis.com/v1beta1", version_path="/v1beta1",
-        routes=("/models/{model}:{verb}", "/models/{model}", "/models"), key_required=True, start=100, ceiling=128, own_domains=("aiplatform.googleapis.com",), resolve_url=_locate, authorize=_authorized,
+        routes=("/models/{model}:{verb}", "/models/{model}", "/models"), key_required=True, start=100, ceiling=128,
+        own_domains=("aiplatform.googleapis.com",), resolve_url=_locate, authorize=_authorized,
         parameters={
             "project": Parameter(("GOOGLE_CLOUD_PROJECT",), help="a Google Cloud project"),
-            "location": Parameter(("GOOGLE_CLOUD_LOCATION",), help="a region like us-central1, a multi-region (us, eu), or global"),
+            "location": Parameter(
+                ("GOOGLE_CLOUD_LOCATION",), help="a region like us-central1, a multi-region (us, eu), or global"
+            ),
         },
         limits=Limits(max_texts=250, max_tokens=16_000),  # of 20,000: the count is an estimate
     ),

@@ -1,8 +1,9 @@
 """Voyage AI, at its own host and at MongoDB Atlas. https://docs.voyageai.com/reference/embeddings-api
 
-The family of the model decides the route. Contextualized models get each text as a document of its own, so a row depends on its text
-alone; chunks that shall know of each other are grouped by hand, `extra={"inputs": [["chunk", "chunk"], …]}`, in the order of the
-texts, and the count of the reply is checked. Multimodal models embed texts into the space they share with pictures.
+The family of the model decides the route. Contextualized models get each text as a document of its own, so a row
+depends on its text alone. Chunks that belong together are grouped by hand, `extra={"inputs": [["chunk", "chunk"],
+…]}`, in the order of the texts, and the count of the reply is checked. Multimodal models embed texts into the space
+that they share with pictures.
 """
 
 from __future__ import annotations
@@ -26,13 +27,8 @@ from ..codec import (
     to_json,
 )
 
-_KINDS = {
-    "float32": None,
-    "int8": "int8",
-    "uint8": "uint8",
-    "binary": "binary",
-    "ubinary": "ubinary",
-}  # None: the default
+# Value of `output_dtype`; None: the default.
+_KINDS = {"float32": None, "int8": "int8", "uint8": "uint8", "binary": "binary", "ubinary": "ubinary"}
 # The most tokens of a request; 120,000 for all others (docs.voyageai.com/reference/embeddings-api, `input`).
 _TOKENS = {
     "voyage-4-lite": 1_000_000, "voyage-3.5-lite": 1_000_000,
@@ -42,7 +38,7 @@ _TOKENS = {
 
 
 class Voyage(Dialect, frozen=True):
-    """Voyage's dialect: an over-long text is refused unless `truncate="end"` (the API's own default cuts in silence)."""
+    """Voyage's dialect: an over-long text is refused unless `truncate="end"` (the API's default cuts it)."""
 
     sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
 
@@ -53,8 +49,7 @@ class Voyage(Dialect, frozen=True):
     @property
     def sends_dimensions(self) -> bool:
         """Older models have one width each."""
-        facts = self.target.facts
-        return facts is None or bool(facts.widths)
+        return self.target.has_widths
 
     @property
     def _contextual(self) -> bool:
@@ -62,7 +57,7 @@ class Voyage(Dialect, frozen=True):
 
     @property
     def joins(self) -> tuple[str, ...]:
-        """Chunks grouped by hand know of each other, and stand for the texts in their order."""
+        """Chunks grouped by hand depend on each other, and stand for the texts in their order."""
         return ("inputs",) if self._contextual else ()
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
@@ -106,7 +101,7 @@ _OWN, _ATLAS = "https://api.voyageai.com/", "https://ai.mongodb.com/"
 
 
 def _routed(request: Request, credentials: Mapping[str, str], now: float) -> Request:
-    """The key; one that begins with al- is MongoDB's and works at its host only, as others do at Voyage's (voyageai, util.py)."""
+    """The key. One that begins with al- works at MongoDB's host only, the others at Voyage's (voyageai, util.py)."""
     signed = bearer(request, credentials, now)
     if credentials.get("api_key", "").startswith("al-") and signed.url.startswith(_OWN):
         return msgspec.structs.replace(signed, url=_ATLAS + signed.url.removeprefix(_OWN))
@@ -120,8 +115,10 @@ def key_path(environment: Mapping[str, str]) -> str:
 
 HOSTS = (
     Host(
-        name="voyage", dialect=Voyage, routes=("/embeddings", "/contextualizedembeddings", "/multimodalembeddings"), base_url=_OWN + "v1", version_path="/v1", authorize=_routed, static_auth=True,
+        name="voyage", dialect=Voyage, routes=("/embeddings", "/contextualizedembeddings", "/multimodalembeddings"),
+        base_url=_OWN + "v1", version_path="/v1", authorize=_routed, static_auth=True,
         key_variables=("VOYAGE_API_KEY",), key_file=key_path, key_required=True, start=100, ceiling=128,
-        own_domains=("voyageai.com", "ai.mongodb.com"), limits=Limits(max_texts=1000),  # docs.voyageai.com/reference/embeddings-api
+        # The limit: docs.voyageai.com/reference/embeddings-api.
+        own_domains=("voyageai.com", "ai.mongodb.com"), limits=Limits(max_texts=1000),
     ),
 )  # fmt: skip

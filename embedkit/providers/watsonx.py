@@ -1,7 +1,8 @@
 """IBM watsonx.ai. https://cloud.ibm.com/apidocs/watsonx-ai#text-embeddings
 
-The API takes tokens of IBM Cloud's IAM. An API key is exchanged for one before the first request, and again before it expires. A key
-with a dot in it is such a token already (a JWT) and goes out as it is, as in the official client (ibm-watsonx-ai, client.py).
+The API takes tokens of IBM Cloud's IAM. An API key is exchanged for one before the first request, and again before it
+expires. A key with a dot in it is such a token already (a JWT) and goes out as it is, as in the official client
+(ibm-watsonx-ai, client.py).
 """
 
 from __future__ import annotations
@@ -26,14 +27,13 @@ from ..codec import (
     compact,
     decode_reply,
     decoder_of,
-    error_in_success,
     matrix,
-    miscounted,
     prefixed,
     reject_unsupported,
     text_of,
     to_json,
     whole_number,
+    without_vectors,
 )
 from ..errors import ConfigError
 
@@ -78,7 +78,8 @@ class Watsonx(Dialect, frozen=True):
         body = compact(
             model_id=target.model,
             inputs=prefixed(texts, options, facts),
-            project_id=None if given.get("space_id") else given.get("project_id"),  # one of the two; a space is always meant
+            # Only one of the two is sent; a space wins, since no variable sets it.
+            project_id=None if given.get("space_id") else given.get("project_id"),
             space_id=given.get("space_id"),
             parameters=cut,
         )
@@ -87,7 +88,7 @@ class Watsonx(Dialect, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = decode_reply(_decoder, response)
         if reply.results is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         rows = matrix([result.embedding if result else None for result in reply.results], options, count, out)
         return Reply(rows, text_of(reply.model_id), whole_number(reply.input_token_count))
 

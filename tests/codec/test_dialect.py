@@ -63,7 +63,9 @@ def members(codec):
 
 
 def test_what_is_left_out_has_its_default():
-    """Two functions are a codec: limits are the host's, the message is read from the body, nothing is asked or learned."""
+    """Two functions are a codec: limits are the host's, the message is read from the body, nothing is asked or
+    learned.
+    """
     codec = complete(Least(), TARGET)
     refusal = response({"message": "no such model"}, 404)
 
@@ -76,7 +78,7 @@ def test_what_is_left_out_has_its_default():
 
 
 def test_what_is_written_counts():
-    """Members of a class that does not inherit, be they attributes, properties or functions, are the ones that count."""
+    """A class that does not inherit keeps its own members, be they attributes, properties or functions."""
     codec = complete(Full(), TARGET)
 
     assert members(codec) == {

@@ -1,4 +1,6 @@
-"""The server's own words: whatever envelope they come in, in a success as in a refusal, the error shows them, and no more than that."""
+"""The server's own words: whatever envelope they come in, in a success as in a refusal, the error shows them, and no
+more than that.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ KEY = "sk-PLANTED-0123456789"
 DIALECTS = ("openai", "azure", "ollama", "cohere", "gemini", "vertex", "bedrock", "tei", "huggingface", "jina", "voyage", "nomic",
             "perplexity", "isaacus", "zeroentropy", "cloudflare", "snowflake", "watsonx")  # fmt: skip
 ENVELOPES = [
-    # MiniMax, vLLM and FastChat, Baidu, Zhipu's batch, Tencent, Cloudflare, Telegram's kind, RFC 9457, Apigee, Spring, SAP …
+    # MiniMax, vLLM and FastChat, Baidu, Zhipu's batch, Tencent, Cloudflare, Telegram's kind, RFC 9457, Apigee,
+    # Spring, SAP …
     {"base_resp": {"status_code": 1004, "status_msg": W}},
     {"vectors": None, "base_resp": {"status_code": 1004, "status_msg": W}},
     {"object": "error", "message": W},
@@ -158,7 +161,7 @@ def test_words_are_found_wherever_they_are(name, way, beside):
     assert W in str(error_in_success(response(body)))
 
 
-# --- a healthy reply ---------------------------------------------------------------------------------------------------------
+# --- a healthy reply -------------------------------------------------------------------------------------------------
 
 VECTORS = [
     {"data": [{"embedding": [0.6, 0.8], "index": 0}]},
@@ -182,7 +185,9 @@ BESIDE = [
 
 @pytest.mark.parametrize("beside", BESIDE, ids=str)
 def test_a_healthy_reply_is_no_error(beside):
-    """Nothing beside vectors is an error unless it is called one; nothing that says "success" is one even without vectors."""
+    """Nothing beside vectors is an error unless it is called one; nothing that says "success" is one even without
+    vectors.
+    """
     for vectors in VECTORS:
         assert has_vectors(vectors)
         assert error_in_success(response({**vectors, **beside})) is None
@@ -280,7 +285,9 @@ def test_a_success_that_names_its_failure_is_that_failure(body, kind, status):
 
 
 def test_a_hint_in_a_success_is_counted_from_its_own_date():
-    """`Retry-After` as a date, beside an error in a 200: seconds from the server's own clock; without one it is no hint."""
+    """`Retry-After` as a date, beside an error in a 200: seconds from the server's own clock; without one it is no
+    hint.
+    """
     body, soon = {"error": {"code": 429, "message": W}}, formatdate(1_764_000_030, usegmt=True)
 
     assert (

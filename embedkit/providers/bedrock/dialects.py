@@ -21,11 +21,11 @@ from ...codec import (
     error_in_success,
     header_int,
     matrix,
-    miscounted,
     reject_unsupported,
     single_text,
     to_json,
     whole_number,
+    without_vectors,
 )
 from ...errors import DecodeError
 
@@ -43,9 +43,8 @@ class _TitanReply(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _CohereReply(msgspec.Struct, frozen=True):
-    embeddings: dict[str, list[Vector | None] | None] | list[Vector | None] | None = (
-        None  # by type; or, of one type that was not named, the plain list
-    )
+    # By type; or the plain list if no type was asked for.
+    embeddings: dict[str, list[Vector | None] | None] | list[Vector | None] | None = None
 
 
 class _NovaItem(msgspec.Struct, frozen=True, gc=False):
@@ -62,14 +61,13 @@ _nova = decoder_of(_NovaReply)
 
 
 class Titan(Dialect, frozen=True):
-    """Titan Text Embeddings: an over-long text is refused, always. Version 1 knows no field but the text."""
+    """Titan Text Embeddings: an over-long text is always refused. Version 1 has no field but the text."""
 
     limits: ClassVar[Limits] = Limits(max_texts=1)
 
     @property
     def sends_dimensions(self) -> bool:
-        facts = self.target.facts
-        return facts is None or bool(facts.widths)
+        return self.target.has_widths
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         reject_unsupported(options, "bedrock:titan", dtype=("float32",), truncate=("error",), input_type=("query", "document"))
@@ -116,7 +114,8 @@ class Cohere(Dialect, frozen=True):
         kind = "float" if options.dtype == "float32" else options.dtype
         vectors: list[Vector | None] | None = given.get(kind) if isinstance(given, dict) else given
         if vectors is None:
-            msg = f"the reply has no {kind} embeddings, only {', '.join(given or ()) or 'none'}"  # type: ignore[arg-type]  # no list here
+            names = ", ".join(given) if isinstance(given, dict) else ""
+            msg = f"the reply has no {kind} embeddings, only {names or 'none'}"
             raise error_in_success(response) or DecodeError(msg)
         return Reply(matrix(vectors, options, count, out), "", header_int(response, _TOKENS))
 
@@ -147,6 +146,6 @@ class Nova(Dialect, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         items = decode_reply(_nova, response).embeddings
         if items is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         rows = matrix([item.embedding if item else None for item in items], options, count, out)
         return Reply(rows, "", header_int(response, _TOKENS))
