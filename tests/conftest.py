@@ -1,4 +1,6 @@
-"""Fixtures for every test. Async tests run on asyncio; those that use fakes only ask for `any_loop` and run on trio too."""
+"""Fixtures for every test. Async tests run on asyncio; those
+that use fakes only ask for `any_loop` and run on trio too.
+"""
 
 from __future__ import annotations
 

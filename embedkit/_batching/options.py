@@ -1,4 +1,4 @@
-"""The options of a call, each of its kind; ConfigError names the one that is not."""
+"""Checks the options of a call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VALUES: dict[str, tuple[object, ...]] = {
 
 
 def validated(options: Options) -> Options:
-    """The options, if each is of its kind, as plain values; ConfigError names the one that is not, and what it may be."""
+    """The options as plain values; ConfigError names the first one of a wrong type or value, and what it may be."""
     plainly: dict[str, Any] = {"dimensions": _whole(options.dimensions)}
     for name, values in _VALUES.items():
         value = getattr(options, name)

@@ -1,4 +1,6 @@
-"""Which key goes where: one from the environment goes only where it belongs."""
+"""Which credentials a request gets. A key from the environment goes to its provider's own hosts over TLS, to loopback,
+or where the provider's own base-URL variable points, and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ Credential = str | Callable[[], str | Awaitable[str]]
 def _credentials(
     host: Host, url: str, api_key: Credential | None, settled: Mapping[str, Any], *, explicit: bool, ours: bool
 ) -> tuple[dict[str, Any], str]:
-    """What to authorize with, and what to say on a 401 about a key that was held back."""
+    """The credentials to use, and what a 401 says about a key from the environment that was not sent."""
     scheme, name = urlsplit(url).scheme, urlsplit(url).hostname or ""
     home = scheme == "https" and host_matches(name, host.own_domains)
     trusted = ours or home or is_loopback(name)
@@ -56,14 +58,14 @@ def _keyless(host: Host) -> str:
 
 
 def _fit(sources: Mapping[str, Any]) -> dict[str, Any]:
-    """The credentials, if each is one."""
+    """The credentials, checked."""
     return {
         name: _key(value, value.name if isinstance(value, (Variable, KeyFile)) else name) for name, value in sources.items()
     }
 
 
 def _key(key: Any, name: str) -> Any:
-    """The key, if it is one: a callable, or a string that a header can carry. Its value never shows."""
+    """The key, checked: a callable, or a string that a header can carry. No message shows its value."""
     if callable(key):
         return key
     if not isinstance(key, str) or not key.strip():

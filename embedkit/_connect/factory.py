@@ -1,7 +1,8 @@
 """From "provider:model" to an embedder: find the host, resolve base URL and credentials, and refuse what cannot work.
 
-Nothing is sent here. Every keyword is looked at before it is used, so that a wrong one is named here rather than half-way through a
-call. Every rule about keys is in `credentials`: a key from the environment goes only where it belongs.
+Nothing is sent here. Every keyword is looked at before it is used, so that a wrong one is
+named here rather than half-way through a call. Every rule about keys is in `credentials`: a
+key from the environment goes only where it belongs.
 """
 
 from __future__ import annotations
@@ -77,43 +78,49 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
 
     Args:
         model: split on the first colon only. None: EMBEDKIT_MODEL if set, else the embedded local model.
-        api_key: a string, or a callable (sync or async) asked on every attempt. Explicit beats the environment. A sequence of them:
-            a pool, see `base_url`.
-        base_url: what the provider's docs call it, or the endpoint's whole URL; without a path its usual version segment is added; "user:password@" in it goes out
-            as a header. A sequence of them: endpoints of one and the same model, which share the work by their speed; one that fails is left out until it answers again.
+        api_key: a string, or a callable (sync or async) asked on every attempt. Explicit beats the environment. A
+            sequence of them: a pool, see `base_url`.
+        base_url: what the provider's docs call it, or the endpoint's whole URL; without a path its usual version
+            segment is added; "user:password@" in it goes out as a header. A sequence of them: endpoints of one and the
+            same model, which share the work by their speed; one that fails is left out until it answers again.
         input_type: what texts are for, unless a call says otherwise; likewise the five that follow, see `Options`.
         dimensions: components per vector; asked of the API, else cut here for models trained for it.
         dtype: type of the components; the provider's own, else quantized here. `Options` has the formulas.
         normalize: True makes every vector unit length.
         truncate: "end" cuts over-long texts, "error" insists on refusing them.
         extra: merged into every request body verbatim.
-        max_concurrency: most requests in flight, and as many from the start. None: few at first, then as many (up to 64) as the
-            endpoint answers well. Either way fewer after a 429, a timeout, or when answers get slow.
+        max_concurrency: most requests in flight, and as many from the start. None: few at first, then as many (up to
+            64) as the endpoint answers well. Either way fewer after a 429, a timeout, or when answers get slow.
         limits: overrides what the host is known to take per request.
         rate: a quota to stay within.
         retry: how often and how patiently. None: `RetryPolicy()`, so at most 6 attempts within 300 s for one request.
-        timeout: seconds for one attempt, retries not included; a call may say otherwise. None: 120 s, or what the host needs.
-        total_timeout: seconds for a whole call of `embed` or `embed_query`, waits for a turn and retries included; a call may say
-            otherwise. Not for streams. None: no limit.
+        timeout: seconds for one attempt, retries not included; a call
+            may say otherwise. None: 120 s, or what the host needs.
+        total_timeout: seconds for a whole call of `embed` or `embed_query`, waits for a turn and retries included; a
+            call may say otherwise. Not for streams. None: no limit.
         connect_timeout: seconds for one TCP and TLS handshake.
         read_timeout: seconds between two pieces of a response.
         max_response_bytes: most bytes of a response, after decompression.
         session: your own `aiohttp.ClientSession`, not closed here.
-        proxy: URL; else HTTPS_PROXY, HTTP_PROXY and NO_PROXY. The environment's are not used for loopback; netrc is never read.
+        proxy: URL; else HTTPS_PROXY, HTTP_PROXY and NO_PROXY. The
+            environment's are not used for loopback; netrc is never read.
         ssl: an SSLContext, the path of a CA bundle, or False to verify nothing.
-        headers: sent with every request; or a callable (sync or async) that returns them, asked on every attempt, so that a trace can
-            travel: it runs in the caller's task and context, after the event `RequestSent`. Compressed answers are asked for except on loopback, where undoing it takes longer than it
-            saves; `{"accept-encoding": "identity"}` asks for none.
-        count_tokens: tokens of a text, for planning (`embedkit.tokens` has ready ones); None: estimated from its length.
-        long_text: "mean" cuts texts that are too long for the model into pieces, and averages their vectors by tokens, made unit length.
-            A call that says `truncate` means that instead.
-        coalesce: True lets concurrent small calls share requests: those that come while the connections are busy travel together.
-            A number: also wait up to so many seconds for company.
-        hedge: True sends a request that is late beyond nearly all others a second time, for at most 5 % of them, and takes the
-            first good answer. A number: that share instead of 0.05.
+        headers: sent with every request; or a callable (sync or async) that returns them, asked on every attempt, so
+            that a trace can travel: it runs in the caller's task and context, after the event `RequestSent`.
+            Compressed answers are asked for except on loopback, where undoing it takes longer than it saves;
+            `{"accept-encoding": "identity"}` asks for none.
+        count_tokens: tokens of a text, for planning (`embedkit.tokens`
+            has ready ones); None: estimated from its length.
+        long_text: "mean" cuts texts that are too long for the model into pieces, and averages their vectors by tokens,
+            made unit length. A call that says `truncate` means that instead.
+        coalesce: True lets concurrent small calls share requests: those that come while the connections are busy travel
+            together. A number: also wait up to so many seconds for company.
+        hedge: True sends a request that is late beyond nearly all others a second time, for at most 5 % of them, and
+            takes the first good answer. A number: that share instead of 0.05.
         observe: called with each frozen event.
         exchange: what carries requests instead of aiohttp (`embedkit.testing.FakeExchange`).
-        **parameters: what only this host takes (`api_version` for Azure …); an unknown one is a TypeError that lists them.
+        **parameters: what only this host takes (`api_version` for
+            Azure …); an unknown one is a TypeError that lists them.
 
     Raises:
         ConfigError: unknown provider, missing key, an option of the wrong kind.
@@ -122,8 +129,8 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
     provider, name = split(model)
     options = validated(
         Options(
-            input_type=input_type, dimensions=dimensions, dtype="float32" if dtype is None else dtype, truncate=truncate,
-            normalize=normalize, extra={} if extra is None else extra,
+            input_type=input_type, dimensions=dimensions, dtype="float32" if dtype is None else dtype,
+            truncate=truncate, normalize=normalize, extra={} if extra is None else extra,
         )
     )  # fmt: skip
     options = msgspec.structs.replace(options, extra=dict(options.extra))
@@ -188,7 +195,7 @@ def _pooled(
     retry: RetryPolicy,
     one: Callable[[str | None, Credential | None, RetryPolicy], HttpEmbedder],
 ) -> Embedder:
-    """An embedder over every endpoint and key given: one to one, or all of one kind with the one of the other."""
+    """A pool over all endpoints and keys: in pairs, or one endpoint with all keys, or one key with all endpoints."""
     from .._embedders.pool import Pool
 
     for name, value in (("base_url", base_url), ("api_key", api_key)):
@@ -238,7 +245,8 @@ def _local(
     from ..local import LocalEmbedder
 
     if meaningless:
-        msg = f"the local model runs in this process; {' and '.join(meaningless)} mean{'s' if len(meaningless) == 1 else ''} nothing to it"
+        mean = "means" if len(meaningless) == 1 else "mean"
+        msg = f"the local model runs in this process; {' and '.join(meaningless)} {mean} nothing to it"
         raise ConfigError(msg)
     _known("local", parameters, dict.fromkeys(LocalEmbedder.__init__.__kwdefaults__ or (), ""), connect.__kwdefaults__ or {})
     embedder = LocalEmbedder(name or LOCAL.partition(":")[2], **parameters)

@@ -1,4 +1,6 @@
-"""What a run of the command line has done so far: drawn on a terminal while it happens, summed up in one line at the end."""
+"""What a run of the command line has done so far: drawn on a
+terminal while it happens, summed up in one line at the end.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ class Progress:
             self._bar.update(self._task, total=total, description="connecting")
 
     def add(self, part: Embeddings, faults: dict[int, str] | None = None) -> None:
-        """A part has come back and is written. `faults`: by row, what the input says of those without a text; what is told is taken out."""
+        """A part has come back and is written. `faults`: by row, what the
+        input says of those without a text; what is told is taken out.
+        """
         usage = part.usage
         self.texts += len(part)
         self.failed += len(part.failures)
@@ -93,14 +97,14 @@ class Progress:
             self._bar.update(self._task, completed=self.texts, description=self._now())
 
     def observe(self, event: Event) -> None:
-        """Say why nothing moves."""
+        """Show a wait before a retry, and its reason."""
         if self._bar is not None and isinstance(event, RetryScheduled):
             status = getattr(event.error, "status", None)
             why = f"status {status}" if status else type(event.error).__name__
             self._bar.update(self._task, description=f"{self._now()}, trying again in {event.wait:.0f} s ({why})")
 
     def summary(self) -> str:
-        """All of it in one line."""
+        """The whole run in one line."""
         seconds = time.monotonic() - self._started
         facts = [
             many(self.texts, "text") + (f" x {self.dimensions} dimensions" if self.dimensions else ""),

@@ -1,4 +1,6 @@
-"""What a run says of itself: a bar on a terminal while it goes on, one line when it is done, one for every row that failed."""
+"""What a run says of itself: a bar on a terminal while it goes
+on, one line when it is done, one for every row that failed.
+"""
 
 from __future__ import annotations
 
@@ -142,7 +144,9 @@ def test_money_has_two_digits_that_mean_something(dollars, said):
 
 
 class Terminal:
-    """A command whose stderr (and stdout, if asked) is a terminal of 100 columns, and what has appeared on it so far."""
+    """A command whose stderr (and stdout, if asked) is a terminal
+    of 100 columns, and what has appeared on it so far.
+    """
 
     def __init__(self, *arguments, stdout=False):
         import pty
@@ -151,7 +155,8 @@ class Terminal:
         variables = {**os.environ, "COLUMNS": "100", "TERM": "xterm", "PYTHONPATH": str(HERE), "EMBEDKIT_MODEL": "compatible:m"}
         variables.pop("NO_COLOR", None)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "embedkit", *arguments], stdin=subprocess.DEVNULL, stdout=ours if stdout else subprocess.PIPE,
+            [sys.executable, "-m", "embedkit", *arguments], stdin=subprocess.DEVNULL,
+            stdout=ours if stdout else subprocess.PIPE,
             stderr=ours, env=variables,
         )  # fmt: skip
         os.close(ours)
@@ -225,7 +230,9 @@ def test_the_bar_says_why_nothing_moves():
 @pty_only
 @pytest.mark.usefixtures("lines")
 def test_failed_rows_stand_above_the_bar():
-    """A row that fails is a line of its own, in the provider's own words, whole and unadorned; the bar goes on below it."""
+    """A row that fails is a line of its own, in the provider's
+    own words, whole and unadorned; the bar goes on below it.
+    """
     Path("in.txt").write_text("one\n" * 40 + "BAD\n" + "two\n" * 40)
     with Api() as api:
         api.refusal = "[red]no[/red] :smile: " + "and again " * 12 + "no"
