@@ -26,9 +26,9 @@ FRESH = 60.0  # seconds; a token refused at this age is refused for good
 class TokenCache:
     """Holds the token of one embedder."""
 
-    def __init__(self, grant: TokenExchange, provider: str) -> None:
+    def __init__(self, token_exchange: TokenExchange, provider: str) -> None:
         self.token = ""
-        self._grant = grant
+        self._token_exchange = token_exchange
         self._provider = provider
         self._since = self._until = 0.0
 
@@ -44,7 +44,7 @@ class TokenCache:
         Raises:
             AuthError: the key is refused; other ApiErrors as the exchange answers them.
         """
-        request = self._grant.request(credentials)
+        request = self._token_exchange.request(credentials)
         if request is None:
             return dict(credentials)
         async with turn:
@@ -59,7 +59,7 @@ class TokenCache:
 
     def _read(self, response: Response) -> tuple[str, float]:
         try:
-            return self._grant.parse(response)
+            return self._token_exchange.parse(response)
         except DecodeError:
             # The answer is not quoted: it may hold the token.
             msg = "the answer to the exchange of the key for a token cannot be read"

@@ -65,7 +65,7 @@ class _Feed:
             while (wish := self._bell.get()) is not None:
                 found = self._next()
                 with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and the call with it
-                    wish.get_loop().call_soon_threadsafe(_grant, wish, found)
+                    wish.get_loop().call_soon_threadsafe(_fulfill, wish, found)
         except BaseException:
             call.cancel()
             raise
@@ -79,7 +79,7 @@ class _Feed:
         return texts, None if len(texts) == self._size else StopAsyncIteration()
 
 
-def _grant(wish: asyncio.Future[Any], found: object) -> None:
+def _fulfill(wish: asyncio.Future[Any], found: object) -> None:
     if not wish.done():
         wish.set_result(found)
 

@@ -775,9 +775,9 @@ async def test_a_caller_that_gives_up_leaves_nothing():
             await embedder.embed(texts_of(60))
 
         assert endpoints.flying == 0
-        (desk,) = embedder._balancers.values() or [None]
-        assert set(desk._busy.values()) == {0}
-        assert not desk._queue.size
+        (balancer,) = embedder._balancers.values() or [None]
+        assert set(balancer._busy.values()) == {0}
+        assert not balancer._queue.size
 
     assert same(rows(["text"]), (await embedder.embed("text")).vectors)
 
