@@ -319,7 +319,7 @@ class Embedder(ABC):
 
     def known_width(self, options: Options) -> int:
         """Values per row that these options have given before, else that they ask for; 0: nobody knows."""
-        return self._learned.width(option_key(options)) or stored_width(options)
+        return self._learned.widths.get(option_key(options)) or stored_width(options)
 
     def quota_tokens(self) -> int | None:
         """The most tokens that a request may hold, by our count, to pass a quota at all."""
@@ -407,7 +407,7 @@ class Embedder(ABC):
             return plan(unique.texts, self.known_limits(), self.count_tokens, start=start, stop=stop)
 
         dispatcher = Dispatcher(
-            unique.texts, cut, fill, room=len(rows), dtype=options.dtype, width=learned.width(key),
+            unique.texts, cut, fill, room=len(rows), dtype=options.dtype, width=learned.widths.get(key),
             skip=skip, whole=whole, lone=lone, learn=self._learn,
             on_split=silent if self.observe is None else partial(self._tell_split, self.observe, tally),
             on_failure=silent if self.observe is None else partial(self._tell_failure, self.observe, tally),

@@ -43,10 +43,10 @@ class OnFirstUse(Generic[T]):
 class Learned:
     """Widths and limits that an embedder has seen, and the last options it worked out. No pickle holds any of it."""
 
-    __slots__ = ("_key", "_limits", "_widths", "typed")
+    __slots__ = ("_key", "_limits", "typed", "widths")
 
     def __init__(self) -> None:
-        self._widths: dict[bytes, int] = {}
+        self.widths: dict[bytes, int] = {}  # values per row, by `option_key`
         self._limits: Limits | None = None
         self._key: tuple[Options, bytes] | None = None
         self.typed: tuple[Options, str, Options] | None = None  # the embedder's options, an input type, and both merged
@@ -63,17 +63,13 @@ class Learned:
             known = self._key = options, option_key(options)
         return known[1]
 
-    def width(self, key: bytes) -> int | None:
-        """Values per row that the options of this key have given before."""
-        return self._widths.get(key)
-
     def add_width(self, key: bytes, width: int | None) -> None:
         """Remember the width of a call.
 
         Raises:
             DecodeError: another call, which ran beside this one, got another width under the same options.
         """
-        widths = self._widths
+        widths = self.widths
         if width is None or (len(widths) >= MAX_WIDTHS and key not in widths):
             return
         known = widths.setdefault(key, width)

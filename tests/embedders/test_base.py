@@ -1099,7 +1099,7 @@ async def test_the_memory_of_widths_is_bounded():
     for number in range(600):
         await embedder.embed(["a"], extra={"user": str(number)})
 
-    assert len(embedder._learned._widths) <= 256
+    assert len(embedder._learned.widths) <= 256
 
 
 async def test_a_batch_is_copied():

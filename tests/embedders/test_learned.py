@@ -33,7 +33,7 @@ def test_the_first_width_holds():
     learned.add_width(key, 8)
     learned.add_width(key, None)
 
-    assert learned.width(key) == 8
+    assert learned.widths.get(key) == 8
     with pytest.raises(DecodeError, match="this call got 4 values per row, another one under the same options 8"):
         learned.add_width(key, 4)
 
@@ -44,8 +44,8 @@ def test_many_options_are_not_all_remembered():
     for number in range(MAX_WIDTHS + 5):
         learned.add_width(str(number).encode(), 8)
 
-    assert learned.width(b"0") == 8
-    assert learned.width(str(MAX_WIDTHS).encode()) is None
+    assert learned.widths.get(b"0") == 8
+    assert learned.widths.get(str(MAX_WIDTHS).encode()) is None
 
 
 def test_the_key_of_standing_options_is_made_once():
@@ -85,7 +85,7 @@ def test_what_was_learned_does_not_travel(travel):
     learned.add_limits(Limits(max_texts=1))
     twin = travel(learned)
 
-    assert (twin.width(b"key"), twin.limits(Limits())) == (None, Limits())
+    assert (twin.widths.get(b"key"), twin.limits(Limits())) == (None, Limits())
 
 
 def test_only_configuration_lasts():
