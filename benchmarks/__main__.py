@@ -1,7 +1,7 @@
 """embedkit beside its peers: `python -m benchmarks [SCENARIO…] [--peers NAME…] [--rounds N] [--write]`.
 
-Every run of every peer is a fresh process, the rounds are interleaved, and every vector is checked. Figures are medians over the
-rounds. `--write` puts tables and plots into benchmarks/README.md.
+Every run of every peer is a fresh process, the rounds are interleaved, and every vector is checked. Figures are medians
+over the rounds. `--write` puts tables and plots into benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.clients import KEY, PEERS, REQUIREMENTS
+from benchmarks.peers.clients import KEY, PEERS, REQUIREMENTS, VENV
 from benchmarks.peers.scenarios import MODULES, SCENARIOS, Scenario
 from benchmarks.report import figures
 from benchmarks.server import wire
 
 PAGES = 5  # times its output that a client may take
-VENV = wire.BUILD.parent / "peers"
 RESULTS = wire.BUILD / "results"
 
 

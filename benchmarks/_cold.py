@@ -54,7 +54,9 @@ def rounds(scripts: Mapping[str, str], count: int) -> dict[str, list[tuple[float
 
 
 def table(found: Mapping[str, list[tuple[float, float]]], base: str, than: str) -> str:
-    """Least and median of each, what it takes beyond `base`, and its ratio to `than`: the minima, which others disturb least."""
+    """Least and median of each, what it takes beyond `base`, and
+    its ratio to `than`: the minima, which others disturb least.
+    """
     least = {name: min(wall for wall, _ in runs) for name, runs in found.items()}
     lines = [
         f"| | wall ms, min | median | CPU ms, min | min beyond {base} | min : {than} |",

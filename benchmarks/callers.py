@@ -1,6 +1,8 @@
-"""Impatient callers, whatever they call through: when each comes, and what became of all of them. Standard library only.
+"""Impatient callers, whatever they call through: when each
+comes, and what became of all of them. Standard library only.
 
-`benchmarks.impatient` uses it in virtual time, `benchmarks.recovery` over sockets, beside clients that live in another environment.
+`benchmarks.impatient` uses it in virtual time, `benchmarks.recovery`
+over sockets, beside clients that live in another environment.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ STEP = 0.5  # seconds between the moments looked at
 
 
 def arrivals(seed: int, rate: float, stop: float, start: float = 0.0) -> Iterator[float]:
-    """Moments from `start` to `stop` at which callers come, on average `rate` a second, independent of each other (a Poisson process)."""
+    """Moments from `start` to `stop` at which callers come, on average
+    `rate` a second, independent of each other (a Poisson process).
+    """
     chance, moment = random.Random(f"callers {seed}"), start
     while moment < stop:
         yield moment
@@ -30,7 +34,9 @@ def share(calls: Sequence[Call], start: float, stop: float = math.inf) -> float:
 
 
 def recovered(calls: Sequence[Call], over: float) -> float:
-    """Seconds from `over` until 99 % of the calls made from then on succeed; infinite where that never comes. `calls` are in order."""
+    """Seconds from `over` until 99 % of the calls made from then on
+    succeed; infinite where that never comes. `calls` are in order.
+    """
     if not calls:
         return math.inf
     good = list(itertools.accumulate((ok for _, _, ok in reversed(calls)), initial=0))

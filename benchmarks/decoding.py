@@ -1,4 +1,5 @@
-"""What reading one number of a reply costs: bytes of 128 rows to a matrix, no network. `python -m benchmarks.decoding [--rounds N]`
+"""What reading one number of a reply costs: bytes of 128 rows to
+a matrix, no network. `python -m benchmarks.decoding [--rounds N]`
 
 Beside embedkit, the plainest fast way there is: msgspec into `bytes` or lists of floats, then numpy.
 """

@@ -1,4 +1,6 @@
-"""How long until the first vector: a whole cold process, one call to a server that takes 100 ms. `python -m benchmarks.first_vector`"""
+"""How long until the first vector: a whole cold process, one call
+to a server that takes 100 ms. `python -m benchmarks.first_vector`
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ CHECK = f"\nassert vector.shape == ({WIDTH},) and abs(float(vector[0]) - 0.5) < 
 
 @contextmanager
 def server() -> Iterator[str]:
-    """An OpenAI-compatible server on loopback that answers after `LATENCY` seconds, as asked in base64 or in numbers; its base URL."""
+    """An OpenAI-compatible server on loopback that answers after
+    `LATENCY` seconds, as asked in base64 or in numbers; its base URL.
+    """
     vector = [0.5, *(random.Random(1).uniform(-1, 1) for _ in range(WIDTH - 1))]
     packed = base64.b64encode(struct.pack(f"<{WIDTH}f", *vector)).decode()
     loop = asyncio.new_event_loop()

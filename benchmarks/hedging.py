@@ -1,7 +1,7 @@
 """Hedging in virtual time: what a second request for late ones does to the slowest calls, and what it costs.
 
-A server answers in 0.1 s (median; lognormal) and stalls some of its replies tenfold. Callers come at random moments, and each waits for
-one vector. Everything runs through `connect`, nothing sleeps, and everything follows from the seed.
+A server answers in 0.1 s (median; lognormal) and stalls some of its replies tenfold. Callers come at random moments,
+and each waits for one vector. Everything runs through `connect`, nothing sleeps, and everything follows from the seed.
 
     python -m benchmarks.hedging
 """
@@ -23,7 +23,9 @@ MEDIAN, PER_SECOND = 0.1, 100.0
 
 
 class Stalling:
-    """Answers one vector per request; a share of the replies takes `times` as long. From `slows` on every reply takes twice as long."""
+    """Answers one vector per request; a share of the replies takes
+    `times` as long. From `slows` on every reply takes twice as long.
+    """
 
     def __init__(self, seed: int, *, share: float = 0.02, times: float = 10.0, spread: float = 0.1, slows: float = 1e9) -> None:
         self.random = random.Random(seed)
@@ -50,7 +52,9 @@ class Stalling:
 
 
 class Outcome(msgspec.Struct):
-    """What `calls` calls were like: their seconds, in order of size, and how many requests they took beyond one each."""
+    """What `calls` calls were like: their seconds, in order of
+    size, and how many requests they took beyond one each.
+    """
 
     seconds: list[float]
     extra: float

@@ -1,9 +1,9 @@
 """Impatient callers in virtual time: an async service whose provider is ill for a while, then well again.
 
-Every call is one `embed_query` under `asyncio.timeout`, made at a moment of its own, whatever became of the others. The endpoint serves so
-many side by side; its power is the single-text requests per second that it can do. What is measured: how long after the fault (and after
-the last hint) until 99 % of the calls offered succeed, the calls answered per second, the attempts per first attempt while ill, and the
-99th percentile of the answers after recovery.
+Every call is one `embed_query` under `asyncio.timeout`, made at a moment of its own, whatever became of the others. The
+endpoint serves so many side by side; its power is the single-text requests per second that it can do. What is measured:
+how long after the fault (and after the last hint) until 99 % of the calls offered succeed, the calls answered per
+second, the attempts per first attempt while ill, and the 99th percentile of the answers after recovery.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from embedkit._types import Request, Response
 
 SIDE_BY_SIDE = 24
 BEFORE = 20.0  # seconds of health before the fault
-# Whoever calls last must not gain from it that nobody comes after him; such a call waits less than so long, unless its patience is longer.
+# Whoever calls last must not gain from it that nobody comes after him;
+# such a call waits less than so long, unless its patience is longer.
 LONG = 10.0
 TEXTS = ("text ", "bulk ")  # what our calls begin with; another text is one that the client added to find out what is wrong
 _accounts = itertools.count()
@@ -54,8 +55,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         answer: seconds an answer takes.
         timeout: seconds of one attempt.
         after: seconds watched after the fault.
-        queue: the endpoint lets come one after the other what it cannot serve at once, and finishes what it has begun even when nobody
-            waits for it any more; else all it has takes longer, and what is cancelled costs nothing.
+        queue: the endpoint lets come one after the other what it cannot serve at once, and finishes what it has begun
+            even when nobody waits for it any more; else all it has takes longer, and what is cancelled costs nothing.
         model: who is asked.
         before: seconds of health before the fault.
         bulk: texts of a patient call beside the service, which begins with it.
@@ -299,7 +300,9 @@ class _Service:
             self.bugs.append(error)
 
     async def end(self) -> None:
-        """Wait for those still under way, as long as they have patience; an error that is no EmbedkitError makes the run void."""
+        """Wait for those still under way, as long as they have
+        patience; an error that is no EmbedkitError makes the run void.
+        """
         tasks = set(self.tasks)
         if tasks:
             await asyncio.wait(tasks, timeout=60.0 + min(self.outcome.case.patience, 600.0))

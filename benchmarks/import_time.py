@@ -1,4 +1,6 @@
-"""How long a cold import takes: whole processes, interleaved, beside a bare interpreter and the peers. `python -m benchmarks.import_time`"""
+"""How long a cold import takes: whole processes, interleaved, beside
+a bare interpreter and the peers. `python -m benchmarks.import_time`
+"""
 
 from __future__ import annotations
 

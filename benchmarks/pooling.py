@@ -1,7 +1,7 @@
 """A pool of three endpoints in virtual time: one dies in the middle of a run and comes back. No text may be lost.
 
-Each endpoint serves eight requests side by side. A dead one refuses connections at once, answers 503, or says nothing until the timeout.
-Everything runs through `connect`, nothing sleeps, and everything follows from the seed.
+Each endpoint serves eight requests side by side. A dead one refuses connections at once, answers 503, or says nothing
+until the timeout. Everything runs through `connect`, nothing sleeps, and everything follows from the seed.
 
     python -m benchmarks.pooling
 """
@@ -28,7 +28,9 @@ TIMEOUT = 3.0
 
 
 class Endpoint:
-    """Serves so many requests side by side; each beyond them waits. Dead from `dies` until `returns`, in a manner of its own."""
+    """Serves so many requests side by side; each beyond them waits.
+    Dead from `dies` until `returns`, in a manner of its own.
+    """
 
     def __init__(
         self, seed: int, *, slots: int = 8, times: float = 1.0, dies: float = math.inf, returns: float = math.inf, how: str = ""
@@ -86,7 +88,9 @@ class Network:
 
 
 class Outcome(msgspec.Struct):
-    """What a run gave: texts that came back with a wrong vector or not at all, and texts per second in spans of a second."""
+    """What a run gave: texts that came back with a wrong vector
+    or not at all, and texts per second in spans of a second.
+    """
 
     wrong: int
     requests: int
@@ -129,7 +133,9 @@ def steady(endpoints: int) -> float:
 
 
 def figures(how: str, texts: int, dies: float, returns: float) -> tuple[int, float, float, float]:
-    """Texts lost; rate while one of three is dead against what two give; seconds until it is used again; rate then against what three give."""
+    """Texts lost; rate while one of three is dead against what two give;
+    seconds until it is used again; rate then against what three give.
+    """
     mixed = run([{}, {}, {"dies": dies, "returns": returns, "how": how}], texts)
     back = next(moment for moment, _ in mixed.served[2] if moment >= returns)
     return (

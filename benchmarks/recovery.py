@@ -1,10 +1,12 @@
-"""How soon a service is well again over real loopback sockets, beside plain httpx (`timeout=1`, no retries): same callers, same fault.
+"""How soon a service is well again over real loopback sockets, beside
+plain httpx (`timeout=1`, no retries): same callers, same fault.
 
-The server, a process of its own, answers 24 requests side by side in 0.2 s and lets the others wait their turn; a request whose client
-has gone leaves that queue, one that has begun is finished. For a minute it stalls (accepts, and never answers), or answers 503. Callers
-come at random moments, 0.9 times as many as it can serve, each with a patience of 5 s. The clients run one after the other, each a
-process with a server of its own. `httpx` has the limit of 100 connections that it comes with, `httpx-all` none: every call is one request. The
-bounds are those of the better of the two. "Lag" is how late a call is made, in 99 of 100 cases: on a busy machine nothing is measured.
+The server, a process of its own, answers 24 requests side by side in 0.2 s and lets the others wait their turn; a
+request whose client has gone leaves that queue, one that has begun is finished. For a minute it stalls (accepts, and
+never answers), or answers 503. Callers come at random moments, 0.9 times as many as it can serve, each with a patience
+of 5 s. The clients run one after the other, each a process with a server of its own. `httpx` has the limit of 100
+connections that it comes with, `httpx-all` none: every call is one request. The bounds are those of the better of the
+two. "Lag" is how late a call is made, in 99 of 100 cases: on a busy machine nothing is measured.
 
     python -m benchmarks.recovery                    stall and 503, 60 s each: eleven minutes
     python -m benchmarks.recovery --fault stall --ill 10 --load 0.3
@@ -202,7 +204,9 @@ async def call_all(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure(job: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What came of each client, by name; one after the other, since a client without room on the machine is measured for nothing."""
+    """What came of each client, by name; one after the other, since
+    a client without room on the machine is measured for nothing.
+    """
     from benchmarks.__main__ import peers_python
 
     found = {}
@@ -238,7 +242,9 @@ def figures(made: dict[str, Any], ill: float) -> Figures:
 
 
 def goals(ours: Figures, theirs: Sequence[Figures]) -> list[tuple[bool, str]]:
-    """Each bound: whether it is kept, and how it reads. Who recovers first counts for one, who asks least for the other."""
+    """Each bound: whether it is kept, and how it reads. Who
+    recovers first counts for one, who asks least for the other.
+    """
     soonest = min(each.recovered for each in theirs)
     slower = 0.0 if ours.recovered == soonest else ours.recovered - soonest  # both may be infinite
     times = ours.requests / max(1, min(each.requests for each in theirs))

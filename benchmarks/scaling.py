@@ -1,4 +1,5 @@
-"""What one text costs as everything grows: the number of texts (by stream), the width, the batch, the requests in flight, the retries.
+"""What one text costs as everything grows: the number of texts (by
+stream), the width, the batch, the requests in flight, the retries.
 
 A line that stays flat is the claim: memory and CPU per text do not depend on how many texts there are.
 """

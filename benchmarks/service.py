@@ -1,7 +1,8 @@
-"""What a service of impatient callers lives through when its provider is ill, in virtual time: the table, its bounds and its plot.
+"""What a service of impatient callers lives through when its
+provider is ill, in virtual time: the table, its bounds and its plot.
 
-A part of `python -m benchmarks.simulation`; each row is a `Case` of `benchmarks.impatient`, run with several seeds, of which the worst is
-shown. Rows are worked on by as many processes as there are processors, and printed as they finish.
+A part of `python -m benchmarks.simulation`; each row is a `Case` of `benchmarks.impatient`, run with several seeds, of
+which the worst is shown. Rows are worked on by as many processes as there are processors, and printed as they finish.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Figures(msgspec.Struct, frozen=True):
     Attributes:
         recovered: seconds after the fault and its last hint from which on 99 % of the calls succeed.
         share: of the calls made once it should be well, how many succeed.
-        goodput: calls answered, as a share of the power, from 20 s to 120 s after the fault began (or as long as is watched).
+        goodput: calls answered, as a share of the power, from 20 s to
+            120 s after the fault began (or as long as is watched).
         requests: while ill, per call made then (those refused without being sent, or waiting, count too).
         attempts: requests per first attempt while ill.
         p99: seconds of the good answers to calls made once it should be well.
@@ -78,14 +80,16 @@ def settled(case: Case) -> float:
 def case_of(
     fault: str, load: float, patience: float, configuration: str, answer: float, *, quick: bool = False, **more: Any
 ) -> Case:
-    """A row of the table: a stall with a timeout of 1 s (5 answer times, if that is longer), everything else with the default.
+    """A row of the table: a stall with a timeout of 1 s (5 answer
+    times, if that is longer), everything else with the default.
 
-    It is watched for at least 20 s after it should be well, and for twice the patience, so that no queue hides; with more calls than can
-    be served, as long as the bound of the goodput asks for.
+    It is watched for at least 20 s after it should be well, and for twice the patience, so that no queue hides; with
+    more calls than can be served, as long as the bound of the goodput asks for.
     """
     timeout = max(1.0, 5 * answer) if fault == "stall" else None
     case = Case(
-        fault=fault.partition(",")[0], load=load, patience=patience, configuration=configuration, answer=answer, timeout=timeout, **more
+        fault=fault.partition(",")[0], load=load, patience=patience, configuration=configuration, answer=answer,
+        timeout=timeout, **more
     )  # fmt: skip
     after = settled(case) + (10.0 if quick else max(20.0, 2 * patience))
     if load > 1:
@@ -103,7 +107,9 @@ def cases(
     quick: bool = False,
     **more: Any,
 ) -> Iterator[tuple[str, Case]]:
-    """(fault, case) of every row; without those whose callers have not even the patience for an endpoint that has nothing else to do."""
+    """(fault, case) of every row; without those whose callers have
+    not even the patience for an endpoint that has nothing else to do.
+    """
     for answer, fault, load, patience, configuration in itertools.product(answers, faults, loads, patiences, configurations):
         if patience >= 2 * answer:
             yield fault, case_of(fault, load, patience, configuration, answer, quick=quick, **more)
@@ -115,7 +121,8 @@ def figures(outcome: Outcome) -> Figures:
     due, begin = outcome.over + settled(case), BEFORE
     stop = min(begin + 120.0, begin + case.ill + case.after)
     return Figures(
-        outcome.recovered(), outcome.share(due), outcome.goodput(begin + 20.0, stop) / case.power, outcome.requests(), outcome.attempts(),
+        outcome.recovered(), outcome.share(due), outcome.goodput(begin + 20.0, stop) / case.power, outcome.requests(),
+        outcome.attempts(),
         outcome.p99(due),
     )  # fmt: skip
 
@@ -132,8 +139,8 @@ def worst(found: Sequence[Figures]) -> Figures:
 def missed(case: Case, found: Figures) -> list[Miss]:
     """The bounds that a row misses.
 
-    Below the endpoint's power it has to recover; beyond it, callers of 5 s must not make it collapse; retries have a budget, save for who
-    makes fewer than 10 calls a second, and while the fault is short.
+    Below the endpoint's power it has to recover; beyond it, callers of 5 s must not make it collapse; retries have a
+    budget, save for who makes fewer than 10 calls a second, and while the fault is short.
     """
     rate = case.rate or case.load * case.power
     misses = []
@@ -149,7 +156,8 @@ def missed(case: Case, found: Figures) -> list[Miss]:
 # --- the table -------------------------------------------------------------------------------------------------------
 
 COLUMNS = {  # and how wide they are
-    "answer": 6, "fault": 22, "load": 4, "patience": 8, "configuration": 13, "well after": 10, "then": 6, "goodput": 7, "per call": 8,
+    "answer": 6, "fault": 22, "load": 4, "patience": 8, "configuration": 13, "well after": 10, "then": 6, "goodput": 7,
+    "per call": 8,
     "per first": 9, "p99": 8, "misses": 0,
 }  # fmt: skip
 
@@ -158,7 +166,8 @@ def spelled(cells: Sequence[str]) -> str:
     """One line of the table."""
     left = {1, 4, len(cells) - 1}
     return "  ".join(
-        f"{cell:{'<' if place in left else '>'}{width or ''}}" for place, (cell, width) in enumerate(zip(cells, COLUMNS.values(), strict=True))
+        f"{cell:{'<' if place in left else '>'}{width or ''}}" for place,
+        (cell, width) in enumerate(zip(cells, COLUMNS.values(), strict=True))
     ).rstrip()  # fmt: skip
 
 
@@ -168,7 +177,8 @@ def row(fault: str, case: Case, found: Figures) -> str:
     return spelled([
         f"{case.answer:g} s", fault, f"{case.load:g}", f"{case.patience:g} s", case.configuration,
         after, f"{found.share:.1%}", f"{found.goodput:.0%}",
-        f"{found.requests:.2f}", f"{found.attempts:.2f}", f"{found.p99:.2f} s", ", ".join(f"✗ {miss.what}" for miss in missed(case, found)),
+        f"{found.requests:.2f}", f"{found.attempts:.2f}", f"{found.p99:.2f} s",
+        ", ".join(f"✗ {miss.what}" for miss in missed(case, found)),
     ])  # fmt: skip
 
 
@@ -209,9 +219,12 @@ BULK = 96_000  # texts, 32 a request
 
 
 def beside(answer: float, *, apart: bool, queue: bool, seed: int) -> tuple[float, float, float]:
-    """(p99 of a service of 0.3 times the power alone, p99 beside a bulk call on its account, seconds the bulk call takes)."""
+    """(p99 of a service of 0.3 times the power alone, p99 beside
+    a bulk call on its account, seconds the bulk call takes).
+    """
     case = Case(
-        load=0.3, patience=30.0, ill=0.0, timeout=None, answer=answer, after=60.0, queue=queue, apart=apart, bulk_from=BEFORE,
+        load=0.3, patience=30.0, ill=0.0, timeout=None, answer=answer, after=60.0, queue=queue, apart=apart,
+        bulk_from=BEFORE,
         more={"limits": embedkit.Limits(max_texts=32)},
     )  # fmt: skip
     alone = simulate(case, seed)
@@ -222,7 +235,9 @@ def beside(answer: float, *, apart: bool, queue: bool, seed: int) -> tuple[float
 
 
 def bulk_table(seeds: int, answers: Iterable[float], queue: bool) -> int:
-    """A patient call of many texts begins beside a service that is warm, on one account: through the same embedder, or its own."""
+    """A patient call of many texts begins beside a service that is
+    warm, on one account: through the same embedder, or its own.
+    """
     print(
         "answer  embedder  p99 alone  p99 beside  ratio   bulk done after\n------  --------  ---------  ----------  ------  ---------------"
     )
@@ -263,7 +278,9 @@ class Room(Server):
 
 
 def burst(model: str, hosted: bool, answer: float, seed: int = 1) -> tuple[float, float]:
-    """p99 of 100 calls of one small text at once on a cold client: (embedkit's, that of a client that sends all at once)."""
+    """p99 of 100 calls of one small text at once on a cold
+    client: (embedkit's, that of a client that sends all at once).
+    """
 
     async def go(direct: bool) -> float:
         server = Room(seed, 10_000 if hosted else impatient.SIDE_BY_SIDE, answer)
@@ -283,7 +300,9 @@ def burst(model: str, hosted: bool, answer: float, seed: int = 1) -> tuple[float
 
 
 def cold_table(seeds: int, answers: Iterable[float]) -> int:
-    """Bounded where the host is known to have room for all; one local server's queue is only as long as it has to be."""
+    """Bounded where the host is known to have room for all; one
+    local server's queue is only as long as it has to be.
+    """
     print(
         "answer  model                            p99  / answer  all at once\n------  -----------------------------  ------  --------  -----------"
     )

@@ -1,12 +1,14 @@
-"""Pacing against servers that throttle and do not say how, in virtual time: how much of their quota is used, how much is refused.
+"""Pacing against servers that throttle and do not say how, in
+virtual time: how much of their quota is used, how much is refused.
 
-For every server: the window found and what is granted per second in the steady state; the share of the quota used, or where there is
-none of what the best fixed number of requests in flight is granted (a sweep, without any pacing); the share of requests refused, in the
-steady state and in the first minute; and the requests given up. The worst of several seeds each. Then four independent processes on one
-quota, which know nothing of each other, and the least that one of them got beside the most.
+For every server: the window found and what is granted per second in the steady state; the share of the quota used,
+or where there is none of what the best fixed number of requests in flight is granted (a sweep, without any
+pacing); the share of requests refused, in the steady state and in the first minute; and the requests given up. The
+worst of several seeds each. Then four independent processes on one quota, which know nothing of each other, and
+the least that one of them got beside the most.
 
-Then impatient callers (`benchmarks.service`): a service whose callers give up after a while, and a provider that is ill for ten seconds;
-a row that misses a bound is marked.
+Then impatient callers (`benchmarks.service`): a service whose callers give up after a while, and a provider that is ill
+for ten seconds; a row that misses a bound is marked.
 
     python -m benchmarks.simulation                              both tables
     python -m benchmarks.simulation patient [--plot]             the first, and the plots in benchmarks/plots
@@ -68,7 +70,9 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def batches(believed: float) -> Callable[[random.Random], Cost]:
-    """Batches of 2,000 to 300,000 tokens, 30,000 in the median; the client believes them to be that much of what they are."""
+    """Batches of 2,000 to 300,000 tokens, 30,000 in the median;
+    the client believes them to be that much of what they are.
+    """
 
     def cost(chance: random.Random) -> Cost:
         tokens = int(min(300_000, max(2_000, chance.lognormvariate(10.3, 0.8))))
@@ -85,7 +89,8 @@ DAY = (3600.0, 21600.0)
 TOKENS = b" on tokens per min (TPM)"
 CASES = [
     Case(name="bucket 50/s, Retry-After", make=lambda seed: Bucket(seed, 50, 50), quota=50, plot="bucket"),
-    Case(name="bucket 50/s, no hint", make=lambda seed: Bucket(seed, 50, 50, hints=False), quota=50, plot="bucket-no-hint"),
+    Case(name="bucket 50/s, no hint", make=lambda seed: Bucket(seed, 50, 50, hints=False), quota=50,
+     plot="bucket-no-hint"),
     Case(name="bucket 50/s, holds a minute", make=lambda seed: Bucket(seed, 50, 3000), quota=50),
     Case(name="bucket 5/s, Retry-After", make=lambda seed: Bucket(seed, 5, 10), quota=5),
     Case(name="bucket 5/s, no hint", make=lambda seed: Bucket(seed, 5, 10, hints=False), quota=5),
@@ -93,9 +98,12 @@ CASES = [
     Case(name="bucket 50/s, answers take 1 s", make=lambda seed: Bucket(seed, 50, 50, latency=1.0), quota=50),
     Case(name="bucket 3/min, Retry-After", make=lambda seed: Bucket(seed, 0.05, 3), quota=0.05, steady=DAY),
     Case(name="bucket 3/min, no hint", make=lambda seed: Bucket(seed, 0.05, 3, hints=False), quota=0.05, steady=DAY),
-    Case(name="bucket 50/s, halved to 25/s", make=lambda seed: Bucket(seed, 50, 50, later=HALF), quota=25, steady=AFTER, plot="halved"),
-    Case(name="bucket 50/s, doubled to 100/s", make=lambda seed: Bucket(seed, 50, 50, later=DOUBLE), quota=100, steady=AFTER, plot="doubled"),
-    Case(name="bucket 50/s, in headers", make=lambda seed: Bucket(seed, 50, 3000, tells="requests"), quota=50, plot="headers"),
+    Case(name="bucket 50/s, halved to 25/s", make=lambda seed: Bucket(seed, 50, 50, later=HALF), quota=25,
+     steady=AFTER, plot="halved"),
+    Case(name="bucket 50/s, doubled to 100/s", make=lambda seed: Bucket(seed, 50, 50, later=DOUBLE), quota=100,
+     steady=AFTER, plot="doubled"),
+    Case(name="bucket 50/s, in headers", make=lambda seed: Bucket(seed, 50, 3000, tells="requests"), quota=50,
+     plot="headers"),
     Case(name="bucket 5/s, in headers", make=lambda seed: Bucket(seed, 5, 300, tells="requests"), quota=5),
     Case(name="60 a calendar minute", make=lambda seed: Calendar(seed, 60), quota=1, steady=DAY),
     Case(name="3000 a calendar minute", make=lambda seed: Calendar(seed, 3000), quota=50, plot="calendar"),
@@ -137,15 +145,19 @@ CASES = [
     Case(name="knee at 24, answers vary twofold", make=lambda seed: Knee(seed, 24, spread=0.5)),
     Case(name="knee at 48", make=lambda seed: Knee(seed, 48)),
     Case(name="no knee", make=Server),
-    Case(name="knee at 24, answers get 4 times slower", make=lambda seed: Knee(seed, 24, later={300.0: {"latency": 1.0}}), steady=AFTER),
-    Case(name="knee at 24, 4 times faster", make=lambda seed: Knee(seed, 24, latency=1.0, later={300.0: {"latency": 0.25}}), steady=AFTER),
+    Case(name="knee at 24, answers get 4 times slower",
+     make=lambda seed: Knee(seed, 24, later={300.0: {"latency": 1.0}}), steady=AFTER),
+    Case(name="knee at 24, 4 times faster",
+     make=lambda seed: Knee(seed, 24, latency=1.0, later={300.0: {"latency": 0.25}}), steady=AFTER),
     Case(name="knee moves from 8 to 48", make=lambda seed: Knee(seed, 8, later={300.0: {"knee": 48}}), steady=AFTER),
-    Case(name="knee moves from 48 to 8", make=lambda seed: Knee(seed, 48, later={300.0: {"knee": 8}}), steady=AFTER, plot="knee-moves"),
+    Case(name="knee moves from 48 to 8", make=lambda seed: Knee(seed, 48, later={300.0: {"knee": 8}}), steady=AFTER,
+     plot="knee-moves"),
 ]  # fmt: skip
 FOUR = [
     Case(name="bucket 50/s, Retry-After", make=lambda seed: Bucket(seed, 50, 50), quota=50, callers=4, plot="four"),
     Case(name="bucket 50/s, no hint", make=lambda seed: Bucket(seed, 50, 50, hints=False), quota=50, callers=4),
-    Case(name="bucket 50/s, in headers", make=lambda seed: Bucket(seed, 50, 3000, tells="requests"), quota=50, callers=4),
+    Case(name="bucket 50/s, in headers", make=lambda seed: Bucket(seed, 50, 3000, tells="requests"), quota=50,
+     callers=4),
     Case(name="bucket 5/s, Retry-After", make=lambda seed: Bucket(seed, 5, 10), quota=5, callers=4),
     Case(name="32 at once, 429", make=lambda seed: Capped(seed, 32), callers=4),
     Case(name="8 at once, 429 overloaded (TEI)", make=lambda seed: Capped(seed, 8, body=OVERLOADED), callers=4),
@@ -171,7 +183,9 @@ def simulate(case: Case, seed: int, *, every: float = 1.0) -> Outcome:
 
 
 def best_fixed(case: Case) -> tuple[int, float]:
-    """The number in flight at which most is granted, and how much that is per second; whatever changes has changed already."""
+    """The number in flight at which most is granted, and how much
+    that is per second; whatever changes has changed already.
+    """
 
     async def granted(size: int) -> float:
         server = case.make(SEEDS[0])

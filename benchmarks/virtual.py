@@ -1,7 +1,8 @@
-"""Time and servers, simulated: an event loop whose clock jumps to the next timer, and endpoints that throttle as real ones do.
+"""Time and servers, simulated: an event loop whose clock jumps
+to the next timer, and endpoints that throttle as real ones do.
 
-The clients are embedkit's own transport, limiter and retry policy, as `connect` sets them up; nothing sleeps, and everything follows
-from the seed.
+The clients are embedkit's own transport, limiter and retry policy, as
+`connect` sets them up; nothing sleeps, and everything follows from the seed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ T = TypeVar("T")
 WIRE = 0.01  # seconds from the client to the server, and back, on average
 LATENCY, SPREAD = 0.25, 0.15  # of a batch, where the server has room: the median, and sigma of its logarithm
 RATE_LIMITED = b'{"error":{"message":"Rate limit reached%s","code":"rate_limit_exceeded"}}'
-OVERLOADED = b'{"error":"Model is overloaded","error_type":"Overloaded"}'  # TEI (wire reference 3B)
+OVERLOADED = b'{"error":"Model is overloaded","error_type":"Overloaded"}'  # huggingface/text-embeddings-inference
 
 # --- time ------------------------------------------------------------------------------------------------------------
 
@@ -139,10 +140,11 @@ class Server:
 
 
 class Bucket(Server):
-    """A token bucket: `rate` a second, `burst` after a rest, as OpenAI limits. Retry-After is in whole seconds, as theirs.
+    """A token bucket: `rate` a second, `burst` after a rest, as
+    OpenAI limits. Retry-After is in whole seconds, as theirs.
 
-    `hints`: whether there is a Retry-After. `words`: of what there was too much. `tells`: "requests" or "tokens", and every answer says
-    in x-ratelimit headers how full the bucket is.
+    `hints`: whether there is a Retry-After. `words`: of what there was too much. `tells`: "requests" or "tokens", and
+    every answer says in x-ratelimit headers how full the bucket is.
     """
 
     def __init__(
@@ -172,7 +174,9 @@ class Bucket(Server):
 
 
 class Calendar(Server):
-    """`most` requests in each window of `every` seconds; who comes too late is sent to the next one. `tells`: as above."""
+    """`most` requests in each window of `every` seconds; who comes
+    too late is sent to the next one. `tells`: as above.
+    """
 
     def __init__(self, seed: int, most: int, every: float = 60.0, *, tells: str = "", **more: Any) -> None:
         super().__init__(seed, **more)
@@ -270,7 +274,8 @@ Cost = tuple[int, int]  # of a request, in tokens: what it is, and what the clie
 
 
 class Client:
-    """One embedder's way to a server: as many workers as it may have requests in flight, each with always another one to send.
+    """One embedder's way to a server: as many workers as it may
+    have requests in flight, each with always another one to send.
 
     Attributes:
         fixed: so many in flight, whatever comes, and no common pace: what to compare with.

@@ -1,9 +1,10 @@
 """The calls of one embedder that are in flight, so that closing it can end them.
 
-Closing ends every call at once, wherever it waits: for a turn, for an answer, between two tries, for company, for an endpoint of a pool.
-The call is cancelled and raises `ClosedError` in place of the cancellation, which its caller never asked for. On asyncio the task is
-cancelled as `asyncio.timeout` does it (`Task.uncancel`, https://docs.python.org/3/library/asyncio-task.html#asyncio.Task.uncancel), which
-costs a call almost nothing; elsewhere a cancel scope does the same.
+Closing ends every call at once, wherever it waits: for a turn, for an answer, between two tries, for company, for an
+endpoint of a pool. The call is cancelled and raises `ClosedError` in place of the cancellation, which its caller never
+asked for. On asyncio the task is cancelled as `asyncio.timeout` does it, with `Task.uncancel`, which costs a call
+almost nothing; elsewhere a cancel scope does the same.
+https://docs.python.org/3/library/asyncio-task.html#asyncio.Task.uncancel
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from ._loops import this_loop
 from .errors import ClosedError
 
 if TYPE_CHECKING:
@@ -97,7 +99,8 @@ class Calls:
     async def end(self) -> None:
         """End every call on this event loop, but for one that asks for it itself, and return when they are over.
 
-        Calls that begin meanwhile are ended too, and not waited for: who calls again at once would keep this from returning.
+        Calls that begin meanwhile are ended too, and not waited for: a caller that calls again at once would keep this
+        from returning.
         """
         for call in (ending := self._strike()):
             if call.gone is not None:
@@ -123,13 +126,6 @@ class Calls:
         return Calls, ()  # a copy, or one in another process, has none
 
 
-def calls_of(embedder: object) -> Calls:
-    """The calls of an embedder: made on first use, so that a subclass needs no `super().__init__()`."""
-    found = embedder.__dict__.get("_calls")
-    calls: Calls = found if found is not None else embedder.__dict__.setdefault("_calls", Calls())
-    return calls
-
-
 def until_closed(
     method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
@@ -137,7 +133,8 @@ def until_closed(
 
     @wraps(method)
     async def called(self: Any, /, *args: P.args, **keywords: P.kwargs) -> T:
-        return await calls_of(self).run(method(self, *args, **keywords))
+        calls: Calls = self._calls
+        return await calls.run(method(self, *args, **keywords))
 
     return called
 
@@ -147,7 +144,7 @@ def ending_calls(closes: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Co
 
     @wraps(closes)
     async def aclose(self: Any) -> None:
-        await calls_of(self).end()
+        await self._calls.end()
         await closes(self)
 
     return aclose
@@ -162,17 +159,4 @@ def _task() -> asyncio.Task[Any] | None:
         return None
 
 
-def this_loop() -> object:
-    """What identifies the running event loop, asyncio or trio."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None:
-        try:
-            return asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-    import anyio.lowlevel
-
-    return anyio.lowlevel.current_token()
-
-
-__all__ = ["CLOSED", "Calls", "calls_of", "ending_calls", "this_loop", "until_closed"]
+__all__ = ["CLOSED", "Calls", "ending_calls", "until_closed"]

@@ -1,8 +1,9 @@
 """The time of one call that has a limit: when it is over, how much is left, and where it went.
 
-Made only for a call with `total_timeout=` or `timeout=` of its own, so that all others pay nothing. Seconds are those of the event loop's
-clock, on asyncio and on trio. Of several requests side by side the time counts as waiting for an answer while one is on its way, else as
-waiting for a turn while one waits for that, else as lying between tries: so the parts add up to the whole.
+Made only for a call with `total_timeout=` or `timeout=` of its own, so that all others pay nothing. Seconds are those
+of the event loop's clock, on asyncio and on trio. Of several requests side by side the time counts as waiting for an
+answer while one is on its way, else as waiting for a turn while one waits for that, else as lying between tries: so the
+parts add up to the whole.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ def seconds(name: str, value: object) -> float:
 
 
 class CallTime:
-    """The limits of one call, and its ledger: `begin(phase)` and `end(phase)` around whatever a request of it waits for.
+    """The limits of one call, and where its time went: `begin(phase)` and `end(phase)` stand around every wait.
 
     Attributes:
         total: seconds for the whole call; None: no limit.
         timeout: seconds of one attempt; None: as the embedder says.
         attempts: requests sent so far.
-        failure: what kind the last attempt's was; empty where none has failed. No error is kept: its traceback knows who keeps it.
+        failure: what kind the last attempt's was; empty where none has failed. No error is kept: its traceback knows
+            who keeps it.
         cut: it was cut off.
         ends: when it is over.
     """
@@ -60,13 +62,13 @@ class CallTime:
     def __init__(self, total: float | None, timeout: float | None) -> None:
         import anyio
 
-        self.total = None if total is None else seconds("total_timeout", total)
-        self.timeout = None if timeout is None else seconds("timeout", timeout)
-        self.attempts = 0
-        self.failure = ""
-        self.cut = False
+        self.total: float | None = None if total is None else seconds("total_timeout", total)
+        self.timeout: float | None = None if timeout is None else seconds("timeout", timeout)
+        self.attempts: int = 0
+        self.failure: str = ""
+        self.cut: bool = False
         self._began = self._seen = anyio.current_time()
-        self.ends = math.inf if self.total is None else self._began + self.total
+        self.ends: float = math.inf if self.total is None else self._began + self.total
         self._binds = self.total is not None  # it is cut off here
         self._open = [0, 0, 0]
         self._spent = [0.0, 0.0, 0.0, 0.0]
@@ -74,7 +76,7 @@ class CallTime:
 
     @classmethod
     def of_several(cls, calls: Sequence[CallTime | None], timeout: float | None) -> Self | None:
-        """The time of a request that several calls share, which lives as long as the longest of them: each leaves it when its own is over."""
+        """The time of a request that several calls share: as long as the longest of them, which leave it one by one."""
         known = [each for each in calls if each is not None]
         if not known:
             return None
@@ -124,7 +126,7 @@ class CallTime:
         raise self.over()
 
     async def attempt(self, work: Awaitable[T]) -> T:
-        """What an attempt gives; cut off, and a TransportTimeoutError that may be retried, after the seconds that one may take."""
+        """The result of an attempt; a TransportTimeoutError, which may be retried, once it has taken too long."""
         if self.timeout is None:
             return await work
         import anyio
@@ -135,12 +137,13 @@ class CallTime:
         raise TransportTimeoutError(msg)
 
     def refuse(self, wait: float) -> None:
-        """Raise the error of a rate limit where so many seconds, which it imposes on the next request, are more than is left."""
+        """Raise the error of a rate limit that makes the next request wait for longer than the call has left."""
         left = self.left()
         if wait <= 0 or wait < left:
             return
         msg = (
-            f"a rate limit (told by rate=, reported by the provider, or found from its refusals) keeps the next request waiting for "
+            "a rate limit (told by rate=, reported by the provider, or found from its refusals) keeps the next "
+            "request waiting for "
             f"{wait:.1f} s, and this call has {max(0.0, left):.1f} s left"
         )
         raise RateLimitError(msg, retryable=True, retry_after=wait)

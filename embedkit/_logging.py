@@ -1,8 +1,9 @@
 """The logger `embedkit`, and the observer: whoever wants to see what happens.
 
-DEBUG: each attempt, when it leaves and when it ends. INFO: each retry, and each long wait for a turn. WARNING: a cool-down that a provider
-asks for, a window that has shrunk to its floor, a call that is given up. Every record has `attempt`, `wait`, `status` and `host`, None
-where there is none. What a provider or a caller has written never goes in: it may quote a key or a text.
+DEBUG: each attempt, when it leaves and when it ends. INFO: each retry, and each long wait for a turn. WARNING: a
+cool-down that a provider asks for, a window that has shrunk to its floor, a call that is given up. Every record has
+`attempt`, `wait`, `status` and `host`, None where there is none. What a provider or a caller has written never goes in:
+it may quote a key or a text.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from .events import Event
 
 LOG = logging.getLogger("embedkit")
-LOG.addHandler(logging.NullHandler())  # a library says nothing unless asked: docs.python.org/3/howto/logging.html, "library"
+# A library says nothing unless asked: docs.python.org/3/howto/logging.html, "Configuring Logging for a Library".
+LOG.addHandler(logging.NullHandler())
 LONG_WAIT = 5.0  # seconds: a longer wait for a turn is told
 heard = LOG.isEnabledFor
 

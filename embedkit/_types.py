@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
@@ -20,7 +20,9 @@ InputType = Literal["query", "document", "classification", "clustering", "simila
 DType = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 Truncate = Literal["end", "error"]
 OnError = Literal["raise", "skip"]
-QUANTIZED: tuple[DType, ...] = ("int8", "uint8", "binary", "ubinary")
+CAP = 120.0  # seconds; a longer wait that a provider asks for is refused (openai-python, _base_client.py, 2026-11)
+QUANTIZED: tuple[DType, ...] = get_args(DType)[1:]
+PACKED: tuple[DType, ...] = ("binary", "ubinary")  # eight components share a byte
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -41,6 +43,11 @@ class Response(msgspec.Struct, frozen=True):
     status: int
     headers: Mapping[str, str]
     body: bytes | bytearray | memoryview
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is one of success, 2xx."""
+        return 200 <= self.status < 300  # noqa: PLR2004 (success, by RFC 9110)
 
     def __repr__(self) -> str:
         return f"Response({self.status}, {len(self.body)} bytes)"
@@ -73,8 +80,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How to embed. None: say nothing, and let the provider's own default stand.
 
     Attributes:
-        input_type: what the text is for; mapped by each provider to its own field or task, else put before the text as the prefix of
-            the model's family (`embedkit/catalog.py`).
+        input_type: what the text is for; mapped by each provider to its own field or task, else put before the text as
+            the prefix of the model's family (`embedkit/catalog.py`).
         dimensions: components per vector.
         dtype: type of the components; "binary" and "ubinary" pack eight of them into a byte.
         truncate: "end" cuts an over-long text, "error" insists on refusing it.
@@ -83,14 +90,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     What a provider does not make itself is made here, in this order, of the float32 vector x that it answers:
 
-    - `dimensions=d`, for models known to be trained for it (Matryoshka representation learning, arXiv:2205.13147) only: the first d
-      components, divided by their Euclidean length (OpenAI, embeddings guide, "Reducing embedding dimensions") unless
-      normalize=False.
+    - `dimensions=d`, for models known to be trained for it (Matryoshka representation learning, arXiv:2205.13147) only:
+      the first d components, divided by their Euclidean length (OpenAI, embeddings guide, "Reducing embedding
+      dimensions") unless normalize=False.
     - `normalize=True`: x / |x|, where |x| is summed in float64; a zero vector stays zero.
-    - `dtype`, with u = x / |x|: "int8" is 127 u rounded to the nearest integer, half to even; "uint8" is that plus 128. These scales
-      are fixed, so vectors of different calls compare, and every component of a unit vector fits; no provider publishes its own.
-      "ubinary" is one bit per component, 1 where x > 0, the first in the highest bit of its byte (`numpy.packbits`); "binary" is
-      that byte minus 128, as Cohere and Voyage pack it (docs.cohere.com/reference/embed; docs.voyageai.com, flexible dimensions).
+    - `dtype`, with u = x / |x|: "int8" is 127 u rounded to the nearest integer, half to even; "uint8" is that plus 128.
+      These scales are fixed, so vectors of different calls compare, and every component of a unit vector fits; no
+      provider publishes its own. "ubinary" is one bit per component, 1 where x > 0, the first in the highest bit of its
+      byte (`numpy.packbits`); "binary" is that byte minus 128, as Cohere and Voyage pack it
+      (docs.cohere.com/reference/embed; docs.voyageai.com, flexible dimensions).
     """
 
     input_type: InputType | None = None
@@ -136,7 +144,7 @@ class Embeddings(msgspec.Struct, frozen=True, eq=False):
     def dimensions(self) -> int:
         """Components per vector, d; eight times the row's bytes where bits are packed."""
         width = int(self.vectors.shape[1])
-        return width * 8 if self.dtype in ("binary", "ubinary") else width
+        return width * 8 if self.dtype in PACKED else width
 
     def __len__(self) -> int:
         return int(self.vectors.shape[0])
@@ -212,13 +220,14 @@ def array_of(dtype: DType) -> type[np.generic]:
 class RequestCount:
     """What one call to the embedder has sent so far, and how many of its requests are under way.
 
-    `patient`: it is one of a bulk job's own. `time`: its limits, where it has any. `call`: its number, where somebody listens.
+    `patient`: it belongs to a bulk job. `time`: its limits, where it has any. `call`: its number, where one listens.
     """
 
     __slots__ = ("call", "patient", "requests", "time", "under_way")
 
     def __init__(self, patient: bool = False, time: CallTime | None = None, call: int = 0) -> None:
-        self.requests = self.under_way = 0
-        self.patient = patient
-        self.time = time
-        self.call = call
+        self.requests: int = 0
+        self.under_way: int = 0
+        self.patient: bool = patient
+        self.time: CallTime | None = time
+        self.call: int = call

@@ -1,11 +1,14 @@
-"""Models as data: width, token limit, price, Matryoshka widths, prefixes; each block with its source and the month it was read.
+"""Models as data: width, token limit, price, Matryoshka widths,
+prefixes; each block with its source and the month it was read.
 
-A row is (name, components, most tokens per text, dollars per million tokens); what else is known follows by name. None: not published. A
-model that is not here works all the same: it only has no price, no prefix and no client-side cut. Weights that anyone may serve are
-described once, under their Hub names; any host or server that serves them by that name (or its last part) gets widths and prefixes
-from there, and a host's own block adds what differs: its names, its prices, its limits.
+A row is (name, components, most tokens per text, dollars per million tokens); what else is known follows by
+name. None: not published. A model that is not here works all the same: it only has no price, no prefix and no
+client-side cut. Weights that anyone may serve are described once, under their Hub names; any host or server
+that serves them by that name (or its last part) gets widths and prefixes from there, and a host's own block
+adds what differs: its names, its prices, its limits.
 
-The prefixes are what `input_type` becomes where a model family wants it in the text itself, word for word, spaces included.
+The prefixes are what `input_type` becomes where a model family
+wants it in the text itself, word for word, spaces included.
 """
 
 from __future__ import annotations
@@ -133,7 +136,8 @@ MODELS: dict[str, tuple[ModelFacts, ...]] = {
         _row("voyage-4-lite", 1024, 32_000, 0.02, widths=(256, 512, 2048)),
         _row("voyage-code-4", 1024, 32_000, 0.12, widths=(256, 512)),  # 2048 is unconfirmed
         _row("voyage-context-4", 1024, 120_000, 0.12, widths=(256, 512, 2048)),
-        _row("voyage-multimodal-3.5", 1024, 32_000, 0.12, widths=(256, 512, 2048)),  # of text; pictures are billed by the pixel
+        _row("voyage-multimodal-3.5", 1024, 32_000, 0.12,
+         widths=(256, 512, 2048)),  # of text; pictures are billed by the pixel
         _row("voyage-3-large", 1024, 32_000, 0.18, widths=(256, 512, 2048)),
         _row("voyage-3.5", 1024, 32_000, 0.06, widths=(256, 512, 2048)),
         _row("voyage-3.5-lite", 1024, 32_000, 0.02, widths=(256, 512, 2048)),
@@ -163,7 +167,8 @@ MODELS: dict[str, tuple[ModelFacts, ...]] = {
         _row("pplx-embed-context-v1-0.6b", None, 32_000, 0.008),  # their widths are not on the page
         _row("pplx-embed-context-v1-4b", None, 32_000, 0.05),
     ),
-    "isaacus": _block("isaacus 0.22.1; neither width nor price is confirmed, 2026-11", _row("kanon-2-embedder", None, None)),
+    "isaacus": _block("isaacus 0.22.1; neither width nor price is confirmed, 2026-11",
+     _row("kanon-2-embedder", None, None)),
     "zeroentropy": _block(  # no price is published
         "zeroentropy 0.1.0a11, 2026-11",
         _row("zembed-1", 2560, None, widths=(40, 80, 160, 320, 640, 1280)),
@@ -355,9 +360,10 @@ MODELS: dict[str, tuple[ModelFacts, ...]] = {
 def facts(provider: str, model: str) -> ModelFacts | None:
     """What is known of a model at a provider; None for a model that is not in the catalog. Capitals do not matter.
 
-    Of a tag of Ollama's ("22m-l-v1-fp16", "latest") the size counts where the sizes of a family differ, the rest does not. What the
-    provider's own block lacks is looked for among the open weights, by the last part of the name: any server may serve them, under
-    "BAAI/bge-m3", "bge-m3" or LM Studio's "text-embedding-bge-m3". It is then a guess what width that server gives them.
+    Of a tag of Ollama's ("22m-l-v1-fp16", "latest") the size counts where the sizes of a family differ, the rest
+    does not. What the provider's own block lacks is looked for among the open weights, by the last part of the
+    name: any server may serve them, under "BAAI/bge-m3", "bge-m3" or LM Studio's "text-embedding-bge-m3". It is
+    then a guess what width that server gives them.
     """
     known = {each.name.lower(): each for each in MODELS.get(provider, ())}
     model = model.lower()

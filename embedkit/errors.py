@@ -55,8 +55,8 @@ class EmbedkitError(Exception):
         retry_after: seconds the provider asked to wait, or None.
         rows: indices of the texts concerned, in the caller's list; empty when the request as a whole is.
         partial: what was embedded before the failure, an `Embeddings` with NaN where nothing is known, or None.
-        attempts: how often the request that failed was sent, tries at other endpoints of a pool included; with `total_timeout=` all that
-            the call has sent. 0: nothing was, or nobody counted.
+        attempts: how often the request that failed was sent, tries at other endpoints of a pool included; with
+            `total_timeout=` all that the call has sent. 0: nothing was, or nobody counted.
         elapsed: seconds from when it first asked for its turn; with `total_timeout=` those of the whole call.
     """
 
@@ -115,18 +115,19 @@ class TransportTimeoutError(TransportError, TimeoutError):
 
 
 class ClosedError(EmbedkitError, RuntimeError):
-    """The embedder was closed, or its event loop was ended, before this call was answered. Not retryable: whoever closed it meant it."""
+    """The embedder was closed, or its event loop was ended, before this call was answered. Not retryable."""
 
 
 class QueueFullError(EmbedkitError):
-    """More calls wait for their turn than ever will be served in time. Nothing was sent, and nothing is tried again: make fewer calls at a time."""
+    """More calls wait than can be served in time. Nothing was sent or is tried again: make fewer at a time."""
 
 
 class DecodeError(EmbedkitError):
-    """A successful status, but a body that breaks the reply contract. The same answer would come back, so it is raised at once.
+    """A successful status, but a body that breaks the reply contract. Another try would not help, so it is raised.
 
     Attributes:
-        once_more: it cannot be read as a whole, or has too few embeddings: it has been asked for once more, where the policy has tries.
+        once_more: it cannot be read as a whole, or has too few embeddings: it has been asked for once more, where the
+            policy has tries.
         missing: it has too few embeddings, or some of another width, and nothing says whose.
         answered: components per vector that came, where another width was asked for; None elsewhere.
     """
@@ -187,7 +188,7 @@ class ApiError(EmbedkitError):
 
 
 def _rows(rows: tuple[int, ...]) -> str:
-    shown = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")  # noqa: PLR2004 (a line must stay a line)
+    shown = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")  # noqa: PLR2004
     return f"row{'s' if len(rows) > 1 else ''} {shown}" if rows else ""
 
 
@@ -213,7 +214,8 @@ class RateLimitError(ApiError):
 
     Attributes:
         about: "tokens", "requests" or "concurrency" where the provider says what there was too much of; None elsewhere.
-        max_tokens: the tokens that the quota grants in its time, a minute or more, where the provider says so; None elsewhere.
+        max_tokens: the tokens that the quota grants in its time, a minute or more, where the provider says so; None
+            elsewhere.
     """
 
     about: str | None = None
@@ -221,11 +223,11 @@ class RateLimitError(ApiError):
 
 
 class TooLargeError(ApiError):
-    """The request holds too many texts, tokens or bytes. embedkit halves it; raise it from `embed_batch` to ask for that.
+    """The request holds too many texts, tokens or bytes. embedkit halves it, also where your `embed_batch` raises it.
 
     Attributes:
-        max_texts, max_tokens: what one request may hold, where the provider says so; None elsewhere. Set it, and batches to come
-            keep within it.
+        max_texts, max_tokens: what one request may hold, where the provider says so; None elsewhere. Set it, and
+            batches to come keep within it.
     """
 
     max_texts: int | None = None

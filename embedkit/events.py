@@ -1,16 +1,17 @@
-"""What happens while texts are embedded, as frozen facts: `connect(…, observe=function)` calls the function with each, in the moment it happens.
+"""What happens while texts are embedded: `connect(…, observe=function)` calls the function with each event at once.
 
-An event is built only where somebody listens. The function is called on the event loop, so it has to be quick, and what it raises is logged
-and breaks nothing. Events hold counts, seconds and errors; never a text, a vector or a key.
+An event is built only where somebody listens. The function is called on the event loop, so it has to be quick, and what
+it raises is logged and breaks nothing. Events hold counts, seconds and errors; never a text, a vector or a key.
 
 >>> from embedkit import connect, events
 >>> def observe(event: events.Event) -> None:
 ...     if isinstance(event, events.AttemptEnded):
 ...         print(event.id, event.status, f"{event.seconds:.3f} s")
 
-`RequestSent` and `AttemptEnded` come in pairs of one `id`, and so make a span of a trace; `RequestSent` comes before the callables given as
-`api_key=` and `headers=` are asked, in the same task, so that `headers=` can say which span it is. All that one call of `embed` causes has
-the same `call`, also at the endpoints of a pool. Both are whole numbers from 1 that count up in this process.
+`RequestSent` and `AttemptEnded` come in pairs of one `id`, and so make a span of a trace; `RequestSent` comes before
+the callables given as `api_key=` and `headers=` are asked, in the same task, so that `headers=` can say which span it
+is. All that one call of `embed` causes has the same `call`, also at the endpoints of a pool. Both are whole numbers
+from 1 that count up in this process.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         provider, model: whose request it is about.
-        call: the call of `embed` or `embed_query` that it belongs to, or the part of a stream, or the request that coalesced calls share;
-            0: to none.
+        call: the call of `embed` or `embed_query` that it belongs to, or the part of a stream, or the request that
+            coalesced calls share; 0: to none.
     """
 
     provider: str = ""
@@ -69,7 +70,8 @@ class AttemptEnded(Event, frozen=True, kw_only=True):
         texts, attempt, id: as its `RequestSent` has them.
         status: HTTP status of the response; None where none came.
         seconds: from when it left, the waits for a key and for `headers=` included.
-        error: why it failed; None where it succeeded, and where its caller was gone before it had an answer (`status` is None then).
+        error: why it failed; None where it succeeded, and where its caller was gone before it had an answer (`status`
+            is None then).
     """
 
     texts: int

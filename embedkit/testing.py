@@ -1,7 +1,8 @@
-"""For tests, ours and yours: an exchange that answers from a script, an embedder that needs nothing, and the codec check.
+"""For tests, ours and yours: an exchange that answers from a
+script, an embedder that needs nothing, and the codec check.
 
-None of it opens a socket. A fake at the one I/O seam (`connect(…, exchange=FakeExchange(…))`) leaves planning, retry, limits and
-decoding real.
+None of it opens a socket. A fake at the one I/O seam (`connect(…,
+exchange=FakeExchange(…))`) leaves planning, retry, limits and decoding real.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import msgspec
 
 from . import errors
+from ._batching.options import validated
 from ._connect.factory import connect
 from ._embedders.base import Embedder
 from ._hints import NDArray
@@ -36,8 +38,8 @@ def response(body: Any, status: int = 200, headers: Mapping[str, str] | None = N
 class FakeExchange:
     """Answers requests from a script, or from a function of the request, and remembers them in `requests`.
 
-    An answer is a `Response`, an exception to raise, or a mapping sent as a JSON body with status 200. A script that has run out
-    fails the test with an AssertionError: nothing is answered twice by accident.
+    An answer is a `Response`, an exception to raise, or a mapping sent as a JSON body with status 200. A script that
+    has run out fails the test with an AssertionError: nothing is answered twice by accident.
     """
 
     def __init__(self, answers: Iterable[Answer] | Handler) -> None:
@@ -115,16 +117,18 @@ class FakeEmbedder(Embedder):
 
 
 async def check_codec(folder: str | Path) -> int:
-    """Check a provider against its golden exchanges: JSON files, each one request with its response. Returns their number.
+    """Check a provider against its golden exchanges: JSON files,
+    each one request with its response. Returns their number.
 
-    A golden holds `source` (where its bytes come from), `connect` (keywords of `connect`, `model` among them), `texts`, `options`,
-    `request` (`url`, `headers` that must be there, `body` as JSON), `response` (`status`, `headers`, `body`: text or JSON) and
-    `expect`: `vectors`, or `shape`, with `tokens` and `model`; or `error` (a class of `embedkit.errors`) with any of its attributes.
-    Where the codec asks something first, `probe` may hold the body of the answer; that exchange is not part of the golden.
+    A golden holds `source` (where its bytes come from), `connect` (keywords of `connect`, `model` among them), `texts`,
+    `options`, `request` (`url`, `headers` that must be there, `body` as JSON), `response` (`status`, `headers`, `body`:
+    text or JSON) and `expect`: `vectors`, or `shape`, with `tokens` and `model`; or `error` (a class of
+    `embedkit.errors`) with any of its attributes. Where the codec asks something first, `probe` may hold the body of
+    the answer; that exchange is not part of the golden.
 
-    From every success follow more checks: a reply in another order (where it carries `index`) comes back in order; one that is too
-    short or too long, has a null, unequal widths, an index twice or an error in it, or is junk, is a DecodeError; an HTML page with
-    status 502 is a retryable ServerError.
+    From every success follow more checks: a reply in another order (where it carries `index`) comes back in order; one
+    that is too short or too long, has a null, unequal widths, an index twice or an error in it, or is junk, is a
+    DecodeError; an HTML page with status 502 is a retryable ServerError.
 
     Raises:
         AssertionError: the first thing that does not hold, with the file's name.
@@ -229,7 +233,9 @@ def _answered(golden: Mapping[str, Any], body: Any) -> Response:
 
 
 def _spoilt(items: list[Any]) -> Iterator[tuple[str, list[Any]]]:
-    """Replies that look right and are not, made of one that is: what is wrong, and the list of embeddings to send instead."""
+    """Replies that look right and are not, made of one that is:
+    what is wrong, and the list of embeddings to send instead.
+    """
     if not items:
         return
     yield "a short reply", items[:-1]
@@ -297,22 +303,20 @@ async def _must_raise(
 
 
 async def _embed(golden: Mapping[str, Any], exchange: FakeExchange) -> Embeddings | EmbedkitError:
+    from ._embedders.http import HttpEmbedder
+
     settings = {"retry": RetryPolicy(attempts=1), **golden["connect"], "exchange": exchange}
-    embedder: Any = connect(**settings)
-    if hasattr(embedder, "_probed"):
-        embedder._probed = True  # noqa: SLF001 (our own, as below)
-        if "probe" in golden:
-            embedder._learned(embedder._codec, response(golden["probe"]))  # noqa: SLF001
+    embedder = connect(**settings)
+    if isinstance(embedder, HttpEmbedder):
+        embedder.skip_probe(response(golden["probe"]) if "probe" in golden else None)
+    named = golden.get("options", {})
+    given = {name: named[name] for name in Options.__struct_fields__ if named.get(name) is not None}
     try:
-        made: Embeddings = await embedder.embed_batch(golden["texts"], embedder._merged(*_options(golden)))  # noqa: SLF001 (our own)
+        options = validated(msgspec.structs.replace(embedder.options, **given))
+        made: Embeddings = await embedder.embed_batch(golden["texts"], options)
     except EmbedkitError as error:
         return error
     return made
-
-
-def _options(golden: Mapping[str, Any]) -> list[Any]:
-    names = ("input_type", "dimensions", "dtype", "truncate", "normalize", "extra")
-    return [golden.get("options", {}).get(name) for name in names]
 
 
 def _equal(what: str, expected: object, actual: object) -> None:

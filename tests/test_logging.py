@@ -67,7 +67,7 @@ def virtually(main, *embedders):
         return runner.run(main())
 
 
-# --- what is said ------------------------------------------------------------------------------------------------------
+# --- what is said ----------------------------------------------------------------------------------------------------
 
 
 async def test_each_attempt_at_debug(told):
@@ -195,7 +195,9 @@ WAITS = {
 
 @pytest.mark.parametrize("wait", WAITS)
 def test_a_long_wait_at_info_while_it_lasts(wait, told):
-    """Whoever waits for a turn for more than some seconds is told of before it has one, and again when that has doubled."""
+    """Whoever waits for a turn for more than some seconds is
+    told of before it has one, and again when that has doubled.
+    """
     make, words = WAITS[wait]
 
     async def answer(request):
@@ -267,7 +269,7 @@ async def test_an_embedder_of_ones_own_is_named(told):
     assert told()[-1][:5] == ("WARNING", 1, None, 500, "fake")
 
 
-# --- how ---------------------------------------------------------------------------------------------------------------
+# --- how -------------------------------------------------------------------------------------------------------------
 
 
 async def test_every_record_has_every_field(told, caplog):
@@ -326,7 +328,7 @@ def test_the_host_of_an_address(url, host):
     assert host_of(url) == host
 
 
-# --- no key and no text ------------------------------------------------------------------------------------------------
+# --- no key and no text ----------------------------------------------------------------------------------------------
 
 MARK = "PLANTED"
 KEY = "sk-PLANTED/0123456789+abcdefghijkl"
@@ -382,7 +384,9 @@ ANSWERS = {
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("answer", ANSWERS)
 async def test_no_key_and_no_text(answer, place, caplog):
-    """At DEBUG, wherever a key is and whatever a server quotes: not in a message, an argument, a field or a traceback."""
+    """At DEBUG, wherever a key is and whatever a server quotes:
+    not in a message, an argument, a field or a traceback.
+    """
     caplog.set_level(logging.DEBUG)
     for more in ({}, {"coalesce": True}, {"hedge": True}) if place == "the key" else ({},):
         settings = {**PLACES[place], **more, "retry": RetryPolicy(attempts=2, initial=0.0), "limits": Limits(max_texts=2)}

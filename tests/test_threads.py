@@ -1,4 +1,6 @@
-"""A thread that outlives the main one may be the first to use embedkit: everything lazy still loads, and every call works or says why not."""
+"""A thread that outlives the main one may be the first to use embedkit:
+everything lazy still loads, and every call works or says why not.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def api():
 
 
 def late(script, *, before="", url="", named=""):
-    """What a script prints in a thread that begins with it when the main thread has ended. Warnings are errors, and it must end."""
+    """What a script prints in a thread that begins with it when the
+    main thread has ended. Warnings are errors, and it must end.
+    """
     program = (
         f"import threading, sys\nURL, NAMED = {url!r}, {named!r}\n{before}\ndef work():\n    threading.main_thread().join()\n    import embedkit\n    try:\n"
         + textwrap.indent(script, " " * 8)
@@ -87,7 +91,9 @@ def test_a_sync_call(api, starts, loaded, what, uvloop):
 @pytest.mark.parametrize("what", ASYNC)
 @pytest.mark.parametrize("loaded", LOADED)
 def test_an_async_call(api, loaded, what):
-    """It works on every Python: what would go into another thread is done in this one, where no other can be started."""
+    """It works on every Python: what would go into another thread
+    is done in this one, where no other can be started.
+    """
     said = late(asynchronous(ASYNC[what]), before=LOADED[loaded], url=api.url, named=api.url.replace("127.0.0.1", "localhost"))
 
     assert said == ("(2, 384)" if what == "the embedded model" else "(2, 3)")

@@ -1,4 +1,6 @@
-"""Ready token counters: what they count, what they say when they cannot, and that planning goes by them. Nothing is downloaded."""
+"""Ready token counters: what they count, what they say when they
+cannot, and that planning goes by them. Nothing is downloaded.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ ENCODING_CONSTRUCTORS = {"bytewise": bytewise}
 
 @pytest.fixture(scope="module")
 def wordpiece(tmp_path_factory):
-    """A tokenizer.json as the Hub has them: all-MiniLM-L6-v2's, with truncation to 4 tokens and padding to 64 switched on."""
+    """A tokenizer.json as the Hub has them: all-MiniLM-L6-v2's,
+    with truncation to 4 tokens and padding to 64 switched on.
+    """
     path = tmp_path_factory.mktemp("tokens") / "tokenizer.json"
     made = BertWordPieceTokenizer(str(VOCABULARY))
     made.enable_truncation(4)
@@ -59,7 +63,9 @@ def bytewise(tmp_path, monkeypatch):
     [("hello world", 4), ("hello " * 1000, 1002), ("", 2), ("unaffable", 5), ("漢字", 4), ("a\ud800b", 5)],
 )
 def test_it_counts_as_the_model_does(wordpiece, text, expected):
-    """Two special tokens a text, no truncation and no padding whatever the file says, and a lone surrogate raises nothing."""
+    """Two special tokens a text, no truncation and no padding
+    whatever the file says, and a lone surrogate raises nothing.
+    """
     assert tokens.tokenizer(wordpiece)(text) == expected
 
 

@@ -1,10 +1,11 @@
-"""Makes `jargon.txt` from the dictionary files of Debian's `dict-jargon`: one passage per line, each with its headword in front.
+"""Makes `jargon.txt` from the dictionary files of Debian's
+`dict-jargon`: one passage per line, each with its headword in front.
 
     apt-get download dict-jargon && dpkg -x dict-jargon_*.deb unpacked
     python benchmarks/corpus/build.py unpacked/usr/share/dictd/jargon.dict.dz benchmarks/corpus/jargon.txt
 
-Entries are unwrapped, freed of markup, and cut at paragraph and sentence bounds so that every passage fits the embedded model.
-The same input always gives the same output.
+Entries are unwrapped, freed of markup, and cut at paragraph and sentence bounds so that every passage fits the embedded
+model. The same input always gives the same output.
 """
 # ruff: noqa: RUF001 (the typographic quotation marks are the text's own)
 
@@ -31,7 +32,9 @@ PRONOUNCED = re.compile(r"\s*/[^/\s]*[·´`@'][^/]*/")
 
 
 def entries(text: str) -> Iterator[tuple[str, list[str]]]:
-    """(headword, paragraphs) of every entry. A headword stands alone in the first column; its body is indented by four."""
+    """(headword, paragraphs) of every entry. A headword stands
+    alone in the first column; its body is indented by four.
+    """
     head, body = "", [""]
     for line in text.splitlines():
         if line[:1] not in ("", " "):

@@ -1,8 +1,9 @@
-"""The clients, each as its own documentation would have one use it, with the same batches and as many requests in flight.
+"""The clients, each as its own documentation would have one
+use it, with the same batches and as many requests in flight.
 
-A peer opens with a `Job` and gives a function: texts → rows, in whatever form the client itself returns them. Where a client has no
-batching of its own, workers share one iterator of batches, the cheapest way we know. Imports stay inside: most peers live in a
-virtual environment of their own.
+A peer opens with a `Job` and gives a function: texts → rows, in whatever form the client itself returns them. Where a
+client has no batching of its own, workers share one iterator of batches, the cheapest way we know. Imports stay inside:
+most peers live in a virtual environment of their own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 KEY = "sk-nothing"
@@ -139,7 +141,9 @@ def aiohttp_plain_float(job: Job) -> Send:
 
 
 def aiohttp_tuned(job: Job) -> Send:
-    """The least one can do over aiohttp.ClientSession: every knob set, msgspec, one matrix, no retry, no limit, no check."""
+    """The least one can do over aiohttp.ClientSession: every
+    knob set, msgspec, one matrix, no retry, no limit, no check.
+    """
     import ssl
 
     import aiohttp
@@ -219,7 +223,9 @@ def openai_float(job: Job) -> Send:
 
 
 def baseten(job: Job, decode: Callable[[str], bytes] | None = None) -> Send:
-    """Rust, on threads of its own. Numbers come as one numpy array; base64 is handed on as it is, so it is decoded here."""
+    """Rust, on threads of its own. Numbers come as one numpy
+    array; base64 is handed on as it is, so it is decoded here.
+    """
     import numpy as np
     from baseten_performance_client import PerformanceClient, RequestProcessingPreference
 
@@ -355,8 +361,9 @@ PEERS: dict[str, Peer] = {
     "ollama": Peer(ollama, "ollama.AsyncClient", share=0.25),
 }
 
-# What the environment of the peers holds; embedkit runs in ours.
+VENV = Path(__file__).parent.parent.parent / "build" / "peers"
+# What that environment of the peers holds; embedkit runs in ours.
 REQUIREMENTS = (
-    "aiohttp", "httpx", "msgspec", "numpy", "pybase64", "uvloop", "baseten-performance-client", "openai[aiohttp]", "litellm",
-    "langchain-openai", "pydantic-ai-slim[openai]", "catsu", "huggingface_hub", "ollama",
+    "aiohttp", "httpx", "msgspec", "numpy", "pybase64", "uvloop", "baseten-performance-client", "openai[aiohttp]",
+    "litellm", "langchain-openai", "pydantic-ai-slim[openai]", "catsu", "huggingface_hub", "ollama",
 )  # fmt: skip

@@ -1,4 +1,6 @@
-"""What is measured, and what embedkit is held to. A goal is a ratio within interleaved rounds, so it survives a busy machine."""
+"""What is measured, and what embedkit is held to. A goal is a
+ratio within interleaved rounds, so it survives a busy machine.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ RUST = ("baseten", "baseten-base64")
 
 @dataclass(frozen=True)
 class Goal:
-    """`metric` of `ours` within `limit` times the best of `against`; "cpu", "rate", "ideal" (of the wall) or "memory"."""
+    """`metric` of `ours` within `limit` times the best of
+    `against`; "cpu", "rate", "ideal" (of the wall) or "memory".
+    """
 
     metric: str
     limit: float
@@ -42,7 +46,8 @@ class Scenario:
 SCENARIOS: dict[str, Scenario] = {
     "bulk-base64": Scenario(
         "128 texts per request, 1536 components as base64, 16 in flight",
-        ("embedkit", "embedkit-uvloop", "aiohttp-tuned", "aiohttp", "httpx", *RUST, "baseten-simd", "openai", "openai-aiohttp",
+        ("embedkit", "embedkit-uvloop", "aiohttp-tuned", "aiohttp", "httpx", *RUST, "baseten-simd", "openai",
+         "openai-aiohttp",
          "langchain", "pydantic-ai", "litellm"),
         40_960, 128, 16,
         goals=(Goal("cpu", 0.25, RUST), Goal("cpu", 0.08, ("openai",)), Goal("rate", 3.0, RUST)),
@@ -50,10 +55,12 @@ SCENARIOS: dict[str, Scenario] = {
     "bulk-float": Scenario(
         "128 texts per request, 1024 components as text, 16 in flight",
         ("embedkit-float", "aiohttp-float", "baseten", "openai-float", "litellm"), 20_480, 128, 16, width=1024,
-        goals=(Goal("cpu", 0.7, ("baseten",), "embedkit-float"), Goal("cpu", 0.025, ("openai-float",), "embedkit-float")),
+        goals=(Goal("cpu", 0.7, ("baseten",), "embedkit-float"),
+         Goal("cpu", 0.025, ("openai-float",), "embedkit-float")),
     ),
     "bulk-double": Scenario(
-        "the same, every number spelled as a double", ("embedkit-float", "aiohttp-float", "baseten"), 20_480, 128, 16, width=1024,
+        "the same, every number spelled as a double", ("embedkit-float", "aiohttp-float", "baseten"), 20_480, 128, 16,
+        width=1024,
         style="double",
     ),
     "bulk-pretty": Scenario(
@@ -61,23 +68,27 @@ SCENARIOS: dict[str, Scenario] = {
         style="pretty",
     ),
     "bulk-tei": Scenario(
-        "TEI's own route: 32 texts per request, 1024 components as text, 16 in flight", ("embedkit-tei", "huggingface-hub"),
+        "TEI's own route: 32 texts per request, 1024 components as text, 16 in flight",
+        ("embedkit-tei", "huggingface-hub"),
         10_240, 32, 16, width=1024,
     ),
     "bulk-ollama": Scenario(
-        "Ollama's own route: 32 texts per request, 1024 components as text, 16 in flight", ("embedkit-ollama", "ollama"),
+        "Ollama's own route: 32 texts per request, 1024 components as text, 16 in flight",
+        ("embedkit-ollama", "ollama"),
         10_240, 32, 16, width=1024,
     ),
     "single": Scenario(
         "one text per request, 1536 components as base64, 128 in flight",
-        ("embedkit", "embedkit-uvloop", "aiohttp-tuned", "aiohttp-tuned-uvloop", "aiohttp", *RUST, "openai", "openai-aiohttp",
+        ("embedkit", "embedkit-uvloop", "aiohttp-tuned", "aiohttp-tuned-uvloop", "aiohttp", *RUST, "openai",
+         "openai-aiohttp",
          "httpx", "langchain", "pydantic-ai", "litellm"),
         10_000, 1, 128,
         goals=(Goal("cpu", 1.1, ("aiohttp-tuned",)), Goal("cpu", 1.3, RUST), Goal("cpu", 1.0, RUST, "embedkit-uvloop")),
     ),
     "callers": Scenario(
         "128 tasks, each awaiting one text after the other",
-        ("embedkit", "embedkit-uvloop", "embedkit-coalesce", "aiohttp-tuned", "baseten-base64", "openai"), 10_000, 1, 128, callers=True,
+        ("embedkit", "embedkit-uvloop", "embedkit-coalesce", "aiohttp-tuned", "baseten-base64", "openai"), 10_000, 1,
+        128, callers=True,
     ),
     "latency-20k": Scenario(
         "20,000 texts, 32 per request, 64 in flight, each answered after 100 ms",
@@ -86,7 +97,8 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "latency-200k": Scenario(
         "200,000 texts, 32 per request, 64 in flight, each answered after 100 ms",
-        ("embedkit", "embedkit-uvloop", "aiohttp-tuned", *RUST), 200_000, 32, 64, latency=100.0, goals=(Goal("ideal", 0.95),),
+        ("embedkit", "embedkit-uvloop", "aiohttp-tuned", *RUST), 200_000, 32, 64, latency=100.0,
+        goals=(Goal("ideal", 0.95),),
     ),
     "latency-512": Scenario(
         "32,768 texts, 32 per request, 512 in flight, each answered after 100 ms, connecting included",

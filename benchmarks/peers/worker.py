@@ -1,4 +1,6 @@
-"""One measurement, in a process that does nothing else: `python -m benchmarks.peers.worker JOB`, with the job and the outcome as JSON."""
+"""One measurement, in a process that does nothing else: `python -m
+benchmarks.peers.worker JOB`, with the job and the outcome as JSON.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +121,8 @@ async def measure(asked: dict[str, Any]) -> dict[str, Any]:
     assert len(found) == len(made), f"{len(made)} texts, {len(found)} vectors"
     check(found, job.width, 0)
     return {
-        "cpu": (user + system) / len(made) * 1000, "user": user / len(made) * 1000, "rate": len(made) / seconds, "seconds": seconds,
+        "cpu": (user + system) / len(made) * 1000, "user": user / len(made) * 1000, "rate": len(made) / seconds,
+        "seconds": seconds,
         "extra": most - before, "output": len(made) * job.width * 4, "texts": len(made),
     }  # fmt: skip
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.clients import PEERS
+from benchmarks.peers.clients import PEERS, VENV
 from benchmarks.peers.scenarios import MODULES, SCENARIOS, Goal, Scenario
 
 README = Path(__file__).parent.parent / "README.md"
@@ -33,7 +33,8 @@ def table(found: dict[str, Any]) -> str:
     for peer, made in sorted(peers.items(), key=lambda item: item[1]["cpu"]):
         times = f"{made['cpu'] / peers[ours]['cpu']:.2f}" if ours else ""
         rows.append([
-            f"**{peer}**" if PEERS[peer].ours else peer, f"{made['cpu']:.2f}", f"{made['cpu_min']:.2f} to {made['cpu_max']:.2f}", times,
+            f"**{peer}**" if PEERS[peer].ours else peer, f"{made['cpu']:.2f}",
+            f"{made['cpu_min']:.2f} to {made['cpu_max']:.2f}", times,
             f"{made['rate']:,.0f}", f"{made['extra'] / made['output']:.2f}", PEERS[peer].what,
         ])  # fmt: skip
     lines = [f"| {' | '.join(row)} |" for row in rows]
@@ -130,8 +131,6 @@ def machine() -> str:
 
 def peers() -> str:
     """Versions of the peers, read from their own environment."""
-    from benchmarks.__main__ import VENV
-
     shown = (
         "baseten_performance_client",
         "openai",

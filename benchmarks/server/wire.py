@@ -1,4 +1,6 @@
-"""The other end of the wire: rows to answer with, the C server that answers, its certificate, and the floor beneath every client."""
+"""The other end of the wire: rows to answer with, the C server
+that answers, its certificate, and the floor beneath every client.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +41,8 @@ def texts(count: int, start: int = 0) -> list[str]:
 def prefix(width: int, style: str = "short") -> Path:
     """The encoded rows, one per line, written on first use: base64, and text as most servers print floats.
 
-    "short" is the shortest text that names the float32 (vLLM, TEI, Ollama), "double" that of the same value as a double (Python
-    servers), "pretty" is short on lines of its own, as OpenAI and Google print.
+    "short" is the shortest text that names the float32 (vLLM, TEI, Ollama), "double" that of the same value as a double
+    (Python servers), "pretty" is short on lines of its own, as OpenAI and Google print.
     """
     path = BUILD / f"rows-{width}-{style}"
     if not Path(f"{path}.text").exists():
@@ -86,8 +88,9 @@ def certificate() -> tuple[Path, Path, Path]:
 def take(size: int) -> None:
     """Touch so many bytes of memory and give them back.
 
-    A virtual machine lends free pages to its host, and who takes one then waits for the host too: up to thirty times as long, of which a
-    client that runs second has less. After this, for a second or two, pages cost everyone what they should.
+    A virtual machine lends free pages to its host, and who takes one then waits for the host too:
+    up to thirty times as long, of which a client that runs second has less. After this, for a
+    second or two, pages cost everyone what they should.
     """
     np.ones(min(size, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2), np.uint8)
 
@@ -121,7 +124,9 @@ def server(
     refuse: int = 0,
     tls: bool = False,
 ) -> Iterator[Server]:
-    """A server for rows of this width, until the block is left. `latency` and `stall` are milliseconds, `refuse` percent."""
+    """A server for rows of this width, until the block is left.
+    `latency` and `stall` are milliseconds, `refuse` percent.
+    """
     command = [str(built("server")), "--rows", str(prefix(width, style)), "--latency", str(latency)]
     command += ["--stall-every", str(stall_every), "--stall", str(stall), "--refuse", str(refuse)]
     if tls:
@@ -141,7 +146,9 @@ def server(
 
 
 def floor(at: Server, batch: int, inflight: int, encoding: str, seconds: float = 1.0) -> dict[str, float]:
-    """What the server gives when nobody looks at the answers: texts per second, and the CPU of both ends per 1,000 texts."""
+    """What the server gives when nobody looks at the answers:
+    texts per second, and the CPU of both ends per 1,000 texts.
+    """
     body = json.dumps({"input": texts(batch), "model": "bench", "encoding_format": encoding}).encode()
     head = (
         f"POST /v1/embeddings HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"

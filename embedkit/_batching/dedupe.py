@@ -1,4 +1,4 @@
-"""Equal texts are sent once, empty ones not at all; and every row of the caller gets its vector back. Pure."""
+"""Sends equal texts once and empty ones not at all, and gives every row of the caller its vector. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BLOCK = 1024  # rows moved at a time when equal texts get their rows back
 
 
 class UniqueTexts:
-    """What of the caller's rows is sent: equal texts once (unless they may repeat), empty ones not at all; and the way back."""
+    """The texts that a call sends: equal ones once (unless they may repeat), no empty ones; and which rows are theirs."""
 
     def __init__(self, rows: list[str], *, accepts_empty: bool, skip: bool, repeats: bool = False) -> None:
         self.failures: dict[int, EmbedkitError] = {}
@@ -35,7 +35,7 @@ class UniqueTexts:
             self._places = np.fromiter((order.get(text, -1) for text in rows), np.intp, len(rows))
 
     def _keep_all(self, rows: list[str], *, refused: bool) -> None:
-        """Every text is sent, in its place; only empty ones that are refused are left out."""
+        """Send every text in its place; leave out only empty ones that are refused."""
         self.texts = [text for text in rows if text] if refused else rows
         if refused:
             import numpy as np
@@ -65,9 +65,11 @@ class UniqueTexts:
         return dict(sorted({**self.failures, **found}.items()))
 
     def expand(self, matrix: NDArray[Any]) -> NDArray[Any]:
-        """Give every row of the caller its vector, in place: the matrix has room for all, its first rows are those of `texts`.
+        """Give every row of the caller its vector, in place: the
+        matrix has room for all, its first rows are those of `texts`.
 
-        A text's place never lies behind any of its rows, so filling from the end overwrites nothing that is still needed.
+        A text's place never lies behind any of its rows, so filling
+        from the end overwrites nothing that is still needed.
         """
         if self._places is not None:
             for stop in range(len(self._places), 0, -BLOCK):

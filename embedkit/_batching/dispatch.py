@@ -1,20 +1,22 @@
 """Dispatch: slices go out over a pool of workers, rows come back into one matrix, and what is refused is taken apart.
 
-Every slice owns its rows of the matrix from the start, so the order of arrival cannot matter. The first reply knows the width and
-allocates; no reply is ever joined to another.
+Every slice owns its rows of the matrix from the start, so the order of arrival cannot matter. The first reply knows the
+width and allocates; no reply is ever joined to another.
 
-A batch refused for its size comes back in pieces: of the size that the refusal names, which holds for all that follow, else in
-halves. A batch that fails for one text loses just that text: at once where the reply names it, else by halving until it stands alone.
-Of the pieces each is sent once; a text that stands alone has all the tries of the policy again. Every failure that one text can cause
-is taken for that: a refusal, a failing server, no answer, an answer without a usable vector for it.
+A batch refused for its size comes back in pieces: of the size that the refusal names, which holds for all that
+follow, else in halves. A batch that fails for one text loses just that text: at once where the reply names it,
+else by halving until it stands alone. Of the pieces each is sent once; a text that stands alone has all the tries
+of the policy again. Every failure that one text can cause is taken for that: a refusal, a failing server, no
+answer, an answer without a usable vector for it.
 
-Whether one text is at fault is asked before anything is taken apart, and again before a text that stands alone is given up. A refusal
-may be of the *request*: that is settled once per call, by one known-good text (and, should that fail too, by the halves of the batch).
-A server that fails may fail everybody: then only an answer that came since the failure tells, to another batch or to the known-good
-text. Where that fails too, the failure is raised. A batch that was not answered in time is halved first and asked about later, since
-it may have been too large.
+Whether one text is at fault is asked before anything is taken apart, and again before a text that stands alone is given
+up. A refusal may be of the *request*: that is settled once per call, by one known-good text (and, should that fail too,
+by the halves of the batch). A server that fails may fail everybody: then only an answer that came since the failure
+tells, to another batch or to the known-good text. Where that fails too, the failure is raised. A batch that was not
+answered in time is halved first and asked about later, since it may have been too large.
 
-Where vectors depend on the other texts of their request, nothing is taken apart: every failure but that of a row is raised.
+Where vectors depend on the other texts of their request, nothing
+is taken apart: every failure but that of a row is raised.
 """
 
 from __future__ import annotations
@@ -68,12 +70,14 @@ def _nothing_new(texts: Sequence[str], error: TooLargeError) -> bool:  # noqa: A
 
 
 class Dispatcher:
-    """The state of one call: its matrix (of `room` rows, the first of them for `texts`), what is done, failed and still to do.
+    """The state of one call: its matrix (of `room` rows, the first
+    of them for `texts`), what is done, failed and still to do.
 
-    `cut(start, stop)` gives the slices of a range of texts. `fill(texts, out, tries)` embeds a batch, in at most so many tries (None: as
-    the policy says; 0: the same for a text that is suspected, whose failures say nothing of the endpoint). `learn(texts, error)` is told
-    of a batch found too large; True says that `cut` knows better from now on.
-    `whole`: the texts are one request, which is not taken apart. `single_text`: the caller has one text and wants its error, whoever is at fault.
+    `cut(start, stop)` gives the slices of a range of texts. `fill(texts, out, tries)` embeds a batch, in at most
+    so many tries (None: as the policy says; 0: the same for a text that is suspected, whose failures say nothing
+    of the endpoint). `learn(texts, error)` is told of a batch found too large; True says that `cut` knows better
+    from now on. `whole`: the texts are one request, which is not taken apart. `single_text`: the caller has one
+    text and wants its error, whoever is at fault.
     """
 
     _trusted: bool | None = None  # whether this request, with these options, is accepted at all
@@ -191,7 +195,7 @@ class Dispatcher:
             self._isolate(part, error, named, depth + 1)
 
     def _isolate(self, part: slice, error: EmbedkitError, named: list[int], depth: int) -> None:
-        """Give up the rows that are named, or the one text there is, and send the others again; else halve."""
+        """Give up the rows named, or the only text, and send the others again; else halve."""
         size = part.stop - part.start
         if not named and size > 1:
             self._again(part, error, *_halves(part), depth=depth)
@@ -237,7 +241,9 @@ class Dispatcher:
             self._fail_rows([part.start], error)
 
     async def _check_server(self, part: slice, error: EmbedkitError, passed: int) -> None:
-        """Raise the error where the server fails everybody: no reply was good since it came, and the known-good text fails too."""
+        """Raise the error where the server fails everybody: no reply
+        was good since it came, and the known-good text fails too.
+        """
         async with self._lock():
             if self._passed > passed:
                 return
@@ -259,7 +265,8 @@ class Dispatcher:
     async def _check_request(self, part: slice, error: EmbedkitError) -> None:
         """Settle whether the request itself is refused: if texts beyond doubt fail too, no text is to blame.
 
-        Nothing is asked about one text that is too long, nor for a caller who has no other: that request is refused either way.
+        Nothing is asked about one text that is too long, nor for a
+        caller who has no other: that request is refused either way.
         """
         if self._trusted is None and self._lone:
             accepted = self.width is not None  # others were before it, under these options
@@ -299,7 +306,9 @@ class Dispatcher:
         self._record(reply)
 
     def _corrected(self) -> bool:
-        """True where the known-good text shows that the width so far was that of a few odd rows, which fail instead of all that follow."""
+        """True where the known-good text shows that the width so far was
+        that of a few odd rows, which fail instead of all that follow.
+        """
         odd = [row for row, done in enumerate(self.done) if done] if self._probed not in (None, self.width) else []
         if not odd or len(odd) > ODD or self._told:
             return False
@@ -386,7 +395,9 @@ def _scratch(count: int, width: int, dtype: DType) -> NDArray[Any]:
 
 
 def _may_be_one_text(error: EmbedkitError, size: int) -> bool:
-    """Whether one of so many texts may have caused this: a failing server, no answer to what was sent, an answer without its vector."""
+    """Whether one of so many texts may have caused this: a failing
+    server, no answer to what was sent, an answer without its vector.
+    """
     if isinstance(error, DecodeError):
         return error.missing or len(error.rows) == size
     if isinstance(error, TransportError):
@@ -395,7 +406,7 @@ def _may_be_one_text(error: EmbedkitError, size: int) -> bool:
 
 
 def unencodable(texts: Sequence[str], error: UnicodeEncodeError) -> InvalidInputError:
-    """The rows that are no valid Unicode. Raises the error itself where none is: then it was not about these texts."""
+    """The rows whose texts are invalid Unicode. Raises `error` where there is none: it was about something else."""
     rows = [row for row, text in enumerate(texts) if not _encodes(text)]
     if not rows:
         raise error

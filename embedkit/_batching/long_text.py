@@ -1,7 +1,9 @@
-"""Texts longer than the model takes: cut into pieces whose vectors are averaged ("mean"), or cut off ("end") where the provider cannot.
+"""Texts longer than the model takes: cut into pieces whose vectors
+are averaged ("mean"), or cut off ("end") where the provider cannot.
 
-The mean is weighted by the tokens of the pieces and made unit length. Pieces end between words where there are words. Token counts may
-be estimates: what the provider still finds too long is cut again, and "end" leaves whole whatever the provider takes.
+The mean is weighted by the tokens of the pieces and made unit length. Pieces end between words where
+there are words. Token counts may be estimates: what the provider still finds too long is cut again, and
+"end" leaves whole whatever the provider takes.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ SURE = 2  # times the limit, by its count: such a text is too long, however roug
 
 
 def pieces(text: str, most: int, count_tokens: Count) -> list[str]:
-    """The text in pieces of at most `most` tokens each, which together are the text. Each ends after white space if it can."""
+    """The text in pieces of at most `most` tokens each, which
+    together are the text. Each ends after white space if it can.
+    """
     found: list[str] = []
     start = 0
     while start < len(text):
@@ -96,7 +100,8 @@ async def embed_long(
 ) -> Embeddings:
     """The embeddings of texts of any length: row i belongs to texts[i].
 
-    `embed` gives those of pieces, all of them at once, and marks what it cannot embed in `failures`, as the result does.
+    `embed` gives those of pieces, all of them at once, and marks
+    what it cannot embed in `failures`, as the result does.
     """
     todo = list(range(len(texts)))
     parts = [splitter.first(text) for text in texts]

@@ -1,28 +1,28 @@
-"""The options of a call, each of its kind; ConfigError names the one that is not."""
+"""Checks the options of a call."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
 from operator import index
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
-from .._types import Options
+from .._types import PACKED, DType, InputType, Options, Truncate
 from ..errors import ConfigError
 
-OPTIONS = ("input_type", "dimensions", "dtype", "truncate", "normalize", "extra")
+OPTIONS = Options.__struct_fields__
 _VALUES: dict[str, tuple[object, ...]] = {
-    "input_type": (None, "query", "document", "classification", "clustering", "similarity"),
-    "dtype": ("float32", "int8", "uint8", "binary", "ubinary"),
-    "truncate": (None, "end", "error"),
+    "input_type": (None, *get_args(InputType)),
+    "dtype": get_args(DType),
+    "truncate": (None, *get_args(Truncate)),
     "normalize": (None, True, False),
 }
 
 
 def validated(options: Options) -> Options:
-    """The options, if each is of its kind, as plain values; ConfigError names the one that is not, and what it may be."""
+    """The options as plain values; ConfigError names the first one of a wrong type or value, and what it may be."""
     plainly: dict[str, Any] = {"dimensions": _whole(options.dimensions)}
     for name, values in _VALUES.items():
         value = getattr(options, name)
@@ -33,7 +33,7 @@ def validated(options: Options) -> Options:
         plainly[name] = same[0]
     options = msgspec.structs.replace(options, **plainly)
     wide = options.dimensions
-    if options.dtype in ("binary", "ubinary") and wide is not None and wide % 8:
+    if options.dtype in PACKED and wide is not None and wide % 8:
         msg = f"dimensions={wide} with dtype={options.dtype!r}: eight components share a byte, so a multiple of 8"
         raise ConfigError(msg)
     if options.normalize and options.dtype != "float32":
@@ -56,4 +56,4 @@ def _whole(dimensions: Any) -> int | None:
 
 def stored_width(options: Options) -> int:
     """Values per row that the options ask for; 0 where they do not say."""
-    return (options.dimensions or 0) // (8 if options.dtype in ("binary", "ubinary") else 1)
+    return (options.dimensions or 0) // (8 if options.dtype in PACKED else 1)

@@ -1,7 +1,8 @@
-"""Planning: texts and limits → slices. A plan is in order, touching, and covers every text once; nothing else is decided here.
+"""Planning: texts and limits → slices. A plan is in order,
+touching, and covers every text once; nothing else is decided here.
 
-Token counts are estimates, never bounds: a slice that the provider still finds too large is halved by the dispatcher. A single text
-beyond a limit gets a slice of its own, because only the provider can say whether it fits.
+Token counts are estimates, never bounds: a slice that the provider still finds too large is halved by the dispatcher. A
+single text beyond a limit gets a slice of its own, because only the provider can say whether it fits.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from .._types import Limits
 
 
-_GLANCE = 256  # texts whose lengths are summed at a time: a slice is never judged by all that follows it
+_GLANCE = 256  # texts whose lengths are summed at a time, so that a slice does not read all that follow
 
 
 def utf8(text: str) -> int:
@@ -25,16 +26,16 @@ def utf8(text: str) -> int:
 def estimate(text: str) -> int:
     """Tokens of a text, roughly: one for three characters, and more for those that take several bytes in UTF-8.
 
-    Measured against cl100k_base (tests/batching/test_plan.py): English prose has a third fewer, code a quarter; German, CJK, Korean, Arabic, Hindi,
-    Thai, YAML, JSON, Markdown, HTML, URLs, digits and minified code are within 20 %; Greek, Hebrew, emoji and log lines have up to half
-    as many again, base64 twice as many.
+    Measured against cl100k_base (tests/batching/test_plan.py): English prose has a third fewer, code a quarter; German,
+    CJK, Korean, Arabic, Hindi, Thai, YAML, JSON, Markdown, HTML, URLs, digits and minified code are within 20 %; Greek,
+    Hebrew, emoji and log lines have up to half as many again, base64 twice as many.
     """
     characters = len(text)
     return (5 * characters + 6 * (utf8(text) - characters)) // 15 + 1
 
 
 def tightened(limits: Limits, other: Limits) -> Limits:
-    """The stricter of two in everything."""
+    """Each limit, the stricter of two."""
     both = (
         (name, [one for one in (getattr(limits, name), getattr(other, name)) if one is not None])
         for name in limits.__struct_fields__
@@ -75,7 +76,9 @@ def plan(
     start: int = 0,
     stop: int | None = None,
 ) -> Iterator[slice]:
-    """The slices of `texts` (from `start` up to `stop`) that go out as one request each, as large as the limits allow."""
+    """The slices of `texts` (from `start` up to `stop`) that go
+    out as one request each, as large as the limits allow.
+    """
     total = len(texts) if stop is None else stop
     most = limits.max_texts or max(total, 1)
     while start < total:

@@ -1,8 +1,9 @@
 """Streams: any number of texts in, parts in input order out, in memory that does not grow with their number.
 
-One producer task reads the source (alone, so a source may hold locks and scopes of its own) and hands parts to workers, who lay
-what they made on a shelf; the reader takes it off in order. A permit per part on its way bounds how far the producer runs ahead. A
-stream holds the producer rather than being it: leaving an `async for` early must not cancel the caller's next await.
+One producer task reads the source (alone, so a source may hold locks and scopes of its own) and hands parts to
+workers, whose results wait in a reorder buffer; the reader takes them in order. A permit per part on its way
+bounds how far the producer runs ahead. A stream holds the producer rather than being it: leaving an `async for`
+early must not cancel the caller's next await.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ PART = 256  # most texts in a part: larger ones would only hold more memory
 class Stream(AsyncIterator[Embeddings]):
     """An async iterator of `Embeddings`. Made by `Embedder.stream`.
 
-    It is no async generator: one that holds a task group would, closed after a `break`, cancel whatever its reader awaits next.
+    It is no async generator: one that holds a task group would,
+    closed after a `break`, cancel whatever its reader awaits next.
     """
 
     _task: Any = None
@@ -57,7 +59,7 @@ class Stream(AsyncIterator[Embeddings]):
         if isinstance(source, str) or not (hasattr(source, "__aiter__") or hasattr(source, "__iter__")):
             msg = f"{takes}, not {type(source).__name__}"
             raise TypeError(msg)
-        self._pump = _Producer(_Parts(source, limits, count_tokens, skip=skip), work, workers, calls or Calls())
+        self._producer = _Producer(_Parts(source, limits, count_tokens, skip=skip), work, workers, calls or Calls())
 
     def __aiter__(self) -> Self:
         return self
@@ -68,7 +70,7 @@ class Stream(AsyncIterator[Embeddings]):
         if self._task is None and self._group is None:
             self._start()
         try:
-            part = await self._pump.take()
+            part = await self._producer.take()
         except Exception:
             await self.aclose()
             raise
@@ -88,8 +90,8 @@ class Stream(AsyncIterator[Embeddings]):
         except RuntimeError:
             msg = "on this event loop a stream needs its own block: `async with embedder.stream(texts) as parts:`"
             raise RuntimeError(msg) from None
-        self._pump.open()
-        self._task = loop.create_task(self._pump.run())
+        self._producer.open()
+        self._task = loop.create_task(self._producer.run())
 
     async def aclose(self) -> None:
         """Stop the work at once and wait until it has stopped. Texts not yet read stay unread."""
@@ -97,7 +99,7 @@ class Stream(AsyncIterator[Embeddings]):
         await self._halt()
 
     async def _halt(self) -> None:
-        self._pump.stop()
+        self._producer.stop()
         if self._task is not None and not self._task.done():
             import asyncio
 
@@ -110,9 +112,9 @@ class Stream(AsyncIterator[Embeddings]):
         if self._task is None and self._group is None and not self._closed:
             import anyio
 
-            self._pump.open()
+            self._producer.open()
             self._group = await anyio.create_task_group().__aenter__()
-            self._group.start_soon(self._pump.run)
+            self._group.start_soon(self._producer.run)
         return self
 
     async def __aexit__(
@@ -130,11 +132,11 @@ class Stream(AsyncIterator[Embeddings]):
         if self._task is not None and not self._task.done():
             # Left behind by `break`: nobody will read on, so the workers stop at the loop's next turn.
             with contextlib.suppress(RuntimeError):
-                self._task.get_loop().call_soon_threadsafe(self._pump.stop)
+                self._task.get_loop().call_soon_threadsafe(self._producer.stop)
 
 
 class _Producer:
-    """The producer of a stream and its workers, and the shelf between them and the reader."""
+    """The producer of a stream and its workers, and the reorder buffer between them and the reader."""
 
     def __init__(self, parts: _Parts, work: Callable[[list[str]], Awaitable[Embeddings]], workers: int, calls: Calls) -> None:
         self._parts = parts
@@ -143,7 +145,7 @@ class _Producer:
         self._work = work
         self._workers = workers
         self._todo: deque[tuple[int, int, list[str]] | None] = deque()  # (number, row of the first text, texts); None: go home
-        self._shelf: dict[int, Embeddings | BaseException] = {}
+        self._reordered: dict[int, Embeddings | BaseException] = {}
         self._next = 0
         self._width = 0  # values per row of the parts before
         self._total: int | None = None  # parts there will be, once known
@@ -170,7 +172,7 @@ class _Producer:
         """The next part in order; None at the end. Raises what its part raised."""
         import anyio
 
-        while self._next not in self._shelf:
+        while self._next not in self._reordered:
             if self._total is not None and self._next >= self._total:
                 return None
             if self._closed is not None:
@@ -181,7 +183,7 @@ class _Producer:
             if self._news is None:
                 self._news = anyio.Event()
             await self._news.wait()
-        found = self._shelf.pop(self._next)
+        found = self._reordered.pop(self._next)
         self._next += 1
         self._permits.release()
         if isinstance(found, BaseException):
@@ -247,12 +249,12 @@ class _Producer:
             if error.partial is not None:
                 error.partial = msgspec.structs.replace(error.partial, start=start)
             return error
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (raised by the reader: a group would wrap it)
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (the reader raises it)
             return error
 
     def _put(self, number: int, found: Embeddings | BaseException | None, *, last: bool = False) -> None:
         if found is not None:
-            self._shelf[number] = found
+            self._reordered[number] = found
         if last or isinstance(found, BaseException):
             # Nothing is read beyond a failure; parts before it still come out.
             total = number + 1 if found is not None else number

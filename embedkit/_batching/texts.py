@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 
-SOME = 1024  # items of an array that are made strings at a time
+SOME = 1024  # items of an array made into strings at a time
 
 
 def listed(texts: str | Iterable[str], *, skip: bool = False) -> list[Any]:
-    """The texts as a list of plain strings; TypeError names the row and type of anything else. With `skip` that stays, for its row."""
+    """The texts as a list of plain strings; TypeError names the row
+    and type of anything else. With `skip` that stays, for its row.
+    """
     if type(texts) is list and set(map(type, texts)) <= {str}:
         return texts[:]
     if isinstance(texts, str):
@@ -27,9 +29,8 @@ def listed(texts: str | Iterable[str], *, skip: bool = False) -> list[Any]:
         later = "; stream() takes an async one" if hasattr(texts, "__aiter__") else ""
         msg = f"texts is {type(texts).__name__}; embed() takes a string or an iterable of strings{later}"
         raise TypeError(msg)
-    to_pylist: Callable[[], list[Any]] | None = getattr(
-        texts, "to_pylist", None
-    )  # pyarrow's arrays, whose items are no strings
+    # pyarrow's arrays, whose items are no strings
+    to_pylist: Callable[[], list[Any]] | None = getattr(texts, "to_pylist", None)
     rows = list(texts) if to_pylist is None else to_pylist()
     if set(map(type, rows)) <= {str}:
         return rows
@@ -42,25 +43,29 @@ def listed(texts: str | Iterable[str], *, skip: bool = False) -> list[Any]:
 
 
 def refuse_what_has_no_rows(texts: object, takes: str) -> None:
-    """TypeError where iterating would give something else than texts in an order: bytes, keys, a set's chance, the names of columns."""
+    """TypeError where iterating would give something else than texts
+    in an order: bytes, keys, a set's chance, the names of columns.
+    """
     kind = type(texts).__name__
     if isinstance(texts, (bytes, bytearray)):
         msg = f"texts is {kind}; {takes}"
     elif isinstance(texts, Mapping):
-        msg = f"texts is {kind}, a mapping, of which only the keys would be embedded; pass list(texts.values()) or one of its values"
+        way = "pass list(texts.values()) or one of its values"
+        msg = f"texts is {kind}, a mapping, of which only the keys would be embedded; {way}"
     elif isinstance(texts, AbstractSet) and not isinstance(texts, (KeysView, ItemsView)):
         msg = f"texts is {kind}, a set, which has no order; pass sorted(texts), so that row i belongs to a text"
     elif _is_table(texts):
-        msg = (
-            f"texts is {type(texts).__module__.partition('.')[0]}'s {kind}, a table; pass one column of it, like texts['text']"
-        )
+        library = type(texts).__module__.partition(".")[0]
+        msg = f"texts is {library}'s {kind}, a table; pass one column of it, like texts['text']"
     else:
         return
     raise TypeError(msg)
 
 
 def _is_table(texts: object) -> bool:
-    """Anything with columns: pandas, polars, pyarrow, datasets, a database's relation; an array of several axes or of records."""
+    """Anything with columns: pandas, polars, pyarrow, datasets, a
+    database's relation; an array of several axes or of records.
+    """
     kind, own = type(texts), getattr(texts, "__dict__", {})  # looked at, not called: polars warns of what its columns cost
     if any(hasattr(kind, name) or name in own for name in ("columns", "column_names", "schema")):
         return True
@@ -98,7 +103,9 @@ def one_by_one(source: Iterable[str]) -> Iterator[str]:
 
 
 def plain(text: str) -> str:
-    """The characters of any kind of string: of a `numpy.str_`, and of an enum's member its value rather than its name."""
+    """The characters of any kind of string: of a `numpy.str_`, and
+    of an enum's member its value rather than its name.
+    """
     return str.__str__(text)
 
 

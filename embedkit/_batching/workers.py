@@ -1,7 +1,8 @@
 """Workers that share one iterator of slices, and a stack for pieces that come back smaller.
 
-A worker leaves when both are empty and nothing is in flight: until then a piece may still come back. There are no waves and no task per
-slice: each worker hires the next as soon as it has something to do itself. Knows slices only, nothing of texts or vectors.
+A worker leaves when both are empty and nothing is in flight: until then a piece may still come back. There
+are no waves and no task per slice: each worker starts the next as soon as it has something to do itself.
+Knows slices only, nothing of texts or vectors.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class WorkerPool:
         self.reached = 0
         self._slices = slices
         self._pieces: list[tuple[slice, int]] = []  # a stack: depth first, a bad text stands alone soonest
-        self._flying = 0
-        self._hired = 0  # workers running
+        self._in_flight = 0
+        self._running = 0  # workers running
         self._most = 0  # most workers
         self._first = 0  # most workers until the first success
         self._changed: anyio.Event | None = None
@@ -42,7 +43,8 @@ class WorkerPool:
     async def run(self, work: Work, workers: int, first: int | None = None) -> None:
         """Do `work(part, late)` for every slice, where `late` is how often the part was late before.
 
-        There are so many workers (`first`: until the work is proven). The first error stops everyone and is raised as it is.
+        There are so many workers (`first`: until the work is proven).
+        The first error stops everyone and is raised as it is.
         """
         if not isinstance(workers, int) or workers < 1:
             msg = f"max_concurrency={workers}: nothing would ever be sent; it is a whole number of at least 1"
@@ -77,7 +79,7 @@ class WorkerPool:
     async def _together(self, work: Work) -> None:
         import anyio
 
-        self._hired = 0
+        self._running = 0
         async with anyio.create_task_group() as group:
             self._start_worker(work, group)
         if self._error is not None:
@@ -85,8 +87,8 @@ class WorkerPool:
             raise error
 
     def _start_worker(self, work: Work, group: TaskGroup | None) -> None:
-        if group is not None and self._hired < (self._most if self.proven else self._first):
-            self._hired += 1
+        if group is not None and self._running < (self._most if self.proven else self._first):
+            self._running += 1
             group.start_soon(self._worker, work, group)
 
     async def _worker(self, work: Work, group: TaskGroup) -> None:
@@ -101,16 +103,16 @@ class WorkerPool:
         while True:
             found = self._next()
             if found is not None:
-                self._flying += 1
+                self._in_flight += 1
                 self._start_worker(work, group)
                 try:
                     await work(*found)
                 finally:
-                    self._flying -= 1
+                    self._in_flight -= 1
                     if self._changed is not None:
                         self._changed.set()
                         self._changed = None
-            elif self._flying:
+            elif self._in_flight:
                 await self._change()  # what is in flight may come back in pieces
             else:
                 return

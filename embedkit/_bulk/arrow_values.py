@@ -1,4 +1,5 @@
-"""From Arrow to JSON: one rule for every type, and no value that a rule cannot spell. What has no rule is known by its type alone.
+"""From Arrow to JSON: one rule for every type, and no value that
+a rule cannot spell. What has no rule is known by its type alone.
 
 | Arrow | JSON |
 | --- | --- |
@@ -119,7 +120,8 @@ def _rule(kind: Any) -> Callable[[Any], list[Any]] | None:
         return _uuids if kind.extension_name == "arrow.uuid" else _truths if kind.extension_name == "arrow.bool8" else _stored
     asked = pa.types
     rules: tuple[tuple[tuple[Callable[[Any], bool], ...], Callable[[Any], list[Any]]], ...] = (
-        ((asked.is_null, asked.is_boolean, asked.is_integer, asked.is_string, asked.is_large_string, asked.is_string_view), _same),
+        ((asked.is_null, asked.is_boolean, asked.is_integer,
+          asked.is_string, asked.is_large_string, asked.is_string_view), _same),
         ((asked.is_floating,), _floats),
         ((asked.is_decimal,), _decimals),
         ((asked.is_binary, asked.is_large_binary, asked.is_fixed_size_binary, asked.is_binary_view), _bytes),
@@ -129,7 +131,8 @@ def _rule(kind: Any) -> Callable[[Any], list[Any]] | None:
         ((asked.is_duration,), _durations),
         ((asked.is_interval,), _intervals),
         ((asked.is_map,), _maps),
-        ((asked.is_list, asked.is_large_list, asked.is_fixed_size_list, asked.is_list_view, asked.is_large_list_view), _lists),
+        ((asked.is_list, asked.is_large_list, asked.is_fixed_size_list, asked.is_list_view, asked.is_large_list_view),
+         _lists),
         ((asked.is_struct,), _structs),
         ((asked.is_dictionary,), lambda array: values(array.dictionary_decode())),
         ((asked.is_run_end_encoded,), _runs),
@@ -218,7 +221,8 @@ def _counts(array: Any) -> list[int | None]:
     """What a type of time is stored as: so many of its units."""
     import pyarrow as pa
 
-    found: list[int | None] = array.view(pa.int32() if array.type.bit_width == 32 else pa.int64()).to_pylist()  # noqa: PLR2004
+    width = pa.int32() if array.type.bit_width == 32 else pa.int64()  # noqa: PLR2004
+    found: list[int | None] = array.view(width).to_pylist()
     return found
 
 

@@ -1,4 +1,4 @@
-"""What an input is, told by its beginning. Pure. It is looked at so that nothing is embedded as raw lines that is something else."""
+"""Detects the format of an input from its first bytes, so that nothing else is embedded as lines of text. Pure."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def look(start: bytes, column: str, *, whole: bool) -> Look:
     finished = whole or b"\n" in start
     lines = start.decode("utf-8-sig", "replace").split("\n")
     if not whole and len(lines) > 1:
-        lines.pop()  # it is not all there
+        lines.pop()  # cut off by the sample
     there = [line.strip() for line in lines if line.strip()]
     if not there:
         return TEXT
@@ -102,7 +102,7 @@ def _table(lines: list[str], column: str) -> Look | None:
             one = Look("csv", f"CSV of one column, {column!r}", sure=False)
             return one if len(rows[0]) == 1 else _parted(mark)
     for mark, rows in tables.items():
-        header, counted = rows[0], rows[: -1 if len(rows) > 3 else None]  # noqa: PLR2004 (the last may break off within quotes)
+        header, counted = rows[0], rows[: -1 if len(rows) > 3 else None]  # noqa: PLR2004 (the last may be cut off)
         alike = len(header) > 1 < len(rows) and {len(row) for row in counted} == {len(header)}
         named = len(set(header)) == len(header) and all(map(NAME.fullmatch, header))
         if alike and named and not any(field.startswith(" ") for row in rows for field in row):

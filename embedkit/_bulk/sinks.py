@@ -1,7 +1,7 @@
 """Files out, for the command line: rows are written a part at a time, in order.
 
-Records come in pieces as they were read: a list of dicts, or a `pyarrow.RecordBatch`. A file's name is its maker's business: what is
-written here lies in a folder of its own until all of it is there.
+Records come in pieces as they were read: a list of dicts, or a `pyarrow.RecordBatch`. A file's name is its maker's
+business: what is written here lies in a folder of its own until all of it is there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .sources import Records
 
 OUTPUTS = {".npy": "npy", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
-DEEPEST = 30  # lists and structs in each other: pyarrow reads a schema of 100 levels, of which a list takes two
+DEEPEST = 30  # nested lists and structs: pyarrow reads a schema of 100 levels, and a list takes two
 GROUP_BYTES = 64 * 1024 * 1024  # vectors per Parquet row group
 
 
@@ -74,7 +74,7 @@ class Output(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the file, finished or not."""
+        """Close the file, finished or not."""
 
 
 class Npy(Output):
@@ -107,15 +107,15 @@ class Npy(Output):
         _settle(self._file)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
 
 class Jsonl(Output):
     """The input's record and its embedding, one JSON object per line; null in a row that failed.
 
-    A record of JSONL is written as its line says, to the letter. Components of float32 are the shortest text that reads back to the same
-    float32.
+    A record of JSONL is written as its line says, to the letter. Components
+    of float32 are the shortest text that reads back to the same float32.
     """
 
     def __init__(self, folder: Path | None, column: str, like: NDArray[Any]) -> None:  # noqa: ARG002
@@ -138,22 +138,22 @@ class Jsonl(Output):
             rest = rest[self._file.write(rest) :]
 
     def finish(self) -> None:
-        """Nothing is missing."""
+        """Do nothing: every row is written already."""
         if self.path is not None:
             _settle(self._file)
 
     def close(self) -> None:
-        """Let go of the file; stdout stays open."""
+        """Close the file; stdout stays open."""
         if self.path is not None:
             self._file.close()
 
 
 class Parquet(Output):
-    """The input's columns and `embedding`, a list of fixed size. A row that failed is NaN there, or zero in integers, as in a matrix: a
-    null among lists of fixed size makes a file that pyarrow cannot read (up to version 23, tried).
+    """The input's columns and `embedding`, a list of fixed size. A row that failed is NaN there, or zero in integers,
+    as in a matrix: a null among lists of fixed size makes a file that pyarrow cannot read (up to version 23, tried).
 
-    Columns of JSONL have the type of their values. Where a later row needs a wider one a new file is begun, and all are joined at
-    the end. A column whose values have no type in common becomes text: strings as they are, the rest as JSON.
+    Columns of JSONL have the type of their values. Where a later row needs a wider one a new file is begun, and all are
+    joined at the end. A column whose values have no type in common becomes text: strings as they are, the rest as JSON.
     """
 
     def __init__(self, folder: Path, column: str, like: NDArray[Any]) -> None:
@@ -226,7 +226,7 @@ class Parquet(Output):
         self.path: Path | None = self._files[-1]
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._writer is not None:
             self._writer.close()
 

@@ -1,8 +1,8 @@
 """Files in, for the command line: rows are read a block at a time, whatever their number.
 
-Rows count from 0, lines from 1. A blank line of text is a row with an empty text; in JSONL and CSV it is no row. What an input cannot be
-is a `ConfigError` that names its place. So is a row without a usable text, unless it is to be skipped: then its text is None, and the
-block says why. What is beside the text is carried on as it came.
+Rows count from 0, lines from 1. A blank line of text is a row with an empty text; in JSONL and CSV it is no row. What
+an input cannot be is a `ConfigError` that names its place. So is a row without a usable text, unless it is to be
+skipped: then its text is None, and the block says why. What is beside the text is carried on as it came.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NO_PIPE = "Parquet cannot be read from a pipe, because its index stands at the e
 LINES = 16  # looked at, to see what a pipe holds
 SKIP = "--on-error skip makes it a failed row"
 SHOWN = 60  # characters of a value in a message
-DEEPEST = 500  # lists and objects in each other, that Python is sure to be able to write as text in a Parquet column
+DEEPEST = 500  # nested lists and objects; Python can write these as text in a Parquet column
 DIGITS = 4_000  # of a whole number: Python reads no more than 4,300
 
 
@@ -57,7 +57,9 @@ def form_of(name: str, asked: str | None, known: dict[str, str], default: str, o
 
 
 class Block(msgspec.Struct, frozen=True, gc=False):
-    """Texts (None: the row has none that can be used), the records they came from, and by row what is wrong with those without."""
+    """Texts (None: the row has none that can be used), the records
+    they came from, and by row what is wrong with those without.
+    """
 
     texts: list[str | None]
     records: Records
@@ -65,14 +67,17 @@ class Block(msgspec.Struct, frozen=True, gc=False):
 
 
 class Line(dict[str, Any]):
-    """A record of JSONL, and its own text: written on as that, nothing in it changes, not even what JSON does not know (NaN)."""
+    """A record of JSONL, and its own text: written on as that,
+    nothing in it changes, not even what JSON does not know (NaN).
+    """
 
     __slots__ = ("source",)
     source: bytes
 
 
 class Rows:
-    """An input: its texts on one side, for `Embedder.stream`; on the other the records of those that came back, in order.
+    """An input: its texts on one side, for `Embedder.stream`;
+    on the other the records of those that came back, in order.
 
     Attributes:
         faults: row → what is wrong with it, for rows without a usable text; whoever tells of one takes it out.
@@ -236,11 +241,11 @@ class _Ahead(io.RawIOBase):
         self._start, self._file = start, file
 
     def readable(self) -> bool:
-        """As `io` asks."""
+        """True; `io.RawIOBase` asks."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """The beginning, then what the stream has by now."""
+        """The bytes already read, then what the stream has."""
         piece = self._start[: len(buffer)] or self._file.read1(len(buffer))  # type: ignore[attr-defined]  # it is buffered
         self._start = self._start[len(buffer) :]
         buffer[: len(piece)] = piece
@@ -248,7 +253,7 @@ class _Ahead(io.RawIOBase):
 
 
 def _beginning(file: BinaryIO) -> tuple[bytes, bool, BinaryIO]:
-    """Some lines, fewer than make a block; whether they are all; the stream, as if nothing had been read."""
+    """(first lines, whether they are all, the stream with those lines put back)."""
     if file.seekable():
         place = file.tell()
         start = file.read(SAMPLE)
@@ -299,7 +304,7 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, str, str]]:
         yield number, line[:-2] if line.endswith("\r\n") else line.removesuffix("\n"), ""
 
 
-def _text(file: BinaryIO, name: str, source: Source, mark: str) -> Generator[Row]:  # noqa: ARG001 (readers are called alike)
+def _text(file: BinaryIO, name: str, source: Source, mark: str) -> Generator[Row]:  # noqa: ARG001 (all are called alike)
     for number, line, fault in _lines(file):
         yield number, {source.column: None if fault else line}, fault
 
@@ -333,7 +338,7 @@ def _jsonl(file: BinaryIO, name: str, source: Source, mark: str) -> Generator[Ro
 
 
 def _deeper(value: Any, most: int) -> bool:
-    """Whether there are more than so many lists and objects in each other."""
+    """Whether lists and objects are nested deeper than this."""
     level = [value]
     for _ in range(most):
         inner = (each for one in level for each in (one.values() if isinstance(one, dict) else one))
@@ -357,7 +362,9 @@ def _record(record: Any, line: str, column: str, fault: str) -> tuple[Record, st
 
 
 def _as_python_writes_it(line: str) -> tuple[Any, str]:
-    """A line that is not JSON by the book, if it is JSON by Python's: NaN, Infinity, halves of surrogate pairs, numbers of any size."""
+    """A line that is not JSON by the book, if it is JSON by Python's:
+    NaN, Infinity, halves of surrogate pairs, numbers of any size.
+    """
     try:
         return json.loads(line, parse_int=_whole, parse_float=_real), ""
     except json.JSONDecodeError as error:
@@ -446,7 +453,7 @@ def _check_header(header: list[str], name: str, column: str, mark: str) -> None:
 
 
 def _other_mark(header: Collection[str], mark: str) -> str:
-    """What to do about fields that are parted by something else."""
+    """What to do about fields with another separator."""
     other = next((each for each in "\t,;|" if each != mark and any(each in name for name in header)), None)
     if other is None:
         return ""
@@ -465,7 +472,8 @@ def _parquet(file: BinaryIO, source: Source) -> Iterator[Block]:
     name, column, whole = source.name, source.column, source.carried != ""
     row = 0
     try:
-        # Spark's old timestamps hold any year, of which nanoseconds in 64 bits have 584, and pyarrow would wrap the rest.
+        # Spark's old timestamps hold any year, of which nanoseconds
+        # in 64 bits have 584, and pyarrow would wrap the rest.
         with pq.ParquetFile(file, coerce_int96_timestamp_unit="us") as table:
             schema = table.schema_arrow
             _speakable(schema, name, column, source.carried)
@@ -490,7 +498,7 @@ def _parquet(file: BinaryIO, source: Source) -> Iterator[Block]:
 
 
 def _speakable(schema: pa.Schema, name: str, column: str, carried: str) -> None:
-    """Refuse columns that are not there, or that the output could not hold."""
+    """Refuse columns that are missing, or that the output could not hold."""
     import pyarrow as pa
 
     if column not in schema.names:
@@ -544,5 +552,6 @@ def _check_strings(batch: pa.RecordBatch, name: str, column: str, row: int) -> N
     for field, array in zip(batch.schema, batch.columns, strict=True):
         if field.name != column and not readable(array):
             place = next(place for place in range(len(array)) if not readable(array.slice(place, 1)))
-            msg = f"{name}, row {row + place}: column {field.name!r} is not UTF-8, as JSON must be; write .parquet or .npy"
+            where = f"{name}, row {row + place}"
+            msg = f"{where}: column {field.name!r} is not UTF-8, as JSON must be; write .parquet or .npy"
             raise ConfigError(msg)

@@ -1,4 +1,4 @@
-"""Standard streams, for the command line. Whoever holds the other end of a pipe may be silent forever, so nothing here is waited for."""
+"""Reads and writes standard streams in threads that nobody waits for: the other end of a pipe may stay silent."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ T = TypeVar("T")
 
 
 def own(stream: IO[str], mode: str) -> BinaryIO:
-    """A handle of our own on stdin or stdout: a thread that is stuck in it holds no lock that the interpreter needs to exit."""
+    """A second handle on stdin or stdout: a thread blocked in it holds no lock that the interpreter needs at exit."""
     try:
-        return open(stream.fileno(), mode, buffering=-1 if mode == "rb" else 0, closefd=False)  # type: ignore[return-value]  # not ours to close
+        buffering = -1 if mode == "rb" else 0
+        return open(stream.fileno(), mode, buffering=buffering, closefd=False)  # type: ignore[return-value]  # not ours
     except (OSError, AttributeError):
         return stream.buffer  # type: ignore[attr-defined, no-any-return]  # replaced by a test or a notebook
 
 
 async def aside(work: Callable[..., T], *arguments: Any) -> T:
-    """Do it in a thread that neither a cancelled caller nor the interpreter at its exit waits for: a pipe may be silent forever."""
+    """Call it in a thread that neither a cancelled caller nor the interpreter at exit waits for."""
     import asyncio
     import threading
 

@@ -1,7 +1,7 @@
-"""Where a provider lives: from a base URL given, in the environment or known, to one that every client reads alike.
+"""The base URL of a provider: given, from the environment, or the host's own; checked and completed.
 
-A bare host gets the provider's version segment, a path is used as given, but for the route of an endpoint at its end: people copy the
-whole URL that they see asked. What is no address is refused by the name it came under.
+A bare host gets the provider's version segment, a path is used as given, but for the route of an endpoint at its end:
+people copy the whole URL that they see asked. What is no address is refused by the name it came under.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 def address(host: Host, base_url: str | None) -> tuple[str, bool, dict[str, str]]:
-    """The base URL; whether it is the provider's own or came from its own variable (then an environment key may go there); what it names.
+    """The base URL; whether it is the provider's own or came from its
+    own variable (then an environment key may go there); what it names.
 
     What a URL names is the model, or a parameter of the host, where one stands in the route at its end.
     """
@@ -40,19 +41,22 @@ def address(host: Host, base_url: str | None) -> tuple[str, bool, dict[str, str]
 
 
 def _based(given: str, host: Host, variable: str = "") -> tuple[str, dict[str, str]]:
-    """A base URL, checked: read as `host` reads its own variable, or as given, with its version segment where it has no path."""
+    """A base URL, checked: read as `host` reads its own variable,
+    or as given, with its version segment where it has no path.
+    """
     own = bool(variable) and host.read_url is not str
     text, named = unrouted(given, host.routes) if isinstance(given, str) and given.strip() != host.base_url else (given, None)
     try:
         found = parts(_read(text, host.read_url) if own else text)
-    except ValueError:  # what urlsplit says of brackets
+    except ValueError:  # urlsplit refuses unmatched brackets
         found = None
     if found is None:
-        msg = f"{variable or 'base_url'}={shown(given)}: an http or https URL with a host (ASCII, no '#'), like {host.base_url or 'http://localhost:8080'}"
+        like = host.base_url or "http://localhost:8080"
+        msg = f"{variable or 'base_url'}={shown(given)}: an http or https URL with a host (ASCII, no '#'), like {like}"
         raise ConfigError(msg)
     path = found.path.rstrip("/")
     if _begins(host.version_path, path) and host_matches(found.hostname, host.own_domains):
-        path = host.version_path  # at home nothing else can be meant
+        path = host.version_path  # the host's own address needs it
     elif not path and not own and named is None:
         path = host.version_path
     return urlunsplit(found._replace(path=path)), named or {}
@@ -69,9 +73,10 @@ def _begins(segment: str, path: str) -> bool:
 
 
 def unrouted(url: str, routes: Iterable[str]) -> tuple[str, dict[str, str] | None]:
-    """A URL without the route at its end, and what stood in the route's braces; None where it ends in none of them.
+    """A URL without the route at its end, and the values in place of the route's braces; None where no route fits.
 
-    A query stays. "/models/{model}:{verb}" is a route, `{model*}` one with slashes in the name; the longest that fits is taken off.
+    A query stays. "/models/{model}:{verb}" is a route, `{model*}`
+    one with slashes in the name; the longest that fits is taken off.
     """
     place, mark, query = url.strip().partition("?")
     start = place.find("/", place.find("://") + 3 if "://" in place else 0)
@@ -94,7 +99,7 @@ def _pattern(route: str) -> str:
 
 
 def parts(url: object) -> SplitResult | None:
-    """The parts of an http URL that every client reads alike; None where one might not, or where it is none."""
+    """The parts of an http URL that every client reads alike; None for any other text."""
     text = url.strip() if isinstance(url, str) else ""
     if not text.isascii() or re.search(r"[\s\\\x00-\x1f\x7f#]", text):
         return None
@@ -107,7 +112,7 @@ def parts(url: object) -> SplitResult | None:
 
 
 def shown(url: object) -> str:
-    """A URL for a message: a password or a query in it, either of which may be a key, does not show."""
+    """A URL for a message, without its password and its query, either of which may be a key."""
     if not isinstance(url, str):
         return type(url).__name__ if re.search("[@?]", repr(url)) else repr(url)
     _, user, place = url.rpartition("@")
@@ -116,7 +121,9 @@ def shown(url: object) -> str:
 
 
 def without_user(url: str) -> tuple[str, dict[str, str]]:
-    """The URL without "user:password@", and the header that says the same: a URL is shown and logged, a header is not."""
+    """The URL without "user:password@", and the header that says
+    the same: a URL is shown and logged, a header is not.
+    """
     whole = urlsplit(url)
     user, mark, place = whole.netloc.rpartition("@")
     if not mark:

@@ -1,16 +1,17 @@
-"""Which key goes where: one from the environment goes only where it belongs."""
+"""Which credentials a request gets. A key from the environment goes to its provider's own hosts over TLS, to loopback,
+or where the provider's own base-URL variable points, and nowhere else.
+"""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from .._http.credential_check import flaw
 from .._http.credentials import KeyFile, Variable
-from .._http.proxies import LOOPBACK
+from .._http.proxies import is_loopback
 from ..codec import Host, host_matches
 from ..errors import ConfigError
 
@@ -20,10 +21,10 @@ Credential = str | Callable[[], str | Awaitable[str]]
 def _credentials(
     host: Host, url: str, api_key: Credential | None, settled: Mapping[str, Any], *, explicit: bool, ours: bool
 ) -> tuple[dict[str, Any], str]:
-    """What to authorize with, and what to say on a 401 about a key that was held back."""
+    """The credentials to use, and what a 401 says about a key from the environment that was not sent."""
     scheme, name = urlsplit(url).scheme, urlsplit(url).hostname or ""
     home = scheme == "https" and host_matches(name, host.own_domains)
-    trusted = ours or home or _loopback(name)
+    trusted = ours or home or is_loopback(name)
     secrets = {each: settled[each] for each, one in host.parameters.items() if one.secret and settled[each] is not None}
     stand_ins = {each: value for each, value in secrets.items() if host.parameters[each].key}
     by_hand = {each for each, value in stand_ins.items() if not isinstance(value, Variable)}
@@ -56,19 +57,15 @@ def _keyless(host: Host) -> str:
     return f"{host.name} needs a key: {variables}pass api_key={instead}"
 
 
-def _loopback(name: str) -> bool:
-    return name in LOOPBACK or re.fullmatch(r"127\.\d+\.\d+\.\d+", name) is not None
-
-
 def _fit(sources: Mapping[str, Any]) -> dict[str, Any]:
-    """The credentials, if each is one."""
+    """The credentials, checked."""
     return {
         name: _key(value, value.name if isinstance(value, (Variable, KeyFile)) else name) for name, value in sources.items()
     }
 
 
 def _key(key: Any, name: str) -> Any:
-    """The key, if it is one: a callable, or a string that a header can carry. Its value never shows."""
+    """The key, checked: a callable, or a string that a header can carry. No message shows its value."""
     if callable(key):
         return key
     if not isinstance(key, str) or not key.strip():

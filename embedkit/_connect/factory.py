@@ -1,7 +1,8 @@
 """From "provider:model" to an embedder: find the host, resolve base URL and credentials, and refuse what cannot work.
 
-Nothing is sent here. Every keyword is looked at before it is used, so that a wrong one is named here rather than half-way through a
-call. Every rule about keys is in `credentials`: a key from the environment goes only where it belongs.
+Nothing is sent here. Every keyword is looked at before it is used, so that a wrong one is
+named here rather than half-way through a call. Every rule about keys is in `credentials`: a
+key from the environment goes only where it belongs.
 """
 
 from __future__ import annotations
@@ -77,54 +78,59 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
 
     Args:
         model: split on the first colon only. None: EMBEDKIT_MODEL if set, else the embedded local model.
-        api_key: a string, or a callable (sync or async) asked on every attempt. Explicit beats the environment. A sequence of them:
-            a pool, see `base_url`.
-        base_url: what the provider's docs call it, or the endpoint's whole URL; without a path its usual version segment is added; "user:password@" in it goes out
-            as a header. A sequence of them: endpoints of one and the same model, which share the work by their speed; one that fails is left out until it answers again.
+        api_key: a string, or a callable (sync or async) asked on every attempt. Explicit beats the environment. A
+            sequence of them: a pool, see `base_url`.
+        base_url: what the provider's docs call it, or the endpoint's whole URL; without a path its usual version
+            segment is added; "user:password@" in it goes out as a header. A sequence of them: endpoints of one and the
+            same model, which share the work by their speed; one that fails is left out until it answers again.
         input_type: what texts are for, unless a call says otherwise; likewise the five that follow, see `Options`.
         dimensions: components per vector; asked of the API, else cut here for models trained for it.
         dtype: type of the components; the provider's own, else quantized here. `Options` has the formulas.
         normalize: True makes every vector unit length.
         truncate: "end" cuts over-long texts, "error" insists on refusing them.
         extra: merged into every request body verbatim.
-        max_concurrency: most requests in flight, and as many from the start. None: few at first, then as many (up to 64) as the
-            endpoint answers well. Either way fewer after a 429, a timeout, or when answers get slow.
+        max_concurrency: most requests in flight, and as many from the start. None: few at first, then as many (up to
+            64) as the endpoint answers well. Either way fewer after a 429, a timeout, or when answers get slow.
         limits: overrides what the host is known to take per request.
         rate: a quota to stay within.
         retry: how often and how patiently. None: `RetryPolicy()`, so at most 6 attempts within 300 s for one request.
-        timeout: seconds for one attempt, retries not included; a call may say otherwise. None: 120 s, or what the host needs.
-        total_timeout: seconds for a whole call of `embed` or `embed_query`, waits for a turn and retries included; a call may say
-            otherwise. Not for streams. None: no limit.
+        timeout: seconds for one attempt, retries not included; a call
+            may say otherwise. None: 120 s, or what the host needs.
+        total_timeout: seconds for a whole call of `embed` or `embed_query`, waits for a turn and retries included; a
+            call may say otherwise. Not for streams. None: no limit.
         connect_timeout: seconds for one TCP and TLS handshake.
         read_timeout: seconds between two pieces of a response.
         max_response_bytes: most bytes of a response, after decompression.
         session: your own `aiohttp.ClientSession`, not closed here.
-        proxy: URL; else HTTPS_PROXY, HTTP_PROXY and NO_PROXY. The environment's are not used for loopback; netrc is never read.
+        proxy: URL; else HTTPS_PROXY, HTTP_PROXY and NO_PROXY. The
+            environment's are not used for loopback; netrc is never read.
         ssl: an SSLContext, the path of a CA bundle, or False to verify nothing.
-        headers: sent with every request; or a callable (sync or async) that returns them, asked on every attempt, so that a trace can
-            travel: it runs in the caller's task and context, after the event `RequestSent`. Compressed answers are asked for except on loopback, where undoing it takes longer than it
-            saves; `{"accept-encoding": "identity"}` asks for none.
-        count_tokens: tokens of a text, for planning (`embedkit.tokens` has ready ones); None: estimated from its length.
-        long_text: "mean" cuts texts that are too long for the model into pieces, and averages their vectors by tokens, made unit length.
-            A call that says `truncate` means that instead.
-        coalesce: True lets concurrent small calls share requests: those that come while the connections are busy travel together.
-            A number: also wait up to so many seconds for company.
-        hedge: True sends a request that is late beyond nearly all others a second time, for at most 5 % of them, and takes the
-            first good answer. A number: that share instead of 0.05.
+        headers: sent with every request; or a callable (sync or async) that returns them, asked on every attempt, so
+            that a trace can travel: it runs in the caller's task and context, after the event `RequestSent`.
+            Compressed answers are asked for except on loopback, where undoing it takes longer than it saves;
+            `{"accept-encoding": "identity"}` asks for none.
+        count_tokens: tokens of a text, for planning (`embedkit.tokens`
+            has ready ones); None: estimated from its length.
+        long_text: "mean" cuts texts that are too long for the model into pieces, and averages their vectors by tokens,
+            made unit length. A call that says `truncate` means that instead.
+        coalesce: True lets concurrent small calls share requests: those that come while the connections are busy travel
+            together. A number: also wait up to so many seconds for company.
+        hedge: True sends a request that is late beyond nearly all others a second time, for at most 5 % of them, and
+            takes the first good answer. A number: that share instead of 0.05.
         observe: called with each frozen event.
         exchange: what carries requests instead of aiohttp (`embedkit.testing.FakeExchange`).
-        **parameters: what only this host takes (`api_version` for Azure …); an unknown one is a TypeError that lists them.
+        **parameters: what only this host takes (`api_version` for
+            Azure …); an unknown one is a TypeError that lists them.
 
     Raises:
         ConfigError: unknown provider, missing key, an option of the wrong kind.
         TypeError: an unknown keyword.
     """
-    given = {name: value for name, value in locals().items() if name != "parameters"} | parameters
     provider, name = split(model)
     options = validated(
         Options(
-            input_type=input_type, dimensions=dimensions, dtype="float32" if dtype is None else dtype, truncate=truncate,
-            normalize=normalize, extra={} if extra is None else extra,
+            input_type=input_type, dimensions=dimensions, dtype="float32" if dtype is None else dtype,
+            truncate=truncate, normalize=normalize, extra={} if extra is None else extra,
         )
     )  # fmt: skip
     options = msgspec.structs.replace(options, extra=dict(options.extra))
@@ -139,34 +145,43 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         wire = {"api_key": api_key, "base_url": base_url, "session": session, "proxy": proxy, "ssl": ssl, "exchange": exchange}
         own = _local(name, options, limits, observe, parameters, [each for each, value in wire.items() if value is not None])
         return _wrapped(own, long_text, coalesce, total_timeout)
+    retry = retry or RetryPolicy()
+
+    def one(place: str | None, key: Credential | None, policy: RetryPolicy) -> HttpEmbedder:
+        """An embedder for one endpoint with one key."""
+        host = find(provider)
+        _known(provider, parameters, {each: one.help for each, one in host.parameters.items()}, connect.__kwdefaults__ or {})
+        url, ours, named = address(host, place)
+        agreed = _agreed(host, name, named, parameters)
+        settled = {each: _parameter(host, each, agreed.get(each)) for each in host.parameters}
+        url, user = without_user(url)
+        facts = catalog.facts(host.catalog or host.name, host.catalog_name(name))
+        target = Target(host, name, url, facts, _public(host, settled))
+        target = Target(host, name, host.resolve_url(url, target), target.facts, target.parameters)
+        if user and key is not None:
+            msg = "base_url holds a user and api_key is given: both would be the Authorization header; leave one out"
+            raise ConfigError(msg)
+        sources, unsent = _credentials(host, target.base_url, key, settled, explicit=place is not None, ours=ours)
+        http = HttpSettings(
+            timeout=seconds("timeout", timeout if timeout is not None else host.timeout),
+            connect=seconds("connect_timeout", connect_timeout),
+            read=None if read_timeout is None else seconds("read_timeout", read_timeout),
+            proxy=_proxy(proxy), ssl=_verification(ssl), cap=_whole("max_response_bytes", max_response_bytes),
+            session=_session(session), unreachable_hint=host.unreachable_hint,
+        )  # fmt: skip
+        return HttpEmbedder(
+            host.dialect(target, **host.quirks), target, options=options, sources=sources, http=http, limits=limits,
+            headers={**user, **(fixed(headers) if isinstance(headers, Mapping) else {})},
+            ask_headers=None if isinstance(headers, Mapping) else headers, max_concurrency=max_concurrency, rate=rate,
+            retry=policy, observe=observe, count_tokens=count_tokens, exchange=exchange, unsent=unsent,
+            hedge=_share(hedge),
+        )  # fmt: skip
+
+    embedder: Embedder
     if _several(base_url) or _several(api_key):
-        return _wrapped(_pooled(given), long_text, coalesce, total_timeout)
-    place, key = cast("str | None", base_url), cast("Credential | None", api_key)
-    host = find(provider)
-    _known(provider, parameters, {each: one.help for each, one in host.parameters.items()}, connect.__kwdefaults__ or {})
-    url, ours, named = address(host, place)
-    parameters = _agreed(host, name, named, parameters)
-    settled = {each: _parameter(host, each, parameters.get(each)) for each in host.parameters}
-    url, user = without_user(url)
-    target = Target(host, name, url, catalog.facts(host.catalog or host.name, host.catalog_name(name)), _public(host, settled))
-    target = Target(host, name, host.resolve_url(url, target), target.facts, target.parameters)
-    if user and key is not None:
-        msg = "base_url holds a user and api_key is given: both would be the Authorization header; leave one out"
-        raise ConfigError(msg)
-    sources, unsent = _credentials(host, target.base_url, key, settled, explicit=place is not None, ours=ours)
-    http = HttpSettings(
-        timeout=seconds("timeout", timeout if timeout is not None else host.timeout),
-        connect=seconds("connect_timeout", connect_timeout),
-        read=None if read_timeout is None else seconds("read_timeout", read_timeout),
-        proxy=_proxy(proxy), ssl=_verification(ssl), cap=_whole("max_response_bytes", max_response_bytes),
-        session=_session(session), unreachable_hint=host.unreachable_hint,
-    )  # fmt: skip
-    embedder = HttpEmbedder(
-        host.dialect(target, **host.quirks), target, options=options, sources=sources, http=http, limits=limits,
-        headers={**user, **(fixed(headers) if isinstance(headers, Mapping) else {})},
-        ask_headers=None if isinstance(headers, Mapping) else headers, max_concurrency=max_concurrency, rate=rate, retry=retry or RetryPolicy(),
-        observe=observe, count_tokens=count_tokens, exchange=exchange, unsent=unsent, hedge=_share(hedge),
-    )  # fmt: skip
+        embedder = _pooled(base_url, api_key, retry, one)
+    else:
+        embedder = one(cast("str | None", base_url), cast("Credential | None", api_key), retry)
     return _wrapped(embedder, long_text, coalesce, total_timeout)
 
 
@@ -174,26 +189,27 @@ def _several(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
 
 
-def _pooled(given: dict[str, Any]) -> Embedder:
-    """An embedder over every endpoint and key given: one to one, or all of one kind with the one of the other."""
+def _pooled(
+    base_url: Any,
+    api_key: Any,
+    retry: RetryPolicy,
+    one: Callable[[str | None, Credential | None, RetryPolicy], HttpEmbedder],
+) -> Embedder:
+    """A pool over all endpoints and keys: in pairs, or one endpoint with all keys, or one key with all endpoints."""
     from .._embedders.pool import Pool
 
-    places, keys = ([*given[name]] if _several(given[name]) else [given[name]] for name in ("base_url", "api_key"))
-    for name in ("base_url", "api_key"):
-        if _several(given[name]) and any(each is None for each in given[name]):
+    for name, value in (("base_url", base_url), ("api_key", api_key)):
+        if _several(value) and any(each is None for each in value):
             msg = f"{name} holds None beside others; each entry of a pool is given"
             raise ConfigError(msg)
+    places, keys = ([*each] if _several(each) else [each] for each in (base_url, api_key))
     if not places or not keys or (len(places) > 1 and len(keys) > 1 and len(places) != len(keys)):
         msg = f"base_url has {len(places)} and api_key {len(keys)} entries: pass equally many, or one for all"
         raise ConfigError(msg)
     most = max(len(places), len(keys))
-    retry = given["retry"] or RetryPolicy()
-    single = {**given, "retry": msgspec.structs.replace(retry, attempts=1), "long_text": None, "coalesce": False}
-    members = [
-        connect(**{**single, "base_url": place, "api_key": key})
-        for place, key in zip(places * (most // len(places)), keys * (most // len(keys)), strict=True)
-    ]
-    return Pool(cast("list[HttpEmbedder]", members), retry=retry)
+    once = msgspec.structs.replace(retry, attempts=1)  # the pool itself tries again, elsewhere
+    pairs = zip(places * (most // len(places)), keys * (most // len(keys)), strict=True)
+    return Pool([one(place, key, once) for place, key in pairs], retry=retry)
 
 
 def _wrapped(
@@ -229,7 +245,8 @@ def _local(
     from ..local import LocalEmbedder
 
     if meaningless:
-        msg = f"the local model runs in this process; {' and '.join(meaningless)} mean{'s' if len(meaningless) == 1 else ''} nothing to it"
+        mean = "means" if len(meaningless) == 1 else "mean"
+        msg = f"the local model runs in this process; {' and '.join(meaningless)} {mean} nothing to it"
         raise ConfigError(msg)
     _known("local", parameters, dict.fromkeys(LocalEmbedder.__init__.__kwdefaults__ or (), ""), connect.__kwdefaults__ or {})
     embedder = LocalEmbedder(name or LOCAL.partition(":")[2], **parameters)

@@ -1,4 +1,4 @@
-"""Each keyword of `connect` is looked at before it is used: of its kind, known to the host, possible to send."""
+"""Checks the keywords of `connect`: each has the right type, is known to the host, and can be sent."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def _verification(ssl: Any) -> Any:
     import ssl as tls
 
     if ssl is not None and not isinstance(ssl, (bool, str, os.PathLike, tls.SSLContext)):
-        msg = f"ssl is {type(ssl).__name__}; it takes an ssl.SSLContext, the path of a CA bundle, or False to verify nothing"
+        takes = "an ssl.SSLContext, the path of a CA bundle, or False to verify nothing"
+        msg = f"ssl is {type(ssl).__name__}; it takes {takes}"
         raise ConfigError(msg)
     return ssl
 
@@ -94,11 +95,13 @@ def _parameter(host: Host, name: str, given: Any) -> Any:
     value = given if given is not None else next(filter(None, map(Variable, declared.variables)), None)
     if value is not None:
         if declared.choices and value not in declared.choices:
-            msg = f"{value.name if isinstance(value, Variable) else name}={value!r}: it is one of {', '.join(map(repr, declared.choices))}"
+            said = value.name if isinstance(value, Variable) else name
+            msg = f"{said}={value!r}: it is one of {', '.join(map(repr, declared.choices))}"
             raise ConfigError(msg)
         text = isinstance(value, str)
         if (text and not value) or (declared.secret and not text and not callable(value)):
-            msg = f"{name} is {'empty' if text else type(value).__name__}; pass a value ({declared.help}), or leave it out"
+            what = "empty" if text else type(value).__name__
+            msg = f"{name} is {what}; pass a value ({declared.help}), or leave it out"
             raise ConfigError(msg)
         if not declared.secret and not isinstance(value, Variable):
             try:
@@ -115,7 +118,7 @@ def _parameter(host: Host, name: str, given: Any) -> Any:
 
 
 def _agreed(host: Host, model: str, named: Mapping[str, str], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters, with those that the URL names. Model and parameters have to be what it says."""
+    """The parameters, with those that the URL names. ConfigError where the URL and the arguments disagree."""
     for each, value in named.items():
         given = model if each == "model" else parameters.get(each)
         if (
@@ -124,9 +127,8 @@ def _agreed(host: Host, model: str, named: Mapping[str, str], parameters: Mappin
             and given != value
             and not f"{given}".endswith(f"/{value}")
         ):
-            msg = (
-                f"the URL names {each} {value!r}, and {given!r} is given: make them the same, or leave the route out of the URL"
-            )
+            cure = "make them the same, or leave the route out of the URL"
+            msg = f"the URL names {each} {value!r}, and {given!r} is given: {cure}"
             raise ConfigError(msg)
     return {**{each: value for each, value in named.items() if each in host.parameters}, **parameters}
 

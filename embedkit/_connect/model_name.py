@@ -1,4 +1,4 @@
-"""Provider and model, out of "provider:model"."""
+"""Splits "provider:model" into provider and model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def split(model: str | None) -> tuple[str, str]:
             if known
             else ", like 'openai:text-embedding-3-small' or 'ollama:mistral'"
         )
-        msg = f"{said}={model!r} has no {'model' if colon and provider else 'provider'}: the form is 'provider:model'{near}"
+        lacks = "model" if colon and provider else "provider"
+        msg = f"{said}={model!r} has no {lacks}: the form is 'provider:model'{near}"
         raise ConfigError(msg)
     if not name.isprintable():
         msg = f"{said}={model!r} holds a character that no model's name has"

@@ -1,8 +1,8 @@
 """The `Embedder`: one abstract method, and everything a caller wants around it.
 
-`embed_batch` turns one batch into vectors. Checking, deduplication, planning, concurrency, isolation of bad texts and filling the
-matrix are concrete and written once here, over `_batching`. State of the base class is made on first use, so a subclass
-needs no `super().__init__()`.
+`embed_batch` turns one batch into vectors. Checking, deduplication, planning, concurrency, isolation of bad texts and
+filling the matrix are concrete and written once here, over `_batching`. State of the base class is made on first use,
+so a subclass needs no `super().__init__()`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 from itertools import count
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import msgspec
 
@@ -25,18 +25,18 @@ from .._batching.options import OPTIONS, stored_width, validated
 from .._batching.plan import estimate, plan, tightened
 from .._batching.stream import Stream
 from .._batching.texts import listed, without_text
-from .._calls import calls_of, ending_calls, until_closed
+from .._calls import Calls, ending_calls, until_closed
 from .._calltime import ANSWER, CallTime
 from .._hints import NDArray
 from .._logging import WARNING, host_of, kind_of, log, notify, status_of
 from .._types import DType, Embeddings, InputType, Limits, OnError, Options, Reply, RequestCount, Truncate, Usage
-from ..codec import OutputRows, normalize, to_json
+from ..codec import OutputRows, normalize
 from ..codec.vector_math import missing_rows, missing_value
-from ..errors import ApiError, ClosedError, ConfigError, DecodeError, EmbedkitError, InvalidInputError, TooLargeError
+from ..errors import ApiError, ClosedError, ConfigError, EmbedkitError, InvalidInputError, TooLargeError
 from ..events import BatchDone, BatchFailed, BatchSplit, Event
+from .learned import Learned, OnFirstUse, option_key
 from .postprocess import _copied
 
-WIDTHS = 256  # most sets of options whose width is remembered: `extra` may differ with every call
 _numbers = count(1)  # of calls
 NOTHING = [None] * (len(OPTIONS) - 1)  # is named but an input type
 
@@ -53,7 +53,8 @@ class Embedder(ABC):
         count_tokens: tokens of a text, for planning; an estimate unless replaced.
         observe: called with each frozen event; what it raises is logged.
         price: US dollars per million tokens, for `usage.cost`.
-        long_text: "mean" cuts texts that are too long into pieces and averages their vectors, where a call says nothing of `truncate`.
+        long_text: "mean" cuts texts that are too long into pieces and averages their vectors, where a call says nothing
+            of `truncate`.
         total_timeout: seconds for a whole call of `embed` or `embed_query` that says nothing else; None: no limit.
     """
 
@@ -68,13 +69,16 @@ class Embedder(ABC):
     price: float | None = None
     long_text: Literal["mean"] | None = None
     total_timeout: float | None = None
-    _start: int | None = None  # requests in flight before the first good answer; None: as many as later
+    _calls = OnFirstUse(Calls)
+    _learned = OnFirstUse(Learned)
+    first_workers: int | None = None  # requests in flight before the first good answer; None: as many as later
 
     @abstractmethod
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
         """Embed one batch, within `limits`: vectors of shape (len(texts), d), row i for texts[i].
 
-        Raise `InvalidInputError(message, rows=[…])` (rows within the batch) for bad texts, `TooLargeError` to be given less.
+        Raise `InvalidInputError(message, rows=[…])` (rows within the batch) for bad texts, `TooLargeError` for too many
+        of them: the batch comes back in smaller ones.
         """
 
     @until_closed
@@ -104,10 +108,10 @@ class Embedder(ABC):
             extra: merged into the request body verbatim.
             on_error: "raise" raises the first error; "skip" marks the row of a bad text and goes on.
             timeout: seconds for one attempt of this call; None: as `connect` was told, else 120 s at most hosts.
-            total_timeout: seconds for the whole call, waits for a turn and retries included; None: as `connect` was told, else no limit.
-                When they are over, `TransportTimeoutError` says where they went, and its `partial` holds what is embedded already.
-                A wait that the provider or a quota asks for, or a backoff, is the provider's error at once where it is longer than
-                what is left.
+            total_timeout: seconds for the whole call, waits for a turn and retries included; None: as `connect` was
+                told, else no limit. When they are over, `TransportTimeoutError` says where they went, and its `partial`
+                holds what is embedded already. A wait that the provider or a quota asks for, or a backoff, is the
+                provider's error at once where it is longer than what is left.
 
         Returns:
             Embeddings: `vectors` of shape (n, d), row i for texts[i]; shape (0, 0) and no request for no texts.
@@ -115,9 +119,9 @@ class Embedder(ABC):
         Raises:
             TypeError: something in `texts` is no string; the message names its row.
             ConfigError: an option cannot be honored; nothing was sent.
-            EmbedkitError: see `embedkit.errors`. `rows` names the texts concerned, `partial` holds what was embedded before.
-                With `on_error="skip"` a bad text only marks its own row: NaN there, and its error in `failures`. So does what is
-                missing (None, NaN) or no string.
+            EmbedkitError: see `embedkit.errors`. `rows` names the texts concerned, `partial` holds what was embedded
+                before. With `on_error="skip"` a bad text only marks its own row: NaN there, and its error in
+                `failures`. So does what is missing (None, NaN) or no string.
         """
         time = None
         if total_timeout is not None or timeout is not None or self.total_timeout is not None:
@@ -126,8 +130,8 @@ class Embedder(ABC):
         skip = _skips(on_error)
         rows = listed(texts, skip=skip)
         if not skip:
-            return await self._embed(rows, options, skip=False, workers=self.max_concurrency, time=time)
-        return await self._among(rows, options, self._embed, workers=self.max_concurrency, time=time)
+            return await self.embed_rows(rows, options, skip=False, workers=self.max_concurrency, time=time)
+        return await self._among(rows, options, self.embed_rows, workers=self.max_concurrency, time=time)
 
     @until_closed
     async def embed_query(
@@ -151,7 +155,7 @@ class Embedder(ABC):
             msg = f"a query is one string, not {type(text).__name__}; embed() takes many"
             raise TypeError(msg)
         options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
-        result = await self._embed(listed(text), options, skip=False, workers=1, time=time)
+        result = await self.embed_rows(listed(text), options, skip=False, workers=1, time=time)
         return result.vectors[0]  # type: ignore[no-any-return]  # a row of NDArray[Any]
 
     def stream(
@@ -168,28 +172,28 @@ class Embedder(ABC):
     ) -> Stream:
         """Embed any number of texts in bounded memory: an async iterator of `Embeddings`, in input order.
 
-        Each part's `start` is the index of its first text in the stream; `failures` counts rows within the part. `async for` is
-        enough on asyncio; `async with embedder.stream(…) as parts` also ends the work at once when the block is left. `total_timeout`
-        does not apply: a stream takes as long as its texts do.
+        Each part's `start` is the index of its first text in the stream; `failures` counts rows within the part.
+        `async for` is enough on asyncio; `async with embedder.stream(…) as parts` also ends the work at once when the
+        block is left. `total_timeout` does not apply: a stream takes as long as its texts do.
 
-        Where a vector depends on the other texts of its request (late chunking, contextualized models), each part is one request and
-        so one document: its boundary is set here, by `limits` and at most 256 texts, not by your documents. To set it yourself, call
-        `embed` once per document.
+        Where a vector depends on the other texts of its request (late chunking, contextualized models), each part is
+        one request and so one document: its boundary is set here, by `limits` and at most 256 texts, not by your
+        documents. To set it yourself, call `embed` once per document.
         """
         options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
         skip = _skips(on_error)
 
         async def work(part: list[Any]) -> Embeddings:
-            return await (self._among(part, options, self._embed_part) if skip else self._embed_part(part, options, skip=False))
+            return await (self._among(part, options, self.embed_part) if skip else self.embed_part(part, options, skip=False))
 
         return Stream(
             texts,
-            self._known_limits,
+            self.known_limits,
             work,
             workers=self.max_concurrency,
             count_tokens=self.count_tokens,
             skip=skip,
-            calls=calls_of(self),
+            calls=self._calls,
         )
 
     @property
@@ -203,14 +207,16 @@ class Embedder(ABC):
             cls.aclose = ending_calls(cls.__dict__["aclose"])  # type: ignore[assignment, method-assign]
 
     async def aclose(self) -> None:
-        """End the calls in flight, then close what is open. May be called twice; a closed embedder opens again when it is used.
+        """End the calls in flight, then close what is open. May be called twice; a closed embedder opens again when it
+        is used.
 
-        Every call of `embed` and `embed_query` (and of a provider's `embed_batch`) that is in flight on this event loop, whatever it
-        waits for, raises `ClosedError` at once, and is over when this returns; so is every stream, after the parts that are ready. A
-        call that cannot be interrupted any more gives its result. The same holds with `coalesce`, `hedge` and pools, and for embedders
-        of your own, whose `aclose` runs once their calls have ended. Calls on other event loops go on: each loop closes its own.
+        Every call of `embed` and `embed_query` (and of a provider's `embed_batch`) that is in flight on this event
+        loop, whatever it waits for, raises `ClosedError` at once, and is over when this returns; so is every stream,
+        after the parts that are ready. A call that cannot be interrupted any more gives its result. The same holds with
+        `coalesce`, `hedge` and pools, and for embedders of your own, whose `aclose` runs once their calls have ended.
+        Calls on other event loops go on: each loop closes its own.
         """
-        await calls_of(self).end()
+        await self._calls.end()
 
     async def __aenter__(self) -> Self:
         return self
@@ -220,44 +226,11 @@ class Embedder(ABC):
     ) -> None:
         await self.aclose()
 
-    # --- one call ----------------------------------------------------------------------------------------------------
+    # --- hooks -------------------------------------------------------------------------------------------------------
+    # What an embedder of this package calls on another (a pool on its members, coalescing on what it wraps). Your own
+    # `Embedder` needs none of them.
 
-    def _merged(self, *values: Any) -> Options:
-        """The options of this call: what it names over what `connect` was given."""
-        input_type, *others = values
-        plain = others == NOTHING and (input_type is None or type(input_type) is str)
-        if plain and input_type is None:
-            return self.options
-        if plain and (kept := self.__dict__.get("_typed")) is not None and kept[0] is self.options and kept[1] == input_type:
-            return kept[2]  # type: ignore[no-any-return]  # those of the last call that named an input type and nothing else
-        named = {name: value for name, value in zip(OPTIONS, values, strict=True) if value is not None}
-        options = validated(msgspec.structs.replace(self.options, **named))
-        if options == self.options:
-            options = self.options
-        if plain:
-            self.__dict__["_typed"] = self.options, input_type, options
-        return options
-
-    async def _among(
-        self, rows: list[Any], options: Options, embed: Callable[..., Awaitable[Embeddings]], **more: Any
-    ) -> Embeddings:
-        """`embed` of those rows that are strings; the others are failed rows."""
-        others = without_text(rows)
-        if not others:
-            return await embed(rows, options, skip=True, **more)
-        places = [place for place in range(len(rows)) if place not in others]
-        try:
-            made = await embed([rows[place] for place in places], options, skip=True, **more)
-        except EmbedkitError as error:
-            error.rows = tuple(places[row] for row in error.rows)
-            if error.partial is not None:
-                error.partial = with_failed_rows(error.partial, places, others)
-            raise
-        for failure in others.values():
-            self._sign(failure)
-        return with_failed_rows(made, places, others, width=self._known_width(options))
-
-    async def _embed(
+    async def embed_rows(
         self,
         rows: list[str],
         options: Options,
@@ -267,6 +240,7 @@ class Embedder(ABC):
         patient: bool = False,
         time: CallTime | None = None,
     ) -> Embeddings:
+        """Embed these texts as one call. `patient`: it belongs to a bulk job, and others may go first."""
         if not rows:
             return Embeddings(missing_rows(0, 0, options.dtype), self.model, Usage(0, 0), dtype=options.dtype)
         call = 0 if self.observe is None else next(_numbers)
@@ -275,14 +249,14 @@ class Embedder(ABC):
             if how is None:
                 tally = RequestCount(patient, time, call)
                 return await self._settled(rows, options, tally, skip=skip, workers=workers, lone=lone)
-            if self._joins(options):
+            if self.joins_texts(options):
                 msg = (
-                    f"{'long_text' if how == 'mean' else 'truncate'}={how!r} cuts texts on the client, and here a vector depends on the "
-                    "other texts of its request: leave it out and shorten the texts before"
+                    f"{'long_text' if how == 'mean' else 'truncate'}={how!r} cuts texts on the client, and here a "
+                    "vector depends on the other texts of its request: leave it out and shorten the texts before"
                 )
                 raise ConfigError(msg)
             options = msgspec.structs.replace(options, truncate=None)
-            splitter = TextSplitter(how, self._most_tokens(options), self.count_tokens)
+            splitter = TextSplitter(how, self.most_text_tokens(options), self.count_tokens)
             made = await embed_long(
                 rows,
                 lambda pieces: self._settled(
@@ -303,162 +277,11 @@ class Embedder(ABC):
             raise
         return made
 
-    def _shortens(self, options: Options) -> Literal["mean", "end"] | None:
-        """What is done on the client about texts that are too long; what a call says of `truncate` wins."""
-        if options.truncate is not None:
-            return "end" if options.truncate == "end" and not self._cuts() else None
-        if self.long_text is not None and options.dtype != "float32":
-            msg = f"long_text={self.long_text!r} averages float32 vectors; dtype={options.dtype!r} has no mean"
-            raise ConfigError(msg)
-        return self.long_text
-
-    def _cuts(self) -> bool:
-        """Whether `embed_batch` itself can do `truncate="end"`."""
-        return True
-
-    def _joins(self, options: Options) -> bool:  # noqa: ARG002 (they may ask for it)
-        """Whether a vector depends on the other texts of its request, so that those of a call are one request."""
-        return False
-
-    def _most_tokens(self, options: Options) -> int | None:  # noqa: ARG002 (what goes before a text depends on them)
-        """Tokens that one text may have."""
-        return self._known_limits().max_text_tokens
-
-    async def _embed_part(self, rows: list[str], options: Options, *, skip: bool) -> Embeddings:
+    async def embed_part(self, rows: list[str], options: Options, *, skip: bool) -> Embeddings:
         """One part of a stream, which has the workers."""
-        return await self._embed(rows, options, skip=skip, workers=1, patient=True)
+        return await self.embed_rows(rows, options, skip=skip, workers=1, patient=True)
 
-    def _sign(self, error: EmbedkitError) -> None:
-        if isinstance(error, ApiError):
-            error.provider, error.model = error.provider or self.provider, error.model or self.model
-
-    async def _settled(
-        self, rows: list[str], options: Options, tally: RequestCount, *, skip: bool, workers: int, lone: bool
-    ) -> Embeddings:
-        whole = self._joins(options)
-        unique = UniqueTexts(rows, accepts_empty=self.accepts_empty, skip=skip, repeats=whole)
-        time = tally.time
-        await (self._prepare(tally) if time is None else time.within(self._prepare(tally)))
-        if whole:
-            self._fits_one_request(unique.texts)
-        key = self._key(options)
-        widths: dict[bytes, int] = self.__dict__.setdefault("_widths", {})
-
-        fills = self._fill if self.observe is None else partial(self._timed, self.observe)
-
-        def fill(texts: Sequence[str], out: OutputRows, tries: int | None) -> Awaitable[Reply]:
-            return fills(texts, options, out, tally, tries)
-
-        def cut(start: int, stop: int) -> Iterator[slice]:
-            return plan(unique.texts, self._known_limits(), self.count_tokens, start=start, stop=stop)
-
-        dispatcher = Dispatcher(
-            unique.texts, cut, fill, room=len(rows), dtype=options.dtype, width=widths.get(key), skip=skip, whole=whole, lone=lone,
-            learn=self._learn, on_split=silent if self.observe is None else partial(self._tell_split, self.observe, tally),
-            on_failure=silent if self.observe is None else partial(self._tell_failure, self.observe, tally),
-        )  # fmt: skip
-        try:
-            if time is None:
-                await dispatcher.run(workers, self._start)
-            else:
-                await time.within(dispatcher.run(workers, self._start))
-            _remember(widths, key, dispatcher.width)
-        except EmbedkitError as error:
-            error.rows = unique.rows_of(error.rows)
-            if any(dispatcher.done):
-                error.partial = self._result(dispatcher, unique, options, tally)
-            if time is not None and time.cut and self.observe is not None:
-                self._tell_failure(self.observe, tally, dispatcher.done.count(0), error)
-            raise
-        return self._result(dispatcher, unique, options, tally)
-
-    def _key(self, options: Options) -> bytes:
-        """`option_key`, remembered for the options that most calls have."""
-        if options is not self.options or options.extra:
-            return option_key(options)
-        known: tuple[Options, bytes] | None = self.__dict__.get("_plain")
-        if known is None or known[0] is not options:
-            known = self.__dict__["_plain"] = options, option_key(options)
-        return known[1]
-
-    def _fits_one_request(self, texts: Sequence[str]) -> None:
-        """Raise TooLargeError where texts that belong together need more than one request."""
-        first = next(plan(texts, self._known_limits(), self.count_tokens), slice(0, 0))
-        if first.stop < len(texts):
-            msg = (
-                f"the texts of this call are one document to the model, so one request, and {len(texts)} were given: {first.stop} fit into "
-                "one request; call embed() once per document, with fewer texts"
-            )
-            error = TooLargeError(msg)
-            error.max_texts = first.stop
-            raise error
-
-    def _known_width(self, options: Options) -> int:
-        """Values per row that these options have given before, else that they ask for; 0: nobody knows."""
-        known: int | None = self.__dict__.get("_widths", {}).get(option_key(options))
-        return known or stored_width(options)
-
-    def _known_limits(self) -> Limits:
-        """The limits, no wider than refusals have shown."""
-        known, quota = self._shown_limits(), self._quota_tokens()
-        return known if quota is None else tightened(known, Limits(max_tokens=quota))
-
-    def _shown_limits(self) -> Limits:
-        learned: Limits | None = self.__dict__.get("_tight")
-        return self.limits if learned is None else tightened(self.limits, learned)
-
-    def _quota_tokens(self) -> int | None:
-        """The most tokens that a request may hold, by our count, to pass a quota at all."""
-        return None
-
-    def _learn(self, texts: Sequence[str], error: TooLargeError) -> bool:
-        """Remember the limit that a refusal names. True where it is news, and these texts go out in smaller batches from now on."""
-        known = self._shown_limits()
-        tokens = error.max_tokens
-        if tokens is not None and (counted := sum(map(self.count_tokens, texts))) <= tokens:
-            tokens = max(1, counted * 4 // 5)  # the count is too low for texts like these: keep further away
-        learned = tightened(known, Limits(max_texts=error.max_texts, max_tokens=tokens))
-        self.__dict__["_tight"] = learned
-        return learned != known or tokens is not None  # the quota may have become known meanwhile
-
-    async def _prepare(self, tally: RequestCount) -> None:  # noqa: B027 (most have nothing to ask)
-        """What has to be asked before anything can be planned."""
-
-    async def _timed(
-        self,
-        observe: Callable[[Event], object],
-        texts: Sequence[str],
-        options: Options,
-        out: OutputRows,
-        tally: RequestCount,
-        tries: int | None,
-    ) -> Reply:
-        started = monotonic()
-        reply = await self._fill(texts, options, out, tally, tries)
-        seconds = monotonic() - started
-        notify(observe, BatchDone(**self._about(tally), texts=len(texts), tokens=reply.tokens, seconds=seconds))
-        return reply
-
-    def _about(self, tally: RequestCount) -> dict[str, Any]:
-        return {"provider": self.provider, "model": self.model, "call": tally.call}
-
-    def _tell_split(self, observe: Callable[[Event], object], tally: RequestCount, texts: int, error: EmbedkitError) -> None:
-        notify(observe, BatchSplit(**self._about(tally), texts=texts, error=error))
-
-    def _tell_failure(self, observe: Callable[[Event], object], tally: RequestCount, texts: int, error: EmbedkitError) -> None:
-        notify(observe, BatchFailed(**self._about(tally), texts=texts, error=error))
-
-    def _tell_end(self, error: EmbedkitError) -> None:
-        """Log that a call is given up. What the caller got wrong is the caller's to see."""
-        mistaken = isinstance(error, ConfigError) or (isinstance(error, InvalidInputError) and error.status is None)
-        if not mistaken and not isinstance(error, ClosedError):
-            host = host_of(getattr(self, "base_url", "")) or self.provider
-            log(
-                WARNING, "a call to %s is given up after %.3g s: %s; attempts: %d", host, error.elapsed, kind_of(error), error.attempts,
-                host=host, attempt=error.attempts, status=status_of(error),
-            )  # fmt: skip
-
-    async def _fill(
+    async def fill_rows(
         self,
         texts: Sequence[str],
         options: Options,
@@ -466,7 +289,7 @@ class Embedder(ABC):
         tally: RequestCount,
         tries: int | None = None,  # noqa: ARG002 (an `embed_batch` is called once)
     ) -> Reply:
-        """Embed one batch into the rows that `out(width)` gives, in at most so many tries (None: as the policy says)."""
+        """Embed one batch into the rows that `out(width)` gives, in at most `tries` tries; None: as the policy says."""
         began, time = monotonic(), tally.time
         try:
             if time is None:
@@ -489,10 +312,185 @@ class Embedder(ABC):
             normalize(rows)
         return Reply(rows, made.model, made.usage.tokens)
 
+    def known_limits(self) -> Limits:
+        """The limits, no wider than refusals have shown."""
+        known, quota = self._learned.limits(self.limits), self.quota_tokens()
+        return known if quota is None else tightened(known, Limits(max_tokens=quota))
+
+    def known_width(self, options: Options) -> int:
+        """Values per row that these options have given before, else that they ask for; 0: nobody knows."""
+        return self._learned.widths.get(option_key(options)) or stored_width(options)
+
+    def quota_tokens(self) -> int | None:
+        """The most tokens that a request may hold, by our count, to pass a quota at all."""
+        return None
+
+    def most_text_tokens(self, options: Options) -> int | None:  # noqa: ARG002 (a prefix depends on them)
+        """Tokens that one text may have."""
+        return self.known_limits().max_text_tokens
+
+    def cuts_texts(self) -> bool:
+        """Whether `embed_batch` itself can do `truncate="end"`."""
+        return True
+
+    def joins_texts(self, options: Options) -> bool:  # noqa: ARG002 (they may ask for it)
+        """Whether a vector depends on the other texts of its request, so that those of a call are one request."""
+        return False
+
+    # --- one call ----------------------------------------------------------------------------------------------------
+
+    def _merged(self, *values: Any) -> Options:
+        """The options of this call: what it names over what `connect` was given."""
+        input_type, *others = values
+        plain = others == NOTHING and (input_type is None or type(input_type) is str)
+        if plain and input_type is None:
+            return self.options
+        if plain and (kept := self._learned.typed) is not None and kept[0] is self.options and kept[1] == input_type:
+            return kept[2]  # those of the last call that named an input type and nothing else
+        named = {name: value for name, value in zip(OPTIONS, values, strict=True) if value is not None}
+        options = validated(msgspec.structs.replace(self.options, **named))
+        if options == self.options:
+            options = self.options
+        if plain:
+            self._learned.typed = self.options, input_type, options
+        return options
+
+    async def _among(
+        self, rows: list[Any], options: Options, embed: Callable[..., Awaitable[Embeddings]], **more: Any
+    ) -> Embeddings:
+        """`embed` of those rows that are strings; the others are failed rows."""
+        others = without_text(rows)
+        if not others:
+            return await embed(rows, options, skip=True, **more)
+        places = [place for place in range(len(rows)) if place not in others]
+        try:
+            made = await embed([rows[place] for place in places], options, skip=True, **more)
+        except EmbedkitError as error:
+            error.rows = tuple(places[row] for row in error.rows)
+            if error.partial is not None:
+                error.partial = with_failed_rows(error.partial, places, others)
+            raise
+        for failure in others.values():
+            self._sign(failure)
+        return with_failed_rows(made, places, others, width=self.known_width(options))
+
+    def _shortens(self, options: Options) -> Literal["mean", "end"] | None:
+        """What is done on the client about texts that are too long; what a call says of `truncate` wins."""
+        if options.truncate is not None:
+            return "end" if options.truncate == "end" and not self.cuts_texts() else None
+        if self.long_text is not None and options.dtype != "float32":
+            msg = f"long_text={self.long_text!r} averages float32 vectors; dtype={options.dtype!r} has no mean"
+            raise ConfigError(msg)
+        return self.long_text
+
+    def _sign(self, error: EmbedkitError) -> None:
+        if isinstance(error, ApiError):
+            error.provider, error.model = error.provider or self.provider, error.model or self.model
+
+    async def _settled(
+        self, rows: list[str], options: Options, tally: RequestCount, *, skip: bool, workers: int, lone: bool
+    ) -> Embeddings:
+        whole = self.joins_texts(options)
+        unique = UniqueTexts(rows, accepts_empty=self.accepts_empty, skip=skip, repeats=whole)
+        time = tally.time
+        await (self._prepare(tally) if time is None else time.within(self._prepare(tally)))
+        if whole:
+            self._fits_one_request(unique.texts)
+        learned = self._learned
+        key = learned.key(options, self.options)
+        fills = self.fill_rows if self.observe is None else partial(self._timed, self.observe)
+
+        def fill(texts: Sequence[str], out: OutputRows, tries: int | None) -> Awaitable[Reply]:
+            return fills(texts, options, out, tally, tries)
+
+        def cut(start: int, stop: int) -> Iterator[slice]:
+            return plan(unique.texts, self.known_limits(), self.count_tokens, start=start, stop=stop)
+
+        dispatcher = Dispatcher(
+            unique.texts, cut, fill, room=len(rows), dtype=options.dtype, width=learned.widths.get(key),
+            skip=skip, whole=whole, lone=lone, learn=self._learn,
+            on_split=silent if self.observe is None else partial(self._tell_split, self.observe, tally),
+            on_failure=silent if self.observe is None else partial(self._tell_failure, self.observe, tally),
+        )  # fmt: skip
+        try:
+            if time is None:
+                await dispatcher.run(workers, self.first_workers)
+            else:
+                await time.within(dispatcher.run(workers, self.first_workers))
+            learned.add_width(key, dispatcher.width)
+        except EmbedkitError as error:
+            error.rows = unique.rows_of(error.rows)
+            if any(dispatcher.done):
+                error.partial = self._result(dispatcher, unique, options, tally)
+            if time is not None and time.cut and self.observe is not None:
+                self._tell_failure(self.observe, tally, dispatcher.done.count(0), error)
+            raise
+        return self._result(dispatcher, unique, options, tally)
+
+    def _fits_one_request(self, texts: Sequence[str]) -> None:
+        """Raise TooLargeError where texts that belong together need more than one request."""
+        first = next(plan(texts, self.known_limits(), self.count_tokens), slice(0, 0))
+        if first.stop < len(texts):
+            msg = (
+                f"the texts of this call are one document to the model, so one request, and {len(texts)} were given: "
+                f"{first.stop} fit into one request; call embed() once per document, with fewer texts"
+            )
+            error = TooLargeError(msg)
+            error.max_texts = first.stop
+            raise error
+
+    def _learn(self, texts: Sequence[str], error: TooLargeError) -> bool:
+        """Remember the limit that a refusal names. True where it is new: these texts then go out in smaller batches."""
+        known = self._learned.limits(self.limits)
+        tokens = error.max_tokens
+        if tokens is not None and (counted := sum(map(self.count_tokens, texts))) <= tokens:
+            tokens = max(1, counted * 4 // 5)  # the count is too low for texts like these: keep further away
+        learned = tightened(known, Limits(max_texts=error.max_texts, max_tokens=tokens))
+        self._learned.add_limits(learned)
+        return learned != known or tokens is not None  # the quota may have become known meanwhile
+
+    async def _prepare(self, tally: RequestCount) -> None:  # noqa: B027 (most have nothing to ask)
+        """What has to be asked before anything can be planned."""
+
+    async def _timed(
+        self,
+        observe: Callable[[Event], object],
+        texts: Sequence[str],
+        options: Options,
+        out: OutputRows,
+        tally: RequestCount,
+        tries: int | None,
+    ) -> Reply:
+        started = monotonic()
+        reply = await self.fill_rows(texts, options, out, tally, tries)
+        seconds = monotonic() - started
+        notify(observe, BatchDone(**self._about(tally), texts=len(texts), tokens=reply.tokens, seconds=seconds))
+        return reply
+
+    def _about(self, tally: RequestCount) -> dict[str, Any]:
+        return {"provider": self.provider, "model": self.model, "call": tally.call}
+
+    def _tell_split(self, observe: Callable[[Event], object], tally: RequestCount, texts: int, error: EmbedkitError) -> None:
+        notify(observe, BatchSplit(**self._about(tally), texts=texts, error=error))
+
+    def _tell_failure(self, observe: Callable[[Event], object], tally: RequestCount, texts: int, error: EmbedkitError) -> None:
+        notify(observe, BatchFailed(**self._about(tally), texts=texts, error=error))
+
+    def _tell_end(self, error: EmbedkitError) -> None:
+        """Log that a call is given up. What the caller got wrong is the caller's to see."""
+        mistaken = isinstance(error, ConfigError) or (isinstance(error, InvalidInputError) and error.status is None)
+        if not mistaken and not isinstance(error, ClosedError):
+            host = host_of(getattr(self, "base_url", "")) or self.provider
+            log(
+                WARNING, "a call to %s is given up after %.3g s: %s; attempts: %d",
+                host, error.elapsed, kind_of(error), error.attempts,
+                host=host, attempt=error.attempts, status=status_of(error),
+            )  # fmt: skip
+
     def _result(self, dispatcher: Dispatcher, unique: UniqueTexts, options: Options, tally: RequestCount) -> Embeddings:
         matrix = dispatcher.matrix
         if matrix is None:
-            matrix = missing_rows(unique.count, dispatcher.width or self._known_width(options), options.dtype)
+            matrix = missing_rows(unique.count, dispatcher.width or self.known_width(options), options.dtype)
         missing = [row for row, done in enumerate(dispatcher.done) if not done] if not all(dispatcher.done) else []
         if missing:
             matrix[missing] = missing_value(matrix)
@@ -501,32 +499,13 @@ class Embedder(ABC):
             self._sign(error)
         cost = dispatcher.tokens * self.price / 1e6 if dispatcher.tokens is not None and self.price is not None else None
         return Embeddings(
-            unique.expand(matrix), dispatcher.model or self.model, Usage(dispatcher.tokens, tally.requests, cost), failures,
-            dtype=options.dtype,
+            unique.expand(matrix), dispatcher.model or self.model, Usage(dispatcher.tokens, tally.requests, cost),
+            failures, dtype=options.dtype,
         )  # fmt: skip
 
 
 def _skips(on_error: OnError) -> bool:
-    if on_error not in ("raise", "skip"):
-        msg = f"on_error={on_error!r}: it is one of 'raise', 'skip'"
+    if on_error not in get_args(OnError):
+        msg = f"on_error={on_error!r}: it is one of {', '.join(map(repr, get_args(OnError)))}"
         raise ConfigError(msg)
     return on_error == "skip"
-
-
-def option_key(options: Options) -> bytes:
-    """What tells sets of options apart. ConfigError where `extra` is no JSON."""
-    try:
-        return to_json(options)
-    except (TypeError, ValueError, OverflowError) as error:
-        msg = f"extra cannot be written as JSON: {error}"
-        raise ConfigError(msg) from None
-
-
-def _remember(widths: dict[bytes, int], key: bytes, width: int | None) -> None:
-    """Hold on to the width of these options, and to that of a call that ran beside this one."""
-    if width is None or (len(widths) >= WIDTHS and key not in widths):
-        return
-    known = widths.setdefault(key, width)
-    if known != width:
-        msg = f"this call got {width} values per row, another one under the same options {known}"
-        raise DecodeError(msg)

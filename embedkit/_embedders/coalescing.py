@@ -1,8 +1,9 @@
 """Many small calls, few requests: calls that arrive while the connections are busy travel together in the next request.
 
-The first calls leave at once; what comes meanwhile lines up, by options, and the next request takes all of it that fits. So an idle
-embedder adds no delay, and a busy one batches by itself; a longest wait is an offer on top. Every caller gets its own rows or its own
-error, one that gives up harms nobody, and a request for which nobody waits any more is cancelled.
+The first calls leave at once; what comes meanwhile lines up, by options, and the next request takes all of it that
+fits. So an idle embedder adds no delay, and a busy one batches by itself; a longest wait is an offer on top. Every
+caller gets its own rows or its own error, one that gives up harms nobody, and a request for which nobody waits any more
+is cancelled.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from .._batching.failed_rows import first_failure
 from .._batching.plan import BatchBuilder, measure, tightened
 from .._calls import CLOSED
 from .._calltime import TURN, CallTime
+from .._loops import PerLoop
 from .._types import Embeddings, Limits, Options, Usage
 from ..errors import ClosedError, DecodeError, EmbedkitError, TransportTimeoutError
-from .base import option_key
+from .learned import lasting, option_key
 from .wrapper import Wrapped
 
 if TYPE_CHECKING:
@@ -28,28 +30,28 @@ if TYPE_CHECKING:
     from .base import Embedder
 
 SMALL_CALL = 16  # most texts of a call that shares
-TRIPS = 8  # requests in flight for one set of options; more would leave nothing to share (measured: performance, 4.4)
+TRIPS = 8  # requests in flight for one set of options; measured: with more, few calls share one
 SHARED = Limits(max_texts=256)  # of a shared request, where the embedder's own limits are wider
 
 
 class Coalesced(Wrapped):
-    """Lets concurrent small calls of `embed` and `embed_query` share requests. Large calls and streams go straight through.
+    """Lets concurrent small calls of `embed` and `embed_query` share requests. Large calls and streams do not.
 
-    A call that shared a request has `usage.tokens` None, since nobody says whose they were, and counts every request it had a part in.
-    A shared request runs in the context (contextvars) of one of its callers, and lives as long as the longest of their limits of time.
-    Calls with another `timeout` share another request.
+    A call that shared a request has `usage.tokens` None, since nobody says whose they were, and counts every request it
+    had a part in. A shared request runs in the context (contextvars) of one of its callers, and lives as long as the
+    longest of their limits of time. Calls with another `timeout` share another request.
 
     Args:
         inner: the embedder that sends.
-        wait: longest time, in seconds, that a call waits for company; 0: none waits for it. A full request leaves at once.
+        wait: most seconds that a call waits for others to join it; 0: none waits. A full request leaves at once.
     """
 
     def __init__(self, inner: Embedder, wait: float = 0.0) -> None:
         super().__init__(inner)
         self._wait = wait
-        self._queues: dict[tuple[asyncio.AbstractEventLoop, bytes, float | None], _Queue] = {}
+        self._queues: PerLoop[dict[tuple[bytes, float | None], _Queue]] = PerLoop()
 
-    async def _embed(
+    async def embed_rows(
         self,
         rows: list[str],
         options: Options,
@@ -59,10 +61,10 @@ class Coalesced(Wrapped):
         patient: bool = False,
         time: CallTime | None = None,
     ) -> Embeddings:
-        loop = _running() if self._shares(rows) and not self._joins(options) else None
+        loop = _running() if self._shares(rows) and not self.joins_texts(options) else None
         if loop is None:
-            return await self.inner._embed(rows, options, skip=skip, workers=workers, patient=patient, time=time)  # noqa: SLF001 (embedkit's own)
-        limits, count = self._known_limits(), self.count_tokens
+            return await self.inner.embed_rows(rows, options, skip=skip, workers=workers, patient=patient, time=time)
+        limits, count = self.known_limits(), self.count_tokens
         tokens, size = map(sum, zip(*(measure(row, limits, count) for row in rows), strict=True))
         call = _PendingCall(rows, (tokens, size, len(rows)), loop.create_future(), skip=skip, time=time)
         self._queue(loop, options, None if time is None else time.timeout).join(call)
@@ -77,31 +79,38 @@ class Coalesced(Wrapped):
         finally:
             del call  # else an error and the frame it came through would keep each other
 
-    async def _embed_part(self, rows: list[str], options: Options, *, skip: bool) -> Embeddings:
-        return await self.inner._embed_part(rows, options, skip=skip)  # noqa: SLF001
+    async def embed_part(self, rows: list[str], options: Options, *, skip: bool) -> Embeddings:
+        return await self.inner.embed_part(rows, options, skip=skip)
 
     def _shares(self, rows: list[str]) -> bool:
         return 0 < len(rows) <= min(SMALL_CALL, self.limits.max_texts or SMALL_CALL) and (self.accepts_empty or "" not in rows)
 
     def _queue(self, loop: asyncio.AbstractEventLoop, options: Options, timeout: float | None) -> _Queue:
-        key = (loop, option_key(options), timeout)
-        line = self._queues.get(key)
-        if line is None:
-            for dead in [each for each in list(self._queues) if each[0].is_closed()]:
-                self._queues.pop(dead, None)
-            forget = self._queues.pop
-            line = self._queues[key] = _Queue(self.inner, options, self._wait, loop, lambda: forget(key, None), timeout)
-        return line
+        queues = self._queues.get(loop)
+        if queues is None:
+            self._queues.sweep()
+            queues = self._queues[loop] = {}
+        key = (option_key(options), timeout)
+        queue = queues.get(key)
+        if queue is None:
+            queue = queues[key] = _Queue(self.inner, options, self._wait, loop, lambda: self._forget(loop, key), timeout)
+        return queue
+
+    def _forget(self, loop: asyncio.AbstractEventLoop, key: tuple[bytes, float | None]) -> None:
+        """Let go of an empty queue, and of its loop with the last one."""
+        queues = self._queues.get(loop, {})
+        queues.pop(key, None)
+        if not queues:
+            self._queues.pop(loop, None)
 
     async def aclose(self) -> None:
         """End the calls in flight on this event loop with `ClosedError`, then close the inner embedder."""
-        loop = _running()
-        for line in [line for (owner, *_), line in list(self._queues.items()) if owner is loop]:
-            await line.aclose()
+        for queue in list(self._queues.get(_running(), {}).values()):
+            await queue.aclose()
         await super().aclose()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_queues": {}}
+        return {**lasting(self.__dict__), "_queues": PerLoop()}
 
 
 def _running() -> asyncio.AbstractEventLoop | None:
@@ -209,7 +218,7 @@ class _Queue:
         self._forget()
 
     def _limits(self) -> Limits:
-        return tightened(self._inner._known_limits(), SHARED)  # noqa: SLF001 (embedkit's own)
+        return tightened(self._inner.known_limits(), SHARED)
 
     def _ripe(self) -> None:
         if self._timer is not None:
@@ -217,7 +226,7 @@ class _Queue:
             self._timer = None
 
     def _depart(self) -> None:
-        """One more request may leave, if it is not one too many. What it takes is settled when it runs: until then more may join."""
+        """Start one more request, unless enough are in flight. Until it runs, more calls may join it."""
         self._ripe()
         if len(self._tasks) < min(TRIPS, self._inner.max_concurrency):
             task = self._loop.create_task(self._travel())
@@ -243,7 +252,7 @@ class _Queue:
             texts = [row for call in calls for row in call.rows]
             skip = len(texts) > 1 or calls[0].skip  # a lone text is not looked for
             time = CallTime.of_several([call.time for call in calls], self._timeout)
-            result = await self._inner._embed(  # noqa: SLF001 (embedkit's own)
+            result = await self._inner.embed_rows(
                 texts, self._options, skip=skip, workers=self._inner.max_concurrency, time=time
             )
         except asyncio.CancelledError:
@@ -290,7 +299,7 @@ async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
 
 
 def _may_be_anothers(error: BaseException) -> bool:
-    """Whether it may be about one text that it does not name: a reply that breaks the contract, an exception that is not ours."""
+    """Whether it may be about one text that it does not name: a broken reply, or an exception that is not ours."""
     return isinstance(error, DecodeError) or (isinstance(error, Exception) and not isinstance(error, EmbedkitError))
 
 

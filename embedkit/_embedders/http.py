@@ -1,7 +1,7 @@
 """`HttpEmbedder`: an embedder over a codec and a transport.
 
-It holds configuration only. What belongs to an event loop (the session, the concurrency slots) is made by the first call on that
-loop and let go when the loop is gone, after a fork, and on pickling.
+It holds configuration only. What belongs to an event loop (the session, the concurrency slots) is made by the first
+call on that loop and let go when the loop is gone, after a fork, and on pickling.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import msgspec
 
 from .._batching.dispatch import PROBE_TEXT
 from .._batching.plan import estimate
-from .._calls import this_loop, until_closed
+from .._calls import until_closed
 from .._http.aiohttp_exchange import AiohttpExchange
 from .._http.auth import Signer
 from .._http.settings import HttpSettings
 from .._http.transport import Transport
 from .._logging import host_of
+from .._loops import PerLoop, this_loop
 from .._traffic.concurrency import ConcurrencyLimit
 from .._traffic.hedging import Hedge
 from .._traffic.limiter import Limiter
@@ -28,7 +29,7 @@ from .._traffic.quota import TOKENS, shared_quota
 from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import Embeddings, Limits, Options, Reply, Request, RequestCount, Response, Usage, safe_url
-from ..codec import Codec, OutputRows, Secrets, Target, together, widths
+from ..codec import Codec, Dialect, OutputRows, Secrets, Target, complete, together, widths
 from ..codec.error_body import wordless
 from ..codec.error_mapping import error_from_response, error_in_success, with_url
 from ..errors import (
@@ -43,10 +44,11 @@ from ..errors import (
     TooLongError,
 )
 from .base import Embedder
+from .learned import lasting
 from .postprocess import shaped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Self
 
     import anyio
@@ -89,7 +91,7 @@ class HttpEmbedder(Embedder):
         self.model = target.model
         self.options = options
         self.max_concurrency = max_concurrency or target.host.ceiling
-        self._start: int = max_concurrency or min(START, target.host.start)
+        self.first_workers: int = max_concurrency or min(START, target.host.start)
         self._first = max_concurrency or target.host.start
         self.accepts_empty = target.host.accepts_empty
         self.loading = target.host.loading  # seconds that the server may take to load its model
@@ -97,7 +99,7 @@ class HttpEmbedder(Embedder):
         self.price = target.facts.price if target.facts is not None else None
         if count_tokens is not None:
             self.count_tokens = count_tokens
-        self._codec = codec
+        self._codec = complete(codec, target)
         self._target = target
         self._own_limits = limits
         self._sources = Secrets(sources)
@@ -116,9 +118,9 @@ class HttpEmbedder(Embedder):
         self._signer = Signer(self._target, self._sources, self._headers, ask=self._ask_headers)
         self._signer.redactor.add(self._http.secrets(), lasting=True)
         self._quota = shared_quota(self._quota_key(), self.model, self._rate)
-        self._transports: dict[object, Transport] = {}
+        self._transports: PerLoop[Transport] = PerLoop()
         self._pid = os.getpid()
-        self._probed = not hasattr(self._codec, "probe")
+        self._probed = self._codec.probe() is None
         self._probing: dict[object, anyio.Event] = {}
 
     @property
@@ -149,13 +151,13 @@ class HttpEmbedder(Embedder):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.provider}:{self.model} at {safe_url(self._target.base_url)}>"
 
-    def _cuts(self) -> bool:
-        return getattr(self._codec, "cuts", True)
+    def cuts_texts(self) -> bool:
+        return self._codec.cuts
 
-    def _most_tokens(self, options: Options) -> int | None:
+    def most_text_tokens(self, options: Options) -> int | None:
         """As the limits say, else the catalog; less what goes before every text."""
         facts = self._target.facts
-        most = super()._most_tokens(options) or (facts.tokens if facts is not None else None)
+        most = super().most_text_tokens(options) or (facts.tokens if facts is not None else None)
         prefix = facts.prefixes.get(options.input_type or "", "") if facts is not None else ""
         return max(1, most - self.count_tokens(prefix)) if most is not None and prefix else most
 
@@ -165,10 +167,10 @@ class HttpEmbedder(Embedder):
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
         """One request, without planning: `embed` is what you want."""
         tally = RequestCount()
-        reply = await self._fill(texts, options, None, tally)
+        reply = await self.fill_rows(texts, options, None, tally)
         return Embeddings(reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype)
 
-    async def _fill(
+    async def fill_rows(
         self, texts: Sequence[str], options: Options, out: OutputRows | None, tally: RequestCount, tries: int | None = None
     ) -> Reply:
         if not self._probed:
@@ -185,12 +187,12 @@ class HttpEmbedder(Embedder):
 
             def receive(
                 response: Response,
-                codec: Codec = codec,
+                codec: Dialect = codec,
                 wire: Options = wire,
                 refused: list[Response] = refused,
                 request: Request = request,
             ) -> Reply:
-                if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
+                if not response.ok:
                     refused.append(self._signer.redactor.redact_response(response))
                     raise self._redacted(
                         with_url(self._smaller(self._judged(codec, refused[-1]), texts, options), self._signer.sent_to(request))
@@ -209,7 +211,7 @@ class HttpEmbedder(Embedder):
                     texts=len(texts),
                     tokens=asked,
                     tries=tries or None,
-                    whole=len(texts) > 1 and self._joins(options),
+                    whole=len(texts) > 1 and self.joins_texts(options),
                     extra=tries is not None or texts == [PROBE_TEXT],
                     rows=out,
                 )
@@ -219,45 +221,46 @@ class HttpEmbedder(Embedder):
                     for each in out.failures.values():
                         each.attempts, each.elapsed = error.attempts, error.elapsed
                     return reply
-                if refused and self._learned(codec, refused[-1]):
+                if refused and self._adopt(codec, refused[-1]):
                     continue
                 raise self._redacted(error) from None
             self._quota.passed(self._clock(), tokens, asked, reply.tokens)
             return reply
 
-    def _quota_tokens(self) -> int | None:
+    def quota_tokens(self) -> int | None:
         return self._quota.most_by_our_count
 
     def _checked(self, texts: Sequence[str], tokens: int) -> int:
         """The tokens to ask the quota for: all that it ever grants, where an estimate says that it takes more.
 
-        A lone text of more tokens than that is refused here only where they are really counted. An estimate may be twice too high, so
-        the text is sent alone, and the provider says whether it passes.
+        A lone text of more tokens than that is refused here only where they are really counted. An estimate may be
+        twice too high, so the text is sent alone, and the provider says whether it passes.
         """
         most = self._quota.most if tokens else None
         if most is None or tokens <= most:
             return tokens
         if len(texts) == 1 and self.count_tokens is not estimate:
             msg = (
-                f"the text has {tokens} tokens, and the quota of this account passes at most {most} at once, so it was not sent; "
-                f"shorten the text, pass long_text='mean' with limits=Limits(max_text_tokens={most}), or ask for a larger quota"
+                f"the text has {tokens} tokens, and the quota of this account passes at most {most} at once, so it was "
+                "not sent; shorten the text, pass long_text='mean' with "
+                f"limits=Limits(max_text_tokens={most}), or ask for a larger quota"
             )
             raise TooLongError(msg, provider=self.provider, model=self.model, rows=(0,))
         return most
 
     def _smaller(self, error: ApiError, texts: Sequence[str], options: Options) -> ApiError:
-        """The error of this batch as it is; or, where a rate limit refuses it because it could never pass, one that asks for smaller ones.
+        """The error as it is; where a rate limit refuses this batch since it can never pass, one that asks for smaller.
 
-        It could not where it holds more tokens than the quota grants in all its time, or where the pace finds that nothing so large
-        passes.
+        It could not where it holds more tokens than the quota grants in all its time, or where the pace finds that
+        nothing so large passes.
         """
         quota = self._quota
-        if isinstance(error, (RateLimitError, TooLargeError)) and error.status == 429 and error.max_tokens is not None:  # noqa: PLR2004 (too many requests)
+        if isinstance(error, (RateLimitError, TooLargeError)) and error.status == 429 and error.max_tokens is not None:  # noqa: PLR2004
             quota.learn(error.max_tokens)
         if not isinstance(error, RateLimitError) or error.about in ("requests", "concurrency"):
             return error
         known = quota.most_by_our_count
-        if len(texts) == 1 or self._joins(options) or (error.about != TOKENS and known is None):
+        if len(texts) == 1 or self.joins_texts(options) or (error.about != TOKENS and known is None):
             return error  # nothing can come back smaller, or nothing says that it should
         tokens = sum(map(self.count_tokens, texts))
         large = error.about == TOKENS or (known is not None and 2 * tokens > known)
@@ -275,13 +278,14 @@ class HttpEmbedder(Embedder):
         return other
 
     def _decoded(
-        self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
+        self, codec: Dialect, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
     ) -> Reply:
-        """The rows of a success. What is wrong with it is told of a copy that quotes no key: an excerpt of the original may cut one in half."""
+        """The rows of a success. Errors quote a redacted copy: an excerpt of the original may cut a key in half."""
         if out is not None and out.failures:
             out.failures = {}  # of an earlier try
         try:
-            if asked[0] is asked[1] and asked[1].normalize is None and asked[1].dimensions is None:  # as most replies are
+            # Nothing is to be done on the client, as with most replies.
+            if asked[0] is asked[1] and asked[1].normalize is None and asked[1].dimensions is None:
                 reply = codec.decode(response, asked[1], count, out)
             else:
                 reply = self._shaped(codec, response, asked, count, out)
@@ -292,11 +296,12 @@ class HttpEmbedder(Embedder):
                 for each in out.failures.values():
                     self._redacted(each)
             return reply
-        failure = self._undecoded(failure, codec, response, asked, count)  # the first may quote a key, and a traceback show it
+        # A new error: the first may quote a key, and a traceback would show it.
+        failure = self._undecoded(failure, codec, response, asked, count)
         raise failure
 
     def _undecoded(
-        self, failure: EmbedkitError, codec: Codec, response: Response, asked: tuple[Options, Options], count: int
+        self, failure: EmbedkitError, codec: Dialect, response: Response, asked: tuple[Options, Options], count: int
     ) -> EmbedkitError:
         """What is wrong with a reply, in the server's own words where it has some, and from whom it came."""
         veiled = self._signer.redactor.redact_response(response)
@@ -312,9 +317,9 @@ class HttpEmbedder(Embedder):
         return self._redacted(failure)  # before an event shows it
 
     def _shaped(
-        self, codec: Codec, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
+        self, codec: Dialect, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
     ) -> Reply:
-        """The rows as the options (of the wire, of the caller) want them: what the provider did not make is made of what it answered."""
+        """The rows as the caller's options want them; what the provider cannot make is made of what it answered."""
         wire, options = asked
         try:
             return shaped(codec, response, asked, count, out, self._target.facts)
@@ -325,14 +330,14 @@ class HttpEmbedder(Embedder):
         return shaped(codec, response, (wire, options), count, out, self._target.facts)
 
     def _can_cut(self, answered: int, wire: Options) -> bool:
-        """Whether vectors of the width answered can be cut to the one asked for: the catalog knows the model to be trained for both."""
+        """Whether vectors of the width answered can be cut to the one asked for: the model is trained for both."""
         facts, asked = self._target.facts, wire.dimensions
         if facts is None or asked is None or wire.dtype != "float32" or answered <= asked:
             return False
         return asked in facts.widths and (answered == facts.dimensions or answered in facts.widths)
 
-    def _joins(self, options: Options) -> bool:
-        fields: bool | Collection[str] = getattr(self._codec, "joins", ())
+    def joins_texts(self, options: Options) -> bool:
+        fields = self._codec.joins
         if isinstance(fields, bool) or not options.extra:
             return fields is True
         return any(options.extra.get(field) for field in fields)
@@ -340,7 +345,7 @@ class HttpEmbedder(Embedder):
     def _wire_options(self, options: Options) -> Options:
         """The options as the wire gets them: without the width and dtype that have to be made on the client."""
         wire, asked = options, options.dimensions
-        if asked is not None and not getattr(self._codec, "sends_dimensions", True):
+        if asked is not None and not self._codec.sends_dimensions:
             facts = self._target.facts
             if facts is None or (asked != facts.dimensions and asked not in facts.widths):
                 why = f"{self.provider} cannot be asked for a width, and {self.model} cannot be cut to it"
@@ -349,11 +354,11 @@ class HttpEmbedder(Embedder):
             wire = msgspec.structs.replace(wire, dimensions=None)
             if asked != facts.dimensions:
                 wire = msgspec.structs.replace(wire, dtype="float32")  # only floats can be cut
-        if options.dtype != "float32" and options.dtype not in getattr(self._codec, "sends_dtypes", ()):
+        if options.dtype != "float32" and options.dtype not in self._codec.sends_dtypes:
             wire = msgspec.structs.replace(wire, dtype="float32")
         return wire
 
-    def _judged(self, codec: Codec, response: Response) -> ApiError:
+    def _judged(self, codec: Dialect, response: Response) -> ApiError:
         error = error_from_response(
             response, provider=self.provider, model=self.model, message=codec.explain(response), now=time.time()
         )
@@ -365,7 +370,7 @@ class HttpEmbedder(Embedder):
             error.retryable = False  # asked another way it may pass at once
         return error
 
-    def _learned(self, codec: Codec, response: Response) -> bool:
+    def _adopt(self, codec: Dialect, response: Response) -> bool:
         """True where the codec knows better after this refusal, and the request is worth another try."""
         better = _improved_codec(codec, response)
         if better is None:
@@ -384,6 +389,12 @@ class HttpEmbedder(Embedder):
         error.args = (error.message,)
         return error
 
+    def skip_probe(self, answer: Response | None = None) -> None:
+        """Ask the server nothing of itself; `answer`: what it would have said."""
+        if answer is not None:
+            self._adopt(self._codec, answer)
+        self._probed = True
+
     async def _prepare(self, tally: RequestCount) -> None:
         """Ask once what the server knows of itself (TEI's /info); a server that does not answer it is used as it is."""
         if self._probed:
@@ -396,10 +407,10 @@ class HttpEmbedder(Embedder):
 
         answered = self._probing[loop] = anyio.Event()
         try:
-            request: Request | None = self._codec.probe()  # type: ignore[attr-defined]  # optional in the contract
+            request = self._codec.probe()
             if request is not None:
                 response = await self._transport().send(request, lambda response: response, tally)
-                self._learned(self._codec, response)
+                self._adopt(self._codec, response)
             self._probed = True
         except EmbedkitError as error:
             raise self._redacted(error) from None
@@ -426,15 +437,16 @@ class HttpEmbedder(Embedder):
         return transport if transport is not None else self._opened(loop)
 
     def _opened(self, loop: object) -> Transport:
-        for other in [each for each in list(self._transports) if getattr(each, "is_closed", bool)()]:
-            if (stale := self._transports.pop(other, None)) is not None:  # else another thread's loop was faster
-                _abandon(stale)
+        for stale in self._transports.sweep():
+            _abandon(stale)
         if self._http.session is not None:
             owner = getattr(self._http.session, "_loop", loop)
             if owner is not loop:
-                msg = "the session passed to connect() belongs to another event loop; give each loop its own, or let embedkit open one"
+                remedy = "give each loop its own, or let embedkit open one"
+                msg = f"the session passed to connect() belongs to another event loop; {remedy}"
                 raise ConfigError(msg)
-        limits = (loop, self._first, self.max_concurrency, self._clock)  # embedders of one quota share one window on a loop
+        # Embedders of one quota share one window on a loop.
+        limits = (loop, self._first, self.max_concurrency, self._clock)
         limiter = self._quota.limiters.get(limits)
         if limiter is None:
             window = ConcurrencyLimit(self._first, self.max_concurrency, time.thread_time)
@@ -470,30 +482,29 @@ class HttpEmbedder(Embedder):
             msg = "an embedder on the caller's own session cannot be pickled: a session belongs to one event loop"
             raise ConfigError(msg)
         given = {
-            **self._sources, **self._ask_headers, "extra": self.options.extra, "observe": self.observe, "count_tokens": self.count_tokens,
-            "exchange": self._exchange, "ssl": self._http.ssl,
+            **self._sources, **self._ask_headers, "extra": self.options.extra, "observe": self.observe,
+            "count_tokens": self.count_tokens, "exchange": self._exchange, "ssl": self._http.ssl,
         }  # fmt: skip
         for name, value in given.items():
             try:
                 pickle.dumps(value)
             except Exception as error:
-                msg = f"{name} ({type(value).__name__}) cannot be pickled, so this embedder cannot; a function of a module can"
+                kind = type(value).__name__
+                msg = f"{name} ({kind}) cannot be pickled, so this embedder cannot; a function of a module can"
                 raise ConfigError(msg) from error
         return self._kept()
 
     def _kept(self) -> dict[str, Any]:
-        local = {"_transports", "_quota", "_signer", "_pid", "_probed", "_probing", "_widths", "_tight", "_calls"}
-        return {name: value for name, value in self.__dict__.items() if name not in local}
+        return lasting(self.__dict__, "_quota", "_signer", "_pid", "_probed", "_probing")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._reset()
 
 
-def _improved_codec(codec: Codec, response: Response) -> Codec | None:
+def _improved_codec(codec: Dialect, response: Response) -> Dialect | None:
     """The codec that knows more after this response; None where there is nothing to learn."""
-    learn: Callable[[Response], Codec] | None = getattr(codec, "learn", None)
-    better = codec if learn is None else learn(response)
+    better = codec.learn(response)
     return None if better == codec else better
 
 

@@ -1,7 +1,8 @@
 """Several endpoints, or several keys, serving one model behind one embedder.
 
-A request goes where a load balancer sends it, and what one endpoint fails goes to another, until `retry` gives up. Vectors of different models
-do not mix, so every endpoint first embeds one known text, again after every outage, and must agree with the others.
+A request goes where a load balancer sends it, and what one endpoint fails goes to another, until `retry` gives up.
+Vectors of different models do not mix, so every endpoint first embeds one known text, again after every outage, and
+must agree with the others.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import msgspec
 
 from .._batching.dispatch import PROBE_TEXT
 from .._batching.plan import tightened
-from .._calls import this_loop, until_closed
+from .._calls import until_closed
 from .._calltime import TURN
 from .._http.transport import timed, watched
 from .._logging import INFO, heard, host_of, kind_of, log, notify, status_of
+from .._loops import PerLoop, this_loop
 from .._traffic.load_balancer import Endpoint, LoadBalancer
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
 from .._types import Embeddings, Limits, Options, Reply, RequestCount, Usage
@@ -35,6 +37,7 @@ from ..errors import (
 from ..events import RetryScheduled
 from .base import Embedder
 from .http import HttpEmbedder
+from .learned import lasting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +46,8 @@ if TYPE_CHECKING:
 
     from .._traffic.retry import RetryPolicy
 
-AGREE = 0.98  # least cosine between two endpoints' vectors of one text: above what quantized weights cost, below any two models
+# Least cosine between two endpoints' vectors of one text. Quantized weights cost less, two different models more.
+AGREE = 0.98
 
 
 class Pool(Embedder):
@@ -53,7 +57,8 @@ class Pool(Embedder):
 
     Args:
         members: the endpoints, each with a retry policy of a single attempt: what fails goes to another instead.
-        retry: how often one request is tried in all, at every endpoint at least once; and for how long, from when it is first sent.
+        retry: how often one request is tried in all, at every endpoint at least once; and for how long, from when it is
+            first sent.
     """
 
     def __init__(
@@ -64,7 +69,7 @@ class Pool(Embedder):
         self.accepts_empty, self.price, self.observe = first.accepts_empty, first.price, first.observe
         self.count_tokens = first.count_tokens
         self.max_concurrency = sum(each.max_concurrency for each in members)
-        self._start = sum(each._start for each in members)  # noqa: SLF001 (a member is one of embedkit's own, as below)
+        self.first_workers = sum(each.first_workers for each in members)
         self._retry = retry
         self._clock = clock
         self._embedders = list(members)
@@ -73,8 +78,9 @@ class Pool(Embedder):
     def _reset(self) -> None:
         self._one_place = len({each.base_url for each in self._embedders}) == 1  # several keys: one model beyond doubt
         self._members = [Endpoint(each, verified=self._one_place) for each in self._embedders]
-        self._known: tuple[str, NDArray[Any]] | None = None  # where the first answer to PROBE_TEXT came from, and what it was
-        self._balancers: dict[object, LoadBalancer[HttpEmbedder]] = {}
+        # Where the first answer to PROBE_TEXT came from, and its vector.
+        self._known: tuple[str, NDArray[Any]] | None = None
+        self._balancers: PerLoop[LoadBalancer[HttpEmbedder]] = PerLoop()
 
     @property
     def limits(self) -> Limits:  # type: ignore[override]  # the strictest of all, as they are known by now
@@ -94,23 +100,23 @@ class Pool(Embedder):
         """Where requests go: every address, once."""
         return ", ".join(dict.fromkeys(each.base_url for each in self._embedders))
 
-    def _quota_tokens(self) -> int | None:
-        return min((most for each in self._embedders if (most := each._quota_tokens()) is not None), default=None)  # noqa: SLF001
+    def quota_tokens(self) -> int | None:
+        return min((most for each in self._embedders if (most := each.quota_tokens()) is not None), default=None)
 
-    def _cuts(self) -> bool:
-        return self._embedders[0]._cuts()  # noqa: SLF001
+    def cuts_texts(self) -> bool:
+        return self._embedders[0].cuts_texts()
 
-    def _joins(self, options: Options) -> bool:
-        return self._embedders[0]._joins(options)  # noqa: SLF001
+    def joins_texts(self, options: Options) -> bool:
+        return self._embedders[0].joins_texts(options)
 
-    def _most_tokens(self, options: Options) -> int | None:
-        return self._embedders[0]._most_tokens(options)  # noqa: SLF001
+    def most_text_tokens(self, options: Options) -> int | None:
+        return self._embedders[0].most_text_tokens(options)
 
     @until_closed
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
         """One request, without planning: `embed` is what you want."""
         tally = RequestCount()
-        reply = await self._fill(texts, options, None, tally)
+        reply = await self.fill_rows(texts, options, None, tally)
         return Embeddings(reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype)
 
     async def aclose(self) -> None:
@@ -118,12 +124,12 @@ class Pool(Embedder):
         for each in self._embedders:
             await each.aclose()
 
-    async def _fill(
+    async def fill_rows(
         self, texts: Sequence[str], options: Options, out: OutputRows | None, tally: RequestCount, tries: int | None = None
     ) -> Reply:
         balancer = self._balancer()
         failures, refusing, until = 0, set[Endpoint[HttpEmbedder]](), math.inf
-        whole = self._joins(options)
+        whole = self.joins_texts(options)
         most = tries or max(self._retry.attempts or math.inf, len(self._members))
         unusable, loading = (
             0,
@@ -190,7 +196,7 @@ class Pool(Embedder):
         return error
 
     def _impatient(self, member: Endpoint[HttpEmbedder], sent: float, error: EmbedkitError, tally: RequestCount) -> bool:
-        """Whether it is the call's own `timeout` that is over, sooner than answers are late: that says nothing of the endpoint."""
+        """Whether the call's own `timeout` ended it before an answer counts as late: no fault of the endpoint."""
         time = tally.time
         if time is None:
             return False
@@ -225,13 +231,13 @@ class Pool(Embedder):
         if not (verified or member.health.failing):
             await self._verify(member, tally)
         sent = self._clock()
-        reply = await member.embedder._fill(texts, options, out, tally, tries)  # noqa: SLF001
+        reply = await member.embedder.fill_rows(texts, options, out, tally, tries)
         now = self._clock()
         if sent >= member.health.failed_at and all(each.health.failing for each in self._members):
             for each in self._members:
                 each.health.hope(now)
         member.health.mark_answered(now, now - sent, len(texts))
-        if not (verified or member.verified):  # it was ill: what it serves is asked once it answers at all
+        if not (verified or member.verified):  # it was failing: what it serves is asked once it answers again
             await self._verify(member, tally)
         return reply
 
@@ -239,20 +245,19 @@ class Pool(Embedder):
         """Why no endpoint is left: what the one says that will be let in again first."""
         soonest = min(self._members, key=lambda each: each.health.ejected_until).health
         if soonest.error is None:
-            msg = f"no endpoint was free within the deadline of {self._retry.deadline:g} s for one request with its retries"
+            deadline = self._retry.deadline
+            msg = f"no endpoint was free within the deadline of {deadline:g} s for one request with its retries"
             return TransportTimeoutError(msg, retryable=False)
         error = soonest.error.at()
-        error.message += (
-            f"; no other endpoint is left, and this one is not asked again for {soonest.ejected_until - self._clock():.0f} s"
-        )
+        wait = soonest.ejected_until - self._clock()
+        error.message += f"; no other endpoint is left, and this one is not asked again for {wait:.0f} s"
         return error
 
     def _balancer(self) -> LoadBalancer[HttpEmbedder]:
         loop = this_loop()
         balancer = self._balancers.get(loop)
         if balancer is None:
-            for dead in [each for each in list(self._balancers) if getattr(each, "is_closed", bool)()]:
-                self._balancers.pop(dead, None)
+            self._balancers.sweep()
             balancer = self._balancers[loop] = LoadBalancer(self._members, self._clock)
         return balancer
 
@@ -261,7 +266,7 @@ class Pool(Embedder):
 
         options = msgspec.structs.replace(self.options, dtype="float32", dimensions=None, normalize=True, truncate=None)
         try:
-            reply = await member.embedder._fill([PROBE_TEXT], options, None, tally)  # noqa: SLF001
+            reply = await member.embedder.fill_rows([PROBE_TEXT], options, None, tally)
         except TransportTimeoutError as error:
             error.sent = False  # the texts were not: it says nothing of them
             raise
@@ -278,8 +283,8 @@ class Pool(Embedder):
             self._balancer().serve()  # its window is open now
             return
         msg = (
-            f"{place} and {member.embedder.base_url} do not serve the same model (one text, {differ}): their vectors do not mix; "
-            "a pool takes endpoints of one model"
+            f"{place} and {member.embedder.base_url} do not serve the same model (one text, {differ}): their vectors "
+            "do not mix; a pool takes endpoints of one model"
         )
         raise ConfigError(msg)
 
@@ -296,8 +301,7 @@ class Pool(Embedder):
         return f"<Pool {', '.join(map(repr, self._embedders))}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        local = {"_members", "_known", "_balancers", "_widths", "_tight", "_calls"}
-        return {name: value for name, value in self.__dict__.items() if name not in local}
+        return lasting(self.__dict__, "_members", "_known")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -1,4 +1,4 @@
-"""What a provider did not make, made on the client of the float32 vectors that it answered: a smaller width, unit length, a smaller dtype."""
+"""What a provider cannot make, made here of its float32 vectors: a smaller width, unit length, another dtype."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ def shaped(
     out: OutputRows | None,
     facts: ModelFacts | None,
 ) -> Reply:
-    """The reply decoded as the wire was asked, its rows then as the caller's options want them: cut and re-normalized, quantized."""
+    """The reply, decoded by the options of the request; its rows then cut, normalized, quantized as the caller asks."""
     import numpy as np
 
     wire, options = asked
-    if wire is options or wire.dtype == options.dtype != "float32":  # the provider's own bytes, of the model's own width
+    # The provider made the dtype itself, at the model's own width.
+    if wire is options or wire.dtype == options.dtype != "float32":
         reply = codec.decode(response, options, count, out)
         if options.normalize:
             normalize(reply.vectors)
@@ -98,7 +99,7 @@ def _copied(vectors: Any, count: int, options: Options, out: OutputRows, who: st
     except ValueError as error:
         msg = f"{who} returned vectors of unequal width: {error}"
         raise DecodeError(msg) from None
-    if made.ndim != 2 or len(made) != count or not made.shape[1] or made.dtype.kind in "OSUMmc":  # noqa: PLR2004 (a matrix)
+    if made.ndim != 2 or len(made) != count or not made.shape[1] or made.dtype.kind in "OSUMmc":  # noqa: PLR2004
         msg = f"{who} was given {count} texts and returned vectors of shape {made.shape} and type {made.dtype}"
         raise DecodeError(msg)
     width = made.shape[1] * (8 if options.dtype in ("binary", "ubinary") else 1)

@@ -1,10 +1,11 @@
-"""The exchange over aiohttp: one request out, one response back. The only file that imports aiohttp, and only when it opens a session.
+"""The exchange over aiohttp: one request out, one response back. aiohttp is imported when a session is opened.
 
-A session belongs to one event loop in one process; whoever holds an `AiohttpExchange` makes a new one for another loop. Redirects
-are not followed, cookies not kept, netrc not read, and a response is cut off at `cap` bytes, counted after decompression.
+A session belongs to one event loop in one process; whoever holds an `AiohttpExchange` makes a new one for another loop.
+Redirects are not followed, cookies not kept, netrc not read, and a response is cut off at `cap` bytes, counted after
+decompression.
 
-What goes wrong becomes one of our errors, in our own words: aiohttp's carry request headers, the proxy's password and what the server
-sent, so none of theirs is quoted, chained or left behind as a context.
+What goes wrong becomes one of our errors, in our own words: aiohttp's carry request headers, the proxy's password and
+what the server sent, so none of theirs is quoted, chained or left behind as a context.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .._types import Request, Response
 from ..errors import ConfigError, DecodeError, EmbedkitError
 from .aiohttp_errors import _translated
 from .aiohttp_session import _closes_with_loop, _detach, _sessions
-from .proxies import is_loopback, proxy_for
+from .proxies import proxy_for, stays_local
 from .settings import HttpSettings
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ class AiohttpExchange:
         from yarl import URL
 
         settings = self._settings
-        proxy = proxy_for(url, settings.proxy, read_environment=settings.session is None)  # the caller's session has its own
+        # The caller's session reads the environment itself.
+        proxy = proxy_for(url, settings.proxy, read_environment=settings.session is None)
         options: dict[str, Any] = {"allow_redirects": False, "proxy": proxy}
         if settings.session is not None:
             options |= {
@@ -158,7 +160,7 @@ class AiohttpExchange:
                 "ssl": _verification(settings.ssl),
             }  # fmt: skip
         # To undo compression takes longer than to copy what it saves, where nothing has to travel.
-        headers = {"accept-encoding": "identity"} if is_loopback(url) else {}
+        headers = {"accept-encoding": "identity"} if stays_local(url) else {}
         self._routes[url] = route = (URL(url, encoded=True), headers, options)
         return route
 
@@ -182,8 +184,8 @@ class AiohttpExchange:
                 keeper.aclose().send(None)  # ends at once: nothing is left to close
 
     def __del__(self) -> None:
-        # A user who never closes gets no warning for it. A running loop closes what is its own once `_keeper` is collected; at
-        # interpreter exit there may be nothing left to close with.
+        # A user who never closes gets no warning for it. A running loop closes what is its own once `_keeper` is
+        # collected; at interpreter exit there may be nothing left to close with.
         with contextlib.suppress(Exception):
             forked = self._pid != os.getpid()
             if forked or self._loop is None or not self._loop.is_running():
@@ -193,7 +195,8 @@ class AiohttpExchange:
 class _SinglePieceBody:
     """A large body as aiohttp takes it without a warning: an async iterable, of one piece.
 
-    Of several pieces a later one fails, once the server has hung up, before its answer is read: an early 401 would be lost.
+    Of several pieces a later one fails, once the server has hung up, before its answer is read: an early 401 would be
+    lost.
     """
 
     def __init__(self, body: bytes) -> None:
@@ -217,7 +220,7 @@ async def _yield_to_loop() -> None:
 
 
 async def _read(reply: aiohttp.ClientResponse, cap: int) -> Response:
-    """The response with its whole body, at most `cap` bytes of it; of a refusal what arrives, since its status says what matters. Leaves nothing open."""
+    """The response with its whole body, at most `cap` bytes; of a refusal whatever arrives. Leaves nothing open."""
     pieces, size, content = [], 0, reply.content
     try:
         while size <= cap:
@@ -239,14 +242,15 @@ async def _read(reply: aiohttp.ClientResponse, cap: int) -> Response:
 
 
 def _resolver(loop: asyncio.AbstractEventLoop) -> Any:
-    """What looks up host names: aiohttp's own, and where that is the one over the loop's thread pool, it may do without the pool."""
+    """The resolver of host names, aiohttp's; where it would use the loop's thread pool, one that can do without."""
     from aiohttp.resolver import DefaultResolver, ThreadedResolver
 
-    return ThreadedResolver(_Names(loop)) if DefaultResolver is ThreadedResolver else None  # type: ignore[arg-type]  # all it uses
+    # What it uses of a loop is all that `_Names` has.
+    return ThreadedResolver(_Names(loop)) if DefaultResolver is ThreadedResolver else None  # type: ignore[arg-type]
 
 
 class _Names:
-    """Of an event loop the two methods that look up names. Once the main thread has ended, the loop's pool takes no work."""
+    """A loop's two methods that look up names, without its pool: that takes no work once the main thread ended."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -285,8 +289,10 @@ def _warm_numpy() -> None:
     """Load numpy while the first reply is awaited, which needs it: its import takes as long as many a request."""
     if "numpy" in sys.modules:
         return
-    warming = threading.Thread(target=__import__, args=("numpy",), daemon=True)  # whoever leaves meanwhile does not wait for it
+    # A daemon, so that a program which ends meanwhile does not wait for it.
+    warming = threading.Thread(target=__import__, args=("numpy",), daemon=True)
     with contextlib.suppress(RuntimeError):  # an interpreter that is ending starts no thread
         warming.start()
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(before=warming.join)  # a child would wait for ever for an import that its parent had begun
+            # A child would wait for ever for an import that its parent has begun.
+            os.register_at_fork(before=warming.join)

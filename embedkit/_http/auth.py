@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Signer:
-    """Puts the credentials on a request, on every attempt: tokens expire between tries. All that it puts on is kept for redaction."""
+    """Puts the credentials on a request, at every attempt, since tokens expire. Each is remembered for redaction."""
 
     def __init__(
         self,
@@ -52,7 +52,8 @@ class Signer:
         self._headers = headers
         self._ask_headers = ask or Secrets({})
         self._fixed = all(isinstance(source, str) for source in sources.values())
-        kept = [source for source in sources.values() if isinstance(source, (Variable, KeyFile))]  # read anew when unpickled
+        # These are read anew when unpickled.
+        kept = [source for source in sources.values() if isinstance(source, (Variable, KeyFile))]
         self._gone = [source.name for source in kept if not source]
         self._unfit = [f"the key in {source.name} {flaw(source)}" for source in kept if source and flaw(source)]
         self._secrets = Secrets({name: source for name, source in sources.items() if isinstance(source, str)})
@@ -65,7 +66,7 @@ class Signer:
         self._last: tuple[Request, Request] | None = None
 
     def on(self, exchange: Exchange) -> Callable[[Request], Awaitable[Request]]:
-        """What authorizes on one event loop: this, with a way to ask for a token where the host gives its key for one."""
+        """What authorizes on one event loop: this, able to ask for a token where the host takes one for its key."""
         if self._tokens is None:
             return self
         import anyio
@@ -113,7 +114,7 @@ class Signer:
 
     async def _ask(self, exchange: Exchange, request: Request) -> Response:
         response = await exchange(request)
-        return response if 200 <= response.status < 300 else self.redactor.redact_response(response)  # noqa: PLR2004 (success, by RFC 9110)
+        return response if response.ok else self.redactor.redact_response(response)
 
     def renew(self) -> bool:
         """True where the token was refused for its age, and the next attempt comes with a new one."""

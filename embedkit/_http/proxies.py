@@ -1,4 +1,4 @@
-"""Which proxy a request takes, if any: the one given, else the environment's, as requests and httpx read it; never that one to loopback."""
+"""Which proxy a request takes: the one given, else the environment's as requests and httpx read it, but not locally."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigError
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (recognized, never bound)
+LOOPBACK = ("localhost", "0.0.0.0")  # noqa: S104 (recognized, never bound)
 
 
-def is_loopback(url: str) -> bool:
-    """Whether a URL stays on this machine."""
-    host = urlsplit(url).hostname or ""
-    if host in LOOPBACK or host.endswith(".localhost"):
+def is_loopback(host: str) -> bool:
+    """Whether a host is certainly this machine. One under .localhost is not: a resolver may ask the network for it."""
+    if host in LOOPBACK:
         return True
     with contextlib.suppress(ValueError):
         return ip_address(host).is_loopback
     return False
+
+
+def stays_local(url: str) -> bool:
+    """Whether a URL is meant for this machine: no proxy on the way, and nothing gained by compression."""
+    host = urlsplit(url).hostname or ""
+    return is_loopback(host) or host.endswith(".localhost")
 
 
 def proxy_for(url: str, given: str | None, *, read_environment: bool = True) -> str | None:
@@ -27,21 +32,22 @@ def proxy_for(url: str, given: str | None, *, read_environment: bool = True) -> 
     Raises:
         ConfigError: it is one that aiohttp cannot speak to. Its URL may hold a password, and is not quoted.
     """
-    proxy = _from_environment(url) if given is None and read_environment and not is_loopback(url) else given
+    proxy = _from_environment(url) if given is None and read_environment and not stays_local(url) else given
     if not proxy:
         return None
     parts = urlsplit(proxy)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         msg = (
-            "the proxy, from proxy= or the environment, is no http or https URL with a host, like http://proxy.example:3128; "
-            "for another kind (SOCKS) pass session= with a connector that speaks it"
+            "the proxy, from proxy= or the environment, is no http or https URL with a host, like "
+            "http://proxy.example:3128; for another kind (SOCKS) pass session= with a connector that speaks it"
         )
         raise ConfigError(msg)
     return proxy
 
 
 def _from_environment(url: str) -> str | None:
-    from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # not in typeshed
+    # typeshed does not have the second
+    from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
     parts, found = urlsplit(url), getproxies_environment()
     if proxy_bypass_environment(parts.netloc.rpartition("@")[2], found) or _within(parts.hostname or "", found.get("no", "")):
@@ -51,7 +57,7 @@ def _from_environment(url: str) -> str | None:
 
 
 def _within(host: str, networks: str) -> bool:
-    """Whether an address lies in a network that NO_PROXY names, like 10.0.0.0/8: requests reads those, urllib does not."""
+    """Whether an address is in a network of NO_PROXY, like 10.0.0.0/8: requests reads those, urllib does not."""
     with contextlib.suppress(ValueError):
         address = ip_address(host)
         for each in networks.split(","):

@@ -1,7 +1,8 @@
 """Removes secrets from responses and messages: providers echo API keys in bodies, headers and error texts.
 
-What to hide is read off the signed request, and found however it is escaped. A reply is cleansed before anyone reads it, rather than a
-message once it is made: a body is cut to an excerpt, and half a key is no longer found. Pure, and busy on failures only.
+What to hide is read off the signed request, and found however it is escaped. A reply is redacted before anyone reads
+it, rather than a message once it is made: a body is cut to an excerpt, and half a key is no longer found. Pure, and
+busy on failures only.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def _escaped(character: str) -> str:
 
 
 def secrets_in(headers: Mapping[str, str], url: str = "") -> Iterator[str]:
-    """What is secret in a request: its headers but for the plain ones, and in its URL the user and what looks like a key."""
+    """What is secret in a request: its headers but the plain ones, the user of its URL, and what looks like a key."""
     for name, value in headers.items():
         if name.lower() not in PLAIN:
             yield value

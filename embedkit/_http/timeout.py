@@ -1,7 +1,8 @@
 """One timer for everything in flight: whoever is not done in time is cancelled.
 
-All get the same number of seconds, so they are due in the order in which they began, and only the first has to be waited for. A timer of
-its own for every request costs more than what goes around it (`asyncio.timeout`, aiohttp's `total`).
+All get the same number of seconds, so they are due in the order in which they began, and only the first has to be
+waited for. A timer of its own for every request costs more than what goes around it (`asyncio.timeout`, aiohttp's
+`total`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import cast
 
 
 class Deadline:
-    """`ticket = deadline.begin()` before what may take so many seconds, `deadline.end(ticket, error)` after it, whatever came of it."""
+    """`ticket = deadline.begin()` before what may take so many seconds, `deadline.end(ticket, error)` after it."""
 
     __slots__ = ("_due", "_ticket", "_timer", "seconds")
 
@@ -34,7 +35,7 @@ class Deadline:
         return ticket
 
     def end(self, ticket: int, error: BaseException | None = None) -> bool:
-        """Unregister the ticket. True if `error` is the cancellation this timer requested, and nobody else's: the request timed out."""
+        """Unregister the ticket. True if `error` is the cancellation that only this timer asked for: a timeout."""
         when, before, task = self._due.pop(ticket)
         return when < 0 and task.uncancel() <= before and isinstance(error, asyncio.CancelledError)
 

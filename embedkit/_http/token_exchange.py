@@ -1,8 +1,8 @@
 """A token that was bought with a key: asked for when first needed, renewed before it ends, by one caller at a time.
 
-What to ask and how to read the answer is the host's (`codec.Grant`, pure); keeping the token is done here, with the time as an
-argument. The exchange goes through the same `Exchange` as every request, inside the attempt, so that a failure of it is retried
-like any other.
+What to ask and how to read the answer is the host's (`codec.TokenExchange`, pure); keeping the token is done here, with
+the time as an argument. The exchange goes through the same `Exchange` as every request, inside the attempt, so that a
+failure of it is retried like any other.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ FRESH = 60.0  # seconds; a token refused at this age is refused for good
 class TokenCache:
     """Holds the token of one embedder."""
 
-    def __init__(self, grant: TokenExchange, provider: str) -> None:
+    def __init__(self, token_exchange: TokenExchange, provider: str) -> None:
         self.token = ""
-        self._grant = grant
+        self._token_exchange = token_exchange
         self._provider = provider
         self._since = self._until = 0.0
 
@@ -44,13 +44,13 @@ class TokenCache:
         Raises:
             AuthError: the key is refused; other ApiErrors as the exchange answers them.
         """
-        request = self._grant.request(credentials)
+        request = self._token_exchange.request(credentials)
         if request is None:
             return dict(credentials)
         async with turn:
             if clock() >= self._until:
                 response = await ask(request)
-                if not 200 <= response.status < 300:  # noqa: PLR2004 (success, by RFC 9110)
+                if not response.ok:
                     raise self._refused(response, request.url, clock())
                 self.token, seconds = self._read(response)
                 self._since = clock()
@@ -59,9 +59,10 @@ class TokenCache:
 
     def _read(self, response: Response) -> tuple[str, float]:
         try:
-            return self._grant.parse(response)
+            return self._token_exchange.parse(response)
         except DecodeError:
-            msg = "the answer to the exchange of the key for a token cannot be read"  # nor quoted: it may hold the token
+            # The answer is not quoted: it may hold the token.
+            msg = "the answer to the exchange of the key for a token cannot be read"
         raise DecodeError(msg)
 
     def drop(self, now: float) -> bool:

@@ -1,7 +1,8 @@
 """One request, until it succeeds or is given up.
 
-attempt = wait for a turn → authorize → exchange → receive; retry with backoff goes around it. The transport sees requests,
-responses and exceptions, never a codec: `receive` turns a response into a result, or raises what the policy judges.
+attempt = wait for a turn → authorize → exchange → receive; retry with backoff goes around it. The transport sees
+requests, responses and exceptions, never a codec: `receive` turns a response into a result, or raises what the policy
+judges.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import time
 from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .._calls import this_loop
 from .._calltime import ANSWER, PAUSE, TURN
 from .._logging import DEBUG, INFO, LONG_WAIT, WARNING, heard, kind_of, log, notify, status_of
-from .._traffic.retry import CAP, RetryPolicy, retry_loop
+from .._loops import this_loop
+from .._traffic.retry import RetryPolicy, retry_loop
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
-from .._types import RequestCount
+from .._types import CAP, RequestCount
 from ..errors import ApiError, AuthError, DecodeError, EmbedkitError, RateLimitError, ServerError, TransportTimeoutError
 from ..events import AttemptEnded, RequestSent, RetryScheduled, Throttled, WindowChanged
 from .exchange import Exchange
@@ -124,7 +125,8 @@ class Transport:
         self._size = limiter.window.size  # of the window, as last told
         self._observe = observe
         self._hedge = hedge
-        # The exchange ends each attempt by itself; only a deadline that is sooner needs a timer of its own for the first.
+        # The exchange ends each attempt by itself; only a deadline that is sooner needs a timer of its own for the
+        # first.
         self._plain = hedge is None and (policy.deadline is None or timeout <= policy.deadline)
         self._loading = loading
         self._clock = clock
@@ -148,22 +150,26 @@ class Transport:
 
         Args:
             request: without credentials.
-            receive: reads a response; what it raises is judged by the policy. A DecodeError may ask to be tried once more.
+            receive: reads a response; what it raises is judged by the policy. A DecodeError may ask to be tried once
+                more.
             tally: counts what is sent.
             texts: that the request holds.
             tokens: that it is estimated to take.
-            tries: how often it is sent at most, whatever the policy allows. A rate limit and a renewed token do not count: no text is
-                at fault.
+            tries: how often it is sent at most, whatever the policy allows. A rate limit and a renewed token do not
+                count: no text is at fault.
             whole: its texts cannot come back in smaller requests.
-            extra: it is no caller's first attempt but a known-good text, or a piece of what was late: the retry budget pays for it.
-            rows: where `receive` notes the rows of a success that cannot be used; their errors are told how often it was sent.
+            extra: it is no caller's first attempt but a known-good text, or a piece of what was late: the retry budget
+                pays for it.
+            rows: where `receive` notes the rows of a success that cannot be used; their errors are told how often it
+                was sent.
 
         Raises:
-            EmbedkitError: whatever `receive` or the exchange raised last, once the policy gives up. A timeout of a request that holds
-                several texts is given up at once, unless it is `whole`: it is to come back smaller.
+            EmbedkitError: whatever `receive` or the exchange raised last, once the policy gives up. A timeout of a
+                request that holds several texts is given up at once, unless it is `whole`: it is to come back smaller.
         """
         job = _Job(
-            request, receive, tally, texts, tokens, tries, whole=whole, extra=extra, plain=self._plain and tally.time is None,
+            request, receive, tally, texts, tokens, tries,
+            whole=whole, extra=extra, plain=self._plain and tally.time is None,
             seen=self._observe is not None or heard(DEBUG),
         )  # fmt: skip
         tally.under_way += 1
@@ -329,7 +335,8 @@ class Transport:
         self.limiter.pause(seconds)
         if not begun and seconds > 0:
             log(
-                WARNING, "%s refused: %s; nothing more is sent with this key for %.3g s", self._host, kind_of(error), seconds,
+                WARNING, "%s refused: %s; nothing more is sent with this key for %.3g s",
+                self._host, kind_of(error), seconds,
                 host=self._host, attempt=made, wait=seconds, status=status_of(error),
             )  # fmt: skip
 

@@ -1,9 +1,9 @@
-"""How many places a bulk call may take beside small calls of the same account: as many as leave those answered nearly as fast as alone.
+"""How many places a bulk call may take beside small calls of its account, which stay nearly as fast as alone.
 
-While a service sends nothing, a bulk call takes every place there is. Beside one it begins with few, and is given one more after every
-block of small answers that came about as fast as they do without it; after a slower block it gives a quarter up. A service notices the
-seconds of its answers, a bulk call only its rate: so the one that does not mind makes way (as LEDBAT does for the traffic of a network,
-RFC 6817). Arithmetic only; `now` is an argument.
+While a service sends nothing, a bulk call takes every place there is. Beside one it begins with few, and is given one
+more after every block of small answers that came about as fast as they do without it; after a slower block it gives a
+quarter up. A service notices the seconds of its answers, a bulk call only its rate: so the one that does not mind makes
+way (as LEDBAT does for the traffic of a network, RFC 6817). Arithmetic only; `now` is an argument.
 """
 
 from __future__ import annotations

@@ -1,17 +1,20 @@
 """How many requests may be in flight: as many as the endpoint answers well, found without being told.
 
-Additive increase, multiplicative decrease (AIMD). A round is as many answers as the window is wide. After a round in which the window
-was full and answers came about as fast as they ever did, it grows: doubling until the first trouble, by one from then on. A 429 or a
-timeout makes it smaller, and the number in flight at which a 429 came again and again is a wall, touched only now and then.
+Additive increase, multiplicative decrease (AIMD). A round is as many answers as the window is wide. After a round in
+which the window was full and answers came about as fast as they ever did, it grows: doubling until the first trouble,
+by one from then on. A 429 or a timeout makes it smaller, and the number in flight at which a 429 came again and again
+is a wall, touched only now and then.
 
-What trouble took is won back about as fast as it was lost, once answers are good again: doubling with every round up to nearly the old
-width, then by one (slow start and its threshold, as in TCP: RFC 5681, 3.1). Trouble that comes after hardly a good answer says less of the
-width than of the endpoint: then the threshold comes down but little, and no wall is seen.
+What trouble took is won back about as fast as it was lost, once answers are good again: doubling with every round up to
+nearly the old width, then by one (slow start and its threshold, as in TCP: RFC 5681, 3.1). Trouble that comes after
+hardly a good answer says less of the width than of the endpoint: then the threshold comes down but little, and no wall
+is seen.
 
-Slower answers mean that too many wait in a queue, or that the endpoint or the texts have changed. To tell which, one round goes out
-with fewer in flight (as BBR does, to see the round trip without its queue): somewhat fewer than would do if all the delay were the
-queue's, and at least a quarter. If that is faster, the window becomes as wide as answers are nearly as fast. Unless this thread itself
-was at work most of the time: then answers lay waiting here, and say nothing of the endpoint. Arithmetic only; `now` is an argument.
+Slower answers mean that too many wait in a queue, or that the endpoint or the texts have changed. To tell which, one
+round goes out with fewer in flight (as BBR does, to see the round trip without its queue): somewhat fewer than would do
+if all the delay were the queue's, and at least a quarter. If that is faster, the window becomes as wide as answers are
+nearly as fast. Unless this thread itself was at work most of the time: then answers lay waiting here, and say nothing
+of the endpoint. Arithmetic only; `now` is an argument.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
 HOLD = 1.5  # how many times the best latency a round may take before the window stops growing
 LEAST = 16  # answers in a round, at least: a mean over fewer says little
 ROUNDS = 50  # between two looks with a quarter in flight
-GRAIN = 0.1  # seconds that answers may take without telling anything: a busy loop of our own is as slow with many in flight
+# Seconds; quicker answers tell nothing: a busy loop of our own is as slow with many in flight.
+GRAIN = 0.1
 TWICE = 2  # slow rounds before a look: one may be a hiccup of anybody's
 QUARTER, FURTHER = (
     4.0,
@@ -35,7 +39,8 @@ QUARTER, FURTHER = (
 OWN = 0.5
 PATIENCE = 300  # answers at a wall before it is tried again: one refusal in 300 is what looking costs
 CALM = 1000  # good answers after which trouble is the first again: no wall, and the old width is still believed
-SURE = 8  # good answers in a row that show a size to be borne: an endpoint that fails half of its requests hardly gives them
+# Good answers in a row after which a size is taken to work; an endpoint that fails half its requests rarely gives 8.
+SURE = 8
 NEARLY = 0.9  # of the old width: won back by doubling
 FADES = {
     True: 0.9,
@@ -130,10 +135,11 @@ class ConcurrencyLimit:
             self._lost_sum += seconds
 
     def on_rejected(self, now: float, sent: float, busy: int) -> None:
-        """Too many at once, says the answer to a request sent at `sent`. One sent before the last cut says nothing new."""
+        """A request sent at `sent` was refused as one too many. One sent before the last cut says nothing new."""
         if sent >= self._cut:
             size = min(self.size, busy)
-            if self._sound and self._calm < CALM and 2 * size >= self._before:  # else far more went well before the trouble
+            # Otherwise far more went well before the trouble.
+            if self._sound and self._calm < CALM and 2 * size >= self._before:
                 self._wall = size
             self._cut_to(now, size * (0.5 if self._quick else 0.9), late=False)
 
@@ -186,7 +192,7 @@ class ConcurrencyLimit:
         self._since, self._spent = now, self._worked()
 
     def _end_round(self, now: float) -> None:
-        # What was given up says how long who waits has to, but not how fast the endpoint answers: it may have stood still.
+        # A request given up says how long callers wait, but not how fast the endpoint answers: it may stand still.
         self.seconds = (self._sum + self._lost_sum) / (self._answers + self._lost)
         before, self._mean = self._mean, self._sum / self._answers
         full, answers = self._full, self._answers
@@ -204,7 +210,7 @@ class ConcurrencyLimit:
             self._owned = 0
             self._quick = False
             self._slow += 1
-            if self._slow >= TWICE and full and self.size > 2 and self._rounds > ROUNDS:  # noqa: PLR2004 (else a quarter is no fewer)
+            if self._slow >= TWICE and full and self.size > 2 and self._rounds > ROUNDS:  # noqa: PLR2004
                 self._kept, self._cut = self.size, now
                 self.size = max(2, int(self.size / min(QUARTER, FURTHER * self._mean / self._best)))
             return
@@ -217,7 +223,8 @@ class ConcurrencyLimit:
         self._best = self._mean
         self.size = max(1, int(self._kept * min(1.0, HOLD / slower)))
         self._kept = self._before = 0
-        self._rounds = ROUNDS if slower > 2 else 0  # noqa: PLR2004 (twice: then even a quarter may have queued, look again)
+        # At more than twice even a quarter may have queued: look again.
+        self._rounds = ROUNDS if slower > 2 else 0  # noqa: PLR2004
 
     def _grow(self, answers: int) -> None:
         wider = self.size * 2 if self._quick else self.size + 1

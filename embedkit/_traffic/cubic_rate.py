@@ -11,14 +11,14 @@ REFUTED = 4.0  # by which a lost rate is taken to be smaller each time that some
 class CubicRate:
     """The rate a server grants, found from its 429s alone. Made at the first of them.
 
-    What it admitted between two of them is its rate, since its own bucket was empty at both. From a little below that the pace rises
-    again: almost flat where the limit was found, ever faster once it is passed (a cubic, as in TCP: RFC 9438), so that a limit costs
-    few refusals and a limit that is gone is soon forgotten. The longer the rate held, the longer until it is tried again. While nobody
-    sends, the clock stands still.
+    What it admitted between two of them is its rate, since its own bucket was empty at both. From a little below that
+    the pace rises again: almost flat where the limit was found, ever faster once it is passed (a cubic, as in TCP: RFC
+    9438), so that a limit costs few refusals and a limit that is gone is soon forgotten. The longer the rate held, the
+    longer until it is tried again. While nobody sends, the clock stands still.
 
-    Where hardly anything was admitted between two refusals, they say little of a rate: the provider may refuse everybody for a while. Then
-    the rate goes down to a request a second (less, if it was less than ten), and is won back with the first good answers: an eighth of it
-    with the first, and each doubles it.
+    Where hardly anything was admitted between two refusals, they say little of a rate: the provider may refuse
+    everybody for a while. Then the rate goes down to a request a second (less, if it was less than ten), and is won
+    back with the first good answers: an eighth of it with the first, and each doubles it.
 
     Attributes:
         wall: the rate found, in requests or tokens per second; 0 while nothing is known.
@@ -42,12 +42,14 @@ class CubicRate:
         "wall",
     )
     CUT = 0.1  # share given up
-    PLATEAU, LONGEST = 10.0, 200.0  # seconds, or requests if that takes longer, until the old rate is reached again, at most
+    # The old rate is reached again after so many seconds at most, or so many requests where those take longer.
+    PLATEAU, LONGEST = 10.0, 200.0
     SETTLED = 1.0  # seconds after a cut in which a refusal says nothing new
     IDLE = 10.0  # seconds without a request that are no longer counted
     ENOUGH = 10  # requests that make a rate
     NEAR = 1.1  # how far above the mean the last pace may be to say anything
-    # Idle time, in seconds, that may be made up later. Kept small: a strict server refuses two requests that arrive together.
+    # Idle time, in seconds, that may be made up later. Kept small: a strict server refuses two requests that arrive
+    # together.
     SLACK = 0.01
 
     def __init__(self, now: float, before: float = 0.0) -> None:
@@ -131,7 +133,8 @@ class CubicRate:
         if not self._bound and lately > 2 * self._amount / max(seconds - self._paused, 1.0):
             return 0.9 * lately
         mean = self._amount / seconds
-        # Where requests waited for it, the rate lies between the mean and the last pace: near that one if the server saves up little.
+        # Where requests waited for it, the rate lies between the mean and the last pace: near that one if the server
+        # saves up little.
         return (mean + max(mean, min(self.rate(now), self.NEAR * mean))) / 2 if self._bound else mean
 
     def rate(self, now: float) -> float:

@@ -29,8 +29,8 @@ class EndpointHealth:
     def cost(self, now: float, fill: float) -> float:
         """How long the next answer will take, per text: longer the fuller its window.
 
-        0 until the first answer, so every endpoint is tried. An old measurement counts for less, so a slow endpoint is tried again.
-        Infinite after a failure: such an endpoint is used only when the others are full.
+        0 until the first answer, so every endpoint is tried. An old measurement counts for less, so a slow endpoint is
+        tried again. Infinite after a failure: such an endpoint is used only when the others are full.
         """
         if self.failing:
             return math.inf
@@ -67,7 +67,7 @@ class EndpointHealth:
         self._seen = now
 
     def mark_failed(self, now: float, sent: float, error: EmbedkitError) -> None:
-        """No good answer to a request sent at `sent`. One that was under way when it was left out says nothing new, but for its hint."""
+        """A request sent at `sent` failed. One sent before the endpoint was left out adds nothing but its hint."""
         fresh = sent >= self.ejected_until or not self.failing
         if fresh:
             self._failures += 1

@@ -1,8 +1,9 @@
 """Hedging: a request that is late beyond nearly all others is sent a second time, and the first good answer counts.
 
-What is late is learned from the answers themselves, apart by size of request; how often is bounded by a budget, so that an endpoint
-which is slow altogether is not asked twice for everything. A second request cannot be sent before the first is known to be late, so
-a stalled answer takes that long and then as long as another: about twice the usual time, instead of ten times.
+What is late is learned from the answers themselves, apart by size of request; how often is bounded by a budget, so that
+an endpoint which is slow altogether is not asked twice for everything. A second request cannot be sent before the first
+is known to be late, so a stalled answer takes that long and then as long as another: about twice the usual time,
+instead of ten times.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from .._types import Response
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-# A request is late if it is slower than all but `0.7 * share` of the recent ones. With 1.0 the hedging budget would often be empty when
-# it is needed.
+# A request is late if it is slower than all but `0.7 * share` of the recent ones. With 1.0 the hedging budget would
+# often be empty when it is needed.
 LATE_SHARE = 0.7
 MIN_SAMPLES = 20  # no request is late before so many answers
 MAX_SAMPLES = 500  # older ones are dropped
@@ -71,7 +72,7 @@ class HedgeBudget:
 
 
 class Hedge:
-    """Sends late requests twice. The one that loses is cancelled; a refusal loses against any answer that is still to come.
+    """Sends late requests twice. The one that loses is cancelled; a refusal loses to any answer still to come.
 
     Args:
         share: most second requests, as a share of all first ones.
@@ -85,7 +86,7 @@ class Hedge:
         self._known: dict[int, Lateness] = {}  # by the power of two of the request's size
 
     async def __call__(self, send: Callable[[], Awaitable[Response]], size: int, again: Callable[[], bool]) -> Response:
-        """What `send()` answers to a request of so many bytes. `retry_loop()` is asked before a second one: True where that may go."""
+        """What `send()` answers to a request of so many bytes. `again()` says whether a second one may go."""
         self._budget.earn()
         lateness = self._known.setdefault(size.bit_length(), Lateness(self._late))
         late = lateness.late()
@@ -104,7 +105,7 @@ class Hedge:
         async def one() -> None:
             try:
                 results.append(await send())
-            except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (raised below: a group would wrap it)
+            except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (raised below)
                 results.append(error)
             if len(results) == sent or _good(results[-1]):
                 decided.set()
@@ -134,4 +135,4 @@ class Hedge:
 
 def _good(found: Response | BaseException) -> bool:
     """Whether it ends the race. What is refused, or breaks, does not while another answer may come."""
-    return found.status < 300 if isinstance(found, Response) else not isinstance(found, Exception)  # noqa: PLR2004 (success)
+    return found.ok if isinstance(found, Response) else not isinstance(found, Exception)

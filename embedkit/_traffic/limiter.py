@@ -1,11 +1,12 @@
 """Whose turn it is: a place within the window, then the moment the pace allows.
 
-The shell around pure arithmetic: a `ConcurrencyLimit` says how many may be in flight and belongs to one event loop; a `Quota` says when, and a
-`RetryBudget` how many attempts beyond the first ones, and both are shared with everyone of the same account; a `Queue` says who is next.
-Only here does anyone wait, and only one at a time for the pace: the others wait in the queue, where who is next is settled late.
+The shell around pure arithmetic: a `ConcurrencyLimit` says how many may be in flight and belongs to one event loop; a
+`Quota` says when, and a `RetryBudget` how many attempts beyond the first ones, and both are shared with everyone of the
+same account; a `Queue` says who is next. Only here does anyone wait, and only one at a time for the pace: the others
+wait in the queue, where who is next is settled late.
 
-A request in flight far longer than usual gives its place up: it may never be answered, and the endpoint may be well again. Requests are
-counted by epochs, so that nothing has to be kept of each.
+A request in flight far longer than usual gives its place up: it may never be answered, and the endpoint may be well
+again. Requests are counted by epochs, so that nothing has to be kept of each.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ..codec.retry_after import CAP
+from .._types import CAP
 from ..errors import QuotaError, RateLimitError
 from .bulk_share import Share
 from .quota import LEFT, MOST_TOKENS, REQUESTS, TOKENS
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from .quota import Quota
 
 
-# A 429 is blamed on concurrency if one request fewer would still carry the granted rate (Little's law) times this margin: 0.95 without a
-# Retry-After, 1.5 with one, since servers send it for per-minute limits.
+# A 429 is blamed on concurrency if one request fewer would still carry the granted rate (Little's law) times this
+# margin: 0.95 without a Retry-After, 1.5 with one, since servers send it for per-minute limits.
 FEWER, CLEARLY = 0.95, 1.5
 # Times as long as usual: a request in flight holds no place any more; one given up says that answers are late.
 FAR, LONG = 4.0, 2.0
@@ -43,7 +44,7 @@ RECHECK = 2.0  # seconds between two looks at how long a wait for tokens still i
 
 
 class Limiter:
-    """`try_acquire()`, or else `await acquire(tokens)`, before an exchange, what came of it to `on_success`, `on_rejected`, `on_overloaded` or `on_timeout`, then `release()`."""
+    """Before an exchange `try_acquire()`, or else `await acquire(tokens)`; after it one of `on_…`, then `release()`."""
 
     def __init__(
         self, window: ConcurrencyLimit, quota: Quota, *, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
@@ -87,8 +88,10 @@ class Limiter:
         Args:
             tokens: that the request is estimated to take.
             kind: of who waits, see `wait_queue`.
-            until: when a retry that the budget keeps waiting has no time left; then None is returned, and no place taken.
-            refuse: is told the seconds that the pace asks for, and raises what the caller is to get instead where they are too many.
+            until: when a retry that the budget keeps waiting has no time left; then None is returned, and no place
+                taken.
+            refuse: is told the seconds that the pace asks for, and raises what the caller is to get instead where they
+                are too many.
         """
         came = self._clock()
         retries = kind == RETRY
@@ -163,7 +166,7 @@ class Limiter:
         return False
 
     def on_success(self, sent: float, seconds: float, busy: int, *, small: bool = True) -> None:
-        """A good answer after so many seconds, to a request that made `busy` in flight; `small`: it is all that its call sends."""
+        """A good answer after so many seconds, with `busy` in flight; `small`: its call sends no other request."""
         if small:
             self.share.answered(sent + seconds, seconds)
         if self._heard == -math.inf and self.quota.tried:
@@ -179,10 +182,11 @@ class Limiter:
         self.window.on_success(sent + seconds, seconds, busy)
 
     def on_rejected(self, sent: float, busy: int, tokens: int, *, hint: float | None, about: str | None) -> bool:
-        """A 429 to a request of so many tokens that made `busy` in flight. `retry_after`: seconds to stay away; `about`: too much of what.
+        """A 429 to a request of so many tokens, with `busy` in flight. `hint`: seconds to wait; `about`: of what too
+        much.
 
-        Too many a minute, or too many at once? Where nothing tells, the first is taken for both. Then Little's law: if one fewer in
-        flight would carry what is granted, there were too many; else they came too fast.
+        Too many a minute, or too many at once? Where nothing tells, the first is taken for both. Then Little's law: if
+        one fewer in flight would carry what is granted, there were too many; else they came too fast.
 
         Returns:
             whether everyone should wait.
@@ -303,7 +307,8 @@ class Limiter:
 
         turn = _Waiter(anyio.Event(), kind)
         self._queue.join(turn, kind, came)
-        self._serve()  # there may be a place, and none before in line who may take it: retries that the budget holds back
+        # There may be a place which nobody earlier in the queue may take: retries that the budget holds back.
+        self._serve()
         pause = LOOK
         try:
             while not turn.given:
@@ -331,7 +336,8 @@ def exhausted(seconds: float, what: str) -> RateLimitError | QuotaError:
     kind = QuotaError if seconds >= HOUR else RateLimitError
     long = f"{seconds / HOUR:.1f} h" if kind is QuotaError else f"{seconds:.0f} s"
     msg = (
-        f"not sent: the provider says that its quota of {what} is used up for another {long}; no more than {CAP:.0f} s are waited for "
+        f"not sent: the provider says that its quota of {what} is used up for another {long}; no more than {CAP:.0f} s "
+        "are waited for "
         "that: try again then, or take another key or model"
     )
     return kind(msg, retryable=kind is RateLimitError, retry_after=seconds)

@@ -1,8 +1,9 @@
 """Which endpoint of a pool serves whom: arithmetic on how each of them fares, and the line where callers wait for one.
 
-Who has waited longest goes where the answer will come soonest, by the speed seen so far, among the endpoints whose window has room. One
-that fails is left out for a while, longer each time, and is let in again with a single request, once the others are full. Health is
-shared by all event loops; a load balancer, where places are taken and callers wait, belongs to one of them.
+Who has waited longest goes where the answer will come soonest, by the speed seen so far, among the endpoints whose
+window has room. One that fails is left out for a while, longer each time, and is let in again with a single request,
+once the others are full. Health is shared by all event loops; a load balancer, where places are taken and callers wait,
+belongs to one of them.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from .._types import CAP
 from .endpoint_health import EndpointHealth
-from .retry import CAP
 from .wait_queue import CALLER, Queue
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     import anyio
 
 
-LOOK = 0.93  # seconds until who waits looks again, where nothing is known to change; odd, lest a caller ends in that moment
+# seconds until who waits looks again, where nothing is known to change; odd, lest a caller ends in that moment
+LOOK = 0.93
 
 
 class Windowed(Protocol):
@@ -36,7 +38,9 @@ E = TypeVar("E", bound=Windowed)
 
 
 class Endpoint(Generic[E]):
-    """An endpoint of a pool: its embedder and its health. `verified`: it is known to serve the same model as the others."""
+    """An endpoint of a pool: its embedder and its health. `verified`: it is known to serve the same model as the
+    others.
+    """
 
     __slots__ = ("embedder", "health", "verified")
 
@@ -67,7 +71,9 @@ class LoadBalancer(Generic[E]):
         self._queue: Queue[_Waiter[E]] = Queue()
 
     async def acquire(self, until: float, kind: int = CALLER) -> Endpoint[E] | None:
-        """A place at a member, to be given back with `leave`; None where there will be none in time. `kind`: of who waits, see `wait_queue`."""
+        """A place at a member, to be given back with `release`; None where there will be none in time. `kind`: of who
+        waits, see `wait_queue`.
+        """
         if not self._queue.size and (member := self._best()) is not None:
             self._busy[member] += 1
             return member
@@ -130,12 +136,12 @@ class LoadBalancer(Generic[E]):
         return [each.health.back(alone=alone) for each in self._members]
 
     def _promising(self, until: float) -> bool:
-        """Whether waiting can help: not beyond `seconds_until`, nor where all are left out for longer than anyone waits."""
+        """Whether waiting can help: not beyond `until`, nor where all are left out for longer than CAP."""
         now = self._clock()
         return now < until and min(self._back()) - now <= CAP
 
     def _patience(self, until: float) -> float:
-        """Seconds until there is reason to look again without the event: an endpoint may be let in again, or may have been left out."""
+        """Seconds until a waiter looks again without an event: an endpoint may be let in, or left out, by then."""
         now = self._clock()
         moments = [*self._back(), until]
         return min([moment - now for moment in moments if now < moment < math.inf], default=LOOK)

@@ -1,7 +1,7 @@
 """When again, and how long until then. `RetryPolicy.wait` decides, as a pure function; tenacity runs the loop.
 
-The happy path never comes here: a loop is built only after the first failure, and per call (a shared `AsyncRetrying` loses
-concurrent calls: tenacity#93). This is the only file that imports tenacity.
+The happy path never comes here: a loop is built only after the first failure, and per call (a shared `AsyncRetrying`
+loses concurrent calls: tenacity#93). This is the only file that imports tenacity.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from .._types import CAP
 from ..errors import ApiError, ConfigError, DecodeError, EmbedkitError, RateLimitError
 
 if TYPE_CHECKING:
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 T = TypeVar("T")
-CAP = 120.0  # seconds; no longer hint is slept (openai-python _base_client.py, 2026-11)
 LOADED = 5.0  # seconds between two looks at most, whether a model has been loaded
 _DOUBLINGS = 64  # beyond any `maximum`, and within a float
-_ONCE_MORE = 424  # TEI's backend failure: a second try may pass, a third will not (wire reference 7.1)
+# The model failed: `Backend` of text-embeddings-inference, `ModelErrorException` of Bedrock. A third try will not help.
+_ONCE_MORE = 424
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +31,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         attempts: how many times in all; 1 means never again; None: until the deadline.
-        deadline: seconds for one request with its retries, the first attempt included, the wait for a turn not; None: no deadline.
+        deadline: seconds for one request with its retries, the first attempt included, the wait for a turn not; None:
+            no deadline.
         initial: seconds of the first backoff, doubled each time. A rate limit without a hint starts at four times that.
         maximum: seconds no backoff exceeds.
     """
@@ -45,15 +47,17 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         counted = attempts is None or (isinstance(attempts, int) and attempts >= 1 and not isinstance(attempts, bool))
         timed = _number(self.initial) and 0 <= self.initial < math.inf and _number(self.maximum) and self.maximum >= 0
         if not (counted and timed and (self.deadline is None or (_number(self.deadline) and self.deadline > 0))):
-            msg = f"{self}: attempts is a whole number of at least 1 or None, initial and maximum not negative, deadline positive or None"
+            rules = "attempts is a whole number of at least 1 or None, initial and maximum not negative"
+            msg = f"{self}: {rules}, deadline positive or None"
             raise ConfigError(msg)
 
     def wait(self, attempt: int, error: EmbedkitError, jitter: float, *, loading: bool = False) -> float | None:
         """Seconds to wait after failure number `attempt` (from 1), or None to give up. `jitter` is random in [0, 1).
 
-        A provider's hint above zero is kept to, plus up to a tenth so that callers do not come back together. Without one: full
-        jitter over a doubling backoff; for a rate limit half of it is certain, since a quick retry cannot outlast a window of a
-        minute. While a model is `loading`, attempts are not counted (unless there is to be but one), and the wait is short.
+        A provider's hint above zero is kept to, plus up to a tenth so that callers do not come back together. Without
+        one: full jitter over a doubling backoff; for a rate limit half of it is certain, since a quick retry cannot
+        outlast a window of a minute. While a model is `loading`, attempts are not counted (unless there is to be but
+        one), and the wait is short.
         """
         if not (error.retryable or (isinstance(error, DecodeError) and error.once_more)):
             return None

@@ -1,13 +1,15 @@
 """Who is next: the discipline of the queue in which requests wait for their turn.
 
-While the queue is short, who came first is served first. Once it stands (it has not been empty for INTERVAL), whoever came last is served
-first: adaptive LIFO, as Facebook's servers do ("Fail at Scale", ACM Queue 13(8), 2015), with CoDel's notion of a standing queue, one that
-does not drain within an interval (RFC 8289). First come, first served would bring everyone their turn just before they give up, and
-nobody would be answered in time. Nobody starves: every NTH turn goes to who has waited longest.
+While the queue is short, who came first is served first. Once it stands (it has not been empty for INTERVAL), whoever
+came last is served first: adaptive LIFO, as Facebook's servers do ("Fail at Scale", ACM Queue 13(8), 2015), with
+CoDel's notion of a standing queue, one that does not drain within an interval (RFC 8289). First come, first served
+would bring everyone their turn just before they give up, and nobody would be answered in time. Nobody starves: every
+NTH turn goes to who has waited longest.
 
-There are three kinds. A caller comes first. Whoever asks for a further request of a call that has one under way is that call's own worker:
-workers are served in order, among themselves, when no caller waits. A retry waits like a caller, behind callers, and only goes where
-the retry budget lets it. A queue of MOST callers refuses another one (`QueueFullError`); workers and retries are never refused.
+There are three kinds. A caller comes first. Whoever asks for a further request of a call that has one under way is that
+call's own worker: workers are served in order, among themselves, when no caller waits. A retry waits like a caller,
+behind callers, and only goes where the retry budget lets it. A queue of MOST callers refuses another one
+(`QueueFullError`); workers and retries are never refused.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from ..errors import QueueFullError
 
 CALLER, WORKER, RETRY = range(3)
 INTERVAL = 0.1  # seconds (RFC 8289, 4.2: "100 ms works well across a range of RTTs")
-NTH = 20  # one turn of so many is for who has waited longest: an impatient one may be gone before its answer, and the turn is lost
+NTH = 20  # one turn of so many goes to who has waited longest; no more, since such a caller may give up soon
 MOST = 20_000  # callers that wait
 
 
@@ -49,7 +51,8 @@ class Queue(Generic[T]):
         """Wait from `now` on."""
         line = self._kinds[kind]
         if kind == CALLER and len(line) >= MOST:
-            msg = f"{MOST} calls wait for their turn already, and this one was not sent: make fewer at a time, or raise max_concurrency"
+            remedy = "make fewer at a time, or raise max_concurrency"
+            msg = f"{MOST} calls wait for their turn already, and this one was not sent: {remedy}"
             raise QueueFullError(msg)
         if not line:
             self._since[kind] = now
@@ -65,7 +68,7 @@ class Queue(Generic[T]):
                 self.size -= 1
 
     def next(self, now: float, *, retries: bool = True, workers: bool = True) -> T | None:
-        """Whose turn it is, who then waits no longer; None where nobody may go. `retries`, `workers`: whether such a one may."""
+        """Take out whose turn it is; None where nobody may go. `retries`, `workers`: whether those may."""
         may = (True, workers, retries)
         lines = [(kind, line) for kind, line in enumerate(self._kinds) if line and may[kind]]
         if not lines:

@@ -1,4 +1,5 @@
-"""The `embedkit` command: what can be settled before click is loaded. Each command has a file of its own beside this one.
+"""The `embedkit` command: what can be settled before click is
+loaded. Each command has a file of its own beside this one.
 
 Exit codes: 0 done, 1 the provider or the network failed, 2 usage, configuration or a bad file, 3 done but for some rows
 (`--on-error skip`), 130 Ctrl-C (143 SIGTERM, 129 SIGHUP), 141 nobody reads our output any more.
@@ -46,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _end_like_ctrl_c(ended: list[int]) -> None:
-    """Let SIGTERM and SIGHUP, where nobody ignores them, take the way of Ctrl-C: it leaves nothing half-written."""
+    """Handle SIGTERM and SIGHUP like Ctrl-C, unless they are ignored, so that no file is left half-written."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and hasattr(signal, "pthread_sigmask"):
-        # A job in the background: Ctrl-C is for others and does not come in, but its way out stands open to the other two.
+        # A job in the background ignores Ctrl-C. Its handler is installed all the same, for the other two to call.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

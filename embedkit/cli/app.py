@@ -1,4 +1,5 @@
-"""The commands: click reads the line, an embedder does the work, `sources` reads, `sinks` writes, `progress` tells of it.
+"""The commands: click reads the line, an embedder does the
+work, `sources` reads, `sinks` writes, `progress` tells of it.
 
 Every error becomes one line on stderr and an exit code; `--traceback` adds where it came from.
 """
@@ -14,7 +15,7 @@ import click
 from .._connect.factory import connect
 from .._connect.model_name import split
 from .._install import DISTRIBUTION
-from .._types import DType
+from .._types import DType, InputType, Truncate
 from ..codec import Parameter
 from ..errors import ConfigError, EmbedkitError
 from ..providers import find
@@ -42,7 +43,7 @@ class Root(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered has nowhere to go
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that flushing the buffer at exit does not fail again
             raise click.exceptions.Exit(UNREAD) from None
         except KeyboardInterrupt:
             _say("interrupted")
@@ -80,10 +81,11 @@ def root() -> None:
     """Text in, vectors out: any embedding provider, from the command line.
 
     A model is "provider:model", like openai:text-embedding-3-small or ollama:nomic-embed-text; without one it is what
-    EMBEDKIT_MODEL names, else the model inside embedkit. Keys are read from the provider's own variables (OPENAI_API_KEY …).
+    EMBEDKIT_MODEL names, else the model inside embedkit. Keys are
+    read from the provider's own variables (OPENAI_API_KEY …).
 
-    Exit codes: 0 done, 1 the provider or the network failed, 2 usage, configuration or a bad file, 3 done but for some rows,
-    130 interrupted.
+    Exit codes: 0 done, 1 the provider or the network failed, 2 usage,
+    configuration or a bad file, 3 done but for some rows, 130 interrupted.
     """
 
 
@@ -93,17 +95,16 @@ def _remember(ctx: click.Context, parameter: click.Parameter, value: bool) -> No
 
 def _asks(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say how to connect."""
-    kinds = click.Choice(["query", "document", "classification", "clustering", "similarity"])
     options = (
         click.option("--base-url", metavar="URL", help="Where the provider is, as its own docs call it."),
         click.option(
             "--api-key-env", metavar="NAME", help="The environment variable that holds the key (its name, not the key)."
         ),
-        click.option("--input-type", type=kinds, help="What the texts are for."),
+        click.option("--input-type", type=click.Choice(get_args(InputType)), help="What the texts are for."),
         click.option("--dimensions", type=click.IntRange(min=1), metavar="N", help="Components per vector."),
         click.option("--dtype", type=click.Choice(get_args(DType)), help="Their type; float32 unless given."),
         click.option(
-            "--truncate", type=click.Choice(["end", "error"]), help="Cut over-long texts, or insist that they are refused."
+            "--truncate", type=click.Choice(get_args(Truncate)), help="Cut over-long texts, or insist that they are refused."
         ),
         click.option(
             "--normalize/--no-normalize", default=None, help="Make every vector unit length, or leave it as it comes."
@@ -132,7 +133,7 @@ def _asks(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _connected(model: str | None, *, api_key_env: str | None, parameters: tuple[str, ...], **asked: Any) -> Embedder:
-    """The embedder, of what was asked for on the command line."""
+    """The embedder that the options ask for."""
     given = {name: value for name, value in asked.items() if value is not None}
     given.update(_trust(given.pop("ca_file", None), insecure=given.pop("insecure")))
     if api_key_env is not None:
@@ -144,7 +145,7 @@ def _connected(model: str | None, *, api_key_env: str | None, parameters: tuple[
 
 
 def _trust(ca_file: str | None, *, insecure: bool) -> dict[str, Any]:
-    """Whom to believe, as `connect` takes it; a file that holds no certificates is refused before anything is asked."""
+    """`ssl=` for `connect`; ConfigError where the file holds no certificates."""
     if ca_file is None:
         return {"ssl": False} if insecure else {}
     if insecure:
@@ -170,7 +171,9 @@ def _no_key() -> str:
 
 
 def _parameters(provider: str, pairs: tuple[str, ...]) -> dict[str, Any]:
-    """Host parameters, each of the kind that it takes. Credentials are refused: a command line can be read by others and is remembered."""
+    """Host parameters, each of the kind that it takes. Credentials are
+    refused: a command line can be read by others and is remembered.
+    """
     known = OF_LOCAL if provider == "local" else find(provider).parameters
     taken: dict[str, Any] = {}
     for pair in pairs:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import click
 
 from .._traffic.retry import RetryPolicy
+from .._types import safe_url
 from .app import _asks, _connected, _run, root
 
 if TYPE_CHECKING:
@@ -39,18 +39,10 @@ async def _checked(embedder: Embedder) -> list[tuple[str, str]]:
     measured = result.vectors.dtype.kind == "f"
     return [
         ("provider", embedder.provider),
-        ("address", _public(getattr(embedder, "base_url", ""))),
+        ("address", safe_url(getattr(embedder, "base_url", "")) or "in this process"),
         ("model", embedder.model if result.model == embedder.model else f"{embedder.model} (it calls itself {result.model})"),
         ("dimensions", str(result.dimensions)),
         ("norm", f"{float(np.linalg.norm(result.vectors[0])):.4f}") if measured else ("type", result.dtype),
         ("latency", f"{first} the first time, {warm} the second"),
         ("tokens", "not reported" if tokens is None else f"{tokens} for one word"),
     ]
-
-
-def _public(url: str) -> str:
-    """The address without what may be secret in it."""
-    if not url:
-        return "in this process"
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

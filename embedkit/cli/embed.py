@@ -7,15 +7,16 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from .._batching.options import stored_width
 from .._bulk.format_detection import FORMATS
 from .._bulk.sinks import FORMS, OUTPUTS, Jsonl, Output
 from .._bulk.sources import INPUTS, TOLD, Rows, Source, form_of
 from .._bulk.stdio import aside
-from .._types import DType
+from .._types import DType, OnError, Options
 from ..codec.vector_math import missing_rows
 from ..errors import ConfigError, EmbedkitError
 from .app import INTERRUPTED, PARTIAL, _asks, _connected, _run, _say, root
@@ -36,13 +37,11 @@ if TYPE_CHECKING:
 @click.option(
     "--input-format", type=click.Choice(list(FORMATS)), help="What INPUT is, if neither its suffix nor its beginning tells."
 )
-@click.option(
-    "--output-format", type=click.Choice(["npy", "jsonl", "parquet"]), help="What OUT is, if its suffix does not tell."
-)
+@click.option("--output-format", type=click.Choice(list(FORMS)), help="What OUT is, if its suffix does not tell.")
 @click.option("--column", default="text", metavar="NAME", show_default=True, help="The text's column or field.")
 @click.option(
     "--on-error",
-    type=click.Choice(["raise", "skip"]),
+    type=click.Choice(get_args(OnError)),
     default="raise",
     show_default=True,
     help="What a row without a text, or a refused one, does.",
@@ -54,12 +53,12 @@ if TYPE_CHECKING:
 def embed(source: str, model: str | None, out: str, **options: Any) -> None:
     """Embed the texts of INPUT (a file, or - for stdin) into OUT.
 
-    Text has one text per line, and a blank line is a row with an empty text. JSONL has an object or a string per line, CSV and
-    TSV a header. What stdin is, its beginning tells, unless --input-format does. Rows keep their order. OUT appears when
-    everything is done, and not at all if something fails.
+    Text has one text per line, and a blank line is a row with an empty text. JSONL has an object or a string per line,
+    CSV and TSV a header. What stdin is, its beginning tells, unless --input-format does. Rows keep their order. OUT
+    appears when everything is done, and not at all if something fails.
 
-    A file is looked through before anything is sent: a row without a usable text (null, missing, no string, no JSON, not
-    UTF-8) ends it there, unless --on-error skip makes it a failed row.
+    A file is looked through before anything is sent: a row without a usable text (null, missing, no string, no JSON,
+    not UTF-8) ends it there, unless --on-error skip makes it a failed row.
 
     \b
     OUT        rows
@@ -67,8 +66,8 @@ def embed(source: str, model: str | None, out: str, **options: Any) -> None:
     .parquet   the input's columns, and "embedding", a list of fixed size
     .jsonl     the input's record (of JSONL: to the letter), and "embedding"
 
-    With --on-error skip a row without a text, or one that is refused, costs itself only: NaN there (zeros where the type has no NaN, null in JSONL), the
-    row and its error on stderr, exit code 3.
+    With --on-error skip a row without a text, or one that is refused, costs itself only: NaN there (zeros where the
+    type has no NaN, null in JSONL), the row and its error on stderr, exit code 3.
     """  # noqa: D301 (click's mark for lines that stay as they are)
     asked = options.pop("input_format")
     form = form_of(source, asked, INPUTS, TOLD, "--input-format")
@@ -82,7 +81,8 @@ def embed(source: str, model: str | None, out: str, **options: Any) -> None:
     progress = Progress(quiet=quiet, shares=target is None and sys.stdout.isatty())
     embedder = _connected(model, observe=progress.observe, **options)
     given = Source(
-        name=source, form=form, column=column, sure=asked is not None, carried=kind if FORMS[kind].whole else "", skip=skip,
+        name=source, form=form, column=column, sure=asked is not None, carried=kind if FORMS[kind].whole else "",
+        skip=skip,
         empty=skip or embedder.accepts_empty,
     )  # fmt: skip
     rows = Rows(given.read())
@@ -116,12 +116,12 @@ def _column(name: str) -> str:
 
 
 def _like(dimensions: int | None, dtype: DType) -> NDArray[Any]:
-    """No rows yet, of the type to come and, where it is known, the width."""
-    return missing_rows(0, (dimensions or 0) // (8 if dtype in ("binary", "ubinary") else 1), dtype)
+    """A matrix without rows, with the dtype and, if known, the width of the result."""
+    return missing_rows(0, stored_width(Options(dimensions=dimensions, dtype=dtype)), dtype)
 
 
 def _target(out: str, kind: str, *, force: bool) -> Path | None:
-    """Where the result goes, None for stdout; refused now rather than after an hour's work."""
+    """The file to write, None for stdout; ConfigError before any text is sent."""
     if out == "-":
         if kind != "jsonl":
             msg = f"{kind} does not go to stdout; name a file, or leave --output-format out"
@@ -144,7 +144,9 @@ def _target(out: str, kind: str, *, force: bool) -> Path | None:
 
 
 def _land(target: Path, make: Callable[[Path], Output], work: Callable[[Output], None]) -> None:
-    """Write in a folder beside the target, move the result onto it when all went well; the folder is gone in any case."""
+    """Write in a folder beside the target, move the result onto it
+    when all went well; the folder is gone in any case.
+    """
     with TemporaryDirectory(prefix=".embedkit-", dir=target.parent) as folder:
         with closing(make(Path(folder))) as output:
             work(output)

@@ -1,4 +1,6 @@
-"""What a run of the command line has done so far: drawn on a terminal while it happens, summed up in one line at the end."""
+"""What a run of the command line has done so far: drawn on a
+terminal while it happens, summed up in one line at the end.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from .._types import Options
 from ..events import Event, RetryScheduled
 
 if TYPE_CHECKING:
@@ -20,10 +23,13 @@ if TYPE_CHECKING:
     from .._types import Embeddings
 
 
+SAME = (*Options.__struct_fields__, "base_url", "max_concurrency", "model", "on_error", "proxy")
+OPTION = {"api_key": "--api-key-env", "ssl": "--ca-file"} | {
+    name: f"--{name.replace('_', '-')}" for name in SAME if name != "extra"
+}  # keyword of Python → option of the command line; `extra` has none
 KEYWORD = re.compile(
-    r"(?<![\w?&])(api_key|base_url|dimensions|dtype|input_type|max_concurrency|model|normalize|on_error|proxy|ssl|truncate)="
-    r"(?:'([\w.:/-]*)'|(\d+\b)|True\b|(?=[\s,;:.)]|$))"
-)  # of `connect`, as its errors spell it
+    rf"(?<![\w?&])({'|'.join(OPTION)})=" + r"(?:'([\w.:/-]*)'|(\d+\b)|True\b|(?=[\s,;:.)]|$))"
+)  # as errors spell a keyword with its value
 
 
 class Progress:
@@ -72,7 +78,9 @@ class Progress:
             self._bar.update(self._task, total=total, description="connecting")
 
     def add(self, part: Embeddings, faults: dict[int, str] | None = None) -> None:
-        """A part has come back and is written. `faults`: by row, what the input says of those without a text; what is told is taken out."""
+        """A part has come back and is written. `faults`: by row, what the
+        input says of those without a text; what is told is taken out.
+        """
         usage = part.usage
         self.texts += len(part)
         self.failed += len(part.failures)
@@ -89,14 +97,14 @@ class Progress:
             self._bar.update(self._task, completed=self.texts, description=self._now())
 
     def observe(self, event: Event) -> None:
-        """Say why nothing moves."""
+        """Show a wait before a retry, and its reason."""
         if self._bar is not None and isinstance(event, RetryScheduled):
             status = getattr(event.error, "status", None)
             why = f"status {status}" if status else type(event.error).__name__
             self._bar.update(self._task, description=f"{self._now()}, trying again in {event.wait:.0f} s ({why})")
 
     def summary(self) -> str:
-        """All of it in one line."""
+        """The whole run in one line."""
         seconds = time.monotonic() - self._started
         facts = [
             many(self.texts, "text") + (f" x {self.dimensions} dimensions" if self.dimensions else ""),
@@ -137,8 +145,7 @@ def in_line(error: BaseException) -> str:
 
 
 def _option(keyword: re.Match[str]) -> str:
-    name = {"api_key": "api-key-env", "ssl": "ca-file"}.get(keyword[1], keyword[1].replace("_", "-"))
-    return f"--{name} {keyword[2] or keyword[3] or ''}".rstrip()
+    return f"{OPTION[keyword[1]]} {keyword[2] or keyword[3] or ''}".rstrip()
 
 
 def many(count: int, what: str) -> str:

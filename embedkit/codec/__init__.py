@@ -1,16 +1,29 @@
 """The contract a dialect fulfills, and the few helpers it needs.
 
-A *dialect* says how to speak: three pure functions, `encode` (texts → request), `decode` (response → rows) and `explain` (a
-refusal → the provider's message). A *host* says where and as whom: a row of data. Bytes go straight into the rows of the output
-matrix: no reply is ever copied twice, and none is visible before it is checked.
+A *dialect* is the format of an API: pure functions, `encode` (texts → request), `decode` (response → rows) and
+`explain` (a refusal → the provider's message). A *host* is a row of data: an address, its credentials and its limits.
+Bytes go straight into the rows of the output matrix: no reply is copied twice, and no row is visible before it is
+checked.
 """
 
 from .._types import Limits, ModelFacts, Options, Reply, Request, Response
 from .byte_types import are_floats, float_type, no_floats
 from .contract import JSON, UNREADABLE, Codec, to_json
+from .dialect import Dialect, complete
 from .error_body import read_error_body
 from .error_mapping import error_in_success
-from .host import Host, Parameter, Secrets, Target, TokenExchange, bearer, fill_url, host_matches, is_header_safe, with_headers
+from .host import (
+    Host,
+    Parameter,
+    Secrets,
+    Target,
+    TokenExchange,
+    bearer,
+    fill_url,
+    host_matches,
+    is_header_safe,
+    with_headers,
+)
 from .reply import (
     decode_reply,
     header_int,
@@ -23,6 +36,7 @@ from .reply import (
     tokens_in,
     vector_values,
     whole_number,
+    without_vectors,
 )
 from .request import (
     accepted_input_types,
@@ -54,6 +68,7 @@ __all__ = [
     "JSON",
     "UNREADABLE",
     "Codec",
+    "Dialect",
     "Host",
     "Limits",
     "Missing",
@@ -74,6 +89,7 @@ __all__ = [
     "are_floats",
     "bearer",
     "compact",
+    "complete",
     "decode_json",
     "decode_reply",
     "decoder_of",
@@ -110,4 +126,5 @@ __all__ = [
     "whole_number",
     "widths",
     "with_headers",
+    "without_vectors",
 ]

@@ -1,6 +1,7 @@
-"""Which type is inside the bytes of a vector: the one asked for, or another, proven by the bytes and never by how many there are.
+"""Finds the type of a vector's bytes: the one asked for, or another that the bytes prove. Their number proves nothing.
 
-The components of one vector are of one order of magnitude. Read as another type than theirs, they are scattered over all there are.
+The components of one vector are of one order of magnitude. Read as a wrong type, they are scattered over all
+magnitudes.
 """
 
 from __future__ import annotations
@@ -19,21 +20,22 @@ LEAST = 64  # bytes of a vector: fewer show nothing of their type
 FEW = 16  # values that are not zero: fewer show nothing either
 # The highest byte of a float32 of a magnitude between 2**-18 and 8, as nearly all components of embeddings are.
 _USUAL = bytes(sign | byte for sign in (0x00, 0x80) for byte in range(0x36, 0x41))
-# Standard deviation of the base-2 exponents of one vector. Of Gaussian components it is 1.6, as |log2| of a normal variable has it;
-# of floats read as doubles, and of pairs of float16 read as floats, eight times that (their exponents count in eighths); of random bytes
-# 74 as floats, 590 as doubles.
+# Standard deviation of the base-2 exponents of one vector. It is 1.6 for Gaussian components, as |log2| of a normal
+# variable has it; eight times that for floats read as doubles and for pairs of float16 read as floats (their
+# exponents count in eighths); and for random bytes 74 as floats, 590 as doubles.
 LIKELY, SCATTERED = 6.0, 8.0
-CLOSE = 12  # how far, in bits, it may be from 1 where the type is not the one asked for
+CLOSE = 12  # how far, in bits, it may be from 1 if the type is not the one asked for
 PLAUSIBLE = 48  # how far, in bits, the usual component may be from 1: 14 decimal digits
 BIAS_4, BIAS_8 = 127, 1023  # of the exponents of float32 and float64 (IEEE 754)
 ROUNDING = 0.01  # by how much a vector of unit length may miss it
 
 
 def certain(first: bytes, kind: np.dtype[Any]) -> bool:
-    """Whether bytes are float32 beyond doubt, told at a glance: every second value is of a usual size.
+    """Whether bytes are certainly float32, by a quick test: every second value is of a usual size.
 
-    Read as doubles those are the low halves, whose bits are random, or zero but for the first three where they were made from floats. Where
-    their own low halves are of a usual size too, they may be pairs of bfloat16.
+    If the bytes were doubles, those values would be the low halves. Their bits are random, or zero except for the
+    first three if the doubles were made from floats. If the low halves of the values are of a usual size too, they
+    may be pairs of bfloat16.
     """
     return (
         kind.kind == "f"
@@ -44,10 +46,10 @@ def certain(first: bytes, kind: np.dtype[Any]) -> bool:
 
 
 def source_of(first: bytes | NDArray[Any], kind: np.dtype[Any], options: Options) -> np.dtype[Any]:
-    """The type inside base64: the one asked for, or float64 from a server that sends doubles (vLLM did), proven by the bytes.
+    """The type inside base64: the one asked for, or float64 if the bytes prove it (vLLM has sent doubles).
 
-    The width asked for proves nothing: floats of twice that width are as long as doubles. Without one, float32 is the default, and
-    refused only where the bytes are those of another floating-point type.
+    The width asked for proves nothing: floats of twice that width are as long as doubles. Without a width, float32 is
+    the default and is refused only if the bytes are those of another floating-point type.
 
     Raises:
         DecodeError: the bytes are of another type than the one asked for.
@@ -73,12 +75,12 @@ def source_of(first: bytes | NDArray[Any], kind: np.dtype[Any], options: Options
 
 
 def no_floats(size: int) -> DecodeError:
-    """The error of bytes that are no floats, where a width was asked for that they would have as such."""
+    """The error of bytes that are no floats, although their number fits the width asked for."""
     return DecodeError(f"the {size} bytes of an embedding are neither float32 nor float64 values")
 
 
 def float_type(values: bytes) -> str | None:
-    """The type of bytes that are float32 or float64 beyond doubt, and so no small integers or packed bits; None elsewhere."""
+    """The type of bytes that are certainly float32 or float64, not small integers or packed bits; else None."""
     if len(values) < LEAST:
         return None
     if len(values) % 4 == 0 and values[::4].translate(None, _USUAL) and are_floats(values) and not _are_doubles(values, FEW):
@@ -87,7 +89,7 @@ def float_type(values: bytes) -> str | None:
 
 
 def are_floats(values: bytes) -> bool | None:
-    """Whether bytes look like the components of a vector when read as float32; None where too few of them are not zero."""
+    """Whether bytes look like the components of a vector when read as float32; None if too many are zero."""
     import numpy as np
 
     exponents = _exponents(np.frombuffer(values, "<u4"), 23, 0xFF)
@@ -104,13 +106,13 @@ def _exponents(words: NDArray[Any], shift: int, mask: int) -> NDArray[Any]:
 
 
 def _paired(values: bytes) -> bool:
-    """Whether pairs of bfloat16 look like float32: then the lower half of each has an exponent of the usual kind as well."""
+    """Whether these are pairs of bfloat16 that look like float32: the lower half of each has a usual exponent too."""
     lower = values[1::4]
     return not lower.translate(None, _USUAL) and len(set(lower)) > 1
 
 
 def _other_type(values: bytes) -> str | None:
-    """What bytes are that are no float32 or float64 as they stand, where another reading makes one vector of them."""
+    """The type under which bytes that are neither float32 nor float64 make a vector; None if there is none."""
     import numpy as np
 
     if _paired(values):
@@ -131,8 +133,8 @@ def _other_type(values: bytes) -> str | None:
 def _are_doubles(values: bytes, least: int) -> bool:
     """Whether bytes are float64: as such of one order of magnitude, but as float32 made of random halves.
 
-    Doubles made from narrower floats betray themselves too: the low 29 bits of each are zero. That many zeros are no accident where
-    the vector is of unit length as doubles, or where there are enough values.
+    Doubles made from narrower floats show it too: the low 29 bits of each are zero. So many zeros are no accident if
+    the vector is of unit length as doubles, or if it has enough values.
     """
     import numpy as np
 

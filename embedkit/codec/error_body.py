@@ -1,8 +1,8 @@
-"""Reading what a server says of a failure: message, code and kind out of whatever body and headers came.
+"""Reads what a server says of a failure: message, code and kind, out of any body and headers.
 
-The places that are known come first, since they give the best words. Else every name in the body is looked at, within bounds, and the
-text under the one that promises most is taken. What a user has sent and vectors are not repeated: an excerpt is short, its strings
-and its numbers are cut. Pure; runs on failures only.
+The known places come first, since they give the best words. Otherwise every name in the body is looked at, within
+bounds, and the text under the most promising one is taken. An excerpt repeats neither vectors nor what a user has
+sent: it is short, and its strings and lists of numbers are cut. Pure; runs on failures only.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 EXCERPT = 2_000  # characters of a body kept on an error
-SHORT = 300  # characters of a body nobody has found a message in
+SHORT = 300  # characters of a body in which no message was found
 STRING = 100  # characters of one string in it
 LONG = 100_000  # bytes that no body without vectors has
 NODES = 5_000  # values looked at in a body
 DEPTH = 12  # how deep
-FEW = 3  # numbers in a row that are shown; more are a vector
+FEW = 3  # numbers shown of a list; a longer one is a vector
 MOST = 5  # texts joined into one message
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """What a body says of its own failure; empty strings where it says nothing."""
+    """What a body says of its own failure; empty strings if it says nothing."""
 
     message: str = ""
     code: str = ""
@@ -39,7 +39,7 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 
 def read_error_body(response: Response) -> ErrorBody:
-    """Message, code and kind out of any envelope, of plain text, of an HTML page or, where the body says nothing, of a header."""
+    """Message, code and kind out of any envelope, plain text, an HTML page or, if the body says nothing, a header."""
     text = _text_of(response)
     try:
         body = _decoded(text)
@@ -51,7 +51,7 @@ def read_error_body(response: Response) -> ErrorBody:
 
 
 def wordless(response: Response) -> str:
-    """What a body without vectors looks like; empty where it has some."""
+    """What a body without vectors looks like; empty if it has some."""
     if len(response.body) > LONG:
         return ""
     try:
@@ -62,7 +62,7 @@ def wordless(response: Response) -> str:
 
 
 def describe_body(response: Response) -> str:
-    """What a body that is of no use looks like, in a few words to put behind "it"."""
+    """What a useless body looks like, in a few words that follow "it"."""
     text = _text_of(response)
     if not text:
         told = _in_headers(response.headers)
@@ -83,17 +83,17 @@ def shortened(text: str) -> str:
 
 
 def fine(value: Any, depth: int = DEPTH) -> bool:
-    """Whether what stands where an error would says that there is none: nothing, false, zero, "success" …"""
+    """Whether the value in an error's place means no error: nothing, false, zero, "success" …"""
     if isinstance(value, str):
         return re.fullmatch(_FINE, value.strip().rstrip(".!").lower()) is not None
     if isinstance(value, (dict, list)):
         within = value.values() if isinstance(value, dict) else value
         return not within or (depth > 0 and all(fine(each, depth - 1) for each in within))
-    return not value or (isinstance(value, (int, float)) and not isinstance(value, bool) and 200 <= value < 300)  # noqa: PLR2004 (success, by RFC 9110)
+    return not value or (_number(value) and 200 <= value < 300)  # noqa: PLR2004 (success, by RFC 9110)
 
 
 def has_vectors(body: Any) -> bool:
-    """Whether there is an embedding in a body: a longer list of numbers, a packed one, or a number under such a name."""
+    """Whether a body has an embedding: a longer list of numbers, a packed one, or a number under such a name."""
     for path, value in _walked(body):
         named = not path or re.search(_VECTOR, "/".join(path))
         if isinstance(value, list):
@@ -114,7 +114,7 @@ def _number(value: Any) -> bool:
 
 
 def failed(body: Any) -> bool:
-    """Whether a body says of itself that it is no success, be it without a word of explanation."""
+    """Whether a body says of itself that it is no success, even if it gives no reason."""
     signs = {"success", "ok", "issuccess", "succeeded"}
     return isinstance(body, dict) and any(
         (_plain(name) in signs and value is False)
@@ -130,7 +130,8 @@ def failed(body: Any) -> bool:
 
 _FINE = (
     r"|ok|okay|success\w*|succe\w+|complete[d]?|done|finished|normal|none|null|nil|false|no[_ ]?errors?|0+|2\d\d|200 ok"
-    r"|(the )?(request|operation|call|query) (was |has )?(been )?(success\w*|succeeded|completed|processed)( success\w*)?|\w*成功"
+    r"|(the )?(request|operation|call|query) (was |has )?(been )?(success\w*|succeeded|completed|processed)"
+    r"( success\w*)?|\w*成功"
 )
 _VECTOR = r"(?i)embedding|vector|values|data|predictions|float|int8|binary"
 
@@ -167,7 +168,7 @@ def _of_json(body: Any, status: int = 0) -> ErrorBody:
 
 
 def _packed(message: str) -> ErrorBody | None:
-    """What a message says that is JSON itself; None where it is not, or says nothing."""
+    """What a message says that is JSON itself; None if it is not, or says nothing."""
     if not message.startswith(("{", "[", '"')):
         return None
     try:
@@ -179,18 +180,19 @@ def _packed(message: str) -> ErrorBody | None:
 
 
 def _envelope(body: Any) -> ErrorBody:
-    """The places that are known."""
+    """What stands in the known places."""
     if not isinstance(body, dict):
         return ErrorBody(message=body if isinstance(body, str) else "", body=body)
     inner = body.get("error") or body.get("errors") or body.get("detail") or body.get("details")
-    if isinstance(inner, list) and inner:  # Hugging Face: texts; FastAPI: {loc, msg}; Cloudflare, watsonx: {code, message}
+    if isinstance(inner, list) and inner:  # texts (Hugging Face), {loc, msg} (FastAPI) or {code, message} (Cloudflare)
         one = inner[0] if isinstance(inner[0], dict) else {}
         message = "; ".join(filter(None, map(_item, inner)))
         return ErrorBody(message, _text(one, "code"), _text(one, "type"), body)
     if isinstance(inner, dict):
         message = ": ".join(filter(None, (_text(inner, "message", "detail", "error"), _relayed(inner))))
         return ErrorBody(message, _text(inner, "code"), _text(inner, "type", "status"), body)
-    message = _text(body, "message", "Message", "error", "detail", "reason", "msg", "errorMessage")  # the last: IBM's IAM
+    # `errorMessage` is IBM's IAM.
+    message = _text(body, "message", "Message", "error", "detail", "reason", "msg", "errorMessage")
     code = _text(body, "code", "error_code", "errorCode")
     return ErrorBody(message, code, _text(body, "error_type", "type", "__type"), body)
 
@@ -221,7 +223,7 @@ def _item(item: Any) -> str:
 
 # --- any envelope ----------------------------------------------------------------------------------------------------
 
-# Names of what is meant for people, the most telling first; spelt in small letters, without what joins words.
+# Names of texts for people, the most telling first; in small letters, without what joins words.
 _ERROR = r"(error|err|fault|failure|exception|title|warning|statustext)s?$"
 _TELLING = (
     r"(message|msg)s?$",
@@ -230,13 +232,14 @@ _TELLING = (
 )
 # What the user has sent, and what is for machines.
 _NO_WORDS = (
-    r"^(inputs?|texts?|prompts?|documents?|query|queries|sentences?|contents?|passages?|chunks?|instances?|usage|meta|model|object"
-    r"|url|uri|links?|docs?|documentation\w*|help|path|trace\w*|stack\w*|timestamp|\w*id|type|instance|param|loc|field|version)$"
+    r"^(inputs?|texts?|prompts?|documents?|query|queries|sentences?|contents?|passages?|chunks?|instances?|usage"
+    r"|meta|model|object|url|uri|links?|docs?|documentation\w*|help|path|trace\w*|stack\w*|timestamp|\w*id|type|instance"
+    r"|param|loc|field|version)$"
 )
 
 
 def _words(body: Any) -> str:
-    """The text for people in any JSON: that under the most telling name; else whatever reads like a sentence; else nothing."""
+    """The text for people in any JSON: under the most telling name, else what reads like a sentence, else nothing."""
     found: dict[int, list[str]] = {}
     for path, value in _walked(body):
         if not isinstance(value, str) or fine(value):
@@ -244,20 +247,19 @@ def _words(body: Any) -> str:
         names = [_plain(name) for name in path if name]
         rank = next((place for place, words in enumerate(_TELLING) if names and re.search(words, names[-1])), len(_TELLING))
         if rank == len(_TELLING):
-            own = next(
-                (place for place, name in enumerate(names) if re.search(_ERROR, name)), len(names)
-            )  # {"errors": {"input": […]}}
+            # As in {"errors": {"input": […]}}.
+            own = next((place for place, name in enumerate(names) if re.search(_ERROR, name)), len(names))
             if not re.search(r"\w\W+\w", value) or any(re.match(_NO_WORDS, name) for name in names[:own]):
                 continue
             rank -= own < len(names)
         texts = found.setdefault(rank, [])
         if value not in texts and len(texts) < MOST:
-            texts.append(value if rank < 2 else value[:SHORT])  # noqa: PLR2004 (under these names it need not be a message)
+            texts.append(value if rank < 2 else value[:SHORT])  # noqa: PLR2004 (of the first two ranks)
     return "; ".join(found[min(found)])[:EXCERPT] if found else ""
 
 
 def _code(body: Any, status: int) -> str:
-    """The code in any JSON that is none of success: under a name that ends in it, or a failure of HTTP under "status"."""
+    """The code of a failure in any JSON: under a name that ends in "code", or an HTTP status under "status"."""
     for path, value in _walked(body):
         name = _plain(path[-1]) if path else ""
         if not _said(value) or fine(value) or len(str(value)) > STRING:
@@ -270,7 +272,7 @@ def _code(body: Any, status: int) -> str:
 
 
 def _walked(body: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every value of a body with the names that lead to it, the shallow ones first; an item of a list goes by the list's name."""
+    """Every value of a body with the names that lead to it, the shallow ones first; an item has its list's name."""
     level: list[tuple[tuple[str, ...], Any]] = [((), body)]
     seen = 0
     for _ in range(DEPTH):
@@ -320,11 +322,11 @@ def _prose(text: str) -> ErrorBody:
         named = [{name: unescape(inner).strip()} for name, inner in re.findall(r"<(?:\w+:)?(\w+)[^<>]*>([^<]*)</", text)]
         words = _words(named) or " ".join(unescape(re.sub(r"<[^<>]+>", " ", text)).split())[:200]
         return ErrorBody(f"XML instead of JSON: {words}", _code(named, 0))
-    return ErrorBody(text[:SHORT] if text.startswith(("{", "[")) else text[:EXCERPT])  # JSON that was cut may be all vectors
+    return ErrorBody(text[:SHORT] if text.startswith(("{", "[")) else text[:EXCERPT])  # cut JSON may be all vectors
 
 
 def _in_headers(headers: Mapping[str, str]) -> str:
-    """What a header says: one whose name promises words, else why a key is refused (RFC 6750)."""
+    """What the headers say: one whose name promises words, else why a key is refused (RFC 6750)."""
     for words in (*_TELLING[:2], r"(error|err|fault|failure)s?$"):
         for name, value in headers.items():
             if re.search(words, _plain(name)) and not fine(value):

@@ -1,8 +1,8 @@
-"""Reading a refusal: from a response that is not a success to the one error that answers "again? after how long? whose fault?".
+"""Turns a refusal into the one error that says whether to try again, after how long, and whose fault it is.
 
-Providers agree on little: message, code and kind hide in a dozen envelopes, a batch that is too large comes as 400, 413, 422 or
-429, and an exhausted account wears the status of a passing rate limit. All of that is told apart here, once, for every dialect.
-Pure: `now` (Unix seconds) is an argument. Runs on failures only, so plain and complete wins over fast.
+Providers agree on little: a batch that is too large is answered with 400, 413, 422 or 429, and an account without
+credit with the status of a passing rate limit. This module tells them apart, for every dialect. Pure: `now` (Unix
+seconds) is an argument. It runs on failures only, so it is plain and complete rather than fast.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from ..errors import (
 from .error_body import EXCERPT, ErrorBody, failed, fine, has_vectors, read_error_body, shortened
 from .retry_after import _until, retry_after
 
-# A request that is too large as a whole: split it. Texts seen on the wire (wire reference 1.5, 2.5, 3B; part 2, 1.2).
+# A request that is too large as a whole and has to be split, in the words of OpenAI, Cohere, TEI, Voyage, Jina …
 _TOO_LARGE = (
-    r"max_tokens_per_request|max \d+ tokens per request|maximum allowed batch size|batch size error|number of texts must be at most"
-    r"|split into more batches|tokens in batch|max allowed tokens per submitted batch|TOO_MANY_TOKENS"
-    r"|requests can be in one batch|allowed per prediction|batch size is invalid|can contain at most \d+ items"
-    r"|larger than the largest allowed size|should have at most \d+ items|payload too large|length limit exceeded"
-    r"|request entity too large|body (is )?too large|array too long|too many inputs"
+    r"max_tokens_per_request|max \d+ tokens per request|maximum allowed batch size|batch size error"
+    r"|number of texts must be at most|split into more batches|tokens in batch|max allowed tokens per submitted batch"
+    r"|TOO_MANY_TOKENS|requests can be in one batch|allowed per prediction|batch size is invalid"
+    r"|can contain at most \d+ items|larger than the largest allowed size|should have at most \d+ items"
+    r"|payload too large|length limit exceeded|request entity too large|body (is )?too large|array too long|too many inputs"
 )
-# What one request may hold, in the words of those who name it (wire reference 1.5, 2.5, 3B; part 2, 1.2).
+# What one request may hold, in the words of those that name a number.
 _N = r"(\d[\d,]{0,14})"
 _MOST_TEXTS = (
     rf"texts must be at most {_N}|maximum allowed batch size {_N}|at most {_N} (?:requests|items|inputs|texts)"
@@ -45,44 +45,48 @@ _MOST_TOKENS = (
     rf"max(?:imum)? {_N} tokens per request|max allowed tokens per submitted batch is {_N}|Limit:? {_N}.*?Requested"
     rf"|tokens in batch\. Max is {_N}"
 )
-# The tokens that a quota grants in its time: OpenAI ("on tokens per min (TPM): Limit 10000, Used 9000, Requested 3000"), Voyage ("10K TPM").
+# The tokens that a quota allows in its time: OpenAI ("on tokens per min (TPM): Limit 10000, Used 9000, Requested
+# 3000"), Voyage ("10K TPM").
 _GRANTED = (rf"\bLimit:? {_N}\b", r"(\d[\d,.]{0,14}) ?([KM]?) ?TPM\b")
-# Of what there was too much (wire reference 1.6, 2.5, 3B; part 2, 1.1, 3), in the order asked.
+# Too much of what, in the order asked: TEI is "overloaded" by texts in flight; OpenAI, Cohere and Jina name tokens.
 _ABOUT = {
     "concurrency": r"overloaded|concurren",
     "tokens": r"tokens? per min|\bTPM\b|token rate limit|RATE_TOKEN|\btokens\b",
 }
-# One text that is too long (1.5, 3B, 4.1, 5B to 5E); a 5xx that says so is no outage (table 7.1).
+# One text that is too long. llama.cpp and Ollama's older route say so with a 500, which is then no outage.
 _TOO_LONG = (
     r"maximum context length|maximum input length|exceeds? (the |maximum |available )*context|exceed_context_size"
     r"|must have less than \d+ (tokens|characters)|longer than the model's context|too many input tokens"
-    r"|too large to process|exceeds maximum allowed token size|expected maxLength|input is too long|too long|string_too_long"
-    r"|exceeds? (the )?maximum (length|number of tokens)|does not fit into the model's context|context_length_exceeded"
-    r"|should have at most \d+ characters"
+    r"|too large to process|exceeds maximum allowed token size|expected maxLength|input is too long|too long"
+    r"|string_too_long|exceeds? (the )?maximum (length|number of tokens)|does not fit into the model's context"
+    r"|context_length_exceeded|should have at most \d+ characters"
 )
 _QUOTA = (
     r"insufficient_quota|credit_balance_exhausted|spend_limit_exceeded|usage_limit_exceeded|billing_hard_limit"
     r"|INSUFFICIENT_BALANCE|insufficient (credit|balance|funds)|exceeded your (current quota|monthly included credits)"
-    r"|balance is insufficient"  # SiliconFlow, a 403 (part 2, 21)
-    r"|\bArrearage\b"  # DashScope, a 400 (19)
-    r"|^1113\b"  # Zhipu's code, a 429 (20)
-    r"|ServiceQuotaExceeded"  # Bedrock, a 400 (7.4)
+    r"|balance is insufficient"  # SiliconFlow, a 403
+    r"|\bArrearage\b"  # DashScope, a 400
+    r"|^1113\b"  # Zhipu's code, a 429
+    r"|ServiceQuotaExceeded"  # Bedrock, a 400 (API_runtime_InvokeModel, Errors)
 )
 _DAILY = r"per[_ ]?day|\b[RT]PD\b|\bdaily\b"
 _KEY = r"API_KEY_INVALID|api key not valid|invalid api key|incorrect api key|invalid_api_key"
 _MODEL = r"(from|to|access( to)?) this model|model_not_found|no access to model"
-# A code that says whose fault a 403 is, whatever its words say of a model: AWS' "You don't have access to the model with the specified
-# model ID" is about the account (part 2, 7.4).
+# A code that says whose fault a 403 is, whatever its words say of a model: AWS's AccessDeniedException, "You don't
+# have access to the model with the specified model ID", is about the account.
 _DENIED = r"denied|permission|forbidden|unauthori[sz]ed|not ?authorized"
-# No such model, under another status than 404: Hugging Face's router, Mistral, Perplexity, Infinity, Voyage, OpenRouter, Bedrock,
-# Hyperbolic, in this order; Jina's code ends like OpenAI's.
+# No such model, under another status than 404: Hugging Face's router, Mistral, Perplexity, Infinity, Voyage,
+# OpenRouter, Bedrock, Hyperbolic, in this order; Jina's code ends like OpenAI's.
 _ABSENT = (
     r"model not supported by provider|invalid[_ ]model\b|model_not_found|model \S+ is not supported\. Supported models"
     r"|model \S+ does not exist|is not a valid model ID|model identifier is invalid|allowed now, your model"
 )
-# A model that is not in memory yet: llama.cpp (5C), Hugging Face (3A), LocalAI, vLLM behind a proxy.
-_LOADING = r"\bloading\b|model_loading|\bwarm(ing|s)?[ -]?up\b|(model|server) (is )?(not (yet )?(ready|loaded)|starting)|still (starting|loading)"
-_NAN = r"unsupported value: NaN"  # Ollama's 500 for a text it makes NaN of: the text is at fault, and found by halving (4.1)
+# A model that is not in memory yet: llama.cpp ("Loading model"), Hugging Face, LocalAI, vLLM behind a proxy.
+_LOADING = (
+    r"\bloading\b|model_loading|\bwarm(ing|s)?[ -]?up\b|(model|server) (is )?(not (yet )?(ready|loaded)|starting)"
+    r"|still (starting|loading)"
+)
+_NAN = r"unsupported value: NaN"  # Ollama's 500 for a text that it makes NaN of: halving finds the text
 _ROW = (
     r"(?:input|inputs|texts)\[(\d{1,9})\]|at index (\d{1,9})\b|#/texts/(\d{1,9})\b"
     r"|body\.(?:text\.)?(?:input|inputs|texts)\.(?:list\[[^\]]*\]\.)?(\d{1,9})\b"
@@ -94,11 +98,12 @@ _ELSEWHERE = (404, 405, 410, 421)  # of a wrong URL, or of a model that is not t
 # The status that a code in a success stands for. Codes are compared in small letters, without what joins their words.
 _REFUSED_KEY = (
     r"unauth|forbidden|authfail|authinvalid|^auth\w*(error|exception|required)$|permission|accessdenied|loginrequired"
-    r"|invalid(api|access|auth|security|bearer)*(key|token|credential|signature)s?$|(api|access)(key|token)(is)?(invalid|expired|missing)"
+    r"|invalid(api|access|auth|security|bearer)*(key|token|credential|signature)s?$"
+    r"|(api|access)(key|token)(is)?(invalid|expired|missing)"
 )
 _NAMED = (
     (401, _REFUSED_KEY),
-    (429, r"ratelimit|toomanyrequest|throttl|requestlimit|ratequota|resourceexhausted|^3040$"),  # Cloudflare is out of capacity (part 2, 14)
+    (429, r"ratelimit|toomanyrequest|throttl|requestlimit|ratequota|resourceexhausted|^3040$"),  # 3040: Cloudflare
     (402, r"insufficient|quotaexceed|outofcredit|billing|arrear|paymentrequired|balance"),
     (404, r"(model|route|resource)notfound|^notfound(error)?$"),
     (503, r"unavailable|overloaded|serverbusy|^internal(server)?error$|^servererror$"),
@@ -112,10 +117,10 @@ def error_from_response(response: Response, *, provider: str, model: str, messag
     says = " ".join(filter(None, (_errortype(response), refusal.code, refusal.kind, message or refusal.message)))
     kind = _kind(status, says, refusal, _errortype(response))
     if status == 429 and re.search(r"ByDay\b", says + " " + response.headers.get("x-ratelimit-type", "")):
-        kind = QuotaError  # GitHub Models: its retry-after is hours (part 2, 1.2)
+        kind = QuotaError  # GitHub Models, `UserByModelByDay`: its retry-after is hours
     told = retry_after(response, says, refusal.body, now)
     if kind is RateLimitError and told is None and re.search(_DAILY, says, re.IGNORECASE):
-        kind = QuotaError  # an allowance of a day, which nothing says to fill within minutes
+        kind = QuotaError  # of a day, and no hint that it is refilled sooner
     should = response.headers.get("x-should-retry")
     retryable = (status in _RETRYABLE and issubclass(kind, (ServerError, RateLimitError))) or _passing(status, kind)
     if should in ("true", "false") and kind is not QuotaError:
@@ -130,7 +135,8 @@ def error_from_response(response: Response, *, provider: str, model: str, messag
         request_id=_request_id(response, refusal),
         retryable=retryable,
         retry_after=told if retryable else None,
-        rows=named if len(named) == 1 and issubclass(kind, InvalidInputError) else (),  # of several, who is to blame is open
+        # Of several rows, any may be at fault.
+        rows=named if len(named) == 1 and issubclass(kind, InvalidInputError) else (),
         body=bytes(response.body[: EXCERPT * 4]).decode("utf-8", "replace")[:EXCERPT],
     )
     if isinstance(error, RateLimitError):
@@ -151,12 +157,12 @@ def _figure(pattern: str, says: str) -> int | None:
 def error_in_success(response: Response) -> EmbedkitError | None:
     """The error hidden in a success: the one its own code names, else a DecodeError; None when the body names no error.
 
-    Lenient beside vectors, where only what is called an error is one; strict where there are none, where any words are the reason.
+    Beside vectors only what is called an error is one; without vectors any words are the reason.
     """
     refusal = read_error_body(response)
     body, message = refusal.body, "" if fine(refusal.message) else refusal.message
     if not isinstance(body, dict) and (not isinstance(body, str) or message == body):
-        return None  # no JSON, bare vectors or bare words: they are shown by whoever cannot read them
+        return None  # no JSON, or nothing but vectors or words: the caller, who cannot read it, shows it
     called = isinstance(body, dict) and not all(map(fine, map(body.get, ("error", "errors", "err"))))
     named = _named(refusal)
     if not called and (has_vectors(body) or not (message or named or failed(body))):
@@ -185,14 +191,15 @@ def _named(refusal: ErrorBody) -> int | None:
 
 
 def with_url(error: ApiError, url: str) -> ApiError:
-    """The error of a request to this URL: where nothing is found there, the message says where that was, without user and query."""
+    """The error of a request to this URL. If nothing is found there, the message names it, without user and query."""
     if error.status in _ELSEWHERE:
         error.message = f"{error.message}; asked at {safe_url(url)}"
         error.args = (error.message,)
     return error
 
 
-def _kind(status: int, says: str, refusal: ErrorBody, errortype: str) -> type[ApiError]:  # noqa: C901, PLR0911 (one question a line, in the order they are asked)
+# One question a line, in the order in which they are asked.
+def _kind(status: int, says: str, refusal: ErrorBody, errortype: str) -> type[ApiError]:  # noqa: C901, PLR0911
     def match(pattern: str) -> bool:
         return re.search(pattern, says, re.IGNORECASE) is not None
 
@@ -217,9 +224,9 @@ def _kind(status: int, says: str, refusal: ErrorBody, errortype: str) -> type[Ap
         return TooLargeError
     if match(_TOO_LONG) and (status in (400, 413, 422) or (status >= _SERVER and status != 503)):
         return TooLongError
-    if status == 413 and refusal.kind.lower() != "validation":  # TEI before 1.9 answers 413 for all it finds invalid (3B)
+    if status == 413 and refusal.kind.lower() != "validation":  # TEI before 1.9: 413 for all that is invalid
         return TooLargeError
-    if status in (400, 413, 422, 498) or match(_NAN):  # 498: Cohere blocks a text it deems unsafe (wire reference 2.5)
+    if status in (400, 413, 422, 498) or match(_NAN):  # 498: Cohere blocks an unsafe text
         return InvalidInputError
     return ServerError if status >= _SERVER or status == 424 else ApiError
 
@@ -229,7 +236,7 @@ def _passing(status: int, kind: type[ApiError]) -> bool:
 
 
 def _impossible(says: str) -> bool:
-    """A 429 no waiting cures: the request alone exceeds the limit ("Limit 30000, Requested 31538"; shell_gpt#653)."""
+    """Whether waiting cannot cure a 429: the request alone exceeds the limit ("Limit 30000, Requested 31538")."""
     found = re.search(rf"\bLimit:? {_N}\b.*?\bRequested:? {_N}\b", says, re.IGNORECASE)
     return found is not None and _whole(found[2]) > _whole(found[1])
 
@@ -250,7 +257,8 @@ def _whole(figure: str) -> int:
 
 def _worded(message: str, response: Response) -> str:
     if 300 <= response.status < 400 and (where := response.headers.get("location")):
-        return f"the server redirects to {where}; redirects of a POST are not followed: set base_url to the final address"
+        followed = "redirects of a POST are not followed: set base_url to the final address"
+        return f"the server redirects to {where}; {followed}"
     if message:
         return message[:EXCERPT]
     if not response.body:
@@ -266,14 +274,14 @@ def _said(message: str, response: Response) -> str:
 
 
 def _errortype(response: Response) -> str:
-    """AWS names the error in a header, with an address behind a colon (part 2, 7.4)."""
+    """The name of an error of AWS, in a header: what comes before a colon and an address."""
     return response.headers.get("x-amzn-errortype", "").partition(":")[0]
 
 
 def _request_id(response: Response, refusal: ErrorBody) -> str | None:
     names = (
-        "x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "x-debug-trace-id", "mistral-correlation-id",
-        "x-trace-id", "x-ms-request-id",
+        "x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "x-debug-trace-id",
+        "mistral-correlation-id", "x-trace-id", "x-ms-request-id",
     )  # fmt: skip
     for name in names:
         if found := response.headers.get(name):

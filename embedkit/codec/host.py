@@ -1,4 +1,4 @@
-"""Where a provider is and as whom we come, as data; and the helpers of its dialect."""
+"""A host as data: its address, credentials, parameters and limits; and helpers for its functions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Secrets(Mapping[str, Any]):
         return self._values[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The credential, without the exception that `Mapping` would make of one that is not there: every request asks."""
+        """The credential, or the default. Every request asks, so no exception is made of a missing one."""
         return self._values.get(name, default)
 
     def __iter__(self) -> Any:
@@ -36,7 +36,7 @@ class Secrets(Mapping[str, Any]):
         return f"Secrets({', '.join(self._values)})"
 
 
-def bearer(request: Request, credentials: Mapping[str, str], now: float) -> Request:  # noqa: ARG001 (the shape of `authorize`)
+def bearer(request: Request, credentials: Mapping[str, str], now: float) -> Request:  # noqa: ARG001 (an `authorize`)
     """`Authorization: Bearer KEY`, or nothing at all without a key."""
     key = credentials.get("api_key")
     return with_headers(request, {"authorization": f"Bearer {key}"}) if key else request
@@ -57,14 +57,14 @@ class Parameter(msgspec.Struct, frozen=True):
 
     Attributes:
         variables: environment variables that may hold it, first one wins.
-        required: without it nothing can be sent.
+        required: nothing can be sent without it.
         secret: it is a credential: kept out of every repr, may be a callable, handed to `authorize`.
-        key: it stands in for the API key (an access key, a token): one of the two is needed, and given by hand it silences
-            the other's variables.
+        key: it replaces the API key (an access key, a token): one of the two is needed, and if it is passed, the
+            variables of the other are not read.
         choices: what it may be; empty: anything.
-        takes: of which kinds it is, of str, bool, int, float, dict and list. Where str is not among them, text (of an environment
+        takes: its types, of str, bool, int, float, dict and list. If str is not among them, text (of an environment
             variable, say) is read as JSON.
-        help: one line on what it is.
+        help: what it is, in a few words.
     """
 
     variables: tuple[str, ...] = ()
@@ -108,7 +108,7 @@ _KINDS: dict[type, tuple[Any, str]] = {
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Where a codec speaks to: its host, model, base URL and the host's own parameters."""
+    """What a codec sends requests to: host, model, base URL and the host's own parameters."""
 
     host: Host
     model: str
@@ -128,9 +128,14 @@ class Target(msgspec.Struct, frozen=True):
 
     @property
     def limits(self) -> Limits:
-        """The host's, and how long a text the model takes, where the catalog knows it: not every API says so when it cuts."""
+        """The host's limits, and the catalog's limit of a text: not every API says so when it cuts one."""
         tokens = self.facts.tokens if self.facts is not None else None
         return msgspec.structs.replace(self.host.limits, max_text_tokens=tokens) if tokens else self.host.limits
+
+    @property
+    def has_widths(self) -> bool:
+        """Whether the model has more widths than one; True of a model that the catalog does not know."""
+        return self.facts is None or bool(self.facts.widths)
 
     def url(self, route: str) -> str:
         """The base URL with a route appended; a query in the base URL stays at the end."""
@@ -143,7 +148,7 @@ def _as_given(base_url: str, target: Target) -> str:  # noqa: ARG001 (the shape 
 
 
 def fill_url(base_url: str, target: Target) -> str:
-    """The host's own base URL with each `{name}` in it replaced by the parameter of that name; any other is used as given."""
+    """The host's own base URL with each `{name}` replaced by that parameter; another URL is used as given."""
     if base_url != target.host.base_url:
         return base_url
     for name in re.findall(r"{(\w+)}", base_url):
@@ -160,7 +165,7 @@ def fill_url(base_url: str, target: Target) -> str:
 
 
 def host_matches(name: str | None, domains: Collection[str]) -> bool:
-    """True where a host name is one of the domains or lies below one; a `*` in a domain stands for one label."""
+    """Whether a host name is one of the domains or a subdomain of one; a `*` in a domain stands for one label."""
     labels = (name or "").lower().split(".")[::-1]
     wanted = [domain.split(".")[::-1] for domain in domains]
     return any(
@@ -170,7 +175,7 @@ def host_matches(name: str | None, domains: Collection[str]) -> bool:
 
 
 class TokenExchange(msgspec.Struct, frozen=True):
-    """How a key is exchanged for a token that ends. Both functions are pure; the engine asks, keeps and renews.
+    """How a key is exchanged for a token that expires. Both functions are pure; the engine sends, keeps and renews.
 
     Attributes:
         request: the request for a token, given the credentials; None where the key is a token already.
@@ -182,33 +187,38 @@ class TokenExchange(msgspec.Struct, frozen=True):
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and as whom: one row of data per provider.
+    """One row of data per provider: address, credentials, limits.
 
     Attributes:
         name: what stands before the colon in "name:model".
         dialect: `dialect(target, **quirks)` makes the codec.
-        base_url: where it lives; None when only the user can know.
+        base_url: its address; None if only the user knows it.
         version_path: path added to a base URL that has none.
-        routes: what the dialect puts behind a base URL, and what else of this API's people copy with it: taken off the end of a URL
-            that is given. "/models/{model}:{verb}" names what it must agree with: the model, or one of `parameters`; `{model*}` may hold slashes.
+        routes: what the dialect appends to a base URL, and other routes of this API that users copy: taken off the
+            end of a given URL. What "/models/{model}:{verb}" names must agree with the model or one of `parameters`;
+            `{model*}` may hold slashes.
         key_variables: environment variables that may hold the key, first one wins; empty: none is ever read.
         key_file: `key_file(environment)`, the path of a file that may hold the key where no variable does.
         key_required: refuse to start without a key (an explicit `base_url` lifts this).
-        own_domains: hosts (and their subdomains) that a key from the environment may go to, besides loopback; see `host_matches`.
+        own_domains: hosts (and their subdomains) that may get a key from the environment, besides loopback; see
+            `host_matches`.
         url_variables: environment variables that may hold the base URL.
         read_url: how such a variable is read, by the provider's own rules.
-        resolve_url: `resolve_url(base_url, target)`, the last word on the base URL (Azure puts the deployment in the path).
-        authorize: `authorize(request, credentials, now)`, pure; asked on every attempt, unless steady. The credentials hold the host's own
-            parameters too: a signature names its region.
-        static_auth: `authorize` looks at neither body nor clock: what it puts on one request serves the next. So it is with `bearer`.
+        resolve_url: `resolve_url(base_url, target)`, the final base URL (Azure puts the deployment in the path).
+        authorize: `authorize(request, credentials, now)`, pure; called on every attempt, unless `static_auth`. The
+            credentials hold the host's own parameters too: a signature names its region.
+        static_auth: `authorize` looks at neither body nor clock, so its headers serve the next request too. `bearer`
+            is always so.
         token_exchange: how the key becomes a token, where the API takes none but tokens.
         parameters: further keywords of `connect`.
         quirks: keywords of the dialect.
         limits: what one request may hold.
         accepts_empty: an empty text is embedded rather than refused.
         timeout: seconds one attempt may take, unless the caller says otherwise.
-        loading: seconds that a server may take to load its model: as long as it says so with a 503 it is asked again, every few seconds.
-        start: requests in flight to begin with, before anything is known of the endpoint; a bulk call begins with 8 all the same.
+        loading: seconds that a server may take to load its model: while it says so with a 503, it is asked again
+            every few seconds.
+        start: requests in flight at first, before anything is known of the endpoint; a bulk call begins with 8 all
+            the same.
         ceiling: most requests in flight, however well it answers.
         catalog: which models of the catalog live here (a family's name); empty: the host's own name.
         catalog_name: `catalog_name(model)`, the model's name in the catalog (Bedrock's names may carry a region).

@@ -1,4 +1,4 @@
-"""Helpers of `decode`: from the body of a success to vectors in input order, and what it says of itself."""
+"""Helpers of `decode`: from the body of a success to vectors in input order, model and usage."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ import msgspec
 
 from .._hints import NDArray
 from .._types import ModelFacts, Options, Response
-from ..errors import DecodeError
+from ..errors import DecodeError, EmbedkitError
 from .contract import UNREADABLE
 from .error_body import describe_body
 from .error_mapping import error_in_success
 from .vector_math import normalize
-from .vectors import Missing, Reader, Vector, VectorLike, decode_json, decoder_of, decoder_of_any
+from .vectors import Missing, Reader, Vector, VectorLike, decode_json, decoder_of, decoder_of_any, miscounted
 
 T = TypeVar("T")
 
 
 def decode_reply(decoder: msgspec.json.Decoder[T], response: Response) -> T:
-    """The body as the type of a decoder (see `decoder_of`). A body that is an error raises that error; anything else unreadable, DecodeError."""
+    """The body as the type of a decoder (see `decoder_of`).
+
+    Raises:
+        EmbedkitError: the error that the body is; DecodeError if it is unreadable.
+    """
     try:
         return decode_json(response.body, decoder)
     except UNREADABLE as error:
-        if isinstance(error, msgspec.ValidationError):  # one embedding may be none; the others are
+        if isinstance(error, msgspec.ValidationError):  # one embedding may be wrong and the others right
             with suppress(*UNREADABLE):
                 return decode_json(response.body, decoder_of_any(decoder.type))
         if (hidden := error_in_success(response)) is not None:
@@ -79,15 +83,15 @@ def listing(response: Response, count: int, *, nested: bool = False) -> tuple[li
 
 
 def _without_null(data: list[Any]) -> list[Any]:
-    """A list in which null stands for some entries: their places are those that the others' indices leave out, or where they stand."""
+    """The entries of a list with nulls: those that have an index; if none has, all, null as one with no embedding."""
     there = [entry for entry in data if entry is not None]
     return there if any(entry.index is not None for entry in there) else [entry or _NO_ENTRY for entry in data]
 
 
 def in_place(items: list[Any], count: int) -> list[Any]:
-    """Items in input order, by their `index`; a `Missing` where the others' indices name one. Another number comes as it is."""
+    """Items in input order, by their `index`; `Missing` where one is left out. A wrong number is left to `matrix`."""
     if len(items) == 1 == count or len(items) > count or not items:
-        return items  # a wrong number is found by `matrix`
+        return items
     places = _places([item.index for item in items], count)
     if places is None:
         return items
@@ -98,17 +102,21 @@ def in_place(items: list[Any], count: int) -> list[Any]:
 
 
 def in_order(indices: Sequence[Any], count: int) -> list[int] | None:
-    """The order that puts `count` rows given with these indices into input order; None: they are already in it. See `in_place`."""
+    """The order that puts `count` rows with these indices into input order; None if they are in it. See `in_place`."""
     places = _places(indices, count)
     return None if places is None else sorted(range(count), key=places.__getitem__)
 
 
 def _places(indices: Sequence[Any], count: int) -> list[int] | None:
-    """The place of each row, of `count` at most, by what stands as its index; None: they are in order, as far as one can tell.
+    """The place of each row, of `count` at most, by its index; None if the rows are in order as far as one can tell.
 
-    An index may be written as text. One that is left out beside others is 0, as serializers that leave out zeros write it. With `count`
-    rows, one constant offset does not matter; with fewer, none of which is 0, nobody knows from where they count, and so who is
-    missing. Left out everywhere: in order. Anything else but different numbers from 0 to count-1 is a DecodeError.
+    An index may be text. One that is left out beside others is 0, as serializers that leave out zeros write it. With
+    `count` rows, a constant offset does not matter. With fewer rows, none of which is 0, the offset is unknown, and
+    so which row is missing. Rows without any index are in order. Otherwise the indices have to be different numbers
+    from 0 to count-1.
+
+    Raises:
+        DecodeError: they are not.
     """
     whole = list(range(count))
     if indices == whole or all(index is None for index in indices):
@@ -124,6 +132,11 @@ def _places(indices: Sequence[Any], count: int) -> list[int] | None:
     return None if places == whole or (not full and 0 not in places) else places
 
 
+def without_vectors(response: Response, count: int) -> EmbedkitError:
+    """The error of a success without a list of embeddings: the one that the body names, else that all are missing."""
+    return error_in_success(response) or miscounted(0, count)
+
+
 def whole_number(value: Any) -> int | None:
     """A whole number, however it is written: 3, 3.0 or "3". None for anything else."""
     if isinstance(value, str):
@@ -135,7 +148,7 @@ def whole_number(value: Any) -> int | None:
 
 
 def tokens_in(usage: Any, *names: str) -> int | None:
-    """The first of these fields of a reply's usage that holds a number of tokens; None where none does. Never an error."""
+    """The first of these fields of a reply's usage that holds a number of tokens; None if none does. Never an error."""
     for name in names if isinstance(usage, dict) else ():
         found = usage.get(name)
         number = found if type(found) is int else whole_number(found)
@@ -145,7 +158,7 @@ def tokens_in(usage: Any, *names: str) -> int | None:
 
 
 def text_of(value: Any) -> str:
-    """A text that a reply need not have, like the model's name; empty where it is none."""
+    """A text that a reply need not have, like the model's name; empty if it is no text."""
     return value if isinstance(value, str) else ""
 
 
@@ -154,9 +167,9 @@ def _brief(values: Sequence[object], most: int = 8) -> str:
 
 
 def header_int(response: Response, header: str) -> int | None:
-    """The number in a header; None where it holds none."""
+    """The number in a header; None if it holds none."""
     text = response.headers.get(header, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None  # noqa: PLR2004 (digits of 64 bits)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None  # noqa: PLR2004 (64 bits)
 
 
 def vector_values(vector: VectorLike) -> bytes | NDArray[Any]:
@@ -165,7 +178,7 @@ def vector_values(vector: VectorLike) -> bytes | NDArray[Any]:
 
 
 def pool_tokens(tokens: Sequence[VectorLike], how: str) -> NDArray[Any]:
-    """One vector for a text out of those of its tokens, given without padding: their mean, the first ("cls") or the last.
+    """One vector for a text out of those of its tokens, without padding: their mean, the first ("cls") or the last.
 
     Raises:
         DecodeError: there is none, or they are of unequal width.
@@ -181,12 +194,15 @@ def pool_tokens(tokens: Sequence[VectorLike], how: str) -> NDArray[Any]:
         raise DecodeError(msg)
     if how != "mean":
         return rows[{"cls": 0, "last": -1}[how]]
-    with np.errstate(all="ignore"):  # an infinity is found where every value is looked at
+    with np.errstate(all="ignore"):  # `matrix` finds an infinity
         mean: NDArray[Any] = np.mean(rows, axis=0)
     return mean
 
 
 def renormalize_cut(rows: NDArray[Any], options: Options, facts: ModelFacts | None) -> None:
-    """Make unit length, in place, what a provider has cut to width and left at that (part 2, C5)."""
+    """Make vectors unit length, in place, that a provider has cut to the width and not normalized.
+
+    gemini-embedding-001 is one that does so (ai.google.dev/gemini-api/docs/embeddings).
+    """
     if options.dimensions not in (None, facts and facts.dimensions) and options.normalize is not False:
         normalize(rows)

@@ -10,7 +10,7 @@ from ..errors import ConfigError
 
 
 def compact(**fields: Any) -> dict[str, Any]:
-    """The fields that have a value. Sending null is not leaving it out (wire reference 0.2, rule 1)."""
+    """The fields that have a value. Sending null is not leaving it out: Infinity answers a null width with 422."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -25,13 +25,13 @@ def reject_unsupported(options: Options, host: str, **allowed: Collection[object
 
 
 def prefixed(texts: Sequence[str], options: Options, facts: ModelFacts | None) -> Sequence[str]:
-    """The texts with the model family's prefix for this input type, if it has one that stands in the text."""
+    """The texts with the model family's prefix for this input type, if it has one that goes into the text."""
     prefix = _prefix(options, facts)
     return [prefix + text for text in texts] if prefix and facts is not None and not facts.prefix_field else texts
 
 
 def prompt_field(options: Options, facts: ModelFacts | None) -> dict[str, str]:
-    """The same prefix as the request field that takes it, where the provider puts it before the texts itself."""
+    """The same prefix as a request field, for a provider that puts it before the texts itself."""
     prefix = _prefix(options, facts).strip()
     return {facts.prefix_field: prefix} if prefix and facts is not None and facts.prefix_field else {}
 
@@ -41,7 +41,7 @@ def _prefix(options: Options, facts: ModelFacts | None) -> str:
 
 
 def known_width(options: Options, facts: ModelFacts | None) -> int | None:
-    """The width asked for; ConfigError where the catalog knows that the model has no such width."""
+    """The width asked for; ConfigError if the catalog knows that the model has no such width."""
     asked = options.dimensions
     if asked is None or facts is None or asked == facts.dimensions or asked in facts.widths or facts.dimensions is None:
         return asked
@@ -59,7 +59,7 @@ def widths(facts: ModelFacts | None) -> str:
 
 
 def split_extra(extra: Mapping[str, Any], names: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(these fields, the others) of `extra`: where a body says things per text, that is where they go."""
+    """(these fields, the others) of `extra`: some bodies have the first for each text."""
     return {name: extra[name] for name in names if name in extra}, {name: extra[name] for name in extra if name not in names}
 
 

@@ -1,4 +1,4 @@
-"""When a refusal says that it is worth another try: headers, bodies and words, in seconds from `now`. Pure."""
+"""How long a refusal says to wait, in its headers, body or message; in seconds from `now`. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from .._types import Response
+from .._types import CAP, Response
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 EPOCH = 1e9  # seconds: a larger number is a Unix time (2001 and later)
 MONTH = 32 * 86_400.0  # seconds; no quota is longer, so a longer wait is a mistake
-CAP = 120.0  # seconds; a longer hint is not slept (openai-python, _base_client.py, 2026-11)
 
 
 def retry_after(response: Response, says: str, body: Any, now: float) -> float | None:
-    """Seconds to wait, in the order of wire reference 7.1. A header is believed whatever it says; a body only up to CAP."""
+    """Seconds to wait, by the first of: `retry-after-ms`, `retry-after`, body, message, `x-ratelimit-reset-*`.
+
+    `retry-after` is believed whatever it says; the others up to CAP.
+    """
     headers = response.headers
     if (ms := _positive(headers.get("retry-after-ms"))) is not None:
         return ms / 1000
@@ -55,7 +57,7 @@ def _until(date: str, now: float) -> float | None:
 
 
 def _estimated(body: Any) -> float | None:
-    """Hugging Face's `estimated_time` (3A) and Google's RetryInfo.retryDelay "22s" (part 2, section 5)."""
+    """Hugging Face's `estimated_time` of a model that loads; Google's `retryDelay` ("22s"), of google.rpc.RetryInfo."""
     if not isinstance(body, dict):
         return None
     if isinstance(body.get("estimated_time"), (int, float)):
@@ -69,7 +71,8 @@ def _estimated(body: Any) -> float | None:
 
 
 def _spoken(says: str) -> float | None:
-    found = re.search(r"(?:try again in|retry (?:after|in)) ([\d.]+ ?(?:ms|s|seconds?|m\d*[\d.]*s?|h)?)", says, re.IGNORECASE)
+    pattern = r"(?:try again in|retry (?:after|in)) ([\d.]+ ?(?:ms|s|seconds?|m\d*[\d.]*s?|h)?)"
+    found = re.search(pattern, says, re.IGNORECASE)
     return duration(re.sub(r" ?seconds?", "s", found[1].lower().rstrip(". ")).replace(" ", "")) if found else None
 
 
@@ -79,15 +82,17 @@ def _reset(headers: Mapping[str, str], now: float) -> float | None:
             seconds := seconds_until(headers.get(f"x-ratelimit-reset-{what}", ""), now)
         ):
             return seconds
-    if seconds := seconds_until(headers.get("x-rate-limit-reset-tokens", ""), now):  # Azure's spelling (1A.6)
+    # Azure's spelling (openai/openai-python#937).
+    if seconds := seconds_until(headers.get("x-rate-limit-reset-tokens", ""), now):
         return seconds
     return seconds_until(headers.get("x-ratelimit-reset", ""), now)
 
 
 def seconds_until(text: str, now: float) -> float | None:
-    """Seconds from `now` (Unix seconds) to what a header says, in any unit in use: seconds, a duration (1m2s, 12ms), a Unix time in
-    seconds or milliseconds (OpenRouter), an HTTP or ISO date. None where it says nothing, or something absurd: a moment that is past,
-    or more than MONTH away.
+    """Seconds from `now` (Unix seconds) to what a header says.
+
+    It may be seconds, a duration (1m2s, 12ms), a Unix time in seconds or milliseconds (OpenRouter), an HTTP or an ISO
+    date. None if it is nothing of that, in the past, or more than MONTH away.
     """
     text = text.strip()
     seconds = duration(text)
@@ -99,13 +104,13 @@ def seconds_until(text: str, now: float) -> float | None:
 
 
 def dated(text: str) -> bool:
-    """Whether a header names a moment, rather than a number of seconds."""
+    """Whether a header names a point in time rather than a number of seconds."""
     seconds = duration(text.strip())
     return bool(text) and (seconds is None or seconds > EPOCH)
 
 
 def duration(text: str) -> float | None:
-    """Seconds in a Go-style duration: 12ms, 1s, 6m0s, 1h2m3.5s (wire reference 1.6), or in a bare number."""
+    """Seconds in a Go-style duration, as of OpenAI's `x-ratelimit-reset-*` (12ms, 6m0s, 1h2m3.5s), or a bare number."""
     found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?", text)
     if not text or found is None:
         return _positive(text)

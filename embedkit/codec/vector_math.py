@@ -10,7 +10,7 @@ from ..errors import ConfigError, DecodeError
 
 
 def finite(rows: NDArray[Any]) -> None:
-    """Raise DecodeError where a value is NaN or infinite."""
+    """Raise DecodeError if a value is NaN or infinite."""
     import numpy as np
 
     bad = ~np.isfinite(rows).all(axis=1)
@@ -26,14 +26,15 @@ def normalize(rows: NDArray[Any]) -> None:
 
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
     lengths[lengths == 0] = 1.0
-    np.divide(rows, lengths[:, None], out=rows, casting="same_kind")  # by doubles: a length may be beyond float32 either way
+    np.divide(rows, lengths[:, None], out=rows, casting="same_kind")  # doubles: a length may be beyond float32
 
 
 def quantize(rows: NDArray[Any], dtype: DType) -> NDArray[Any]:
-    """Float rows in a smaller dtype, made on the client for providers that cannot.
+    """Float rows in a smaller dtype, made on the client for providers that cannot make it.
 
-    int8 is each component of the vector at unit length, times 127, rounded; uint8 is that plus 128. ubinary is one bit per component, 1 where it is positive, most
-    significant bit first; binary is that minus 128, as Cohere and Voyage pack them (wire reference 2.3; part 2, 2.1).
+    int8 is each component of the vector at unit length, times 127, rounded; uint8 is that plus 128. ubinary is one
+    bit per component, 1 if it is positive, the most significant bit first; binary is that minus 128. So Cohere and
+    Voyage pack them (docs.voyageai.com/docs/flexible-dimensions-and-quantization).
     """
     import numpy as np
 
@@ -52,7 +53,7 @@ def quantize(rows: NDArray[Any], dtype: DType) -> NDArray[Any]:
 
 
 def missing_value(rows: NDArray[Any]) -> float:
-    """What stands in a row without a vector: NaN, or zero where the dtype has no NaN."""
+    """The value in a row without a vector: NaN, or zero if the dtype has no NaN."""
     return float("nan") if rows.dtype.kind == "f" else 0
 
 

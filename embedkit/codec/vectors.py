@@ -1,12 +1,13 @@
-"""From the bytes of a reply straight into rows, with no Python object per number.
+"""Decodes the bytes of a reply straight into rows, with no Python object per number.
 
-A JSON parser pays for a list of numbers by the number, even for one it skips, and for a string by the byte. So what is long is
-*lifted* out first: found by its brackets or quotes, replaced by a mark, and read later, numbers as one block of doubles by a SIMD
-parser, base64 by a SIMD decoder. What is left of the body is small and goes to msgspec, which meets the marks in their order.
+The cost of a list of numbers in a JSON parser grows with their count, even if the parser skips them; that of a string
+with its bytes. So long lists and strings are *lifted* out first: they are found by their brackets or quotes, replaced
+by a mark, and read later, numbers as one block of doubles by a SIMD parser, base64 by a SIMD decoder. The rest of the
+body is small. msgspec parses it and meets the marks in their order.
 
-Lifting guesses, and a wrong guess only costs time. Should a lifted list stand inside a string, or a lifted string begin where one
-ends, the quotes of the mark break the JSON there; should it be no embedding, a mark is left over; and a body that has such marks itself
-is left alone. Then it is parsed as it came.
+Lifting guesses, and a wrong guess only costs time: then the body is parsed as it came. If a lifted list stands inside
+a string, or a lifted string begins where one ends, the quotes of the mark break the JSON there. If it is no
+embedding, a mark is left over. A body that has such marks itself is not touched.
 """
 
 from __future__ import annotations
@@ -31,35 +32,36 @@ if TYPE_CHECKING:
 
 Out = Callable[[int], Any]  # width → the (count, width) rows to fill
 T = TypeVar("T")
-LONG = 64  # bytes of a list worth lifting: shorter ones are a shape or a few indices as often as a vector
-SMALL = 16_384  # bytes of a body whose strings are copied sooner than searched for
+LONG = 64  # bytes of a list worth lifting: a shorter one is as often a shape or some indices as a vector
+SMALL = 16_384  # bytes of a body in which copying the strings takes less time than finding them
 STRIDE = 256  # bytes skipped in search of a long string: more than stands between two embeddings, less than half of one
 _NUMERIC = b"-0123456789"  # what a list of numbers begins with
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _BRACKET = ord("[")
 _MARK, _QUOTED, _ESCAPED = "#", b'"#"', b"\\u0023"  # no base64, and the only other way to write it
 _MARK_OF_ORDER = b"\xef\xbb\xbf"
-# What stands where a number should: words for what is no number, and exponents beyond float32 (300) or a double.
+# In the place of a number: words for what is no number, and exponents from 300 on, which float32 has not.
 _NO_NUMBER = re.compile(
     rb"(?<=[\[,:\s])[-+]?(?:(?:NaN|nan|Infinity|inf)\b|\d[\d.]*[eE]\+?0*(?:[3-9]\d\d|[1-9]\d{3,})\b)(?=[\],}\s])"
 )
 
 
 class Vector:
-    """One embedding in a reply struct: base64 or numbers, whatever was asked. Still as it came, until `matrix` reads it."""
+    """One embedding in a reply struct: base64 or numbers, whatever was asked for. `matrix` reads it."""
 
     __slots__ = ("text",)
 
     def __init__(self, text: str | memoryview | list[float | None] | DecodeError) -> None:
-        # base64, a list as it stands in the JSON, a short list, or why it is none of them
+        # Base64, the JSON of a list, a short list, or the reason why it is none of them.
         self.text: str | memoryview | list[float | None] | DecodeError = text
 
 
-# What `matrix` takes for one row: a reply's own, or components made from it; None: null stands there; or why there is none.
+# What `matrix` takes for one row: a reply's own, components made from it, None for null, or the reason for no vector.
 if TYPE_CHECKING:
     VectorLike: TypeAlias = Vector | bytes | Sequence[float] | NDArray[Any] | DecodeError | None
-else:  # evaluated where it was written, wherever it is used
-    VectorLike = Vector | bytes | Sequence[float] | ForwardRef("NDArray[Any]", module="embedkit._hints") | DecodeError | None
+else:  # so that `get_type_hints` of any module can resolve it
+    _Array = ForwardRef("NDArray[Any]", module="embedkit._hints")
+    VectorLike = Vector | bytes | Sequence[float] | _Array | DecodeError | None
 
 
 class OutputRows:
@@ -67,7 +69,8 @@ class OutputRows:
 
     Attributes:
         width: values per row of earlier replies under the same options; None: this is the first.
-        failures: row within the batch → what is wrong with its vector. Such a row is NaN (zero where the dtype has no NaN).
+        failures: row within the batch → what is wrong with its vector. Such a row is NaN (zero if the dtype has no
+            NaN).
     """
 
     __slots__ = ("_rows", "failures", "width")
@@ -83,7 +86,7 @@ class OutputRows:
 
 
 def decoder_of(kind: type[T]) -> msgspec.json.Decoder[T]:
-    """What reads replies of this type, with a `Vector` for every embedding in it."""
+    """A decoder of replies of this type, with a `Vector` for every embedding in it."""
     return msgspec.json.Decoder(kind, dec_hook=_vector)
 
 
@@ -101,7 +104,7 @@ def _vector(kind: type, value: Any) -> Vector:
 
 
 def decoder_of_any(kind: type[T]) -> msgspec.json.Decoder[T]:
-    """The same, that takes anything for an embedding: `matrix` then refuses what is none, by its row."""
+    """A decoder that takes anything for an embedding: `matrix` then refuses what is none, and names its row."""
     return msgspec.json.Decoder(kind, dec_hook=_anything)
 
 
@@ -115,10 +118,10 @@ def _anything(kind: type, value: Any) -> Any:
 
 
 def decode_json(body: bytes | bytearray | memoryview, reader: msgspec.json.Decoder[T]) -> T:
-    """The JSON body as the type of a decoder made by `decoder_of`, each `Vector` in it still unread. Raises what msgspec raises.
+    """The JSON body as the type of a decoder made by `decoder_of`, each `Vector` still unread. Raises msgspec's errors.
 
-    A byte order mark is passed over, and a number that JSON cannot say is read as null: NaN and Infinity as Python's json module
-    writes them, and what is beyond a double.
+    A byte order mark is skipped. A number that JSON cannot express is read as null: NaN and Infinity as Python's json
+    module writes them, and what is beyond a double.
     """
     body = bytes(body) if isinstance(body, memoryview) else body
     if reader.dec_hook is None:  # made without `decoder_of`
@@ -154,7 +157,7 @@ def _lifted(body: bytes | bytearray, reader: msgspec.json.Decoder[T]) -> T:
 
 
 def _strings(body: bytes | bytearray) -> tuple[list[bytes | bytearray], list[memoryview]] | None:
-    """What stands around and in long strings of base64. None where something is escaped: it may be a quote."""
+    """The text around long strings of base64, and those strings. None if something is escaped: it may be a quote."""
     gaps, lifted, view = [], [], memoryview(body)
     kept = stop = 0
     while stop := body.find(b'"', (seen := stop) + STRIDE) + 1:
@@ -170,7 +173,7 @@ def _strings(body: bytes | bytearray) -> tuple[list[bytes | bytearray], list[mem
 
 
 def _lists(body: bytes | bytearray) -> tuple[list[bytes | bytearray], list[memoryview]]:
-    """What stands around and in long lists of numbers. Looks at each byte at most twice."""
+    """The text around long lists of numbers, and those lists. Looks at each byte at most twice."""
     gaps, lifted, view = [], [], memoryview(body)
     kept = stop = 0
     while stop := body.find(b"]", seen := stop) + 1:
@@ -188,7 +191,7 @@ _NULL = DecodeError("null stands in place of an embedding")
 
 @cache
 def _tools() -> tuple[Any, Callable[..., bytes], dict[str, np.dtype[Any]]]:
-    """numpy, the SIMD decoder, numpy's type of each of ours: loaded when the first vector has come."""
+    """numpy, the SIMD decoder and numpy's type of each dtype, loaded when the first vector has come."""
     import numpy as np
     from pybase64 import b64decode
 
@@ -237,19 +240,20 @@ class Reader:
             self._parser = Parser()
         try:
             return self._parser.parse(text).as_buffer(of_type="d")
-        except (ValueError, TypeError, RuntimeError):  # junk, or an integer beyond 64 bits: read again by what can say where
+        except (ValueError, TypeError, RuntimeError):  # junk, or an integer beyond 64 bits; msgspec says where
             return self._numpy.array(msgspec.json.decode(text, type=list[float | None]), "f8")
 
 
 def matrix(vectors: Sequence[VectorLike], options: Options, count: int, out: Out | None = None) -> NDArray[Any]:
     """Vectors as checked rows, written into `out(width)`.
 
-    Each is the `Vector` of a reply, or components made from one: bytes of the dtype asked for, or numbers; None: the reply has none.
-    What is wrong with single rows is noted in `out.failures` where `out` is an `OutputRows`, else raised.
+    Each is the `Vector` of a reply, or components made from one: bytes of the dtype asked for, or numbers; None if
+    the reply has none. What is wrong with single rows goes into `out.failures` if `out` is an `OutputRows`, else it
+    is raised.
 
     Raises:
-        DecodeError: wrong count, another width than the one asked for (`answered` says which), bytes that are no whole number of
-            values or of another type, no usable row. `rows` names the rows where it is about some.
+        DecodeError: wrong count, another width than the one asked for (`answered` says which), bytes that are no
+            whole number of values or of another type, no usable row. `rows` names the rows where it is about some.
     """
     if len(vectors) != count:
         raise miscounted(len(vectors), count)
@@ -275,12 +279,12 @@ def matrix(vectors: Sequence[VectorLike], options: Options, count: int, out: Out
     except DecodeError as error:
         if not error.rows:
             raise
-        return _row_by_row(vectors, options, out, error)  # one row is wrong, maybe the first, which the others were measured by
+        return _row_by_row(vectors, options, out, error)  # the first may be the wrong one
     return rows
 
 
 def miscounted(found: int, count: int) -> DecodeError:
-    """The error of a reply with another number of embeddings than texts; one with too few may be asked for once more."""
+    """The error of a reply with another number of embeddings than texts; too few are asked for once more."""
     error = DecodeError(
         f"{count} text{'s were' if count > 1 else ' was'} sent, but {found} embedding{'s' * (found != 1)} came back"
     )
@@ -289,14 +293,14 @@ def miscounted(found: int, count: int) -> DecodeError:
 
 
 class Missing:
-    """What stands in place of an item that a reply does not have: its embedding is the reason."""
+    """Takes the place of an item that a reply does not have. Its embedding is the reason."""
 
     embedding: ClassVar[DecodeError] = DecodeError("the reply has no embedding for this text, and those of the others")
     embedding.once_more = True  # it may be there the next time
 
 
 def _copy(rows: NDArray[Any], vectors: Sequence[VectorLike], first: bytes, decode: Callable[..., bytes]) -> int:
-    """Decode base64 into rows, and say how many came before the first that is something else, which `Reader` then tells."""
+    """Decode base64 into rows, and return how many came before the first that is something else."""
     view: Any = rows.data.cast("B")
     step = stop = len(first)
     view[:step] = first
@@ -358,7 +362,7 @@ def _convert(rows: NDArray[Any], place: int, vector: bytes | NDArray[Any], sourc
 
 
 def _row_by_row(vectors: Sequence[VectorLike], options: Options, out: Out | None, error: DecodeError) -> NDArray[Any]:
-    """Every row that can be used, where some cannot: null, empty, not finite, of another width than the one asked for or most have."""
+    """The usable rows of a reply in which some are not: null, empty, not finite, or of another width than most."""
     kind = _tools()[2][options.dtype]
     found, failures = _read_each(vectors, options, kind)
     known = out.width if isinstance(out, OutputRows) else None
@@ -383,7 +387,7 @@ def _row_by_row(vectors: Sequence[VectorLike], options: Options, out: Out | None
 def _read_each(
     vectors: Sequence[VectorLike], options: Options, kind: np.dtype[Any]
 ) -> tuple[dict[int, NDArray[Any]], dict[int, DecodeError]]:
-    """(row → its values in the dtype asked for, row → why there are none)."""
+    """(row → its values in the dtype asked for, row → the reason why it has none)."""
     read = Reader()
     found: dict[int, NDArray[Any]] = {}
     failures: dict[int, DecodeError] = {}
@@ -432,7 +436,7 @@ def _common_width(widths: dict[int, int], options: Options, known: int | None) -
     """The values per row that a reply's usable rows share: asked for, known from earlier replies, or those of most.
 
     Raises:
-        DecodeError: none has the width asked for or known; or there is no telling which of them is right.
+        DecodeError: none has the width asked for or known; or no width is that of most.
     """
     asked, bits = options.dimensions, 8 if options.dtype in ("binary", "ubinary") else 1
     wanted = known if asked is None else asked // bits

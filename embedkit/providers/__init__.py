@@ -1,10 +1,13 @@
-"""Providers, one file per dialect. Each file ends in `HOSTS`, a tuple of `Host` rows, and is found by being here.
+"""Providers, one file per dialect. Each file ends in `HOSTS`, a tuple of `Host` rows. Every file here is read.
 
-To add an OpenAI-compatible host, add a row to `compatible.py`. To add a dialect, write one file: the page it
-follows in the docstring, the reply structs with only the fields used, a `Dialect` with `encode`, `decode` and `explain`, and
-`HOSTS`. Then put its recorded exchanges into `tests/golden/<host>/`; the conformance test finds them. A wheel of your own brings
-hosts through the entry point group `embedkit.providers`, each entry naming a module with `HOSTS`; it is imported only when a provider
-is asked for that is not built in, so a broken one breaks nothing else, and a built-in name cannot be taken.
+To add an OpenAI-compatible host, add a row to `compatible.py`. To add a dialect, write one file: the page it follows
+in the docstring, the reply structs with only the fields used, a class that inherits from `codec.Dialect` and writes
+`encode` and `decode`, and `HOSTS`. Then put its recorded exchanges into `tests/golden/<host>/`; the conformance test
+finds them.
+
+A wheel of your own adds hosts through the entry point group `embedkit.providers`: each entry names a module with
+`HOSTS`. It is imported only when a provider is asked for that is not built in, so a broken wheel breaks nothing else.
+A built-in name cannot be taken.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ def find(name: str) -> Host:
     """The host of this name.
 
     Raises:
-        ConfigError: there is none, and the message lists the nearest names; or the wheel that brings it cannot be loaded.
+        ConfigError: no host has it, and the message lists the nearest names; or its wheel cannot be loaded.
     """
     for host in _rows(name):
         if host.name == name:
@@ -76,7 +79,7 @@ def _modules() -> list[str]:
 
 
 def _brought() -> tuple[list[tuple[str, Host]], dict[str, str]]:
-    """(wheel, host) of every host that other wheels bring, and for entries that cannot be loaded: name → wheel and reason."""
+    """(wheel, host) of every host of other wheels; and name → wheel and reason of every entry that cannot be loaded."""
     from importlib.metadata import entry_points
 
     hosts: list[tuple[str, Host]] = []
@@ -85,7 +88,7 @@ def _brought() -> tuple[list[tuple[str, Host]], dict[str, str]]:
         who = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else entry.value
         try:
             rows = tuple(entry.load().HOSTS)
-        except Exception as error:  # noqa: BLE001 (whatever a stranger's module does at its import)
+        except Exception as error:  # noqa: BLE001 (a module of others may do anything at its import)
             broken[entry.name] = f"{who} ({type(error).__name__}: {error})"
             continue
         if all(isinstance(row, Host) for row in rows):

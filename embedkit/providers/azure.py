@@ -7,11 +7,11 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from .._types import Limits, Request
 from ..codec import Host, Parameter, Target, bearer, with_headers
-from .openai import _OPENAI, Dialect
+from .openai import _OPENAI, OpenAI
 
 
 def _azure_key(request: Request, credentials: Mapping[str, str], now: float) -> Request:
-    """Azure: an Entra token as Bearer, a key as `api-key`; of two in the environment the token (wire reference 1A.1, 1A.2)."""
+    """An Entra token as Bearer, a key as `api-key`; of two variables the token's wins (openai-python, lib/azure.py)."""
     if token := credentials.get("ad_token"):
         return bearer(request, {"api_key": token}, now)
     key = credentials.get("api_key")
@@ -19,7 +19,10 @@ def _azure_key(request: Request, credentials: Mapping[str, str], now: float) -> 
 
 
 def _azure_url(base_url: str, target: Target) -> str:
-    """Azure's two URL families (wire reference 1A.1): a dated api_version puts the deployment in the path, else the v1 API."""
+    """Azure's two URL families: a dated api_version puts the deployment in the path, else it is the v1 API.
+
+    learn.microsoft.com/azure/foundry/openai/how-to/embeddings
+    """
     parts = urlsplit(base_url)
     version, path, query = target.parameters.get("api_version"), parts.path, parts.query
     if version not in (None, "v1", "preview", "latest") and "/openai/deployments/" not in path:
@@ -36,15 +39,19 @@ _AZURE = {
 
 HOSTS = (
     Host(
-        name="azure", dialect=Dialect, version_path="/openai/v1", key_variables=("AZURE_OPENAI_API_KEY",), key_required=True, start=100, ceiling=128,
+        name="azure", dialect=OpenAI, version_path="/openai/v1", key_variables=("AZURE_OPENAI_API_KEY",),
+        key_required=True, start=100, ceiling=128,
         own_domains=("openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com"),
-        url_variables=("AZURE_OPENAI_ENDPOINT",), resolve_url=_azure_url, authorize=_azure_key, static_auth=True, catalog="openai",
+        url_variables=("AZURE_OPENAI_ENDPOINT",), resolve_url=_azure_url, authorize=_azure_key, static_auth=True,
+        catalog="openai",
         parameters=_AZURE, quirks={"refuses": True}, limits=_OPENAI,
     ),
-    # Azure AI Foundry's other models, Cohere's among them, on the same routes; 96 is what Cohere takes (wire reference 2.2).
+    # Azure AI Foundry's other models on the same routes. 96 is Cohere's limit (docs.cohere.com/reference/embed).
     Host(
-        name="azureaifoundry", dialect=Dialect, version_path="/openai/v1", key_variables=("AZURE_OPENAI_API_KEY",), key_required=True, start=100, ceiling=128,
-        own_domains=("services.ai.azure.com",), url_variables=("AZURE_OPENAI_ENDPOINT",), resolve_url=_azure_url, authorize=_azure_key, static_auth=True,
+        name="azureaifoundry", dialect=OpenAI, version_path="/openai/v1", key_variables=("AZURE_OPENAI_API_KEY",),
+        key_required=True, start=100, ceiling=128,
+        own_domains=("services.ai.azure.com",), url_variables=("AZURE_OPENAI_ENDPOINT",), resolve_url=_azure_url,
+        authorize=_azure_key, static_auth=True,
         parameters=_AZURE, quirks={"encoding": None}, limits=Limits(max_texts=96),
     ),
 )  # fmt: skip

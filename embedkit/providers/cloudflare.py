@@ -1,6 +1,6 @@
 """Cloudflare Workers AI, its native route. https://developers.cloudflare.com/workers-ai/models/
 
-The model's name is part of the URL, its slashes included. No usage is reported.
+The model's name is part of the URL, with its slashes. No usage is reported.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
     Parameter,
-    Target,
     Vector,
     accepted_input_types,
     decode_reply,
     decoder_of,
-    error_in_success,
     matrix,
-    miscounted,
     prefixed,
-    read_error_body,
     reject_unsupported,
     to_json,
+    without_vectors,
 )
 from ..errors import DecodeError
 
@@ -47,15 +45,10 @@ class _Reply(msgspec.Struct, frozen=True):
 _decoder = decoder_of(_Reply)
 
 
-class Dialect(msgspec.Struct, frozen=True):
-    """Cloudflare's dialect. What a request may hold depends on the model (wire reference part 2, 14)."""
+class Cloudflare(Dialect, frozen=True):
+    """Cloudflare's dialect. What fields a request has depends on the model, as the model's page shows."""
 
-    target: Target
     sends_dimensions = False
-
-    @property
-    def limits(self) -> Limits:
-        return self.target.host.limits
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts = self.target, self.target.facts
@@ -67,38 +60,46 @@ class Dialect(msgspec.Struct, frozen=True):
             body["truncate_inputs"] = options.truncate == "end"
         if self._pooling:
             body["pooling"] = self._pooling
-        url = target.url(f"/accounts/{quote(target.parameters['account_id'], safe='')}/ai/run/{quote(target.model, safe='@/')}")
+        account = quote(target.parameters["account_id"], safe="")
+        url = target.url(f"/accounts/{account}/ai/run/{quote(target.model, safe='@/')}")
         return Request(url, to_json({**body, **options.extra}), JSON)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         result = decode_reply(_decoder, response).result
         if result is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         if self._pooling and result.pooling not in (None, options.extra.get("pooling", self._pooling)):
-            msg = f"pooling={self._pooling!r} was asked for, but the vectors are pooled by {result.pooling!r}: the two do not compare"
+            msg = (
+                f"pooling={self._pooling!r} was asked for, but the vectors are pooled by {result.pooling!r}: "
+                "the two do not compare"
+            )
             raise DecodeError(msg)
         return Reply(matrix(result.data or [], options, count, out))
-
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
 
     def _is(self, family: str) -> bool:
         return f"/{family}" in self.target.model
 
     @property
     def _pooling(self) -> str | None:
-        """Vectors pooled one way do not compare with those pooled the other, so the API's default is said aloud."""
+        """Vectors of different pooling do not compare, so the API's default is sent too."""
         pools = self._is("bge-") and not self._is("bge-m3")
         return self.target.parameters.get("pooling") or ("mean" if pools else None)
 
 
 HOSTS = (
     Host(
-        name="cloudflare", dialect=Dialect, base_url="https://api.cloudflare.com/client/v4", version_path="/client/v4",
-        routes=tuple(f"/accounts/{{account_id}}{rest}" for rest in ("/ai/run/{model*}", "/ai/run", "/ai/v1/embeddings", "/ai/v1", "/ai", "")),
-        key_variables=("CLOUDFLARE_API_TOKEN",), key_required=True, start=100, ceiling=128, own_domains=("api.cloudflare.com",),
+        name="cloudflare", dialect=Cloudflare, base_url="https://api.cloudflare.com/client/v4",
+        version_path="/client/v4",
+        routes=tuple(
+            f"/accounts/{{account_id}}{rest}"
+            for rest in ("/ai/run/{model*}", "/ai/run", "/ai/v1/embeddings", "/ai/v1", "/ai", "")
+        ),
+        key_variables=("CLOUDFLARE_API_TOKEN",), key_required=True, start=100, ceiling=128,
+        own_domains=("api.cloudflare.com",),
         parameters={
-            "account_id": Parameter(("CLOUDFLARE_ACCOUNT_ID",), required=True, help="whose account, 32 hexadecimal digits"),
+            "account_id": Parameter(
+                ("CLOUDFLARE_ACCOUNT_ID",), required=True, help="whose account, 32 hexadecimal digits"
+            ),
             "pooling": Parameter(choices=("mean", "cls"), help="how bge-*-en models pool; mean unless said"),
         },
         limits=Limits(max_texts=100),  # cloudflare/cloudflare-docs#11316

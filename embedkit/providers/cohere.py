@@ -1,7 +1,8 @@
 """Cohere's own API, version 2. https://docs.cohere.com/reference/embed
 
-`input_type` and `embedding_types` always go out: v3 and later models refuse a request without the first, some deployments one without
-the second. Replies in either shape of version 1 are read too, so a private deployment or gateway that has only that works as well.
+`input_type` and `embedding_types` are always sent: v3 and later models refuse a request without the first, some
+deployments one without the second. Replies in either shape of version 1 are read too, for private deployments and
+gateways that have only that.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
     Target,
@@ -25,7 +27,6 @@ from ..codec import (
     error_in_success,
     host_matches,
     matrix,
-    read_error_body,
     reject_unsupported,
     to_json,
     tokens_in,
@@ -33,18 +34,18 @@ from ..codec import (
 from ..errors import DecodeError
 
 _PURPOSES = {
-    None: "search_document",  # required by the API, so the design's default is said aloud
+    None: "search_document",  # the API requires one, so embedkit's default is sent
     "document": "search_document",
     "query": "search_query",
     "classification": "classification",
     "clustering": "clustering",
 }
-# base64 holds float32, but in which byte order is written nowhere (wire reference 2.3): asked for by `extra` only, and read if it comes.
+# base64 holds float32, but no page says in which byte order: asked for by `extra` only, and read if it comes.
 _KINDS = {"float32": "float", "int8": "int8", "uint8": "uint8", "binary": "binary", "ubinary": "ubinary"}
 
 
 class _Reply(msgspec.Struct, frozen=True):
-    # By type; or, from version 1 when no type was named, the plain list (wire reference 2.4).
+    # By type; or, from version 1 if no type was named, the plain list (cohere-ai/cohere-developer-experience, OpenAPI).
     embeddings: dict[str, list[Vector | None] | None] | list[Vector | None] | None = None
     meta: Any = None
 
@@ -52,21 +53,15 @@ class _Reply(msgspec.Struct, frozen=True):
 _decoder = decoder_of(_Reply)
 
 
-class Dialect(msgspec.Struct, frozen=True):
-    """Cohere's dialect: an over-long text is refused unless `truncate="end"` (the API's own default cuts in silence)."""
+class Cohere(Dialect, frozen=True):
+    """Cohere's dialect: an over-long text is refused unless `truncate="end"` (the API's default cuts it)."""
 
-    target: Target
     sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
 
     @property
-    def limits(self) -> Limits:
-        return self.target.host.limits
-
-    @property
     def sends_dimensions(self) -> bool:
-        """Only v4 and later take a width; v3 models have one each (wire reference 2.7)."""
-        facts = self.target.facts
-        return facts is None or bool(facts.widths)
+        """Only v4 and later take a width; v3 models have one each (`output_dimension`)."""
+        return self.target.has_widths
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
@@ -94,26 +89,24 @@ class Dialect(msgspec.Struct, frozen=True):
         billed = reply.meta.get("billed_units") if isinstance(reply.meta, dict) else None
         return Reply(matrix(vectors, options, count, out), "", tokens_in(billed, "input_tokens"))
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
 
 def address(value: str) -> str:
-    """CO_API_URL as the official client reads it: the root, a version at its end does not count (wire reference 2.1)."""
+    """CO_API_URL as the official client reads it: the root, without a version at its end (cohere-python, client.py)."""
     return value.rstrip("/").removesuffix("/v1").removesuffix("/v2").rstrip("/") + "/v2"
 
 
 def _locate(base_url: str, target: Target) -> str:
-    """Cohere's own hosts speak version 2, whatever version the base URL ends in; elsewhere it is used as given."""
+    """Cohere's own hosts use version 2, whatever version the base URL ends in; elsewhere it is used as given."""
     ours = host_matches(urlsplit(base_url).hostname, target.host.own_domains)
     return address(base_url) if ours and base_url.rstrip("/").endswith("/v1") else base_url
 
 
 HOSTS = (
     Host(
-        name="cohere", dialect=Dialect, base_url="https://api.cohere.com/v2", version_path="/v2",
+        name="cohere", dialect=Cohere, base_url="https://api.cohere.com/v2", version_path="/v2",
         routes=("/embed", "/compatibility/v1/embeddings", "/compatibility/v1"), resolve_url=_locate,
-        key_variables=("CO_API_KEY", "COHERE_API_KEY"), key_required=True, start=100, ceiling=128,  # cohere-python, client.py
+        # The variables: cohere-python, client.py.
+        key_variables=("CO_API_KEY", "COHERE_API_KEY"), key_required=True, start=100, ceiling=128,
         own_domains=("cohere.com", "cohere.ai"), url_variables=("CO_API_URL",), read_url=address,
         limits=Limits(max_texts=96),  # docs.cohere.com/reference/embed
     ),

@@ -1,8 +1,9 @@
 """Google's Gemini API. https://ai.google.dev/api/embeddings
 
-Always `:batchEmbedContents` with one element per text: several parts in one content would be fused into one vector. The first
-generation takes the task as a field; the second ignores that and wants it in the text, so its prefixes stand in the catalog
-(wire reference, part 2, 5). Over-long texts are cut, whatever one asks.
+Always `:batchEmbedContents` with one element per text: several parts in one content would be fused into one vector
+(googleapis/python-genai#2523). The first generation takes the task as a field; the second ignores the field and wants
+the task in the text, so its prefixes stand in the catalog (ai.google.dev/gemini-api/docs/embeddings). Over-long texts
+are always cut.
 """
 
 from __future__ import annotations
@@ -16,27 +17,25 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
-    Target,
     Vector,
     compact,
     decode_reply,
     decoder_of,
-    error_in_success,
     matrix,
-    miscounted,
     prefixed,
-    read_error_body,
     reject_unsupported,
     renormalize_cut,
     split_extra,
     to_json,
     tokens_in,
     with_headers,
+    without_vectors,
 )
 
-_TASKS = {
+TASKS = {
     "query": "RETRIEVAL_QUERY",
     "document": "RETRIEVAL_DOCUMENT",
     "classification": "CLASSIFICATION",
@@ -53,16 +52,14 @@ class _Values(msgspec.Struct, frozen=True, gc=False):
 class _Reply(msgspec.Struct, frozen=True, rename="camel"):
     embeddings: list[_Values | None] | None = None
     embedding: _Values | None = None  # of :embedContent, which a gateway may have asked
-    usage_metadata: Any = None  # second generation only (recorded)
+    usage_metadata: Any = None  # of the second generation only
 
 
 _decoder = decoder_of(_Reply)
 
 
-class Dialect(msgspec.Struct, frozen=True):
-    """Gemini's dialect. A narrower vector comes un-normalized from the first generation, and is made unit length here."""
-
-    target: Target
+class Gemini(Dialect, frozen=True):
+    """Gemini's dialect. A narrower vector of the first generation comes un-normalized and is made unit length here."""
 
     @property
     def limits(self) -> Limits:
@@ -70,12 +67,12 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts = self.target, self.target.facts
-        reject_unsupported(options, target.host.name, dtype=("float32",), truncate=("end",), input_type=_TASKS)
+        reject_unsupported(options, target.host.name, dtype=("float32",), truncate=("end",), input_type=TASKS)
         name = f"models/{_bare(target.model)}"
         in_text = facts is not None and bool(facts.prefixes)
         each = compact(
             model=name,
-            taskType=None if in_text else _TASKS.get(options.input_type or ""),
+            taskType=None if in_text else TASKS.get(options.input_type or ""),
             outputDimensionality=options.dimensions,
         )
         own, rest = split_extra(options.extra, _EACH)
@@ -87,31 +84,30 @@ class Dialect(msgspec.Struct, frozen=True):
         reply = decode_reply(_decoder, response)
         items = reply.embeddings if reply.embedding is None else [reply.embedding]
         if items is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         rows = matrix([item.values if item else None for item in items], options, count, out)
         renormalize_cut(rows, options, self.target.facts)
         return Reply(rows, "", tokens_in(reply.usage_metadata, "promptTokenCount"))
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
 
 def _bare(model: str) -> str:
-    """The name without the collection Google's own docs put before it."""
+    """The name without the collection that Google's own pages put before it."""
     return model.removeprefix("models/")
 
 
-def _keyed(request: Request, credentials: Mapping[str, str], now: float) -> Request:  # noqa: ARG001 (the shape of `authorize`)
-    """The key in a header: in the URL, where it may also stand, every log would hold it."""
+def _keyed(request: Request, credentials: Mapping[str, str], now: float) -> Request:  # noqa: ARG001 (an `authorize`)
+    """The key in a header. It may also stand in the URL, but then every log would hold it."""
     key = credentials.get("api_key")
     return with_headers(request, {"x-goog-api-key": key}) if key else request
 
 
 HOSTS = (
     Host(
-        name="gemini", dialect=Dialect, base_url="https://generativelanguage.googleapis.com/v1", version_path="/v1",
-        key_variables=("GOOGLE_API_KEY", "GEMINI_API_KEY"), key_required=True, start=100, ceiling=128, own_domains=("generativelanguage.googleapis.com",),
+        name="gemini", dialect=Gemini, base_url="https://generativelanguage.googleapis.com/v1", version_path="/v1",
+        key_variables=("GOOGLE_API_KEY", "GEMINI_API_KEY"), key_required=True, start=100, ceiling=128,
+        own_domains=("generativelanguage.googleapis.com",),
         routes=("/models/{model}:{verb}", "/models/{model}", "/models", "/openai/embeddings", "/openai"),
-        authorize=_keyed, static_auth=True, catalog_name=_bare, limits=Limits(max_texts=100),  # more: 400 "at most 100 requests can be in one batch"
+        # "at most 100 requests can be in one batch"
+        authorize=_keyed, static_auth=True, catalog_name=_bare, limits=Limits(max_texts=100),
     ),
 )  # fmt: skip

@@ -3,8 +3,8 @@
 https://huggingface.co/docs/inference-providers/tasks/feature-extraction
 https://huggingface.co/docs/inference-endpoints
 
-Replies are bare lists, and the model decides how deep: vectors of a sentence-transformers model come pooled, those of a plain
-transformers model one per token, to be pooled here once the caller has said how (wire reference 3A, 3C).
+Replies are bare lists, and the model decides how deep: a sentence-transformers model gives one vector per text, a plain
+transformers model one per token. The latter are pooled here once the caller has said how.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
     UNREADABLE,
+    Dialect,
     Host,
     Out,
     Parameter,
-    Target,
     Vector,
     VectorLike,
     accepted_input_types,
@@ -56,22 +56,17 @@ _SHAPES: dict[int, msgspec.json.Decoder[Any]] = {  # by number of axes, the comm
 }
 
 
-class Dialect(msgspec.Struct, frozen=True):
-    """The dialect of the router and of the toolkit behind endpoints. Few containers know prompts: prefixes are put on here.
+class HuggingFace(Dialect, frozen=True):
+    """The dialect of the router and of endpoints' toolkit. Few containers know prompts, so prefixes are added here.
 
     Attributes:
         route: what follows the base URL.
         headers: sent with every request.
     """
 
-    target: Target
     route: str = ""
     headers: Mapping[str, str] = {}
     sends_dimensions = False
-
-    @property
-    def limits(self) -> Limits:
-        return self.target.host.limits
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts = self.target, self.target.facts
@@ -88,7 +83,8 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         rows = matrix(self._vectors(response), options, count, out)
-        return Reply(rows, "", header_int(response, "x-compute-tokens"))  # from TEI behind an endpoint; nobody else counts
+        # TEI behind an endpoint sends this header; the other servers do not count.
+        return Reply(rows, "", header_int(response, "x-compute-tokens"))
 
     def explain(self, response: Response) -> str:
         refusal = read_error_body(response)
@@ -102,9 +98,12 @@ class Dialect(msgspec.Struct, frozen=True):
             return [found] if axes == 1 else found
         how = self.target.parameters.get("pooling")
         if how is None:
-            msg = f"{self.target.model} answers one vector per token, not per text: pass pooling='mean', 'cls' or 'last', as its card says"
+            msg = (
+                f"{self.target.model} answers one vector per token, not per text: "
+                "pass pooling='mean', 'cls' or 'last', as its card says"
+            )
             raise DecodeError(msg)
-        return [_pooled(tokens if axes == 3 else tokens[0], how) for tokens in found]  # noqa: PLR2004 (texts, tokens, components)
+        return [_pooled(tokens if axes == 3 else tokens[0], how) for tokens in found]  # noqa: PLR2004
 
 
 def _pooled(tokens: Sequence[VectorLike], how: str) -> VectorLike:
@@ -133,19 +132,22 @@ def token_file(environment: Mapping[str, str]) -> str:
 _SAME: dict[str, Any] = {
     "key_variables": ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
     "key_file": token_file,
-    "limits": Limits(max_texts=32, max_bytes=1_900_000),  # neither is documented; a TEI behind it takes 32 and 2 MB (7.3)
+    "limits": Limits(max_texts=32, max_bytes=1_900_000),  # neither is documented; a TEI behind it takes 32 and 2 MB
     "parameters": {"pooling": Parameter(choices=("mean", "cls", "last"), help="how to pool vectors that come one per token")},
 }
 
 HOSTS = (
     Host(
-        name="huggingface", dialect=Dialect, base_url="https://router.huggingface.co/hf-inference", version_path="/hf-inference",
+        name="huggingface", dialect=HuggingFace, base_url="https://router.huggingface.co/hf-inference",
+        version_path="/hf-inference",
         quirks={"route": "/models/{model}/pipeline/feature-extraction"},
-        routes=("/models/{model*}/pipeline/feature-extraction", "/models/{model*}", "/models"), key_required=True, own_domains=("huggingface.co",), start=100, ceiling=128, loading=300.0, **_SAME,
+        routes=("/models/{model*}/pipeline/feature-extraction", "/models/{model*}", "/models"), key_required=True,
+        own_domains=("huggingface.co",), start=100, ceiling=128, loading=300.0, **_SAME,
     ),
-    # Scaled to zero, an endpoint wakes on a request; the header makes its proxy wait for that instead of answering 503 (3C).
+    # Scaled to zero, an endpoint wakes on a request; the header makes its proxy wait for that instead of answering 503.
     Host(
-        name="hfendpoint", dialect=Dialect, routes=("/v1/embeddings", "/v1"), quirks={"headers": {"x-scale-up-timeout": "600"}}, catalog="huggingface",
+        name="hfendpoint", dialect=HuggingFace, routes=("/v1/embeddings", "/v1"),
+        quirks={"headers": {"x-scale-up-timeout": "600"}}, catalog="huggingface",
         own_domains=("endpoints.huggingface.cloud",), timeout=600.0, loading=600.0, **_SAME,
     ),
 )  # fmt: skip

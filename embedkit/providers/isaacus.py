@@ -1,7 +1,7 @@
 """Isaacus. https://docs.isaacus.com, API reference, embeddings
 
-`overflow_strategy` is where null is a value and not absence: null refuses an over-long text, leaving the field out cuts it. So it
-always goes out.
+`overflow_strategy` is always sent, since null is a value of it: with null an over-long text is refused, without the
+field it is cut.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
-    Target,
     Vector,
     compact,
     decode_reply,
     decoder_of,
-    error_in_success,
     in_place,
     matrix,
-    miscounted,
-    read_error_body,
     reject_unsupported,
     to_json,
     tokens_in,
+    without_vectors,
 )
 
 _TASKS = {"query": "retrieval/query", "document": "retrieval/document"}
@@ -47,14 +45,8 @@ class _Reply(msgspec.Struct, frozen=True):
 _decoder = decoder_of(_Reply)
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class Isaacus(Dialect, frozen=True):
     """Isaacus' dialect: an over-long text is refused unless `truncate="end"`."""
-
-    target: Target
-
-    @property
-    def limits(self) -> Limits:
-        return self.target.host.limits
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
@@ -68,18 +60,17 @@ class Dialect(msgspec.Struct, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = decode_reply(_decoder, response)
         if reply.embeddings is None:
-            raise error_in_success(response) or miscounted(0, count)
-        items = in_place(reply.embeddings, count)  # they may come in any order (22)
+            raise without_vectors(response, count)
+        items = in_place(reply.embeddings, count)  # they may come in any order (docs.isaacus.com, `index`)
         rows = matrix([item.embedding for item in items], options, count, out)
         return Reply(rows, "", tokens_in(reply.usage, "input_tokens"))
-
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
 
 
 HOSTS = (
     Host(
-        name="isaacus", dialect=Dialect, base_url="https://api.isaacus.com/v1", version_path="/v1", key_variables=("ISAACUS_API_KEY",),
-        key_required=True, start=100, ceiling=128, own_domains=("isaacus.com",), limits=Limits(max_texts=128),  # wire reference part 2, 22
+        name="isaacus", dialect=Isaacus, base_url="https://api.isaacus.com/v1", version_path="/v1",
+        key_variables=("ISAACUS_API_KEY",),
+        # The limit: docs.isaacus.com, `texts`.
+        key_required=True, start=100, ceiling=128, own_domains=("isaacus.com",), limits=Limits(max_texts=128),
     ),
 )  # fmt: skip

@@ -1,7 +1,8 @@
 """Jina AI. https://api.jina.ai/redoc, the OpenAPI page of POST /v1/embeddings
 
-What a text is for is called `task`, and each family of models has its own list of them. Late chunking goes through
-`extra={"late_chunking": True}`: all texts of one request are then read as one document, so keep them few enough for one request.
+The field `task` says what a text is for, and each family of models has its own values. Late chunking is
+`extra={"late_chunking": True}`: all texts of a request are then read as one document, so pass no more than a request
+may hold.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import ClassVar
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Target, compact, listing, matrix, read_error_body, reject_unsupported, to_json
+from ..codec import JSON, Dialect, Host, Out, compact, listing, matrix, reject_unsupported, to_json
 
 _KINDS = {"float32": "base64", "binary": "binary", "ubinary": "ubinary"}
 _RETRIEVAL = {"query": "retrieval.query", "document": "retrieval.passage"}
@@ -25,7 +26,7 @@ class _Family(msgspec.Struct, frozen=True):
 
 
 _MATCHING = {**_RETRIEVAL, "similarity": "text-matching"}
-# By the start of the model's name (wire reference part 2, 1.1 and 3). An unknown model is asked for what all newer ones know.
+# By the start of the model's name (api.jina.ai/redoc, `task`). An unknown model is asked for what all newer ones know.
 _FAMILIES = {
     "jina-embeddings-v2-": _Family({}, widths=False),
     "jina-embeddings-v3": _Family({**_MATCHING, "classification": "classification", "clustering": "separation"}),
@@ -37,16 +38,11 @@ _FAMILIES = {
 }
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class Jina(Dialect, frozen=True):
     """Jina's dialect: an over-long text is refused unless `truncate="end"`, as is the API's own default."""
 
-    target: Target
     sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
     joins: ClassVar[tuple[str, ...]] = ("late_chunking",)  # all texts of one request are then read as one document
-
-    @property
-    def limits(self) -> Limits:
-        return self.target.host.limits
 
     @property
     def sends_dimensions(self) -> bool:
@@ -75,15 +71,13 @@ class Dialect(msgspec.Struct, frozen=True):
         vectors, model, tokens = listing(response, count)
         return Reply(matrix(vectors, options, count, out), model, tokens)
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
 
 HOSTS = (
     Host(
-        name="jina", dialect=Dialect, base_url="https://api.jina.ai/v1", version_path="/v1",
-        key_variables=("JINA_API_KEY", "JINA_AI_API_KEY", "JINAAI_API_KEY"),  # its own, and what litellm and llama-index read
+        name="jina", dialect=Jina, base_url="https://api.jina.ai/v1", version_path="/v1",
+        # Jina's own variable, and those of litellm and llama-index.
+        key_variables=("JINA_API_KEY", "JINA_AI_API_KEY", "JINAAI_API_KEY"),
         key_required=True, own_domains=("jina.ai",),
-        limits=Limits(max_texts=512),  # v4's, seen in a refusal; older models take 2,048 (wire reference part 2, 3)
+        limits=Limits(max_texts=512),  # v4's (langgenius/dify-official-plugins#1997)
     ),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Nomic Atlas. https://docs.nomic.ai/reference/api/embed-text-v-1-embedding-text-post
 
-The server puts the model's prefix before each text, told which by `task_type`. Whether it normalizes is written nowhere: values
-come as they are, and `normalize=True` makes sure.
+The server puts the model's prefix before each text, which `task_type` names. No page says whether it normalizes:
+values come as they are, and `normalize=True` makes them unit length.
 """
 
 from __future__ import annotations
@@ -14,25 +14,23 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
-    Target,
     Vector,
     compact,
     decode_reply,
     decoder_of,
-    error_in_success,
     matrix,
-    miscounted,
-    read_error_body,
     reject_unsupported,
     text_of,
     to_json,
     tokens_in,
+    without_vectors,
 )
 
 _TASKS = {
-    None: "search_document",  # the API's default and its client's, said aloud
+    None: "search_document",  # the default of the API and of its client
     "document": "search_document",
     "query": "search_query",
     "classification": "classification",
@@ -49,20 +47,13 @@ class _Reply(msgspec.Struct, frozen=True):
 _decoder = decoder_of(_Reply)
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class Nomic(Dialect, frozen=True):
     """Nomic's dialect. The API cannot refuse an over-long text, so `truncate="error"` is a ConfigError."""
-
-    target: Target
-
-    @property
-    def limits(self) -> Limits:
-        return self.target.host.limits
 
     @property
     def sends_dimensions(self) -> bool:
-        """Only v1.5 takes a width (wire reference 6.2)."""
-        facts = self.target.facts
-        return facts is None or bool(facts.widths)
+        """Only v1.5 takes a width (`dimensionality`)."""
+        return self.target.has_widths
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
@@ -72,19 +63,17 @@ class Dialect(msgspec.Struct, frozen=True):
             texts=texts,
             task_type=_TASKS[options.input_type],
             dimensionality=options.dimensions,
-            long_text_mode="truncate",  # as the official client; the API's default averages chunks: extra={"long_text_mode": "mean"}
+            # As the official client. The API's default averages chunks: extra={"long_text_mode": "mean"}.
+            long_text_mode="truncate",
         )
         return Request(target.url("/embedding/text"), to_json({**body, **options.extra}), JSON)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = decode_reply(_decoder, response)
         if reply.embeddings is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         tokens = tokens_in(reply.usage, "prompt_tokens", "total_tokens")
         return Reply(matrix(reply.embeddings, options, count, out), text_of(reply.model), tokens)
-
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
 
 
 def address(value: str) -> str:
@@ -94,8 +83,10 @@ def address(value: str) -> str:
 
 HOSTS = (
     Host(
-        name="nomic", dialect=Dialect, routes=("/embedding/text",), base_url="https://api-atlas.nomic.ai/v1", version_path="/v1",
-        key_variables=("NOMIC_API_KEY",), key_required=True, start=100, ceiling=128,  # the community's name: the official client reads its own login (6.1)
+        name="nomic", dialect=Nomic, routes=("/embedding/text",), base_url="https://api-atlas.nomic.ai/v1",
+        version_path="/v1",
+        # LangChain's name for it; the official client reads its own login
+        key_variables=("NOMIC_API_KEY",), key_required=True, start=100, ceiling=128,
         own_domains=("nomic.ai",), url_variables=("ATLAS_API_PATH",), read_url=address,
         limits=Limits(max_texts=10),  # the most the official client sends (nomic-ai/nomic#392); the API names no limit
     ),

@@ -1,7 +1,7 @@
 """Ollama's own API. https://github.com/ollama/ollama/blob/main/docs/api.md#generate-embeddings
 
-`/api/embed` takes a list; the older `/api/embeddings` takes one prompt and gives raw, un-normalized vectors, and is spoken only when
-asked for (`legacy=True`).
+`/api/embed` takes a list. The older `/api/embeddings` takes one prompt and gives vectors that are not normalized;
+`legacy=True` selects it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
     Parameter,
@@ -25,15 +26,14 @@ from ..codec import (
     compact,
     decode_reply,
     decoder_of,
-    error_in_success,
     matrix,
-    miscounted,
     prefixed,
     read_error_body,
     reject_unsupported,
     text_of,
     to_json,
     whole_number,
+    without_vectors,
 )
 
 
@@ -47,10 +47,8 @@ class _Reply(msgspec.Struct, frozen=True):
 _decoder = decoder_of(_Reply)
 
 
-class Dialect(msgspec.Struct, frozen=True):
-    """Ollama's dialect: no text is cut unless `truncate="end"` (the server's own default cuts in silence)."""
-
-    target: Target
+class Ollama(Dialect, frozen=True):
+    """Ollama's dialect: no text is cut unless `truncate="end"` (the server's default cuts it)."""
 
     @property
     def limits(self) -> Limits:
@@ -84,7 +82,7 @@ class Dialect(msgspec.Struct, frozen=True):
         reply = decode_reply(_decoder, response)
         vectors = reply.embeddings if reply.embedding is None else [reply.embedding]
         if vectors is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         return Reply(matrix(vectors, options, count, out), text_of(reply.model), whole_number(reply.prompt_eval_count))
 
     def explain(self, response: Response) -> str:
@@ -94,7 +92,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
 
 def address(value: str) -> str:
-    """OLLAMA_HOST as Ollama reads it (wire reference 4.4), with /api behind it."""
+    """OLLAMA_HOST as Ollama reads it (ollama/ollama, envconfig/config.go), with /api behind it."""
     value = value.strip().strip("\"'").strip()
     scheme, mark, rest = value.partition("://")
     if not mark:
@@ -125,11 +123,13 @@ def _locate(base_url: str, target: Target) -> str:  # noqa: ARG001 (the shape of
 
 HOSTS = (
     Host(
-        name="ollama", dialect=Dialect, base_url="http://127.0.0.1:11434/api", version_path="/api", resolve_url=_locate,
+        name="ollama", dialect=Ollama, base_url="http://127.0.0.1:11434/api", version_path="/api", resolve_url=_locate,
         routes=("/embed", "/embeddings"), key_variables=("OLLAMA_API_KEY",),
         own_domains=("ollama.com",), url_variables=("OLLAMA_HOST",), read_url=address, limits=Limits(max_texts=32),
         parameters={
-            "keep_alive": Parameter(takes=(str, float), help='how long the model stays loaded: "10m", seconds, 0 or -1'),
+            "keep_alive": Parameter(
+                takes=(str, float), help='how long the model stays loaded: "10m", seconds, 0 or -1'
+            ),
             "model_options": Parameter(takes=(dict,), help='the model\'s own options, e.g. {"num_ctx": 8192}'),
             "legacy": Parameter(takes=(bool,), help="true speaks /api/embeddings, one text per request"),
         },

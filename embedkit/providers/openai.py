@@ -1,8 +1,8 @@
 """OpenAI, and the hosts that speak its dialect. https://platform.openai.com/docs/api-reference/embeddings/create
 
-Compatible hosts differ in small ways, and each difference is a field of `Dialect` that a row in `compatible.py` sets: the name of the
-width field, whether base64 may be asked for, what can be cut. Replies are taken as they come: floats or base64, with or without
-`index` and `usage` (wire reference 0.2).
+Compatible hosts differ in small ways, and each difference is a field of `OpenAI` that a row in `compatible.py` sets:
+the name of the width field, whether base64 may be asked for, what can be cut. Replies are taken as they come: floats
+or base64, with or without `index` and `usage`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ import msgspec
 from .._types import QUANTIZED, Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
-    Codec,
+    Dialect,
     Host,
     Out,
     Parameter,
-    Target,
     accepted_input_types,
     bearer,
     known_width,
@@ -34,21 +33,20 @@ from ..codec import (
 )
 from ..errors import DecodeError
 
-_Kept = tuple[
-    Options, str, dict[str, Any], bytes, Mapping[str, str]
-]  # options, URL, fields of the body, the same as its end, headers
+# Options, URL, fields of the body, the same as the end of its JSON, headers.
+_Kept = tuple[Options, str, dict[str, Any], bytes, Mapping[str, str]]
 
 
-class Dialect(msgspec.Struct, frozen=True, dict=True):
-    """The OpenAI dialect, as a host's row bends it. A field's name left out or empty: the host has no such field.
+class OpenAI(Dialect, frozen=True, dict=True):
+    """The OpenAI dialect, adapted by a host's row. A name that is None or empty: the host has no such field.
 
     Attributes:
         encoding: what `encoding_format` asks for; None: it is not sent.
         width_field: takes `dimensions`.
         dtype_field: takes a dtype other than float32.
         unit_field: takes `normalize`.
-        purposes: input type → value of `input_type`. With one for None, the API demands a value; without, it is a router's to pass
-            on, and goes out only for models unknown to the catalog.
+        purposes: input type → value of `input_type`. With a value for None, the API demands one. Without, a router
+            passes it on, and it is sent only for models that the catalog does not know.
         cut: the fields that say `truncate="end"`; empty: the host cannot be asked to cut.
         refuses: it refuses an over-long text rather than cutting it.
         pads: it fills a vector up with zeros when asked for more than the model has.
@@ -56,7 +54,6 @@ class Dialect(msgspec.Struct, frozen=True, dict=True):
         headers: sent with every request.
     """
 
-    target: Target
     encoding: str | None = "base64"
     width_field: str | None = "dimensions"
     dtype_field: str | None = None
@@ -70,12 +67,8 @@ class Dialect(msgspec.Struct, frozen=True, dict=True):
     joins: ClassVar[tuple[str, ...]] = ("late_chunking",)  # Jina's, at whatever server or router passes it on
 
     @property
-    def limits(self) -> Limits:
-        return self.target.host.limits
-
-    @property
     def sends_dimensions(self) -> bool:
-        """False where a narrower vector has to be cut on the client."""
+        """False if a narrower vector has to be cut on the client."""
         facts = self.target.facts
         return self.width_field is not None and (facts is None or facts.dimensions is None or bool(facts.widths))
 
@@ -87,7 +80,7 @@ class Dialect(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def cuts(self) -> bool:
-        """False where the client has to cut an over-long text: this host refuses it, and cannot be asked to cut."""
+        """False if the client has to cut an over-long text: this host refuses it, and cannot be asked to cut."""
         return bool(self.cut) or not self.refuses
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
@@ -101,7 +94,7 @@ class Dialect(msgspec.Struct, frozen=True, dict=True):
         return Request(url, b'{"input":%b,%b' % (to_json(given), rest), headers)
 
     def _beside_texts(self, options: Options) -> _Kept:
-        """All of a request but its texts and `extra`. A codec keeps that of the last options: they hardly ever change."""
+        """All of a request but its texts and `extra`. A codec keeps that of the last options, which rarely change."""
         target, facts = self.target, self.target.facts
         if options.input_type or options.truncate or options.dtype != "float32":
             cuts = (*(("end",) if self.cut else ()), *(("error",) if self.refuses else ()))
@@ -111,7 +104,8 @@ class Dialect(msgspec.Struct, frozen=True, dict=True):
             ("encoding_format", self.encoding),
             ("input_type", self.purposes.get(options.input_type) if facts is None or None in self.purposes else None),
             (self.width_field, known_width(options, facts) if self.pads else options.dimensions),
-            (self.dtype_field, None if options.dtype == "float32" else options.dtype),  # Mixedbread's replaces the encoding
+            # Mixedbread's dtype is its encoding, so it comes after that one.
+            (self.dtype_field, None if options.dtype == "float32" else options.dtype),
             (self.unit_field, options.normalize),
         )
         body: dict[str, Any] = {"model": target.model, **prompt_field(options, facts)}
@@ -130,10 +124,7 @@ class Dialect(msgspec.Struct, frozen=True, dict=True):
             raise DecodeError(msg)
         return Reply(rows, model, tokens if self.counts_tokens else None)
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
-    def learn(self, response: Response) -> Codec:
+    def learn(self, response: Response) -> Dialect:
         """A server that refuses base64 is asked for its default from then on (vllm-project/vllm#6174)."""
         if self.encoding is None or response.status not in (400, 422, 500):
             return self
@@ -144,19 +135,21 @@ class Dialect(msgspec.Struct, frozen=True, dict=True):
 
 
 def _organized(request: Request, credentials: Mapping[str, str], now: float) -> Request:
-    """OpenAI: the key, and the organization and project it is billed to (wire reference 1.1)."""
+    """OpenAI: the key, and the organization and project it is billed to (openai-python, _client.py)."""
     names = {"organization": "openai-organization", "project": "openai-project"}
     more = {header: credentials[name] for name, header in names.items() if credentials.get(name)}
     return with_headers(bearer(request, credentials, now), more)
 
 
-_OPENAI = Limits(max_texts=2048, max_tokens=250_000, max_text_tokens=8191)  # of 300,000: the count is an estimate (7.3)
+_OPENAI = Limits(max_texts=2048, max_tokens=250_000, max_text_tokens=8191)  # of 300,000: the count is an estimate
 
 
 HOSTS = (
     Host(
-        name="openai", dialect=Dialect, base_url="https://api.openai.com/v1", version_path="/v1", key_variables=("OPENAI_API_KEY",),
-        key_required=True, start=100, ceiling=128, own_domains=("api.openai.com",), url_variables=("OPENAI_BASE_URL",), read_url=str.strip,  # as it stands (1.1)
+        name="openai", dialect=OpenAI, base_url="https://api.openai.com/v1", version_path="/v1",
+        key_variables=("OPENAI_API_KEY",),
+        key_required=True, start=100, ceiling=128, own_domains=("api.openai.com",), url_variables=("OPENAI_BASE_URL",),
+        read_url=str.strip,  # as it stands: /v1 is part of it
         authorize=_organized, static_auth=True,
         parameters={
             "organization": Parameter(("OPENAI_ORG_ID",), secret=True, help="organisation to bill, org-…"),

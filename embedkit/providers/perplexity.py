@@ -1,9 +1,10 @@
 """Perplexity. https://docs.perplexity.ai/api-reference/embeddings-post
 
-There is no float output: vectors are int8 or packed bits, always in base64. As float32 they keep the values they came with, whole
-numbers of no particular length: compare them by cosine, or pass `normalize=True`. Packed bits keep the provider's order, least
-significant first (docs.perplexity.ai/docs/embeddings/best-practices, 2026-11). Contextualized models get each text as a document
-of its own; chunks are grouped by hand, `extra={"input": [["chunk", "chunk"], …]}`, in the order of the texts.
+The API has no float output: vectors are int8 or packed bits, always in base64. As float32 they keep their values,
+whole numbers and not of unit length: compare them by cosine, or pass `normalize=True`. Packed bits keep the
+provider's order, the least significant first (docs.perplexity.ai/docs/embeddings/best-practices, 2026-11).
+Contextualized models get each text as a document of its own; chunks are grouped by hand, `extra={"input": [["chunk",
+"chunk"], …]}`, in the order of the texts.
 """
 
 from __future__ import annotations
@@ -12,21 +13,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import ClassVar
 
-import msgspec
-
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
-    Target,
     VectorLike,
     accepted_input_types,
     compact,
     float_type,
     listing,
     matrix,
-    read_error_body,
     reject_unsupported,
     to_json,
     vector_values,
@@ -37,15 +35,10 @@ _KINDS = {"float32": "base64_int8", "int8": "base64_int8", "binary": "base64_bin
 _OFFSET = bytes(byte ^ 0x80 for byte in range(256))  # a byte → the same less 128, as int8: what "binary" is here
 
 
-class Dialect(msgspec.Struct, frozen=True):
-    """Perplexity's dialect. It is written nowhere how an over-long text fares, so `truncate` cannot be promised."""
+class Perplexity(Dialect, frozen=True):
+    """Perplexity's dialect. No page says what becomes of an over-long text, so `truncate` cannot be promised."""
 
-    target: Target
     sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
-
-    @property
-    def limits(self) -> Limits:
-        return self.target.host.limits
 
     @property
     def _contextual(self) -> bool:
@@ -53,7 +46,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
     @property
     def joins(self) -> tuple[str, ...]:
-        """Chunks grouped by hand know of each other, and stand for the texts in their order."""
+        """Chunks grouped by hand depend on each other, and stand for the texts in their order."""
         return ("input",) if self._contextual else ()
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
@@ -74,9 +67,6 @@ class Dialect(msgspec.Struct, frozen=True):
             msg = f"the vectors are {name}, but Perplexity's are int8 or packed bits"
             raise DecodeError(msg)
         return Reply(matrix([_given(vector, options) for vector in vectors], options, count, out), model, tokens)
-
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
 
 
 def _bytes(vector: VectorLike) -> bytes:
@@ -103,9 +93,11 @@ def address(value: str) -> str:
 
 HOSTS = (
     Host(
-        name="perplexity", dialect=Dialect, routes=("/embeddings", "/contextualizedembeddings"), base_url="https://api.perplexity.ai/v1", version_path="/v1",
-        key_variables=("PERPLEXITY_API_KEY",), key_required=True, start=100, ceiling=128, own_domains=("perplexity.ai",),
+        name="perplexity", dialect=Perplexity, routes=("/embeddings", "/contextualizedembeddings"),
+        base_url="https://api.perplexity.ai/v1", version_path="/v1",
+        key_variables=("PERPLEXITY_API_KEY",), key_required=True, start=100, ceiling=128,
+        own_domains=("perplexity.ai",),
         url_variables=("PERPLEXITY_BASE_URL",), read_url=address,
-        limits=Limits(max_texts=512, max_tokens=120_000, max_text_tokens=32_000),  # wire reference part 2, 18
+        limits=Limits(max_texts=512, max_tokens=120_000, max_text_tokens=32_000),  # its page, `input`
     ),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Snowflake Cortex's EMBED. https://docs.snowflake.com/en/user-guide/snowflake-cortex/cortex-rest-api
 
-The OpenAI envelope with two differences: the texts are called `text`, and each `embedding` is a list with one list in it (wire
-reference, part 2, 16). There is no switch for queries, width, dtype or truncation.
+The OpenAI envelope with two differences: the texts are called `text`, and each `embedding` is a list with one list in
+it. There is no switch for queries, width, dtype or truncation.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Missing,
     Out,
@@ -22,16 +23,14 @@ from ..codec import (
     Vector,
     decode_reply,
     decoder_of,
-    error_in_success,
     fill_url,
     in_place,
     matrix,
-    miscounted,
-    read_error_body,
     reject_unsupported,
     text_of,
     to_json,
     tokens_in,
+    without_vectors,
 )
 from ..errors import DecodeError
 
@@ -50,10 +49,9 @@ class _Reply(msgspec.Struct, frozen=True):
 _decoder = decoder_of(_Reply)
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class Snowflake(Dialect, frozen=True):
     """Cortex's dialect."""
 
-    target: Target
     sends_dimensions = False
 
     @property
@@ -71,7 +69,7 @@ class Dialect(msgspec.Struct, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = decode_reply(_decoder, response)
         if reply.data is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         found = [[item.embedding] if item is Missing else item.embedding or [None] for item in in_place(reply.data, count)]
         if any(len(each) != 1 for each in found):
             msg = f"a text came back with {', '.join(str(len(each)) for each in found[:8])} embeddings, not one"
@@ -79,25 +77,27 @@ class Dialect(msgspec.Struct, frozen=True):
         rows = matrix([each[0] for each in found], options, count, out)
         return Reply(rows, text_of(reply.model), tokens_in(reply.usage, "total_tokens"))
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
 
 def _locate(base_url: str, target: Target) -> str:
-    """An underscore of an account's name is a hyphen in its host's (docs.snowflake.com, cortex-agent-sdk/authentication)."""
+    """Underscores of an account are hyphens in its host's name (docs.snowflake.com, Cortex authentication)."""
     located = fill_url(base_url, target)
     return located if located == base_url else located.replace("_", "-")
 
 
 HOSTS = (
     Host(
-        name="snowflake", dialect=Dialect, routes=("/cortex/inference:{verb}", "/cortex"), base_url="https://{account}.snowflakecomputing.com/api/v2", version_path="/api/v2",
-        key_variables=("SNOWFLAKE_PAT", "SNOWFLAKE_TOKEN", "SNOWFLAKE_JWT"), key_required=True, start=100, ceiling=128, own_domains=("snowflakecomputing.com",),
+        name="snowflake", dialect=Snowflake, routes=("/cortex/inference:{verb}", "/cortex"),
+        base_url="https://{account}.snowflakecomputing.com/api/v2", version_path="/api/v2",
+        key_variables=("SNOWFLAKE_PAT", "SNOWFLAKE_TOKEN", "SNOWFLAKE_JWT"), key_required=True, start=100, ceiling=128,
+        own_domains=("snowflakecomputing.com",),
         resolve_url=_locate,
         parameters={
-            "account": Parameter(("SNOWFLAKE_ACCOUNT", "SNOWFLAKE_ACCOUNT_ID"), help="the account's identifier, like myorg-account1"),
+            "account": Parameter(
+                ("SNOWFLAKE_ACCOUNT", "SNOWFLAKE_ACCOUNT_ID"), help="the account's identifier, like myorg-account1"
+            ),
             "token_type": Parameter(
-                choices=("PROGRAMMATIC_ACCESS_TOKEN", "OAUTH", "KEYPAIR_JWT"), help="what api_key is, where Snowflake must be told"
+                choices=("PROGRAMMATIC_ACCESS_TOKEN", "OAUTH", "KEYPAIR_JWT"),
+                help="what api_key is, where Snowflake must be told"
             ),
         },
         limits=Limits(max_texts=32),  # a choice: no page names a limit

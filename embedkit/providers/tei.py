@@ -1,7 +1,7 @@
 """TEI, Hugging Face's Text Embeddings Inference. https://huggingface.github.io/text-embeddings-inference
 
-Its own route, `/embed`: prompts, truncation and width are the server's business there. (`compatible:` speaks its OpenAI route.) The
-server is asked once, at `/info`, how many texts a request may hold.
+Its own route, `/embed`, on which the server does prompts, truncation and width. (`compatible:` uses its OpenAI
+route.) `/info` is asked once how many texts a request may hold.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
     UNREADABLE,
-    Codec,
+    Dialect,
     Host,
     Out,
     Parameter,
-    Target,
     Vector,
     accepted_input_types,
     compact,
@@ -28,7 +27,6 @@ from ..codec import (
     header_int,
     matrix,
     prefixed,
-    read_error_body,
     reject_unsupported,
     to_json,
 )
@@ -44,7 +42,7 @@ _decoder = decoder_of(list[Vector | None])  # two axes, also for one text
 _info = decoder_of(_Info)
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class TEI(Dialect, frozen=True):
     """TEI's dialect: an over-long text is refused unless `truncate="end"`.
 
     Attributes:
@@ -52,7 +50,6 @@ class Dialect(msgspec.Struct, frozen=True):
         known: what it said of its limits.
     """
 
-    target: Target
     sends_dimensions: bool = True
     known: Limits | None = None
 
@@ -66,9 +63,10 @@ class Dialect(msgspec.Struct, frozen=True):
         purposes = accepted_input_types(facts, *prompts)
         reject_unsupported(options, target.host.name, dtype=("float32",), truncate=("end", "error"), input_type=purposes)
         body = compact(
-            inputs=prefixed(texts, options, facts) if prompt is None else texts,  # never both: the server would add its own
+            # Never a prefix with a prompt: the server adds its own.
+            inputs=prefixed(texts, options, facts) if prompt is None else texts,
             prompt_name=prompts.get(options.input_type) if isinstance(prompt, Mapping) else prompt,
-            truncate=options.truncate == "end",  # always said: left out, servers since 1.9.0 cut in silence (wire reference 3B)
+            truncate=options.truncate == "end",  # always sent: without it servers since 1.9.0 cut in silence
             normalize=options.normalize,
             dimensions=options.dimensions,
         )
@@ -79,16 +77,13 @@ class Dialect(msgspec.Struct, frozen=True):
         tokens = header_int(response, "x-compute-tokens")  # the only usage on this route
         return Reply(matrix(vectors, options, count, out), "", tokens)
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
     def probe(self) -> Request:
         return Request(self.target.url("/info"), headers={"accept": "application/json"}, method="GET")
 
-    def learn(self, response: Response) -> Codec:
+    def learn(self, response: Response) -> Dialect:
         """What /info says of the limits, and whether the server knows `dimensions`. A refusal teaches nothing."""
         try:
-            info = _info.decode(response.body) if response.status == 200 else _Info()  # noqa: PLR2004 (OK)
+            info = _info.decode(response.body) if response.ok else _Info()
         except UNREADABLE:
             info = _Info()  # a proxy's page, say
         told = compact(max_texts=info.max_client_batch_size or None, max_text_tokens=info.max_input_length or None)
@@ -100,11 +95,14 @@ class Dialect(msgspec.Struct, frozen=True):
 
 HOSTS = (
     Host(
-        name="tei", dialect=Dialect, routes=("/embed", "/embed_all", "/v1/embeddings", "/embeddings", "/v1"), base_url="http://localhost:3000", catalog="huggingface",
-        limits=Limits(max_texts=32, max_bytes=1_900_000),  # --max-client-batch-size; --payload-limit, less what JSON adds
+        name="tei", dialect=TEI, routes=("/embed", "/embed_all", "/v1/embeddings", "/embeddings", "/v1"),
+        base_url="http://localhost:3000", catalog="huggingface",
+        # --max-client-batch-size; --payload-limit, less what JSON adds
+        limits=Limits(max_texts=32, max_bytes=1_900_000),
         parameters={
             "prompt_name": Parameter(
-                takes=(str, dict), help="one of the model's own prompts in place of a prefix; or a mapping from input type to such"
+                takes=(str, dict),
+                help="one of the model's own prompts in place of a prefix; or a mapping from input type to such"
             ),
         },
         timeout=600.0, loading=600.0, unreachable_hint="is text-embeddings-router running?",

@@ -1,8 +1,8 @@
 """Google's Vertex AI. https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api
 
-Two shapes: `:predict` for the text models and gemini-embedding-001, `:embedContent` for later Gemini models (wire reference, part 2,
-6.1 and 6.2; recorded). Either cuts an over-long text unless told not to, so that is always said. The token is the caller's:
-`api_key` is an OAuth access token or a callable that gives one, asked on every attempt.
+Two shapes: `:predict` for the text models and gemini-embedding-001, `:embedContent` for later Gemini models. Either
+cuts an over-long text unless `autoTruncate` is false, so that always goes out. The token is the caller's: `api_key`
+is an OAuth access token or a callable that gives one, asked on every attempt.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
     Parameter,
@@ -25,11 +26,8 @@ from ..codec import (
     compact,
     decode_reply,
     decoder_of,
-    error_in_success,
     matrix,
-    miscounted,
     prefixed,
-    read_error_body,
     reject_unsupported,
     renormalize_cut,
     single_text,
@@ -37,16 +35,11 @@ from ..codec import (
     to_json,
     tokens_in,
     with_headers,
+    without_vectors,
 )
 from ..errors import ConfigError
+from .gemini import TASKS
 
-_TASKS = {
-    "query": "RETRIEVAL_QUERY",
-    "document": "RETRIEVAL_DOCUMENT",
-    "classification": "CLASSIFICATION",
-    "clustering": "CLUSTERING",
-    "similarity": "SEMANTIC_SIMILARITY",
-}
 _EACH = ("task_type", "title")  # fields of one instance: where `extra` has them, they go to every one
 
 
@@ -68,14 +61,12 @@ class _Reply(msgspec.Struct, frozen=True, rename="camel"):
 _decoder = decoder_of(_Reply)
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class Vertex(Dialect, frozen=True):
     """Vertex's dialect: an over-long text is refused unless `truncate="end"`."""
-
-    target: Target
 
     @property
     def limits(self) -> Limits:
-        """A Gemini model takes one text per request (part 2, 6.1; vercel/ai's client for the second generation)."""
+        """A Gemini model takes one text per request (mem0ai/mem0#6189; @ai-sdk/google-vertex)."""
         limits = self.target.limits
         return msgspec.structs.replace(limits, max_texts=1) if "gemini" in self.target.model else limits
 
@@ -85,17 +76,23 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts = self.target, self.target.facts
-        reject_unsupported(options, target.host.name, dtype=("float32",), truncate=("end", "error"), input_type=_TASKS)
-        task = None if facts is not None and facts.prefixes else _TASKS.get(options.input_type or "")
+        reject_unsupported(options, target.host.name, dtype=("float32",), truncate=("end", "error"), input_type=TASKS)
+        task = None if facts is not None and facts.prefixes else TASKS.get(options.input_type or "")
         texts = prefixed(texts, options, facts)
         settings = compact(outputDimensionality=options.dimensions, autoTruncate=options.truncate == "end")
         body: dict[str, Any]
         if self._later:
             config = compact(taskType=task) | settings
-            body = {"content": {"parts": [{"text": single_text(texts, target.host.name)}]}, "embedContentConfig": config}
+            body = {
+                "content": {"parts": [{"text": single_text(texts, target.host.name)}]},
+                "embedContentConfig": config,
+            }
             return Request(self._url("embedContent"), to_json({**body, **options.extra}), JSON)
         own, rest = split_extra(options.extra, _EACH)
-        body = {"instances": [{"content": text, **compact(task_type=task), **own} for text in texts], "parameters": settings}
+        body = {
+            "instances": [{"content": text, **compact(task_type=task), **own} for text in texts],
+            "parameters": settings,
+        }
         return Request(self._url("predict"), to_json({**body, **rest}), JSON)
 
     def _url(self, verb: str) -> str:
@@ -109,18 +106,15 @@ class Dialect(msgspec.Struct, frozen=True):
         elif reply.embedding is not None:
             items, counts = [reply.embedding], [tokens_in(reply.usage_metadata, "promptTokenCount")]
         else:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         rows = matrix([item.values if item else None for item in items], options, count, out)
         renormalize_cut(rows, options, self.target.facts)
         known = [number for number in counts if number is not None]
         return Reply(rows, "", sum(known) if len(known) == count else None)
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
 
 def _locate(base_url: str, target: Target) -> str:
-    """The host of the location, then project and location; a base URL that says where publishers are is used as it is."""
+    """The host of the location, then project and location; a base URL with `/publishers/` is used as it is."""
     if "/publishers/" in base_url:
         return base_url
     if "/projects/" in base_url:
@@ -129,8 +123,8 @@ def _locate(base_url: str, target: Target) -> str:
     project, location = target.parameters.get("project"), target.parameters.get("location") or "global"
     if project is None:
         msg = (
-            f"{name} needs project (a Google Cloud project): pass project= or set GOOGLE_CLOUD_PROJECT; with a key of express mode, "
-            f"which has none: base_url='{target.host.base_url}/publishers/google'"
+            f"{name} needs project (a Google Cloud project): pass project= or set GOOGLE_CLOUD_PROJECT; "
+            f"with a key of express mode, which has none: base_url='{target.host.base_url}/publishers/google'"
         )
         raise ConfigError(msg)
     if base_url == target.host.base_url and location != "global":
@@ -141,7 +135,7 @@ def _locate(base_url: str, target: Target) -> str:
 
 
 def _authorized(request: Request, credentials: Mapping[str, str], now: float) -> Request:
-    """An OAuth token as Bearer; without a project in the path it is express mode, and the key one of the API (part 2, 6)."""
+    """An OAuth token as Bearer, or in express mode, which has no project in the path, the API key (python-genai)."""
     key = credentials.get("api_key")
     if not key or "/projects/" in request.url:
         return bearer(request, credentials, now)
@@ -150,12 +144,15 @@ def _authorized(request: Request, credentials: Mapping[str, str], now: float) ->
 
 HOSTS = (
     Host(
-        name="vertex", dialect=Dialect, base_url="https://aiplatform.googleapis.com/v1beta1", version_path="/v1beta1",
-        routes=("/models/{model}:{verb}", "/models/{model}", "/models"), key_required=True, start=100, ceiling=128, own_domains=("aiplatform.googleapis.com",), resolve_url=_locate, authorize=_authorized,
+        name="vertex", dialect=Vertex, base_url="https://aiplatform.googleapis.com/v1beta1", version_path="/v1beta1",
+        routes=("/models/{model}:{verb}", "/models/{model}", "/models"), key_required=True, start=100, ceiling=128,
+        own_domains=("aiplatform.googleapis.com",), resolve_url=_locate, authorize=_authorized,
         parameters={
             "project": Parameter(("GOOGLE_CLOUD_PROJECT",), help="a Google Cloud project"),
-            "location": Parameter(("GOOGLE_CLOUD_LOCATION",), help="a region like us-central1, a multi-region (us, eu), or global"),
+            "location": Parameter(
+                ("GOOGLE_CLOUD_LOCATION",), help="a region like us-central1, a multi-region (us, eu), or global"
+            ),
         },
-        limits=Limits(max_texts=250, max_tokens=16_000),  # of 20,000: the count is an estimate (part 2, 6.1)
+        limits=Limits(max_texts=250, max_tokens=16_000),  # of 20,000: the count is an estimate
     ),
 )  # fmt: skip

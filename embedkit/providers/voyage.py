@@ -1,8 +1,9 @@
 """Voyage AI, at its own host and at MongoDB Atlas. https://docs.voyageai.com/reference/embeddings-api
 
-The family of the model decides the route. Contextualized models get each text as a document of its own, so a row depends on its text
-alone; chunks that shall know of each other are grouped by hand, `extra={"inputs": [["chunk", "chunk"], …]}`, in the order of the
-texts, and the count of the reply is checked. Multimodal models embed texts into the space they share with pictures.
+The family of the model decides the route. Contextualized models get each text as a document of its own, so a row
+depends on its text alone. Chunks that belong together are grouped by hand, `extra={"inputs": [["chunk", "chunk"],
+…]}`, in the order of the texts, and the count of the reply is checked. Multimodal models embed texts into the space
+that they share with pictures.
 """
 
 from __future__ import annotations
@@ -13,10 +14,22 @@ from typing import Any, ClassVar
 import msgspec
 
 from .._types import Limits, Options, Reply, Request, Response
-from ..codec import JSON, Host, Out, Target, bearer, compact, listing, matrix, read_error_body, reject_unsupported, to_json
+from ..codec import (
+    JSON,
+    Dialect,
+    Host,
+    Out,
+    bearer,
+    compact,
+    listing,
+    matrix,
+    reject_unsupported,
+    to_json,
+)
 
-_KINDS = {"float32": None, "int8": "int8", "uint8": "uint8", "binary": "binary", "ubinary": "ubinary"}  # None: the default
-# The most tokens of a request; 120,000 for all others (wire reference part 2, 2.1).
+# Value of `output_dtype`; None: the default.
+_KINDS = {"float32": None, "int8": "int8", "uint8": "uint8", "binary": "binary", "ubinary": "ubinary"}
+# The most tokens of a request; 120,000 for all others (docs.voyageai.com/reference/embeddings-api, `input`).
 _TOKENS = {
     "voyage-4-lite": 1_000_000, "voyage-3.5-lite": 1_000_000,
     "voyage-4": 320_000, "voyage-3.5": 320_000, "voyage-2": 320_000,
@@ -24,10 +37,9 @@ _TOKENS = {
 }  # fmt: skip
 
 
-class Dialect(msgspec.Struct, frozen=True):
-    """Voyage's dialect: an over-long text is refused unless `truncate="end"` (the API's own default cuts in silence)."""
+class Voyage(Dialect, frozen=True):
+    """Voyage's dialect: an over-long text is refused unless `truncate="end"` (the API's default cuts it)."""
 
-    target: Target
     sends_dtypes: ClassVar[tuple[str, ...]] = tuple(_KINDS)
 
     @property
@@ -37,8 +49,7 @@ class Dialect(msgspec.Struct, frozen=True):
     @property
     def sends_dimensions(self) -> bool:
         """Older models have one width each."""
-        facts = self.target.facts
-        return facts is None or bool(facts.widths)
+        return self.target.has_widths
 
     @property
     def _contextual(self) -> bool:
@@ -46,14 +57,17 @@ class Dialect(msgspec.Struct, frozen=True):
 
     @property
     def joins(self) -> tuple[str, ...]:
-        """Chunks grouped by hand know of each other, and stand for the texts in their order."""
+        """Chunks grouped by hand depend on each other, and stand for the texts in their order."""
         return ("inputs",) if self._contextual else ()
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
-        # Contextualized models have no `truncation` (2.2).
+        # Contextualized models have no `truncation`.
         reject_unsupported(
-            options, target.model, truncate=() if self._contextual else ("end", "error"), input_type=("query", "document")
+            options,
+            target.model,
+            truncate=() if self._contextual else ("end", "error"),
+            input_type=("query", "document"),
         )
         body = compact(
             model=target.model,
@@ -64,9 +78,16 @@ class Dialect(msgspec.Struct, frozen=True):
         )
         more: dict[str, Any]
         if self._contextual:
-            route, more = "/contextualizedembeddings", {"inputs": [[text] for text in texts], "encoding_format": "base64"}
-        elif target.model.startswith("voyage-multimodal-"):  # its pages disagree on the name of the encoding: lists (2.3)
-            route, more = "/multimodalembeddings", {"inputs": [{"content": [{"type": "text", "text": text}]} for text in texts]}
+            route, more = (
+                "/contextualizedembeddings",
+                {"inputs": [[text] for text in texts], "encoding_format": "base64"},
+            )
+        elif target.model.startswith("voyage-multimodal-"):
+            # Lists: voyage-ai/openapi calls the encoding `output_encoding`, the official client `encoding_format`.
+            route, more = (
+                "/multimodalembeddings",
+                {"inputs": [{"content": [{"type": "text", "text": text}]} for text in texts]},
+            )
         else:
             route, more = "/embeddings", {"input": texts, "encoding_format": "base64"}
         return Request(target.url(route), to_json({**more, **body, **options.extra}), JSON)
@@ -75,15 +96,12 @@ class Dialect(msgspec.Struct, frozen=True):
         vectors, model, tokens = listing(response, count, nested=self._contextual)
         return Reply(matrix(vectors, options, count, out), model, tokens)
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
-
 
 _OWN, _ATLAS = "https://api.voyageai.com/", "https://ai.mongodb.com/"
 
 
 def _routed(request: Request, credentials: Mapping[str, str], now: float) -> Request:
-    """The key; one that begins with al- is MongoDB's and works at its host only, as others do at Voyage's (voyageai, util.py)."""
+    """The key. One that begins with al- works at MongoDB's host only, the others at Voyage's (voyageai, util.py)."""
     signed = bearer(request, credentials, now)
     if credentials.get("api_key", "").startswith("al-") and signed.url.startswith(_OWN):
         return msgspec.structs.replace(signed, url=_ATLAS + signed.url.removeprefix(_OWN))
@@ -91,14 +109,16 @@ def _routed(request: Request, credentials: Mapping[str, str], now: float) -> Req
 
 
 def key_path(environment: Mapping[str, str]) -> str:
-    """The file that holds the key, as the official client reads it (wire reference part 2, 2)."""
+    """The file that holds the key, as the official client reads it."""
     return environment.get("VOYAGE_API_KEY_PATH", "")
 
 
 HOSTS = (
     Host(
-        name="voyage", dialect=Dialect, routes=("/embeddings", "/contextualizedembeddings", "/multimodalembeddings"), base_url=_OWN + "v1", version_path="/v1", authorize=_routed, static_auth=True,
+        name="voyage", dialect=Voyage, routes=("/embeddings", "/contextualizedembeddings", "/multimodalembeddings"),
+        base_url=_OWN + "v1", version_path="/v1", authorize=_routed, static_auth=True,
         key_variables=("VOYAGE_API_KEY",), key_file=key_path, key_required=True, start=100, ceiling=128,
-        own_domains=("voyageai.com", "ai.mongodb.com"), limits=Limits(max_texts=1000),  # docs.voyageai.com/reference/embeddings-api
+        # The limit: docs.voyageai.com/reference/embeddings-api.
+        own_domains=("voyageai.com", "ai.mongodb.com"), limits=Limits(max_texts=1000),
     ),
 )  # fmt: skip

@@ -1,7 +1,8 @@
 """IBM watsonx.ai. https://cloud.ibm.com/apidocs/watsonx-ai#text-embeddings
 
-The API takes tokens of IBM Cloud's IAM. An API key is exchanged for one before the first request, and again before it ends; a key
-with a dot in it is such a token already (a JWT), and goes out as it is (wire reference, part 2, 17; observed, 8).
+The API takes tokens of IBM Cloud's IAM. An API key is exchanged for one before the first request, and again before it
+expires. A key with a dot in it is such a token already (a JWT) and goes out as it is, as in the official client
+(ibm-watsonx-ai, client.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
     Parameter,
@@ -25,15 +27,13 @@ from ..codec import (
     compact,
     decode_reply,
     decoder_of,
-    error_in_success,
     matrix,
-    miscounted,
     prefixed,
-    read_error_body,
     reject_unsupported,
     text_of,
     to_json,
     whole_number,
+    without_vectors,
 )
 from ..errors import ConfigError
 
@@ -60,10 +60,9 @@ _decoder = decoder_of(_Reply)
 _token = decoder_of(_Token)
 
 
-class Dialect(msgspec.Struct, frozen=True):
+class Watsonx(Dialect, frozen=True):
     """watsonx's dialect: an over-long text is refused, unless `truncate="end"` and the catalog knows where to cut."""
 
-    target: Target
     sends_dimensions = False
 
     @property
@@ -79,7 +78,8 @@ class Dialect(msgspec.Struct, frozen=True):
         body = compact(
             model_id=target.model,
             inputs=prefixed(texts, options, facts),
-            project_id=None if given.get("space_id") else given.get("project_id"),  # one of the two; a space is always meant
+            # Only one of the two is sent; a space wins, since no variable sets it.
+            project_id=None if given.get("space_id") else given.get("project_id"),
             space_id=given.get("space_id"),
             parameters=cut,
         )
@@ -88,12 +88,9 @@ class Dialect(msgspec.Struct, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = decode_reply(_decoder, response)
         if reply.results is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         rows = matrix([result.embedding if result else None for result in reply.results], options, count, out)
         return Reply(rows, text_of(reply.model_id), whole_number(reply.input_token_count))
-
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
 
 
 def _locate(base_url: str, target: Target) -> str:
@@ -123,7 +120,7 @@ def _read(response: Response) -> tuple[str, float]:
 
 HOSTS = (
     Host(
-        name="watsonx", dialect=Dialect, routes=("/text/embeddings",), version_path="/ml/v1",
+        name="watsonx", dialect=Watsonx, routes=("/text/embeddings",), version_path="/ml/v1",
         key_variables=("WATSONX_APIKEY", "WATSONX_API_KEY"), key_required=True, own_domains=("ml.cloud.ibm.com",),
         url_variables=("WATSONX_URL",), resolve_url=_locate, token_exchange=TokenExchange(_ask, _read),
         parameters={

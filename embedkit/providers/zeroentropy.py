@@ -1,6 +1,7 @@
 """ZeroEntropy. https://docs.zeroentropy.dev/models
 
-`latency="fast"` or `"slow"` goes through `extra`; left out, the server takes the fast lane while there is room in it.
+`latency="fast"` or `"slow"` goes through `extra`; left out, the server answers fast within its quota and slowly
+beyond it.
 """
 
 from __future__ import annotations
@@ -13,20 +14,18 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Dialect,
     Host,
     Out,
-    Target,
     Vector,
     compact,
     decode_reply,
     decoder_of,
-    error_in_success,
     matrix,
-    miscounted,
-    read_error_body,
     reject_unsupported,
     to_json,
     tokens_in,
+    without_vectors,
 )
 
 
@@ -42,14 +41,8 @@ class _Reply(msgspec.Struct, frozen=True):
 _decoder = decoder_of(_Reply)
 
 
-class Dialect(msgspec.Struct, frozen=True):
-    """ZeroEntropy's dialect. It is written nowhere how an over-long text fares, so `truncate` cannot be promised."""
-
-    target: Target
-
-    @property
-    def limits(self) -> Limits:
-        return self.target.host.limits
+class ZeroEntropy(Dialect, frozen=True):
+    """ZeroEntropy's dialect. No page says what becomes of an over-long text, so `truncate` cannot be promised."""
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
@@ -57,7 +50,7 @@ class Dialect(msgspec.Struct, frozen=True):
         body = compact(
             model=target.model,
             input=texts,
-            input_type=options.input_type or "document",  # required by the API, so the design's default is said aloud
+            input_type=options.input_type or "document",  # the API requires one; the default is embedkit's
             dimensions=options.dimensions,
             encoding_format="base64",
         )
@@ -66,18 +59,17 @@ class Dialect(msgspec.Struct, frozen=True):
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         reply = decode_reply(_decoder, response)
         if reply.results is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         rows = matrix([item.embedding if item else None for item in reply.results], options, count, out)
         return Reply(rows, "", tokens_in(reply.usage, "total_tokens"))
-
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
 
 
 HOSTS = (
     Host(
-        name="zeroentropy", dialect=Dialect, routes=("/models/embed",), base_url="https://api.zeroentropy.dev/v1", version_path="/v1",
-        key_variables=("ZEROENTROPY_API_KEY",), key_required=True, start=100, ceiling=128, own_domains=("zeroentropy.dev",),
+        name="zeroentropy", dialect=ZeroEntropy, routes=("/models/embed",), base_url="https://api.zeroentropy.dev/v1",
+        version_path="/v1",
+        key_variables=("ZEROENTROPY_API_KEY",), key_required=True, start=100, ceiling=128,
+        own_domains=("zeroentropy.dev",),
         limits=Limits(max_texts=128),  # a choice: no limit is documented
     ),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """The same embedder without `await`: calls go through the portal, to the one loop of this process, and wait.
 
-Works in a script, inside a running loop (Jupyter), from many threads and after a fork; Ctrl-C cancels the running call. Texts are
-read in the thread that calls, so a generator may block, read a database cursor or call the embedder itself.
+Works in a script, inside a running loop (Jupyter), from many threads and after a fork; Ctrl-C cancels the running call.
+Texts are read in the thread that calls, so a generator may block, read a database cursor or call the embedder itself.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ P = ParamSpec("P")
 
 
 class _Feed:
-    """A caller's iterable: read in the caller's thread, while that waits, whenever the stream on the loop asks for more."""
+    """A caller's iterable, read in the caller's thread, while that waits, when the stream on the loop asks for more."""
 
     def __init__(self, texts: Iterable[str], size: int) -> None:
         self._texts = one_by_one(texts)
@@ -65,7 +65,7 @@ class _Feed:
             while (wish := self._bell.get()) is not None:
                 found = self._next()
                 with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and the call with it
-                    wish.get_loop().call_soon_threadsafe(_grant, wish, found)
+                    wish.get_loop().call_soon_threadsafe(_fulfill, wish, found)
         except BaseException:
             call.cancel()
             raise
@@ -79,7 +79,7 @@ class _Feed:
         return texts, None if len(texts) == self._size else StopAsyncIteration()
 
 
-def _grant(wish: asyncio.Future[Any], found: object) -> None:
+def _fulfill(wish: asyncio.Future[Any], found: object) -> None:
     if not wish.done():
         wish.set_result(found)
 
@@ -92,7 +92,8 @@ class SyncEmbedder:
             msg = f"SyncEmbedder takes an Embedder, not {type(embedder).__name__}"
             raise TypeError(msg)
         if embedder.borrowed:
-            msg = "an embedder on the caller's own session belongs to that session's event loop; SyncEmbedder runs another"
+            owner = "an embedder on the caller's own session"
+            msg = f"{owner} belongs to that session's event loop; SyncEmbedder runs another"
             raise ConfigError(msg)
         self.embedder = embedder
 
@@ -110,7 +111,7 @@ class SyncEmbedder:
         timeout: float | None = None,
         total_timeout: float | None = None,
     ) -> Embeddings:
-        """As `Embedder.embed`. `total_timeout` does not count the time in which `texts` are read, which may block for ever."""
+        """As `Embedder.embed`. `total_timeout` does not count the time in which `texts` are read."""
         rows = listed(texts, skip=on_error == "skip")
         return self._call(
             lambda: self.embedder.embed(
@@ -182,8 +183,8 @@ class SyncEmbedder:
     def close(self) -> None:
         """Close the sockets. May be called twice; a closed embedder opens again when it is used.
 
-        Calls of other threads that are in flight raise `ClosedError` at once, streams after the parts that are ready: see
-        `Embedder.aclose`.
+        Calls of other threads that are in flight raise `ClosedError` at once, streams after the parts that are ready:
+        see `Embedder.aclose`.
         """
         if not current().over:  # else done already
             self._call(self.embedder.aclose)
@@ -227,7 +228,7 @@ class SyncEmbedder:
 
 
 def _like(opens: Callable[P, Embedder]) -> Callable[[Callable[..., SyncEmbedder]], Callable[P, SyncEmbedder]]:
-    """For a function that hands all on to `opens`: its parameters, for type checkers and for `inspect`, and its documentation."""
+    """Gives a function that calls `opens` its parameters, for type checkers and `inspect`, and its documentation."""
 
     def dressed(function: Callable[..., SyncEmbedder]) -> Callable[P, SyncEmbedder]:
         function.__doc__ = f"{function.__doc__}\n\n{opens.__doc__}"

@@ -1,11 +1,12 @@
 """The portal: one thread per process with an event loop in it, and a way to call into it from any other thread.
 
-Calls made here end in order: an interrupt in the waiting thread cancels the call, the end of the interpreter cancels all calls, then
-closes what the callers have open, then ends the loop. A forked child starts with a portal of its own.
+Calls made here end in order: an interrupt in the waiting thread cancels the call, the end of the interpreter cancels
+all calls, then closes what the callers have open, then ends the loop. A forked child starts with a portal of its own.
 
-Where gevent or eventlet has patched `threading`, the thread is a greenlet among the others, and so is whoever waits: the loop has to give
-way while it waits for its sockets. asyncio's own does, since its selector is patched with the rest; uvloop waits in C, and would stop
-them all (https://www.gevent.org/api/gevent.monkey.html, https://eventlet.readthedocs.io/en/latest/patching.html).
+Where gevent or eventlet has patched `threading`, the thread is a greenlet among the others, and so is whoever waits:
+the loop has to give way while it waits for its sockets. asyncio's own does, since its selector is patched with the
+rest; uvloop waits in C, and would stop them all (https://www.gevent.org/api/gevent.monkey.html,
+https://eventlet.readthedocs.io/en/latest/patching.html).
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ T = TypeVar("T")
 GRACE = 5.0  # seconds that closing may take at interpreter exit
 _ENDING = "the interpreter is shutting down, and this call with it"
 _NO_THREAD = (
-    "a sync call needs embedkit's own thread, and this Python starts none any more ({}); make the first sync call before the main "
-    "thread ends, let the main thread join() this one, or use the async embedder here: asyncio.run(embedder.embed(…))"
+    "a sync call needs embedkit's own thread, and this Python starts none any more ({}); make the first sync call "
+    "before the main thread ends, let the main thread join() this one, or use the async embedder here: "
+    "asyncio.run(embedder.embed(…))"
 )
 
 pools_loaded()  # loops need them
@@ -69,7 +71,8 @@ class Portal:
         import asyncio
 
         if threading.current_thread() is self._thread:
-            msg = "a sync call was made on embedkit's own event loop, where it would wait for itself; use the async embedder there"
+            what = "a sync call was made on embedkit's own event loop, where it would wait for itself"
+            msg = f"{what}; use the async embedder there"
             raise RuntimeError(msg)
         loop, _ = self._opened().result()
         with self._lock:
@@ -107,8 +110,8 @@ class Portal:
                 atexit.register(self.stop)
             elif self._green != green():
                 msg = (
-                    "gevent or eventlet has patched threading after embedkit's first call, which has a thread of its own since; "
-                    "patch before it, best in the first lines of the program"
+                    "gevent or eventlet has patched threading after embedkit's first call, which has a thread of its "
+                    "own since; patch before it, best in the first lines of the program"
                 )
                 raise ConfigError(msg)
             return self._running
@@ -134,7 +137,7 @@ class Portal:
 
 
 class _Escape(Exception):  # noqa: N818 (carries an error, is none)
-    """Carries from thread to thread what would end the loop if it were raised there: a `sys.exit()` in an `embed_batch`."""
+    """Carries to the caller's thread what would end the loop if raised there: a `sys.exit()` in an `embed_batch`."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -181,18 +184,19 @@ def green() -> bool:
         return False
     if isinstance(select.select, BuiltinFunctionType):
         msg = (
-            "gevent or eventlet has patched threading but not select, so that a loop which waits would stop every greenlet for ever: "
-            "patch both, as gevent.monkey.patch_all() and eventlet.monkey_patch() do, or use the async embedder in a thread of your own"
+            "gevent or eventlet has patched threading but not select, so that a loop which waits would stop every "
+            "greenlet for ever: patch both, as gevent.monkey.patch_all() and eventlet.monkey_patch() do, or use the "
+            "async embedder in a thread of your own"
         )
         raise ConfigError(msg)
     return True
 
 
 def _giving_way() -> asyncio.AbstractEventLoop:
-    """A loop in a greenlet. While it waits, others have the thread, and shall not find it running there: `asyncio.run` would refuse.
+    """A loop in a greenlet. While it waits, others have the thread, and `asyncio.run` must not find it running there.
 
-    A greenlet, unlike a thread, is still there after a fork. The child's has a portal of its own, and this one shall not take what its
-    parent's is woken with.
+    A greenlet, unlike a thread, is still there after a fork. The child's has a portal of its own, and this one shall
+    not take what its parent's is woken with.
     """
     import asyncio
     import selectors

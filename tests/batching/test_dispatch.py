@@ -1,4 +1,6 @@
-"""One bad text costs its own row, however it fails its request; an outage is still an outage; and what both cost in requests."""
+"""One bad text costs its own row, however it fails its request;
+an outage is still an outage; and what both cost in requests.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from embedkit.testing import FakeExchange, response
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_spacing():
-    """What is asked, and how often, is tested here; the time between two requests that try whether the server is well is not."""
+    """What is asked, and how often, is tested here; the time
+    between two requests that try whether the server is well is not.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("embedkit._traffic.retry_budget.FARTHEST", 0.0)
         patch.setattr("embedkit._traffic.retry_budget.APART", 0.0)
@@ -44,9 +48,12 @@ REQUEST_FAILS = {
 }  # fmt: skip
 # What stands in the place of a bad text's vector in an answer to all of them.
 VECTOR_FAILS = {
-    "NaN": "[NaN, 0.5, 0.5]", "infinite": "[0.5, Infinity, 0.5]", "beyond a double": "[1e999, 0.5, 0.5]", "null": "null",
-    "null inside": "[null, 0.5, 0.5]", "all null": "[null, null, null]", "empty": "[]", "an empty text": '""', "wider": "[1, 2, 3, 4]",
-    "narrower": "[1, 2]", "NaN in base64": f'"{NAN}"', "no base64": '"?"', "half a float": '"AACAPw=="', "beyond float32": "[1e39, 0, 0]",
+    "NaN": "[NaN, 0.5, 0.5]", "infinite": "[0.5, Infinity, 0.5]", "beyond a double": "[1e999, 0.5, 0.5]",
+    "null": "null",
+    "null inside": "[null, 0.5, 0.5]", "all null": "[null, null, null]", "empty": "[]", "an empty text": '""',
+    "wider": "[1, 2, 3, 4]",
+    "narrower": "[1, 2]", "NaN in base64": f'"{NAN}"', "no base64": '"?"', "half a float": '"AACAPw=="',
+    "beyond float32": "[1e39, 0, 0]",
     "left out": None,
 }  # fmt: skip
 
@@ -138,7 +145,9 @@ async def test_an_unusable_vector_is_named_and_the_others_travel(vector):
 
 @pytest.mark.parametrize("numbered", [True, False])
 async def test_a_reply_with_too_few_rows(numbered):
-    """It is asked for once more; then the rows that its numbers leave out fail, and without numbers the batch is halved."""
+    """It is asked for once more; then the rows that its numbers
+    leave out fail, and without numbers the batch is halved.
+    """
     texts, server = texts_of(64, {40}), Server(spoils=None, numbered=numbered)
     result = await connected(server).embed(texts, on_error="skip")
 
@@ -189,7 +198,8 @@ async def test_one_bad_text_in_ten_thousand_is_found_by_halving(fails, kind, siz
 
 @settings(deadline=None, max_examples=150)
 @given(
-    st.sets(st.integers(0, 199), max_size=12), st.sampled_from(sorted(REQUEST_FAILS)), st.sampled_from([1, 3, 16, 64, 200]), st.integers(1, 4)
+    st.sets(st.integers(0, 199), max_size=12), st.sampled_from(sorted(REQUEST_FAILS)),
+    st.sampled_from([1, 3, 16, 64, 200]), st.integers(1, 4)
 )  # fmt: skip
 async def test_any_set_of_bad_texts(bad, how, size, workers):
     """Each costs its own row and no other, for every kind of failure."""
@@ -312,7 +322,9 @@ async def test_a_refused_key_is_no_bad_text(status):
 
 
 async def test_every_vector_unusable():
-    """An endpoint whose every vector is NaN, the known-good text's too, is broken, and not 64 texts; one that has the good one is not."""
+    """An endpoint whose every vector is NaN, the known-good text's
+    too, is broken, and not 64 texts; one that has the good one is not.
+    """
 
     class Broken(Server):
         def answer(self, request):
@@ -369,7 +381,9 @@ async def test_a_pool_isolates_too(fails, kind):
 @pytest.mark.parametrize("size", [1, 2, 3, 64])
 @pytest.mark.parametrize("count", [2, 7])
 async def test_a_vector_of_another_width_costs_its_row_wherever_it_stands(count, size, workers):
-    """First or last, alone in its batch or one of two: what most have, or a known-good text, says which width is right."""
+    """First or last, alone in its batch or one of two: what most
+    have, or a known-good text, says which width is right.
+    """
     for place in range(count):
         for other in ("[1.0, 2.0]", "[1, 2, 3, 4]"):
             texts = texts_of(count, {place})
@@ -396,7 +410,8 @@ async def test_an_error_in_place_of_one_embedding_costs_its_row(size):
 
     def answer(request):
         texts = json.loads(request.body)["input"]
-        return {"data": [{"index": row, "error": "cannot embed this"} if text.startswith("bad") else {"index": row, "embedding": right(text)}
+        return {"data": [{"index": row, "error": "cannot embed this"} if text.startswith("bad") else {"index": row,
+           "embedding": right(text)}
                          for row, text in enumerate(texts)]}  # fmt: skip
 
     texts = texts_of(9, {4})
@@ -435,10 +450,13 @@ async def test_what_is_in_flight_when_a_row_turns_out_unusable_still_comes():
 
 
 async def test_a_bad_text_does_not_put_a_healthy_endpoint_on_leave():
-    """Over a pool a text is found about as fast as over one endpoint: what is suspected says nothing of who is asked."""
+    """Over a pool a text is found about as fast as over one
+    endpoint: what is suspected says nothing of who is asked.
+    """
     texts, server = texts_of(300, {40, 170, 290}), Server(lambda: response("x", 500))
     embedder = embedkit.connect(
-        "compatible:m", base_url=["http://a/v1", "http://b/v1"], exchange=server, limits=Limits(max_texts=64), retry=RetryPolicy(attempts=2, initial=0.0)
+        "compatible:m", base_url=["http://a/v1", "http://b/v1"], exchange=server, limits=Limits(max_texts=64),
+        retry=RetryPolicy(attempts=2, initial=0.0)
     )  # fmt: skip
     result = await embedder.embed(texts, on_error="skip")
 

@@ -44,7 +44,9 @@ def words(text):
 
 
 def letters(text):
-    """A vector that tells what a text holds: the share of a, b, c, d among its words. The mean over its words is that of the text."""
+    """A vector that tells what a text holds: the share of a, b, c,
+    d among its words. The mean over its words is that of the text.
+    """
     if text == "hello":  # what a pool asks to tell models apart
         return [0.5] * 4
     return np.array([text.count(letter) / max(1, words(text)) for letter in "abcd"], np.float32).tolist()
@@ -96,7 +98,9 @@ PARTS = ["a a b b ", "c c d d ", "a b"]
 @given(st.text(st.sampled_from("ab é\n漢"), max_size=300), st.integers(1, 40))
 @settings(deadline=None)
 def test_pieces_are_the_text(count, text, most):
-    """Together they are the text, none is empty, and each keeps within the limit unless one character alone does not."""
+    """Together they are the text, none is empty, and each keeps
+    within the limit unless one character alone does not.
+    """
     found = pieces(text, most, count)
 
     assert "".join(found) == text
@@ -114,7 +118,9 @@ def test_pieces_end_between_words():
 
 
 def test_a_long_text_is_not_counted_again_and_again():
-    """A megabyte in pieces of a hundred tokens costs no more counting than a few times its length for each piece's share."""
+    """A megabyte in pieces of a hundred tokens costs no more
+    counting than a few times its length for each piece's share.
+    """
     counted = Counter()
 
     def count(text):
@@ -155,7 +161,9 @@ async def test_the_mean_is_weighted_by_tokens_and_of_unit_length(text, weights, 
 
 
 async def test_long_and_short_texts_together():
-    """A long text gets the mean of its pieces, a short one what the provider says, each in its own row; equal pieces are sent once."""
+    """A long text gets the mean of its pieces, a short one what the
+    provider says, each in its own row; equal pieces are sent once.
+    """
     embedder = Short()
     result = await embedder.embed(["a b", LONG, "c", LONG])
 
@@ -412,13 +420,15 @@ async def test_the_catalog_knows_what_a_text_may_hold():
         openai(512), "compatible:intfloat/e5-base-v2", count_tokens=lambda text: counted.append(text) or words(text)
     )
 
-    assert embedder._most_tokens(embedkit.Options()) == 512
-    assert embedder._most_tokens(embedkit.Options(input_type="query")) == 511
+    assert embedder.most_text_tokens(embedkit.Options()) == 512
+    assert embedder.most_text_tokens(embedkit.Options(input_type="query")) == 511
     assert counted == ["query: "]
 
 
 async def test_where_the_provider_cannot_cut_the_client_does():
-    """`truncate="end"` on OpenAI: with the model's own counter the text is cut to exactly what fits, the others are untouched."""
+    """`truncate="end"` on OpenAI: with the model's own counter the
+    text is cut to exactly what fits, the others are untouched.
+    """
     exchange = openai(4)
     embedder = connected(exchange, truncate="end", count_tokens=words, limits=Limits(max_texts=8, max_text_tokens=4))
     result = await embedder.embed(["a b", "a a b b c c d d a b", "c", "d d d d d"])
@@ -451,7 +461,9 @@ async def test_a_text_far_too_long_is_not_sent_whole():
 
 @pytest.mark.parametrize(("model", "kept"), [("llamacpp:m", 3), ("compatible:m", None), ("ollama:m", None)])
 async def test_who_is_cut_where(model, kept):
-    """A host that refuses and cannot be asked is cut for here; one of which nothing is known says so; one that can is asked."""
+    """A host that refuses and cannot be asked is cut for here;
+    one of which nothing is known says so; one that can is asked.
+    """
     exchange = openai(4, says="the input is larger than the max context size; input is too long")
     embedder = connected(exchange, model, truncate="end")
     if model.startswith("llamacpp"):
@@ -495,7 +507,9 @@ async def test_a_pool_cuts_as_its_endpoints_would():
 
 
 async def test_one_long_text_costs_few_requests():
-    """Among ten thousand texts, one that is too long by a low count is found, and cut, with a handful of extra requests."""
+    """Among ten thousand texts, one that is too long by a low
+    count is found, and cut, with a handful of extra requests.
+    """
     exchange = openai(4)
     texts = [f"a b {number}" for number in range(10_000)]
     texts[7777] = LONG

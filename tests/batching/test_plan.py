@@ -123,7 +123,9 @@ def test_a_text_beyond_a_limit_goes_alone():
 
 
 def test_planning_is_linear_without_a_limit_of_texts():
-    """Each slice looks at about its own texts, never at all that follow: the lengths asked for stay near their number."""
+    """Each slice looks at about its own texts, never at all that
+    follow: the lengths asked for stay near their number.
+    """
     asked = 0
 
     class Watched(str):
@@ -154,15 +156,15 @@ def test_a_plan_is_lazy():
 
 
 @given(st.integers(0, 9), st.integers(0, 9), LIMITS)
-def test_the_first_text_always_fits_a_tray(tokens, size, limits):
-    """An empty tray takes any text; a tray counts what it holds."""
-    tray = BatchBuilder(limits)
+def test_the_first_text_always_fits_a_batch(tokens, size, limits):
+    """An empty batch takes any text; a batch counts what it holds."""
+    batch = BatchBuilder(limits)
 
-    assert tray.fits(10**9, 10**9)
+    assert batch.fits(10**9, 10**9)
 
-    tray.add(tokens, size)
+    batch.add(tokens, size)
 
-    assert (tray.count, tray.tokens, tray.size) == (1, tokens, size)
+    assert (batch.count, batch.tokens, batch.size) == (1, tokens, size)
 
 
 @pytest.mark.parametrize(
@@ -176,12 +178,12 @@ def test_the_first_text_always_fits_a_tray(tokens, size, limits):
     ],
 )
 def test_a_tray_is_full_at_its_limit(limits, takes):
-    """A tray takes texts up to and including each limit, and none beyond."""
-    tray = BatchBuilder(limits)
-    tray.add(3, 10)
-    first = tray.fits(3, 10)
-    tray.add(3, 10)
-    second = tray.fits(3, 10)
+    """A batch takes texts up to and including each limit, and none beyond."""
+    batch = BatchBuilder(limits)
+    batch.add(3, 10)
+    first = batch.fits(3, 10)
+    batch.add(3, 10)
+    second = batch.fits(3, 10)
 
     assert takes == (first, second)
 
@@ -203,21 +205,30 @@ def test_sizes_by_hand(text, size, tokens):
     assert (size, tokens) == (utf8(text), estimate(text))
 
 
-# Texts with their tokens in cl100k_base, counted by tiktoken 0.14 (`len(encoding.encode_ordinary(text))`), and between which shares of
-# that the estimate may be.
+# Texts with their tokens in cl100k_base, counted by tiktoken 0.14 (`len(encoding.encode_ordinary(text))`), and between
+# which shares of that the estimate may be.
 COUNTED = {
-    "English": (0.9, 1.7, 38, "The harbour was quiet when the last ferry left, and for the first time that week nobody asked her what the letters had said. She folded them twice and put them back into the drawer."),
-    "German": (0.9, 1.25, 46, "Die Bibliothek schließt heute um achtzehn Uhr, weil die Fußböden im Erdgeschoss erneuert werden. Bitte geben Sie ausgeliehene Bücher vorher zurück."),
-    "French": (0.9, 1.4, 39, "Le marché du village ouvre à sept heures; on y trouve du pain, des œufs, des fraises et, certains jours, un vieil homme qui répare les montres."),
-    "Russian": (0.9, 1.5, 58, "Вечером над рекой поднялся туман, и лодки одна за другой возвращались к берегу. Старик считал их вслух и каждый раз ошибался."),
-    "Greek": (0.6, 1.2, 83, "Το παλιό ρολόι στην πλατεία σταμάτησε χθες το βράδυ, και κανείς δεν ξέρει ποιος έχει το κλειδί."),
+    "English": (0.9, 1.7, 38,
+     "The harbour was quiet when the last ferry left, and for the first time that week nobody asked her what the letters had said. She folded them twice and put them back into the drawer."),
+    "German": (0.9, 1.25, 46,
+     "Die Bibliothek schließt heute um achtzehn Uhr, weil die Fußböden im Erdgeschoss erneuert werden. Bitte geben Sie ausgeliehene Bücher vorher zurück."),
+    "French": (0.9, 1.4, 39,
+     "Le marché du village ouvre à sept heures; on y trouve du pain, des œufs, des fraises et, certains jours, un vieil homme qui répare les montres."),
+    "Russian": (0.9, 1.5, 58,
+     "Вечером над рекой поднялся туман, и лодки одна за другой возвращались к берегу. Старик считал их вслух и каждый раз ошибался."),
+    "Greek": (0.6, 1.2, 83,
+     "Το παλιό ρολόι στην πλατεία σταμάτησε χθες το βράδυ, και κανείς δεν ξέρει ποιος έχει το κλειδί."),
     "Chinese": (0.8, 1.2, 56, "图书馆今天下午六点关门，因为一楼的地板正在更换。请在此之前归还所有借阅的书籍，谢谢您的理解与配合。"),
     "Japanese": (0.8, 1.2, 56, "昨日の夜、川の上に霧が出て、船は一つずつ岸に戻ってきた。老人は声を出して数えたが、いつも間違えた。"),
     "Korean": (0.8, 1.2, 55, "도서관은 오늘 오후 여섯 시에 문을 닫습니다. 일층 바닥을 새로 깔기 때문입니다. 그 전에 책을 돌려주세요."),
-    "Arabic": (0.8, 1.2, 75, "تغلق المكتبة أبوابها اليوم في الساعة السادسة مساء لأن أرضية الطابق الأول قيد التجديد. يرجى إعادة الكتب قبل ذلك."),
-    "Hebrew": (0.6, 1.2, 94, "הספרייה נסגרת היום בשעה שש בערב כי מחליפים את הרצפה בקומה הראשונה. אנא החזירו את הספרים לפני כן."),
-    "Hindi": (0.8, 1.2, 121, "पुस्तकालय आज शाम छह बजे बंद हो जाएगा क्योंकि नीचे की मंज़िल का फ़र्श बदला जा रहा है। कृपया किताबें पहले लौटा दें।"),
-    "Thai": (0.8, 1.25, 84, "ห้องสมุดจะปิดเวลาหกโมงเย็นวันนี้ เพราะกำลังเปลี่ยนพื้นชั้นล่าง กรุณาคืนหนังสือก่อนเวลานั้น"),
+    "Arabic": (0.8, 1.2, 75,
+     "تغلق المكتبة أبوابها اليوم في الساعة السادسة مساء لأن أرضية الطابق الأول قيد التجديد. يرجى إعادة الكتب قبل ذلك."),
+    "Hebrew": (0.6, 1.2, 94,
+     "הספרייה נסגרת היום בשעה שש בערב כי מחליפים את הרצפה בקומה הראשונה. אנא החזירו את הספרים לפני כן."),
+    "Hindi": (0.8, 1.2, 121,
+     "पुस्तकालय आज शाम छह बजे बंद हो जाएगा क्योंकि नीचे की मंज़िल का फ़र्श बदला जा रहा है। कृपया किताबें पहले लौटा दें।"),
+    "Thai": (0.8, 1.25, 84,
+     "ห้องสมุดจะปิดเวลาหกโมงเย็นวันนี้ เพราะกำลังเปลี่ยนพื้นชั้นล่าง กรุณาคืนหนังสือก่อนเวลานั้น"),
     "emoji": (0.6, 1.2, 45, "🦆 first, then 🐘🐘 and at last 🦀: 🎉🎉🎉 what a parade! 👩\u200d🚀🇫🇮"),
     "Python": (0.8, 1.5, 60, '''def windows(values, size):
     """Slide over `values`."""
@@ -230,7 +241,8 @@ COUNTED = {
     lines.iter().filter(|line| !line.is_empty()).max_by_key(|line| line.len()).map(|line| line.as_str())
 }
 """),
-    "minified": (0.8, 1.2, 48, "!function(e,t){for(var n=0,r=t.length;n<r;n++){var o=t[n];o&&o.on&&e.addEventListener(o.on,o.fn,!1)}}(window,[{on:'load',fn:i}]);"),
+    "minified": (0.8, 1.2, 48,
+     "!function(e,t){for(var n=0,r=t.length;n<r;n++){var o=t[n];o&&o.on&&e.addEventListener(o.on,o.fn,!1)}}(window,[{on:'load',fn:i}]);"),
     "YAML": (0.8, 1.2, 52, """services:
   web:
     image: registry.example/web:1.4.2
@@ -241,7 +253,8 @@ COUNTED = {
       LOG_LEVEL: info
       CACHE_TTL: 300
 """),
-    "JSON": (0.8, 1.2, 49, '{"id": 4711, "name": "harbour", "tags": ["quiet", "north"], "position": {"lat": 60.1699, "lon": 24.9384}, "open": true}'),
+    "JSON": (0.8, 1.2, 49,
+     '{"id": 4711, "name": "harbour", "tags": ["quiet", "north"], "position": {"lat": 60.1699, "lon": 24.9384}, "open": true}'),
     "Markdown": (0.8, 1.2, 59, """## Opening hours
 
 | day | from | to |
@@ -251,17 +264,24 @@ COUNTED = {
 
 See the [map](https://harbour.example/map) for **both** entrances.
 """),
-    "HTML": (0.8, 1.2, 40, '<ul class="menu"><li><a href="/start">Start</a></li><li class="active"><a href="/map?zoom=3">Map</a></li></ul>'),
-    "URL": (0.8, 1.2, 44, "https://harbour.example/api/v2/boats?since=2026-03-01T00%3A00%3A00Z&sort=-length&fields=name,owner,berth#results"),
-    "log": (0.6, 1.2, 53, "2026-03-01T07:14:55.120Z WARN  [worker-3] retry 2/6 of POST /v1/embeddings in 1.92s (status=429, id=req_8f3a)"),
-    "digits": (0.8, 1.2, 34, "3141592653589793238462643383279502884197169399375105820974944592307816406286208998628034825342117067"),
-    "base64": (0.5, 1.2, 85, "mq4cvLldgEQ+pcDo4tquXpvtMeBA6PCwOJ82WWypIMqarhy8uV2ARD6lwOji2q5em+0x4EDo8LA4nzZZbKkgypquHLy5XYBEPqXA6OLarl6b7THgQOjwsDifNllsqSDK"),
+    "HTML": (0.8, 1.2, 40,
+     '<ul class="menu"><li><a href="/start">Start</a></li><li class="active"><a href="/map?zoom=3">Map</a></li></ul>'),
+    "URL": (0.8, 1.2, 44,
+     "https://harbour.example/api/v2/boats?since=2026-03-01T00%3A00%3A00Z&sort=-length&fields=name,owner,berth#results"),
+    "log": (0.6, 1.2, 53,
+     "2026-03-01T07:14:55.120Z WARN  [worker-3] retry 2/6 of POST /v1/embeddings in 1.92s (status=429, id=req_8f3a)"),
+    "digits": (0.8, 1.2, 34,
+     "3141592653589793238462643383279502884197169399375105820974944592307816406286208998628034825342117067"),
+    "base64": (0.5, 1.2, 85,
+     "mq4cvLldgEQ+pcDo4tquXpvtMeBA6PCwOJ82WWypIMqarhy8uV2ARD6lwOji2q5em+0x4EDo8LA4nzZZbKkgypquHLy5XYBEPqXA6OLarl6b7THgQOjwsDifNllsqSDK"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", COUNTED)
 def test_the_estimate_is_near_what_is_counted(name):
-    """In every script, in code and in data: within a fifth for most, never below half, and high by two thirds at most."""
+    """In every script, in code and in data: within a fifth for
+    most, never below half, and high by two thirds at most.
+    """
     low, high, tokens, text = COUNTED[name]
 
     assert low * tokens <= estimate(text) <= high * tokens
@@ -299,7 +319,9 @@ def test_a_plan_goes_on_under_stricter_limits(texts, limits, stricter, reached):
 
 @given(LIMITS, LIMITS)
 def test_the_stricter_of_two_limits(one, other):
-    """In each respect the smaller figure; no figure is no limit; the order does not matter, and nothing is stricter than itself."""
+    """In each respect the smaller figure; no figure is no limit;
+    the order does not matter, and nothing is stricter than itself.
+    """
     both = tightened(one, other)
 
     for name in Limits.__struct_fields__:

@@ -146,7 +146,9 @@ async def test_an_empty_source_gives_no_part():
 
 @pytest.mark.parametrize("source", ["text", b"bytes", bytearray(b"x"), None, 7])
 async def test_what_is_no_source_is_refused(source):
-    """A lone string is no stream of characters; the TypeError comes at once, and the half-made stream leaves no warning."""
+    """A lone string is no stream of characters; the TypeError
+    comes at once, and the half-made stream leaves no warning.
+    """
     with pytest.raises(TypeError, match=r"stream\(\) takes an iterable"):
         Own().stream(source)
     gc.collect()
@@ -295,7 +297,9 @@ async def collected(parts):
 
 @pytest.mark.parametrize("place", [0, 3, 17, 49])
 async def test_a_bad_text_is_named_by_its_row_in_the_stream(place):
-    """Earlier parts still come out, all of them; the error names the row of the whole stream, its partial where it starts."""
+    """Earlier parts still come out, all of them; the error names
+    the row of the whole stream, its partial where it starts.
+    """
     embedder = Ragged(5, workers=4, bad={str(place)})
     async with embedder.stream(Source(50)) as parts:
         found, error = await collected(parts)
@@ -468,7 +472,9 @@ async def test_a_block_never_entered_starts_nothing():
 
 
 async def test_closing_twice_is_closing_once():
-    """aclose() may be called again, before and after; a closed stream is at its end, in its block as well as without."""
+    """aclose() may be called again, before and after; a closed
+    stream is at its end, in its block as well as without.
+    """
     stream = Own(1).stream(Source(100))
     await stream.aclose()
     await stream.aclose()

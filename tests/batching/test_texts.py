@@ -1,4 +1,6 @@
-"""What is taken for texts: strings in an order. Tables, mappings and sets are refused with the way out; missing values are failed rows."""
+"""What is taken for texts: strings in an order. Tables, mappings and
+sets are refused with the way out; missing values are failed rows.
+"""
 
 from __future__ import annotations
 
@@ -60,13 +62,17 @@ class Grid:
 
 FRAME = pd.DataFrame({"text": ["a", None, "b"], "id": [1, 2, 3]})
 TABLES = {
-    "pandas": FRAME, "pandas, one column": FRAME[["text"]], "polars": pl.DataFrame({"text": ["a"]}), "polars, lazy": pl.LazyFrame({"text": ["a"]}),
-    "pandas or polars": Frame(), "a query's result": Result(), "datasets": Relation(), "pyarrow's table": pa.table({"text": ["a"]}),
-    "pyarrow's batch": pa.record_batch({"text": ["a"]}), "numpy, two axes": np.array([["a", "b"]]), "an array of two axes": Grid(),
+    "pandas": FRAME, "pandas, one column": FRAME[["text"]], "polars": pl.DataFrame({"text": ["a"]}),
+    "polars, lazy": pl.LazyFrame({"text": ["a"]}),
+    "pandas or polars": Frame(), "a query's result": Result(), "datasets": Relation(),
+    "pyarrow's table": pa.table({"text": ["a"]}),
+    "pyarrow's batch": pa.record_batch({"text": ["a"]}), "numpy, two axes": np.array([["a", "b"]]),
+    "an array of two axes": Grid(),
     "numpy's records": np.array([("a", 1)], dtype=[("text", "U1"), ("n", "i4")]),
 }  # fmt: skip
 MAPPINGS = {
-    "dict": {"a": 1}, "Counter": collections.Counter("a"), "proxy": types.MappingProxyType({"a": 1}), "ordered": collections.OrderedDict(a=1),
+    "dict": {"a": 1}, "Counter": collections.Counter("a"), "proxy": types.MappingProxyType({"a": 1}),
+    "ordered": collections.OrderedDict(a=1),
     "default": collections.defaultdict(int, a=1), "chain": collections.ChainMap({"a": 1}),
 }  # fmt: skip
 SETS = {"set": {"a", "b"}, "frozenset": frozenset("ab")}
@@ -125,10 +131,13 @@ async def test_what_is_no_iterable_of_texts_is_refused(take, texts):
 ITERABLES = {
     "list": ["a", "bb"], "tuple": ("a", "bb"), "keys": {"a": 1, "bb": 2}.keys(), "values": {1: "a", 2: "bb"}.values(),
     "deque": collections.deque(["a", "bb"]), "numpy": np.array(["a", "bb"]), "objects": np.array(["a", "bb"], object),
-    "pyarrow": pa.array(["a", "bb"]), "large": pa.array(["a", "bb"], pa.large_string()), "view": pa.array(["a", "bb"], pa.string_view()),
+    "pyarrow": pa.array(["a", "bb"]), "large": pa.array(["a", "bb"], pa.large_string()),
+    "view": pa.array(["a", "bb"], pa.string_view()),
     "chunked": pa.chunked_array([["a"], [], ["bb"]]), "dictionary": pa.array(["a", "bb"]).dictionary_encode(),
-    "a column": pa.table({"text": ["a", "bb"]})["text"], "pandas": pd.Series(["a", "bb"]), "pandas strings": pd.Series(["a", "bb"], dtype="string"),
-    "pandas over arrow": pd.Series(["a", "bb"], dtype="string[pyarrow]"), "categories": pd.Series(["a", "bb"], dtype="category"),
+    "a column": pa.table({"text": ["a", "bb"]})["text"], "pandas": pd.Series(["a", "bb"]),
+    "pandas strings": pd.Series(["a", "bb"], dtype="string"),
+    "pandas over arrow": pd.Series(["a", "bb"], dtype="string[pyarrow]"),
+    "categories": pd.Series(["a", "bb"], dtype="category"),
     "an index": pd.Index(["a", "bb"]), "polars": pl.Series(["a", "bb"]),
 }  # fmt: skip
 
@@ -151,8 +160,10 @@ async def test_a_long_arrow_array_streams():
 
 
 NO_TEXTS = {
-    "None": None, "NaN": math.nan, "numpy's NaN": np.float32("nan"), "NaT": np.datetime64("NaT", "ns"), "pandas' NA": pd.NA, "pandas' NaT": pd.NaT,
-    "pyarrow's null": pa.scalar(None, pa.string()), "masked": np.ma.masked, "a number": 7, "bytes": b"a", "a list": ["a"], "a dict": {"a": 1},
+    "None": None, "NaN": math.nan, "numpy's NaN": np.float32("nan"), "NaT": np.datetime64("NaT", "ns"),
+    "pandas' NA": pd.NA, "pandas' NaT": pd.NaT,
+    "pyarrow's null": pa.scalar(None, pa.string()), "masked": np.ma.masked, "a number": 7, "bytes": b"a",
+    "a list": ["a"], "a dict": {"a": 1},
     "a tuple": ("a",), "an object": object(), "true": True,
 }  # fmt: skip
 
@@ -184,7 +195,8 @@ async def test_a_missing_value_is_called_that(value):
 async def test_a_column_with_nulls(take):
     """A null of pyarrow's, pandas' or polars' is a failed row like None."""
     columns = [
-        pa.chunked_array([["a", None], ["b"]]), pd.Series(["a", None, "b"]), pd.Series(["a", None, "b"], dtype="string"),
+        pa.chunked_array([["a", None], ["b"]]), pd.Series(["a", None, "b"]),
+        pd.Series(["a", None, "b"], dtype="string"),
         pd.Series(["a", pd.NA, "b"], dtype="string[pyarrow]"), pl.Series(["a", None, "b"]),
     ]  # fmt: skip
     for column in columns:
@@ -219,7 +231,9 @@ async def test_nothing_but_missing_values(take):
     st.integers(1, 5),
 )
 async def test_any_mix_of_texts_and_others(texts, size):
-    """Missing, empty, equal and refused texts in any order: each failure is its own row's, each vector its own text's."""
+    """Missing, empty, equal and refused texts in any order: each
+    failure is its own row's, each vector its own text's.
+    """
 
     class Own(embedkit.Embedder):
         limits = embedkit.Limits(max_texts=size)

@@ -1,4 +1,6 @@
-"""The workers behind every call: each slice once, whatever comes back, and no one left behind. On asyncio and on trio."""
+"""The workers behind every call: each slice once, whatever comes
+back, and no one left behind. On asyncio and on trio.
+"""
 
 from __future__ import annotations
 
@@ -59,17 +61,19 @@ class Work:
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 60), st.integers(1, 7), st.integers(1, 9), st.none() | st.integers(1, 12), st.integers(0, 2**32))
 async def test_every_slice_is_done_once(count, size, workers, first, seed):
-    """Whatever the number of slices and workers, and however long each takes; never more at once than there are workers."""
+    """Whatever the number of slices and workers, and however
+    long each takes; never more at once than there are workers.
+    """
     chance = random.Random(seed)
     turns = {start: chance.randrange(5) for start in range(count)}
     work = Work(turns=lambda part: turns[part.start])
-    crew = WorkerPool(slices(count, size))
-    crew.proven = chance.random() < 0.5
-    await crew.run(work, workers, first)
+    pool = WorkerPool(slices(count, size))
+    pool.proven = chance.random() < 0.5
+    await pool.run(work, workers, first)
 
     assert work.numbers == list(range(count))
     assert work.peak <= workers
-    assert crew.reached == count
+    assert pool.reached == count
 
 
 @settings(deadline=None, max_examples=60)
@@ -84,12 +88,12 @@ async def test_pieces_that_come_back_are_done_once(count, size, workers, seed):
         async def act(self, part, late):
             if part.stop - part.start > small:
                 middle = (part.start + part.stop) // 2
-                crew.push_back([slice(part.start, middle), slice(middle, part.stop)])
+                pool.push_back([slice(part.start, middle), slice(middle, part.stop)])
 
     work = Halving(turns=lambda part: waits[part.start])
-    crew = WorkerPool(slices(count, size))
-    crew.proven = True
-    await crew.run(work, workers)
+    pool = WorkerPool(slices(count, size))
+    pool.proven = True
+    await pool.run(work, workers)
     whole = [part for part in work.done if part.stop - part.start <= small]
 
     assert sorted(number for part in whole for number in range(part.start, part.stop)) == list(range(count))
@@ -102,11 +106,11 @@ async def test_pieces_go_next_and_in_their_order():
     class Once(Work):
         async def act(self, part, late):
             if part == slice(0, 4):
-                crew.push_back([slice(0, 2), slice(2, 4)], late=3)
+                pool.push_back([slice(0, 2), slice(2, 4)], late=3)
 
     work = Once()
-    crew = WorkerPool(slices(8, 4))
-    await crew.run(work, 1)
+    pool = WorkerPool(slices(8, 4))
+    await pool.run(work, 1)
 
     assert work.done == [slice(0, 4), slice(0, 2), slice(2, 4), slice(4, 8)]
     assert work.lates == [0, 3, 3, 0]
@@ -118,12 +122,12 @@ async def test_workers_wait_for_what_may_come_back():
     class Last(Work):
         async def act(self, part, late):
             if part.stop - part.start == 8:
-                crew.push_back([slice(start, start + 1) for start in range(part.start, part.stop)])
+                pool.push_back([slice(start, start + 1) for start in range(part.start, part.stop)])
 
     work = Last(turns=lambda part: 5)
-    crew = WorkerPool(iter([slice(0, 1), slice(1, 9)]))
-    crew.proven = True
-    await crew.run(work, 4)
+    pool = WorkerPool(iter([slice(0, 1), slice(1, 9)]))
+    pool.proven = True
+    await pool.run(work, 4)
 
     assert work.peak == 4
     assert sorted(part.start for part in work.done if part.stop - part.start == 1) == list(range(9))
@@ -137,11 +141,11 @@ async def test_few_work_until_it_is_proven():
         async def act(self, part, late):
             if len(self.done) == 10:
                 peaks.append(self.peak)
-                crew.proven = True
+                pool.proven = True
 
     work = Proving(turns=lambda part: 3)
-    crew = WorkerPool(slices(100))
-    await crew.run(work, 8, 2)
+    pool = WorkerPool(slices(100))
+    await pool.run(work, 8, 2)
 
     assert (peaks, work.peak) == ([2], 8)
 
@@ -152,11 +156,11 @@ async def test_other_slices_may_follow():
     class Learning(Work):
         async def act(self, part, late):
             if part.stop == 8:
-                crew.replace_rest(iter([slice(start, start + 2) for start in range(crew.reached, 16, 2)]))
+                pool.replace_rest(iter([slice(start, start + 2) for start in range(pool.reached, 16, 2)]))
 
     work = Learning()
-    crew = WorkerPool(slices(16, 4))
-    await crew.run(work, 1)
+    pool = WorkerPool(slices(16, 4))
+    await pool.run(work, 1)
 
     assert work.done == [slice(0, 4), slice(4, 8), *(slice(start, start + 2) for start in range(8, 16, 2))]
 
@@ -174,9 +178,9 @@ async def test_slices_are_taken_only_when_someone_is_free():
         async def act(self, part, late):
             assert len(asked) <= len(self.done) + 5
 
-    crew = WorkerPool(lazily())
-    crew.proven = True
-    await crew.run(Looking(), 3)
+    pool = WorkerPool(lazily())
+    pool.proven = True
+    await pool.run(Looking(), 3)
 
     assert len(asked) == 100
 
@@ -194,10 +198,10 @@ async def test_the_first_error_comes_out_bare_and_stops_everyone(error, workers)
                 await anyio.sleep_forever()
 
     work = Failing(turns=lambda part: part.start)
-    crew = WorkerPool(slices(100))
-    crew.proven = True
+    pool = WorkerPool(slices(100))
+    pool.proven = True
     with pytest.raises(type(error)) as caught:
-        await crew.run(work, workers)
+        await pool.run(work, workers)
 
     assert caught.value is error
     assert work.flying == 0
@@ -217,10 +221,10 @@ async def test_what_fails_on_the_way_out_does_not_hide_the_first_error():
             finally:
                 raise RuntimeError("later")
 
-    crew = WorkerPool(slices(4))
-    crew.proven = True
+    pool = WorkerPool(slices(4))
+    pool.proven = True
     with pytest.raises(ValueError, match="first"):
-        await crew.run(Breaking(), 4)
+        await pool.run(Breaking(), 4)
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -244,10 +248,10 @@ async def test_a_cancelled_crew_goes_home(workers):
     """Cancelled from outside, at any moment, nobody is left at work."""
     for moment in range(12):
         work = Work(turns=lambda part: 4)
-        crew = WorkerPool(slices(20))
-        crew.proven = True
+        pool = WorkerPool(slices(20))
+        pool.proven = True
         async with anyio.create_task_group() as group:
-            group.start_soon(crew.run, work, workers)
+            group.start_soon(pool.run, work, workers)
             for _ in range(moment):
                 await checkpoint()
             group.cancel_scope.cancel()
@@ -258,7 +262,7 @@ async def test_a_cancelled_crew_goes_home(workers):
 
 @pytest.mark.parametrize("workers", [0, -1])
 async def test_no_workers_do_nothing(workers):
-    """Rather than waiting for ever, a crew of nobody is refused."""
+    """Rather than waiting for ever, a pool without workers is refused."""
     with pytest.raises(ConfigError, match=f"max_concurrency={workers}"):
         await WorkerPool(slices(3)).run(Work(), workers)
 
@@ -268,11 +272,11 @@ async def test_a_crew_is_forgotten():
     gc.collect()
     gc.disable()
     try:
-        crew = WorkerPool(slices(20))
-        crew.proven = True
-        seen = weakref.ref(crew)
-        await crew.run(Work(), 4)
-        del crew
+        pool = WorkerPool(slices(20))
+        pool.proven = True
+        seen = weakref.ref(pool)
+        await pool.run(Work(), 4)
+        del pool
 
         assert seen() is None
     finally:

@@ -1,4 +1,6 @@
-"""Everything a network and a provider get wrong at once, over real sockets: every vector is right or its row reported, and nothing stays."""
+"""Everything a network and a provider get wrong at once, over real
+sockets: every vector is right or its row reported, and nothing stays.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ def happened(chaos, *faults):
 
 
 async def test_fifty_thousand_texts_through_a_storm():
-    """Resets, cut and trickling bodies, stalls, refusals in storms, shuffled rows and bad texts: all rows are there, each its own."""
+    """Resets, cut and trickling bodies, stalls, refusals in storms,
+    shuffled rows and bad texts: all rows are there, each its own.
+    """
     texts, bad = texts_of(50_000, bad=5)
     async with nothing_left(), serving(Chaos(1, share=0.12, stalls=3)) as chaos:
         async with connected(chaos) as embedder:
@@ -79,7 +83,9 @@ async def test_fifty_thousand_texts_through_a_storm():
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_a_reply_that_breaks_the_contract_is_never_believed(seed):
-    """Rows twice, missing, too many, NaN, null, of odd bytes, half a body: an error with all that is known, and that is right."""
+    """Rows twice, missing, too many, NaN, null, of odd bytes, half
+    a body: an error with all that is known, and that is right.
+    """
     texts, _ = texts_of(6_400)
     left, rounds = list(range(len(texts))), 0
     async with nothing_left(), serving(Chaos(seed, share=0.2, faults=(*BROKEN, "shuffled", "reset"))) as chaos:
@@ -146,7 +152,9 @@ async def test_hedged_requests_through_a_storm():
 
 
 async def test_a_pool_through_a_storm():
-    """Three endpoints, each broken in its own way, one with bad replies, one dead from the middle on: nothing is lost."""
+    """Three endpoints, each broken in its own way, one with bad
+    replies, one dead from the middle on: nothing is lost.
+    """
     texts, bad = texts_of(12_800, bad=3)
     async with (
         nothing_left(),
@@ -218,7 +226,9 @@ async def test_leaving_in_the_middle_of_a_storm(keywords):
 @pytest.mark.parametrize("size", [64, 256, 2048])
 @pytest.mark.parametrize("place", [0, 4_321, 9_999])
 async def test_one_bad_text_among_ten_thousand_over_http(size, place):
-    """With as many requests in flight as the default allows, one bad text is found within 2 log2(batch) + 2 extra requests."""
+    """With as many requests in flight as the default allows, one
+    bad text is found within 2 log2(batch) + 2 extra requests.
+    """
     texts = [f"{'bad' if row == place else 'text'} {row}" for row in range(10_000)]
     async with serving(Chaos(1, share=0.0)) as chaos, connected(chaos, limits=Limits(max_texts=size)) as embedder:
         result = await embedder.embed(texts, on_error="skip")
@@ -234,7 +244,9 @@ async def test_one_bad_text_among_ten_thousand_over_http(size, place):
     "keywords", [{}, {"coalesce": True}, {"hedge": True}, {"long_text": "mean"}], ids=lambda each: next(iter(each), "plain")
 )
 async def test_a_refused_request_over_http_stops_early(count, keywords):
-    """A refusal of everything (no such dimensions) is raised after as many requests as were in flight, and a handful: however many texts."""
+    """A refusal of everything (no such dimensions) is raised after as
+    many requests as were in flight, and a handful: however many texts.
+    """
     texts, _ = texts_of(count)
     async with serving(Chaos(1, share=0.0)) as chaos, connected(chaos, dimensions=3, **keywords) as embedder:
         with pytest.raises(InvalidInputError, match="no dimensions") as caught:

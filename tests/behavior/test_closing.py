@@ -100,7 +100,9 @@ async def calling(embedder, verbs=VERBS):
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_every_call_ends(kind):
-    """Whatever it waits for, a call in flight ends with ClosedError, is over when aclose returns, and a later one opens anew."""
+    """Whatever it waits for, a call in flight ends with ClosedError,
+    is over when aclose returns, and a later one opens anew.
+    """
     handler = Stuck()
     settings = {"limits": Limits(max_texts=8), **KINDS[kind]}
     embedder = opened(handler, **settings)

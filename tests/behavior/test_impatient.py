@@ -1,4 +1,6 @@
-"""Callers with little patience, and a provider that is ill for a while: never down for good. In virtual time; everything follows from the seed."""
+"""Callers with little patience, and a provider that is ill for a while:
+never down for good. In virtual time; everything follows from the seed.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def _same_jitter():
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_service_is_well_again_within_seconds(fault):
-    """40 queries a second, each under 5 s; for 4 s the provider stalls, fails or refuses: 5 s later 99 % succeed, and soon answers are quick."""
+    """40 queries a second, each under 5 s; for 4 s the provider stalls,
+    fails or refuses: 5 s later 99 % succeed, and soon answers are quick.
+    """
     outcome = simulate(Case(fault=fault, rate=40, patience=5, ill=4, after=20))
 
     assert outcome.share(outcome.over + 5) >= 0.99
@@ -34,7 +38,9 @@ def test_a_service_is_well_again_within_seconds(fault):
 @pytest.mark.parametrize("patience", [1, 5, 30])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_near_its_power_too(fault, patience):
-    """At 0.9 times what the endpoint can do, whatever the patience of the callers; few attempts are made beside the first ones."""
+    """At 0.9 times what the endpoint can do, whatever the patience
+    of the callers; few attempts are made beside the first ones.
+    """
     outcome = simulate(Case(fault=fault, load=0.9, patience=patience, after=15))
 
     assert outcome.share(outcome.over + 5) >= 0.99
@@ -117,7 +123,9 @@ async def burst(model, answer, calls):
 
 
 def test_hosted_apis_take_a_hundred_from_the_start():
-    """But for those whose free plan takes a handful at once, or that are a machine of one's own; a server here begins with few."""
+    """But for those whose free plan takes a handful at once, or
+    that are a machine of one's own; a server here begins with few.
+    """
     hosted = [host for host in hosts() if host.key_required]
 
     assert {host.name for host in hosted if host.start < 100 or host.ceiling < host.start} == {"jina", "watsonx"}

@@ -1,4 +1,6 @@
-"""Lenient beside, strict inside: a field that nobody needs never costs a vector, and what is needed is never guessed."""
+"""Lenient beside, strict inside: a field that nobody needs
+never costs a vector, and what is needed is never guessed.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,10 @@ def numbered(*indices, **beside):
 @pytest.mark.parametrize(
     ("indices", "order"),
     [
-        ((None, 1, 2), (0, 1, 2)), ((1, None, 2), (1, 0, 2)), ((2, 1, None), (2, 1, 0)), ((None, None, None), (0, 1, 2)),
-        (("0", "1", "2"), (0, 1, 2)), (("2", "0", "1"), (1, 2, 0)), ((" 1", "+2", "0"), (2, 0, 1)), ((2.0, 1.0, 0.0), (2, 1, 0)),
+        ((None, 1, 2), (0, 1, 2)), ((1, None, 2), (1, 0, 2)), ((2, 1, None), (2, 1, 0)),
+        ((None, None, None), (0, 1, 2)),
+        (("0", "1", "2"), (0, 1, 2)), (("2", "0", "1"), (1, 2, 0)), ((" 1", "+2", "0"), (2, 0, 1)),
+        ((2.0, 1.0, 0.0), (2, 1, 0)),
         ((1, 2, 3), (0, 1, 2)), ((3, 1, 2), (1, 2, 0)), ((64, 66, 65), (0, 2, 1)), (("101", "102", "100"), (2, 0, 1)),
         ((2, 0, 1), (1, 2, 0)),
     ],
@@ -56,7 +60,8 @@ async def test_indices_as_servers_write_them(indices, order):
 @pytest.mark.parametrize(
     "indices",
     [
-        (0, 0, 0), (0, 0, 1), (1, 1, 2), (0, 1, 3), (0, 2, 3), (-1, 0, 1), (None, None, 1), (None, 0, 1), (None, 2, 3), (None, 1, 3),
+        (0, 0, 0), (0, 0, 1), (1, 1, 2), (0, 1, 3), (0, 2, 3), (-1, 0, 1), (None, None, 1), (None, 0, 1), (None, 2, 3),
+        (None, 1, 3),
         ("a", "b", "c"), (0.5, 1, 2), ([0], 1, 2), ({}, 1, 2), (True, 0, 2), ("", 1, 2), (10**30, 1, 2), (5, 7, 9),
     ],
 )  # fmt: skip
@@ -81,7 +86,9 @@ def test_any_permutation_is_obeyed(order, offset, written, without_zero):
 @settings(max_examples=200)
 @given(st.lists(st.integers(-2, 7), min_size=1, max_size=6))
 def test_no_other_numbers_are(numbers):
-    """Of any six numbers or fewer: a permutation, of all places or of some that begin at 0, or an error; never a row twice."""
+    """Of any six numbers or fewer: a permutation, of all places
+    or of some that begin at 0, or an error; never a row twice.
+    """
 
     class Item:
         def __init__(self, index):
@@ -99,10 +106,14 @@ def test_no_other_numbers_are(numbers):
 
 
 BESIDE: dict[str, list[object]] = {
-    "usage": [{"prompt_tokens": 3.0}, {"prompt_tokens": "3"}, {"prompt_tokens": None, "total_tokens": 3}, {"total_tokens": "3"}],
-    "no usage": [[], {}, None, "3", 3, {"prompt_tokens": []}, {"prompt_tokens": -3}, {"prompt_tokens": 3.5}, {"prompt_tokens": {}}, False],
-    "model": [7, None, [], {"name": "m"}, True, 1.5], "object": [7, None, [], "embedding"], "created": ["now", None, -1, {}],
-    "error": ["", False, None, 0, [], {}], "errors": [[], None, ""], "detail": [None, ""], "id": [None, 7], "meta": ["x"], "warnings": [["w"]],
+    "usage": [{"prompt_tokens": 3.0}, {"prompt_tokens": "3"}, {"prompt_tokens": None, "total_tokens": 3},
+     {"total_tokens": "3"}],
+    "no usage": [[], {}, None, "3", 3, {"prompt_tokens": []}, {"prompt_tokens": -3}, {"prompt_tokens": 3.5},
+     {"prompt_tokens": {}}, False],
+    "model": [7, None, [], {"name": "m"}, True, 1.5], "object": [7, None, [], "embedding"],
+    "created": ["now", None, -1, {}],
+    "error": ["", False, None, 0, [], {}], "errors": [[], None, ""], "detail": [None, ""], "id": [None, 7],
+    "meta": ["x"], "warnings": [["w"]],
 }  # fmt: skip
 
 
@@ -153,7 +164,9 @@ def successes():
 
 @pytest.mark.parametrize(("golden", "body"), successes())
 async def test_no_dialect_needs_what_it_does_not_use(golden, body):
-    """Each field of each host's reply that holds no embedding, in ten wrong shapes: the vectors are those of the golden."""
+    """Each field of each host's reply that holds no embedding,
+    in ten wrong shapes: the vectors are those of the golden.
+    """
     where, _ = _listed(body, len(golden["texts"]))
     needed = {where[0]} if where else set()
     used = {"result": "pooling"}  # Cloudflare's pooling is compared with the one asked for

@@ -1,4 +1,6 @@
-"""What one request may hold, learned end to end: from the words of a refusal, from refusals without a figure, and from lateness."""
+"""What one request may hold, learned end to end: from the words
+of a refusal, from refusals without a figure, and from lateness.
+"""
 
 from __future__ import annotations
 
@@ -63,24 +65,33 @@ def right(result, start=0):
     return np.array_equal(result.vectors[:, 0], np.arange(start, start + len(result)))
 
 
-# Who names how many texts a request may hold: (status, body, figure), in the words of the wire references (1.5, 2.5, 3B, 5; part 2, 1.2).
+# Who names how many texts a request may hold: (status, body, figure), in the words of
+# Cohere, TEI, Gemini, Vertex, DashScope, Jina, Perplexity and FastAPI's validation.
 TEXTS = [
     (400, {"message": "invalid request: total number of texts must be at most 96 - received 104"}, 96),
     (422, {"error": "batch size 33 > maximum allowed batch size 32", "error_type": "Validation"}, 32),
     (422, {"message": "batch size 33 > maximum allowed batch size 32", "code": 422, "type": "Validation"}, 32),
     (413, {"error": "batch size 33 > maximum allowed batch size 32", "error_type": "Validation"}, 32),
-    (400, {"error": {"code": 400, "message": "* BatchEmbedContentsRequest.requests: at most 100 requests can be in one batch", "status": "INVALID_ARGUMENT"}}, 100),
-    (400, {"error": {"code": 400, "message": "250 instance(s) is allowed per prediction. Actual: 512", "status": "INVALID_ARGUMENT"}}, 250),
-    (400, {"error": {"code": "InvalidParameter", "message": "<400> InternalError.Algo.InvalidParameter: Value error, batch size is invalid, it should not be larger than 10.: input.contents"}}, 10),
-    (422, {"detail": "Validation error: 'body -> jina-embeddings-v4' Each input list can contain at most 512 items"}, 512),
+    (400, {"error": {"code": 400,
+       "message": "* BatchEmbedContentsRequest.requests: at most 100 requests can be in one batch",
+       "status": "INVALID_ARGUMENT"}}, 100),
+    (400, {"error": {"code": 400, "message": "250 instance(s) is allowed per prediction. Actual: 512",
+       "status": "INVALID_ARGUMENT"}}, 250),
+    (400, {"error": {"code": "InvalidParameter",
+       "message": "<400> InternalError.Algo.InvalidParameter: Value error, batch size is invalid, it should not be larger than 10.: input.contents"}}, 10),
+    (422, {"detail": "Validation error: 'body -> jina-embeddings-v4' Each input list can contain at most 512 items"},
+     512),
     (422, {"detail": "input length is larger than the largest allowed size 2048"}, 2048),
-    (422, {"detail": [{"loc": ["body", "input"], "msg": "List should have at most 2048 items after validation, not 2049", "type": "too_long"}]}, 2048),
+    (422, {"detail": [{"loc": ["body", "input"],
+        "msg": "List should have at most 2048 items after validation, not 2049", "type": "too_long"}]}, 2048),
 ]  # fmt: skip
 # And how many tokens.
 TOKENS = [
-    (400, {"error": {"message": "Requested 416735 tokens, max 300000 tokens per request", "type": "max_tokens_per_request", "param": None, "code": "max_tokens_per_request"}}, 300_000),
+    (400, {"error": {"message": "Requested 416735 tokens, max 300000 tokens per request",
+       "type": "max_tokens_per_request", "param": None, "code": "max_tokens_per_request"}}, 300_000),
     (400, {"detail": "Request to model 'voyage-4-large' failed. The max allowed tokens per submitted batch is 120000. Your batch has 126899 tokens after truncation. Please lower the number of tokens in the batch."}, 120_000),
-    (400, {"object": "error", "message": "Too many tokens in batch. Max is 16384 got 17555", "type": "invalid_request_prompt", "code": "3210"}, 16_384),
+    (400, {"object": "error", "message": "Too many tokens in batch. Max is 16384 got 17555",
+      "type": "invalid_request_prompt", "code": "3210"}, 16_384),
     (429, {"error": {"message": "Request too large for text-embedding-3-small on tokens per min (TPM): Limit 30000, Requested 31538.", "type": "tokens", "code": "rate_limit_exceeded"}}, 30_000),
 ]  # fmt: skip
 
@@ -122,7 +133,9 @@ async def test_a_limit_of_tokens_is_learned_from_its_words(status, body, figure)
 
 
 async def test_estimates_that_are_too_low_are_kept_away_from_the_limit():
-    """Where the estimate finds that the batch had been within the limit, later ones stay further away, until none is refused."""
+    """Where the estimate finds that the batch had been within the
+    limit, later ones stay further away, until none is refused.
+    """
     server = Server(lambda texts: sum(map(len, texts)) <= 16_384, response(TOKENS[2][1], 400))  # a token a character
     embedder = connected(server)
     first = await embedder.embed(numbers(6000))
@@ -252,7 +265,9 @@ async def test_a_late_batch_comes_back_smaller(halvings):
 
 
 async def test_a_batch_that_is_always_late_is_given_up():
-    """Where a known-good text is late like the one that is left, the timeout is raised, with what was embedded before."""
+    """Where a known-good text is late like the one that is left,
+    the timeout is raised, with what was embedded before.
+    """
     server = Server(lambda texts: not {"0000063", "hello"} & set(texts), late())
     with pytest.raises(TransportTimeoutError) as caught:
         await connected(server, limits=Limits(max_texts=32), retry=RetryPolicy(attempts=1)).embed(numbers(64), on_error="skip")

@@ -39,7 +39,8 @@ def server(request):
 GROUPED = [["Yes.", "It is big."], ["Yes.", "It is old."]]
 CASES = {
     "jina": ("jina:jina-embeddings-v3", LATE), "jina at any server": ("compatible:jina-embeddings-v3", LATE),
-    "jina at a router": ("openrouter:jina-embeddings-v3", LATE), "voyage": ("voyage:voyage-context-3", {"inputs": GROUPED}),
+    "jina at a router": ("openrouter:jina-embeddings-v3", LATE),
+    "voyage": ("voyage:voyage-context-3", {"inputs": GROUPED}),
     "perplexity": ("perplexity:pplx-embed-context-v1-4b", {"input": GROUPED}),
 }  # fmt: skip
 

@@ -1,4 +1,6 @@
-"""What the benchmarks say of impatient callers is right: the arithmetic, the bounds, what counts as an extra attempt."""
+"""What the benchmarks say of impatient callers is right: the
+arithmetic, the bounds, what counts as an extra attempt.
+"""
 
 from __future__ import annotations
 
@@ -135,7 +137,9 @@ def test_the_worst_of_several():
 
 
 def test_beside_httpx():
-    """Two seconds later than the sooner and 1.3 times the requests of the more sparing are within bounds; never is as late as never."""
+    """Two seconds later than the sooner and 1.3 times the requests
+    of the more sparing are within bounds; never is as late as never.
+    """
     never = recovery.Figures(math.inf, 0.0, 1000)
     theirs = [recovery.Figures(1.0, 1.0, 1200), never]
     fine = [[each for each, _ in recovery.goals(recovery.Figures(after, 1.0, count), theirs)]
@@ -163,7 +167,8 @@ def test_every_row_is_there_once():
     ("arguments", "parts"),
     [
         ([], ["patient", "impatient"]), (["--quick"], ["impatient"]), (["--fault", "stall", "503"], ["impatient"]),
-        (["bulk", "cold", "--answer", "1"], ["bulk", "cold"]), (["--beside", "."], ["recovery"]), (["--plot"], ["patient", "impatient"]),
+        (["bulk", "cold", "--answer", "1"], ["bulk", "cold"]), (["--beside", "."], ["recovery"]),
+        (["--plot"], ["patient", "impatient"]),
     ],
 )  # fmt: skip
 def test_the_command_line(arguments, parts):
@@ -211,7 +216,9 @@ async def ask(server, *texts):
 
 
 def test_what_an_extra_attempt_is():
-    """One that holds no text of ours that was not sent before, to whichever endpoint: a retry, a half, a known-good text."""
+    """One that holds no text of ours that was not sent before,
+    to whichever endpoint: a retry, a half, a known-good text.
+    """
 
     async def go():
         seen: set[str] = set()
@@ -226,7 +233,9 @@ def test_what_an_extra_attempt_is():
 
 
 def test_a_queue_finishes_what_it_has_begun():
-    """Whoever waits and leaves costs nothing; who leaves while being served has his place until the answer would have been there."""
+    """Whoever waits and leaves costs nothing; who leaves while being
+    served has his place until the answer would have been there.
+    """
 
     async def go():
         server = Ill(1, Case(queue=True, timeout=0.1, answer=1.0), set())

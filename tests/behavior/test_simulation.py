@@ -1,4 +1,5 @@
-"""Pacing against servers that throttle and do not say how, in virtual time: nearly all of a quota, hardly a refusal, nothing given up.
+"""Pacing against servers that throttle and do not say how, in virtual
+time: nearly all of a quota, hardly a refusal, nothing given up.
 
 Short runs of what `python -m benchmarks.simulation` measures at length; everything follows from the seed.
 """
@@ -49,7 +50,8 @@ BUCKETS = {
     "slow answers": (lambda seed: Bucket(seed, 30, 30, latency=1.0), 30, {}),
     "in headers": (lambda seed: Bucket(seed, 30, 300, tells="requests"), 30, {}),
     "of tokens": (lambda seed: Bucket(seed, 1e6, 2e6, words=TOKENS), 1e6, {"costs": simulation.batches(1.0)}),
-    "of tokens, in headers": (lambda seed: Bucket(seed, 1e6, 2e6, tells="tokens"), 1e6, {"costs": simulation.batches(1.0)}),
+    "of tokens, in headers": (lambda seed: Bucket(seed, 1e6, 2e6, tells="tokens"), 1e6,
+     {"costs": simulation.batches(1.0)}),
     "more told than there is": (lambda seed: Bucket(seed, 30, 30), 30, {"rate": Rate(requests_per_minute=3600)}),
     "halved": (lambda seed: Bucket(seed, 40, 40, later={30.0: {"rate": 20.0}}), 20, {}),
 }  # fmt: skip
@@ -57,7 +59,9 @@ BUCKETS = {
 
 @pytest.mark.parametrize("name", BUCKETS)
 def test_a_quota_is_used_and_hardly_exceeded(name):
-    """In the steady state at least 95 % of a quota is used, under 1 % of the requests are refused, and none is given up."""
+    """In the steady state at least 95 % of a quota is used,
+    under 1 % of the requests are refused, and none is given up.
+    """
     make, quota, settings = BUCKETS[name]
     used, refused, lost = outcome(make, quota, **settings)
 
@@ -111,7 +115,9 @@ ENDPOINTS = {
 
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_the_best_concurrency_is_found(name, monkeypatch):
-    """What is granted in the steady state is within 10 % of what the best fixed number in flight is granted, refusals under 1 %."""
+    """What is granted in the steady state is within 10 % of what
+    the best fixed number in flight is granted, refusals under 1 %.
+    """
     monkeypatch.setattr(simulation, "SWEEP", (1, 2, 3, 4, 12, 16, 24, 48))
     monkeypatch.setattr(simulation, "FIXED", (10.0, 50.0))
     _, most = simulation.best_fixed(simulation.Case(name=name, make=ENDPOINTS[name]))
@@ -141,7 +147,9 @@ SHARED = {
 
 @pytest.mark.parametrize("name", SHARED)
 def test_four_processes_share_a_quota(name):
-    """Four that know nothing of each other use at least 85 % together, with under 5 % refused; none starves, nothing is given up."""
+    """Four that know nothing of each other use at least 85 % together,
+    with under 5 % refused; none starves, nothing is given up.
+    """
     make, quota = SHARED[name]
     used, refused, lost = outcome(make, quota, callers=4, steady=(120.0, 360.0))
     _, clients = simulated(make, until=360.0, callers=4)

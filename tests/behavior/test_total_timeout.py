@@ -1,4 +1,6 @@
-"""`total_timeout=` and `timeout=`: a call has an end, says where its time went, and keeps what is paid for. In virtual time."""
+"""`total_timeout=` and `timeout=`: a call has an end, says where
+its time went, and keeps what is paid for. In virtual time.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,7 @@ def good(request):
     return response({"data": rows, "usage": {"total_tokens": 1}})
 
 
-# --- what a provider may do --------------------------------------------------------------------------------------------
+# --- what a provider may do ------------------------------------------------------------------------------------------
 
 
 async def stalls(request):
@@ -151,14 +153,16 @@ async def failure(call):
     return caught.value, now() - began
 
 
-# --- the whole call ----------------------------------------------------------------------------------------------------
+# --- the whole call --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ill", ILL)
 @pytest.mark.parametrize("kind", KINDS)
 @virtually
 async def test_no_call_takes_longer(kind, ill):
-    """Whatever goes wrong, at every kind of embedder, for `embed` and `embed_query`: it is over in time, and not retryable by itself."""
+    """Whatever goes wrong, at every kind of embedder, for `embed` and
+    `embed_query`: it is over in time, and not retryable by itself.
+    """
     for call in (lambda it: it.embed(["a"], total_timeout=2), lambda it: it.embed_query("a", total_timeout=2)):
         error, seconds = await failure(call(KINDS[kind](ILL[ill])))
 
@@ -253,7 +257,9 @@ async def test_what_is_paid_for_is_kept_with_long_texts():
 
 @virtually
 async def test_skipping_rows_does_not_hide_the_end():
-    """With on_error="skip" the end of the time is still the call's failure, and partial keeps the place of rows that are no text."""
+    """With on_error="skip" the end of the time is still the call's
+    failure, and partial keeps the place of rows that are no text.
+    """
     error, _ = await failure(
         http(stalls_for("x5")).embed([None, *(f"x{row}" for row in range(8))], on_error="skip", total_timeout=5)
     )
@@ -273,7 +279,9 @@ async def test_who_is_answered_in_time_notices_nothing(kind):
 
 @virtually
 async def test_of_connect_and_of_a_call():
-    """What a call says wins over what `connect` was told, either way; at every kind, an embedder of one's own as an attribute."""
+    """What a call says wins over what `connect` was told, either
+    way; at every kind, an embedder of one's own as an attribute.
+    """
     for make in (http, functools.partial(http, base_url=BOTH), functools.partial(http, coalesce=True), Own):
         embedder = make(stalls, total_timeout=2)
         for seconds, given in ((2, None), (1, 1), (7, 7)):
@@ -293,7 +301,7 @@ async def test_a_stream_has_no_end():
     assert now() >= 5
 
 
-# --- hints and quotas --------------------------------------------------------------------------------------------------
+# --- hints and quotas ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", WIRED)
@@ -310,7 +318,9 @@ async def test_a_hint_beyond_the_time_is_the_providers_error_at_once(kind):
 @pytest.mark.parametrize("kind", WIRED)
 @virtually
 async def test_who_comes_while_it_holds_is_told_at_once(kind):
-    """The hint of another's refusal: the next caller with less time than that gets a RateLimitError that says how long, and nothing is sent."""
+    """The hint of another's refusal: the next caller with less time than
+    that gets a RateLimitError that says how long, and nothing is sent.
+    """
     embedder = KINDS[kind](refuses)
     for _ in range(2):  # both members of a pool
         with pytest.raises(RateLimitError):
@@ -324,7 +334,9 @@ async def test_who_comes_while_it_holds_is_told_at_once(kind):
 
 @virtually
 async def test_a_known_quota_beyond_the_time():
-    """A rate of one a minute, told by the caller: the second call with five seconds is refused at once, one with none waits."""
+    """A rate of one a minute, told by the caller: the second call
+    with five seconds is refused at once, one with none waits.
+    """
     embedder = http(stalls_for("never"), rate=Rate(requests_per_minute=1))
     await embedder.embed(["a"])
     error, seconds = await failure(embedder.embed(["b"], total_timeout=5))
@@ -366,13 +378,15 @@ async def test_who_has_no_time_left_is_not_told_of_a_rate():
         time_of.refuse(0.1)
 
 
-# --- one attempt -------------------------------------------------------------------------------------------------------
+# --- one attempt -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "without" not in kind])
 @virtually
 async def test_one_attempt_of_this_call(kind):
-    """`timeout=` of a call cuts each attempt; those that follow have as much again, and the time of the whole call is another matter."""
+    """`timeout=` of a call cuts each attempt; those that follow have
+    as much again, and the time of the whole call is another matter.
+    """
     asked = []
 
     async def answer(request):
@@ -407,7 +421,9 @@ async def test_it_wins_over_that_of_connect_on_the_wire(seconds):
 
 @virtually
 async def test_an_impatient_caller_harms_nobody():
-    """A `timeout` that no answer can keep is no sign of trouble: the window stays as wide, and no endpoint of a pool is left out."""
+    """A `timeout` that no answer can keep is no sign of trouble:
+    the window stays as wide, and no endpoint of a pool is left out.
+    """
     for make in (http, functools.partial(http, base_url=BOTH)):
         embedder = make(stalls_for("never", 0.4), retry=RetryPolicy(attempts=1))
         members = getattr(embedder, "_embedders", [embedder])
@@ -421,7 +437,7 @@ async def test_an_impatient_caller_harms_nobody():
         assert not any(each.health.failing for each in getattr(embedder, "_members", []))
 
 
-# --- coalescing --------------------------------------------------------------------------------------------------------
+# --- coalescing ------------------------------------------------------------------------------------------------------
 
 
 @virtually
@@ -470,7 +486,9 @@ async def test_where_all_are_gone_it_ends():
 
 @virtually
 async def test_a_shared_hint_is_judged_by_the_longest_caller():
-    """Retry-After: 30. Where one of them has time for it, nobody's request is given up; the other leaves at its own end."""
+    """Retry-After: 30. Where one of them has time for it,
+    nobody's request is given up; the other leaves at its own end.
+    """
     answers = iter([refuses, None])
 
     async def answer(request):
@@ -520,7 +538,7 @@ async def test_a_call_that_is_sent_again_alone_keeps_its_ledger():
     assert found[0].attempts > 1
 
 
-# --- beside others -----------------------------------------------------------------------------------------------------
+# --- beside others ---------------------------------------------------------------------------------------------------
 
 
 @virtually
@@ -610,7 +628,7 @@ async def test_the_local_model():
         await embedder.embed([f"{number} " * 100 for number in range(3000)])
 
 
-# --- bad values --------------------------------------------------------------------------------------------------------
+# --- bad values ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

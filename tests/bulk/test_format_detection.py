@@ -1,4 +1,6 @@
-"""What an input is, told by its beginning: nothing that is no text is embedded as raw lines without anybody having said so."""
+"""What an input is, told by its beginning: nothing that is no
+text is embedded as raw lines without anybody having said so.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +126,8 @@ def test_what_is_asked_for_is_not_looked_at(tmp_path, content):
 
 
 MISNAMED = {
-    ("in.txt", "text"): (LINES, REFUSED["a JSON array"], b"id,text\n1,a\n", b"a\tb\n1\t2\n", gzip.compress(LINES), PARQUET.getvalue()),
+    ("in.txt", "text"): (LINES, REFUSED["a JSON array"], b"id,text\n1,a\n", b"a\tb\n1\t2\n", gzip.compress(LINES),
+     PARQUET.getvalue()),
     ("in.jsonl", "jsonl"): (b"id,text\n1,a\n", gzip.compress(LINES), PARQUET.getvalue()),
     ("in.csv", "csv"): (LINES, b"id\ttext\n1\ta\n", b"id;text\n1;a\n", gzip.compress(LINES), PARQUET.getvalue()),
     ("in.tsv", "tsv"): (LINES, b"id,text\n1,a\n", PARQUET.getvalue()),
@@ -167,7 +170,8 @@ def test_json_objects_on_lines_are_never_text():
     """Whatever their fields: made by Python, compact or spaced, in any script."""
     chance = random.Random(9)
     for _ in range(500):
-        fields = {"".join(chance.choices(string.printable + "é日🙂", k=chance.randrange(9))): chance.choice([None, 1, "x", [1], {"a": "}"}])
+        fields = {"".join(chance.choices(string.printable + "é日🙂", k=chance.randrange(9))): chance.choice([None, 1,
+           "x", [1], {"a": "}"}])
                   for _ in range(chance.randrange(1, 4))}  # fmt: skip
         line = json.dumps(fields, ensure_ascii=chance.random() < 0.5, separators=chance.choice([(",", ":"), (", ", ": ")]))
         found = look((chance.choice(["", " ", "\n"]) + line + chance.choice(["", "\n", "\r\n"])).encode(), "text", whole=True)

@@ -192,14 +192,16 @@ def test_jsonl_spells_what_json_lacks(tmp_path):
     """Dates, times, decimals and bytes of a Parquet file become text."""
     batch = pa.RecordBatch.from_pydict(
         {
-            "text": ["a"], "day": [dt.date(2026, 11, 25)], "time": pa.array([0], pa.timestamp("s")), "sum": [decimal.Decimal("1.10")],
+            "text": ["a"], "day": [dt.date(2026, 11, 25)], "time": pa.array([0], pa.timestamp("s")),
+            "sum": [decimal.Decimal("1.10")],
             "raw": [b"\x00\xff"], "span": pa.array([1], pa.duration("s")), "list": [[1, 2]],
         }
     )  # fmt: skip
     (line,) = lines(tmp_path, [(batch, vectors(1))])
 
     assert line == {
-        "text": "a", "day": "2026-11-25", "time": "1970-01-01T00:00:00", "sum": "1.10", "raw": "AP8=", "span": "PT1S", "list": [1, 2],
+        "text": "a", "day": "2026-11-25", "time": "1970-01-01T00:00:00", "sum": "1.10", "raw": "AP8=", "span": "PT1S",
+        "list": [1, 2],
         "embedding": [0, 1, 2],
     }  # fmt: skip
 
@@ -212,13 +214,16 @@ def kept(source, **record):
 
 
 def test_a_record_of_jsonl_is_written_to_the_letter(tmp_path):
-    """What JSON does not know, what no float holds, keys that repeat, spaces: as they came; an empty object needs no comma."""
+    """What JSON does not know, what no float holds, keys that
+    repeat, spaces: as they came; an empty object needs no comma.
+    """
     sources = [b'{"text":"a","n":NaN,"big":1e999,"x":1,"x":2}', b'{ "text" : "b" , "half":"\\ud800" }', b"{ }"]
     records = [kept(sources[0], text="a", x=2), kept(sources[1], text="b"), kept(sources[2])]
     path = written(tmp_path, "jsonl", [(records, vectors(3), {2})])
 
     assert path.read_bytes().splitlines() == [
-        sources[0][:-1] + b',"embedding":[0.0,1.0,2.0]}', sources[1][:-1] + b',"embedding":[3.0,4.0,5.0]}', b'{ "embedding":null}',
+        sources[0][:-1] + b',"embedding":[0.0,1.0,2.0]}', sources[1][:-1] + b',"embedding":[3.0,4.0,5.0]}',
+        b'{ "embedding":null}',
     ]  # fmt: skip
 
 
@@ -382,7 +387,9 @@ def test_text_of_a_mixed_column_is_what_python_writes(tmp_path):
 @given(st.lists(st.dictionaries(st.sampled_from(["v", "", "x.y"]), JSONS, max_size=3), min_size=1, max_size=5))
 @pytest.mark.usefixtures("small_groups")
 def test_any_records_of_json_become_a_table(records):
-    """Whatever stands in a column from row to row: one file that can be read, none of its rows lost, and no error after the bill."""
+    """Whatever stands in a column from row to row: one file that
+    can be read, none of its rows lost, and no error after the bill.
+    """
     with TemporaryDirectory() as folder:
         found = table(Path(folder), [([{"text": "t", **record}], vectors(1, row)) for row, record in enumerate(records)])
 
@@ -420,7 +427,9 @@ def small_groups(monkeypatch):
     ids=str,
 )
 def test_a_column_is_as_wide_as_its_values(tmp_path, monkeypatch, groups, values, kind, expected):
-    """Values of JSON that need a wider type get it, wherever the row groups end; without a common type they are text."""
+    """Values of JSON that need a wider type get it, wherever the
+    row groups end; without a common type they are text.
+    """
     if groups != "one group":
         monkeypatch.setattr(sinks, "GROUP_BYTES", 1)
     parts = [([{"text": "t", "value": value}], vectors(1, row)) for row, value in enumerate(values)]

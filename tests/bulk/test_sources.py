@@ -387,7 +387,8 @@ def test_rows_come_in_blocks(file, name):
     """However long the file is, no more than a block of it is in memory at once."""
     words = [f"text {number}" for number in range(2 * BLOCK + 5)]
     content = {
-        "in.txt": "\n".join(words), "in.jsonl": "\n".join(map(json.dumps, words)), "in.csv": "\n".join(["text", *words]),
+        "in.txt": "\n".join(words), "in.jsonl": "\n".join(map(json.dumps, words)),
+        "in.csv": "\n".join(["text", *words]),
         "in.parquet": pa.table({"text": words}),
     }[name]  # fmt: skip
     blocks = [block.texts for block in source(file(name, content)).read()]
@@ -418,7 +419,7 @@ def test_records_come_back_beside_their_texts(takes):
     assert taken == words
 
 
-# --- what is found before anything is sent ----------------------------------------------------------------------------
+# --- what is found before anything is sent ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -447,15 +448,19 @@ def test_nobody_looks_through_what_cannot_be_read_twice(tmp_path):
 
 BAD = {
     "null": '{"text": null}', "missing": '{"body": "x"}', "a number": '{"text": 7}', "an object": '{"text": {"a": 1}}',
-    "a list": '{"text": ["a"]}', "a truth value": '{"text": true}', "NaN": '{"text": NaN}', "not JSON": "oops", "cut": '{"text": "a"',
-    "two values": '{"text": "a"} {"text": "b"}', "an array": '["a"]', "null alone": "null", "a number alone": "7", "not UTF-8": b'{"text": "\xff"}',
+    "a list": '{"text": ["a"]}', "a truth value": '{"text": true}', "NaN": '{"text": NaN}', "not JSON": "oops",
+    "cut": '{"text": "a"',
+    "two values": '{"text": "a"} {"text": "b"}', "an array": '["a"]', "null alone": "null", "a number alone": "7",
+    "not UTF-8": b'{"text": "\xff"}',
     "half a pair": '{"text": "\\ud83d"}', "deep": '{"text": ' + "[" * 5000 + "]" * 5000 + "}", "empty object": "{}",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("line", BAD.values(), ids=BAD)
 def test_a_bad_row_of_jsonl_is_refused_by_place_or_costs_its_row(file, line):
-    """Wherever it stands: with "raise" it is found before anything is sent, by row and line, with the way out; else it is a row without text."""
+    """Wherever it stands: with "raise" it is found before anything is
+    sent, by row and line, with the way out; else it is a row without text.
+    """
     line = line if isinstance(line, bytes) else line.encode()
     name = file("in.jsonl", b'"ok"\n' * 1_000 + line + b'\n{"text": "last"}\n')
     with pytest.raises(ConfigError) as error:
@@ -517,7 +522,9 @@ def test_what_parquet_cannot_hold_is_refused_by_row_and_field(file):
 
 @pytest.mark.parametrize(("depth", "taken"), [(499, True), (500, False), (900, False)])
 def test_nesting_that_could_not_be_written_is_refused_at_reading(file, depth, taken):
-    """Into Parquet it goes as text, up to a depth that Python can write from anywhere; JSONL carries the line itself."""
+    """Into Parquet it goes as text, up to a depth that Python can
+    write from anywhere; JSONL carries the line itself.
+    """
     name = file(
         "in.jsonl", '{"text": "a", "x": ' + "[" * depth + "]" * depth + "}\n" + '{"text": "b", "x": ' + f"{[[]] * 600}" + "}\n"
     )
@@ -551,7 +558,9 @@ def test_parquet_costs_a_bad_row_alone(file):
 
 
 def test_parquet_that_json_cannot_say_is_refused_before_anything_is_sent(file):
-    """A string beside the text that is not UTF-8, by row; fields or columns of one name. As Parquet or a matrix they are no trouble."""
+    """A string beside the text that is not UTF-8, by row; fields or
+    columns of one name. As Parquet or a matrix they are no trouble.
+    """
     words = pa.StringArray.from_buffers(2, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0"), pa.py_buffer(b"a\xff"))
     twins = pa.StructArray.from_arrays([pa.array([1, 2]), pa.array([1, 2])], ["x", "x"])
     for column, message in (

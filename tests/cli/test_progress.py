@@ -1,4 +1,6 @@
-"""What a run says of itself: a bar on a terminal while it goes on, one line when it is done, one for every row that failed."""
+"""What a run says of itself: a bar on a terminal while it goes
+on, one line when it is done, one for every row that failed.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,16 @@ import os
 import re
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import embedkit
 from embedkit import ConfigError, Embeddings, InvalidInputError, TooLongError, Usage
-from embedkit.cli.progress import Progress, in_line, many, money
+from embedkit.cli.commands import root
+from embedkit.cli.progress import OPTION, Progress, in_line, many, money
 from tests.support.servers.api import Api
 
 HERE = Path(__file__).parent.parent.parent
@@ -102,6 +107,16 @@ def test_errors_speak_in_options(error, said):
     assert in_line(error) == said
 
 
+def test_the_keywords_that_become_options_are_those_that_have_one():
+    """Each stands for an option that the command has, and no keyword that has an option of its name is missing."""
+    options = {name for parameter in root.commands["embed"].params for name in parameter.opts}
+    keywords = {*signature(embedkit.connect).parameters, *signature(embedkit.Embedder.embed).parameters}
+
+    assert set(OPTION) <= keywords
+    assert set(OPTION.values()) <= options
+    assert {name for name in keywords if f"--{name.replace('_', '-')}" in options} <= set(OPTION)
+
+
 @pytest.mark.parametrize(("count", "said"), [(0, "0 texts"), (1, "1 text"), (2, "2 texts"), (1_234_567, "1,234,567 texts")])
 def test_many(count, said):
     """Thousands are set apart, one is alone."""
@@ -129,7 +144,9 @@ def test_money_has_two_digits_that_mean_something(dollars, said):
 
 
 class Terminal:
-    """A command whose stderr (and stdout, if asked) is a terminal of 100 columns, and what has appeared on it so far."""
+    """A command whose stderr (and stdout, if asked) is a terminal
+    of 100 columns, and what has appeared on it so far.
+    """
 
     def __init__(self, *arguments, stdout=False):
         import pty
@@ -138,7 +155,8 @@ class Terminal:
         variables = {**os.environ, "COLUMNS": "100", "TERM": "xterm", "PYTHONPATH": str(HERE), "EMBEDKIT_MODEL": "compatible:m"}
         variables.pop("NO_COLOR", None)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "embedkit", *arguments], stdin=subprocess.DEVNULL, stdout=ours if stdout else subprocess.PIPE,
+            [sys.executable, "-m", "embedkit", *arguments], stdin=subprocess.DEVNULL,
+            stdout=ours if stdout else subprocess.PIPE,
             stderr=ours, env=variables,
         )  # fmt: skip
         os.close(ours)
@@ -212,7 +230,9 @@ def test_the_bar_says_why_nothing_moves():
 @pty_only
 @pytest.mark.usefixtures("lines")
 def test_failed_rows_stand_above_the_bar():
-    """A row that fails is a line of its own, in the provider's own words, whole and unadorned; the bar goes on below it."""
+    """A row that fails is a line of its own, in the provider's
+    own words, whole and unadorned; the bar goes on below it.
+    """
     Path("in.txt").write_text("one\n" * 40 + "BAD\n" + "two\n" * 40)
     with Api() as api:
         api.refusal = "[red]no[/red] :smile: " + "and again " * 12 + "no"

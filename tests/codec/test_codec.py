@@ -89,7 +89,8 @@ def test_missing_indices_mean_input_order():
 
 
 @pytest.mark.parametrize(
-    "indices", [[0, 0, 1], [0, 1, 1], [0, 1, None], [None, None, 0], [2, 3, None], [-1, 0, 1], [0, 2, 3], [2, 1, 2], [0, 0, 0]]
+    "indices",
+    [[0, 0, 1], [0, 1, 1], [0, 1, None], [None, None, 0], [2, 3, None], [-1, 0, 1], [0, 2, 3], [2, 1, 2], [0, 0, 0]],
 )
 def test_indices_that_are_no_permutation_are_an_error(indices):
     """Twice, missing in places, negative, or beyond the end: no guess is made, and the message shows them."""
@@ -127,7 +128,7 @@ def test_a_reply_without_embeddings_is_an_error(body):
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("width", [2, 40])
 def test_a_value_that_is_no_finite_number_is_an_error(value, place, width):
-    """Null, NaN, infinity, beyond float32, a string, a boolean, a list: in any row, short or long, none becomes a number."""
+    """Null, NaN, infinity, a string, a boolean or a list in any row, short or long, never becomes a number."""
     rows = [", ".join([*["0.5"] * width, value if row == place else "0.5"]) for row in range(3)]
     text = ", ".join(f'{{"index": {row}, "embedding": [{values}]}}' for row, values in enumerate(rows))
 
@@ -171,7 +172,7 @@ def test_no_value_that_is_not_finite_gets_past(drawn):
 
 
 def test_whole_numbers_and_exponents_are_numbers():
-    """A bare 0, 1E-4 and numbers below the smallest float32 are taken as they are (exchanges: Venice, Bedrock, Hugging Face)."""
+    """A bare 0, 1E-4 and numbers below the smallest float32 are taken as they are: Venice and Bedrock send them."""
     reply = decode(
         response('{"data": [{"index": 0, "embedding": [0, 1.3542175E-4, -1.057e-6, -6.3860302832115e-33, 1e-60]}]}'), 1
     )
@@ -305,7 +306,7 @@ def test_a_width_unlike_the_room_is_an_error():
     ("dtype", "low", "high"), [("int8", -128, 127), ("uint8", 0, 255), ("binary", -128, 127), ("ubinary", 0, 255)]
 )
 def test_small_values_come_through_and_others_are_an_error(dtype, low, high):
-    """Whole numbers in range, as a list or as bytes, keep their value; half of one, one too many or one too few are errors."""
+    """Whole numbers in range, as a list or as bytes, keep their value; others are errors."""
     options = Options(dtype=dtype)
     rows = matrix([[low, 0, high], [high, 1, low]], options, 2)
 
@@ -329,7 +330,7 @@ def test_packed_bits_have_an_eighth_of_the_width():
 @settings(deadline=None)
 @given(st.lists(st.lists(floats.map(lambda value: value / 2), min_size=16, max_size=16), min_size=1, max_size=4))
 def test_quantized_as_numpy_would(rows):
-    """int8 is the unit vector times 127, uint8 that plus 128, bits are the signs: against a reference in plain Python."""
+    """int8 is the unit vector times 127, uint8 that plus 128, bits are the signs: as plain Python has them."""
     values = np.array(rows, np.float32)
     length = [math.sqrt(math.fsum(float(value) ** 2 for value in row)) or 1.0 for row in values]
     exact = np.array([[float(value) / size * 127 for value in row] for row, size in zip(values, length, strict=True)])
@@ -546,7 +547,11 @@ def test_a_key_goes_into_one_header_and_no_repr():
 
 @pytest.mark.parametrize(
     ("base", "url"),
-    [("http://h/v1", "http://h/v1/embed"), ("http://h/v1/", "http://h/v1/embed"), ("http://h/v1?a=b", "http://h/v1/embed?a=b")],
+    [
+        ("http://h/v1", "http://h/v1/embed"),
+        ("http://h/v1/", "http://h/v1/embed"),
+        ("http://h/v1?a=b", "http://h/v1/embed?a=b"),
+    ],
 )
 def test_a_route_goes_before_the_query(base, url):
     """A query in the base URL stays at the end, and a slash too many does not matter."""
@@ -560,6 +565,6 @@ def test_limits_are_the_hosts():
 
 
 def test_struct_and_numpy_agree_on_base64():
-    """The bytes in the wire reference's own test vectors (8)."""
+    """Base64 of little-endian float32, as OpenAI sends it, is read as struct and numpy read it."""
     assert decode(data("AACAPwAAAAAAAIC/"), 1).vectors.tolist() == [[1.0, 0.0, -1.0]]
     assert decode(data("mpkZP83MTD8="), 1).vectors.tobytes() == struct.pack("<2f", 0.6, 0.8)

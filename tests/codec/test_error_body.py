@@ -1,4 +1,6 @@
-"""The server's own words: whatever envelope they come in, in a success as in a refusal, the error shows them, and no more than that."""
+"""The server's own words: whatever envelope they come in, in a success as in a refusal, the error shows them, and no
+more than that.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,15 @@ import embedkit
 from embedkit import RetryPolicy
 from embedkit.codec.error_body import EXCERPT, describe_body, fine, has_vectors, read_error_body, shortened
 from embedkit.codec.error_mapping import error_from_response, error_in_success
-from embedkit.errors import AuthError, DecodeError, EmbedkitError, NotFoundError, QuotaError, RateLimitError, ServerError
+from embedkit.errors import (
+    AuthError,
+    DecodeError,
+    EmbedkitError,
+    NotFoundError,
+    QuotaError,
+    RateLimitError,
+    ServerError,
+)
 from embedkit.providers import hosts
 from embedkit.testing import FakeExchange, response
 from tests.connect.test_base_url import NEEDS
@@ -25,7 +35,8 @@ KEY = "sk-PLANTED-0123456789"
 DIALECTS = ("openai", "azure", "ollama", "cohere", "gemini", "vertex", "bedrock", "tei", "huggingface", "jina", "voyage", "nomic",
             "perplexity", "isaacus", "zeroentropy", "cloudflare", "snowflake", "watsonx")  # fmt: skip
 ENVELOPES = [
-    # MiniMax, vLLM and FastChat, Baidu, Zhipu's batch, Tencent, Cloudflare, Telegram's kind, RFC 9457, Apigee, Spring, SAP …
+    # MiniMax, vLLM and FastChat, Baidu, Zhipu's batch, Tencent, Cloudflare, Telegram's kind, RFC 9457, Apigee,
+    # Spring, SAP …
     {"base_resp": {"status_code": 1004, "status_msg": W}},
     {"vectors": None, "base_resp": {"status_code": 1004, "status_msg": W}},
     {"object": "error", "message": W},
@@ -150,7 +161,7 @@ def test_words_are_found_wherever_they_are(name, way, beside):
     assert W in str(error_in_success(response(body)))
 
 
-# --- a healthy reply ---------------------------------------------------------------------------------------------------------
+# --- a healthy reply -------------------------------------------------------------------------------------------------
 
 VECTORS = [
     {"data": [{"embedding": [0.6, 0.8], "index": 0}]},
@@ -174,7 +185,7 @@ BESIDE = [
 
 @pytest.mark.parametrize("beside", BESIDE, ids=str)
 def test_a_healthy_reply_is_no_error(beside):
-    """Nothing beside vectors is an error unless it is called one; nothing that says "success" is one even without vectors."""
+    """Beside vectors only what is called an error is one; what says "success" never is, even without vectors."""
     for vectors in VECTORS:
         assert has_vectors(vectors)
         assert error_in_success(response({**vectors, **beside})) is None
@@ -202,7 +213,10 @@ async def test_an_empty_reply_is_shown(body):
 
 @pytest.mark.parametrize(
     "body",
-    [{"error": "blocked", "data": [{"embedding": [1.0]}]}, {"errors": [{"message": "blocked"}], "embeddings": [[1.0, 2.0]]}],
+    [
+        {"error": "blocked", "data": [{"embedding": [1.0]}]},
+        {"errors": [{"message": "blocked"}], "embeddings": [[1.0, 2.0]]},
+    ],
 )
 def test_what_is_called_an_error_is_one_beside_vectors_too(body):
     """An error by its name, of a reply that has too few vectors, is the reason."""
@@ -269,7 +283,7 @@ def test_a_success_that_names_its_failure_is_that_failure(body, kind, status):
 
 
 def test_a_hint_in_a_success_is_counted_from_its_own_date():
-    """`Retry-After` as a date, beside an error in a 200: seconds from the server's own clock; without one it is no hint."""
+    """`Retry-After` as a date in a 200 counts from the server's own clock; without a clock it is no hint."""
     body, soon = {"error": {"code": 429, "message": W}}, formatdate(1_764_000_030, usegmt=True)
 
     assert (
@@ -323,7 +337,10 @@ def test_what_a_403_is_about(body, headers, kind):
         ({"x-error": W}, W),
         ({"www-authenticate": f'Bearer realm="a", error="invalid_token", error_description="{W}"'}, W),
         ({"www-authenticate": 'Bearer error="invalid_token"'}, "invalid_token"),
-        ({"x-error": "", "www-authenticate": "Bearer", "x-request-id": "r"}, "the server answered 401 with an empty body"),
+        (
+            {"x-error": "", "www-authenticate": "Bearer", "x-request-id": "r"},
+            "the server answered 401 with an empty body",
+        ),
     ],
 )
 def test_words_in_a_header(headers, words):

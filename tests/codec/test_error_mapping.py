@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from embedkit._types import Response
+from embedkit._types import CAP, Response
 from embedkit.codec.error_body import EXCERPT, read_error_body
 from embedkit.codec.error_mapping import error_from_response, error_in_success
-from embedkit.codec.retry_after import CAP, duration
+from embedkit.codec.retry_after import duration
 from embedkit.errors import (
     ApiError,
     AuthError,
@@ -35,7 +35,11 @@ def judged(status, body="", headers=None, *, message=None, now=NOW):
     """The error of a refusal, read as every dialect reads it unless it has a message of its own."""
     answer = response(body, status, headers)
     return error_from_response(
-        answer, provider="p", model="m", message=read_error_body(answer).message if message is None else message, now=now
+        answer,
+        provider="p",
+        model="m",
+        message=read_error_body(answer).message if message is None else message,
+        now=now,
     )
 
 
@@ -45,9 +49,9 @@ def openai(message, kind=None, code=None):
 
 # --- whose fault -----------------------------------------------------------------------------------------------------
 
-# (status, body, class): every text that the wire references quote, by section.
+# (status, body, class): texts that providers' pages, clients and issues quote, by provider.
 TEXTS = [
-    # 1.5 OpenAI
+    # OpenAI
     (400, openai("Requested 416735 tokens, max 300000 tokens per request", "max_tokens_per_request", "max_tokens_per_request"), TooLargeError),
     (400, openai("This model's maximum context length is 8192 tokens, however you requested 10000 tokens"), TooLongError),
     (400, openai("Invalid 'input[3]': maximum input length is 8192 tokens.", "invalid_request_error"), TooLongError),
@@ -69,13 +73,13 @@ TEXTS = [
     (429, openai("Stop.", "insufficient_quota", "project_spend_limit_exceeded"), QuotaError),
     (429, openai("Stop.", "insufficient_quota", "organization_usage_limit_exceeded"), QuotaError),
     (503, openai("Overloaded", "service_unavailable_error", "server_is_overloaded"), ServerError),
-    # 1A.5 Azure
+    # Azure
     (401, {"error": {"code": "401", "message": "Access denied due to invalid subscription key or wrong API endpoint."}}, AuthError),
     (401, {"error": {"code": "PermissionDenied", "message": "The principal lacks the required data action"}}, AuthError),
     (404, {"error": {"code": "DeploymentNotFound", "message": "The API deployment for this resource does not exist."}}, NotFoundError),
     (429, {"error": {"code": "429", "message": "Requests to the Embeddings_Create Operation have exceeded call rate limit of your current OpenAI S0 pricing tier. Please retry after 7 seconds."}}, RateLimitError),
     (431, "Request Header Fields Too Large", ApiError),
-    # 2.5 Cohere
+    # Cohere
     (400, {"message": "invalid request: total number of texts must be at most 96 - received 104"}, TooLargeError),
     (400, {"message": "invalid request: valid input_type must be provided with the provided model"}, InvalidInputError),
     (400, {"message": "invalid request: inputs contains an element that is the empty string at index 0"}, InvalidInputError),
@@ -90,13 +94,13 @@ TEXTS = [
     (498, {"message": "blocked"}, InvalidInputError),
     (499, {"message": "request cancelled"}, ApiError),
     (501, {"message": "not implemented"}, ServerError),
-    # 3A Hugging Face
+    # Hugging Face
     (400, {"error": "Model not supported by provider hf-inference"}, NotFoundError),
     (400, {"error": ["Error in `inputs`: field required"], "warnings": ["w"]}, InvalidInputError),
     (402, {"error": "You have exceeded your monthly included credits for Inference Providers."}, QuotaError),
     (410, {"error": "…is no longer supported. Please use https://router.huggingface.co instead."}, NotFoundError),
     (503, {"error": "Model x/y is currently loading", "estimated_time": 20.0}, ServerError),
-    # 3B TEI, before and since 1.9
+    # TEI, before and since 1.9
     (413, {"error": "batch size 33 > maximum allowed batch size 32", "error_type": "Validation"}, TooLargeError),
     (422, {"error": "batch size 33 > maximum allowed batch size 32", "error_type": "Validation"}, TooLargeError),
     (422, {"message": "batch size 33 > maximum allowed batch size 32", "code": 422, "type": "Validation"}, TooLargeError),
@@ -111,7 +115,7 @@ TEXTS = [
     (429, {"error": "Model is overloaded", "error_type": "Overloaded"}, RateLimitError),
     (503, {"error": "unhealthy", "error_type": "Unhealthy"}, ServerError),
     (401, "", AuthError),
-    # 4.1 Ollama
+    # Ollama
     (400, {"error": "the input length exceeds the context length"}, TooLongError),
     (400, {"error": "input length exceeds maximum context length"}, TooLongError),
     (400, {"error": "input exceeds maximum context length"}, TooLongError),
@@ -124,7 +128,7 @@ TEXTS = [
     (404, {"error": "model 'x' not found"}, NotFoundError),
     (503, {"error": "server busy, please try again.  maximum pending requests exceeded"}, ServerError),
     (500, {"error": "llama runner process has terminated"}, ServerError),
-    # 5A to 5G
+    # LocalAI, vLLM, llama.cpp, Infinity, SGLang and others like them
     (400, {"error": {"code": 400, "message": "code=400, message=bad", "type": ""}}, InvalidInputError),
     (503, {"error": {"code": "model_loading", "message": "loading", "type": "model_loading"}, "loading": {}}, ServerError),
     (400, openai('Model "x" does not support matryoshka representation, changing output dimensions will lead to poor results.'), InvalidInputError),
@@ -142,7 +146,7 @@ TEXTS = [
     (400, {"object": "error", "message": "The input (600 tokens) is longer than the model's context length (512 tokens).", "code": 400}, TooLongError),
     (400, {"object": "error", "message": "Input at index 2 cannot be empty or whitespace only", "code": 400}, InvalidInputError),
     (422, {"detail": [{"loc": ["body", "texts"], "msg": "field required", "type": "value_error.missing"}]}, InvalidInputError),
-    # part 2, 1.2 to 24
+    # Voyage, Mistral, Google, Bedrock and the other hosts
     (400, {"detail": "The max allowed tokens per submitted batch is 120000. Your batch has 126899 tokens after truncation.", "error_code": "TOO_MANY_TOKENS_IN_BATCH"}, TooLargeError),
     (400, {"detail": "The max allowed tokens per submitted batch is 120000. Your batch has 126899 tokens after truncation."}, TooLargeError),
     (400, {"detail": "The example at index 0 in your batch has too many tokens and does not fit into the model's context window of 32000 tokens."}, TooLongError),
@@ -191,7 +195,7 @@ TEXTS = [
 
 @pytest.mark.parametrize(("status", "body", "kind"), TEXTS, ids=lambda each: None if isinstance(each, type) else str(each)[:70])
 def test_the_class_of_every_known_text(status, body, kind):
-    """Each refusal quoted in the wire references has its class, and a message that quotes the provider."""
+    """Each refusal has its class, and a message that quotes the provider."""
     error = judged(status, body)
 
     assert type(error) is kind
@@ -203,7 +207,9 @@ def test_the_class_of_every_known_text(status, body, kind):
     ("status", "body", "kind"), [each for each in TEXTS if each[2] in (QuotaError, TooLargeError, TooLongError)]
 )
 def test_what_waiting_cannot_cure_is_never_retried(status, body, kind):
-    """No credit, too large, too long: not again, and no wait, whatever headers come with it (`x-should-retry` of a quota too)."""
+    """No credit, too large, too long: not again, and no wait, whatever headers come with it (`x-should-retry` of a
+    quota too).
+    """
     error = judged(status, body, {"retry-after": "1", **({"x-should-retry": "true"} if kind is QuotaError else {})})
 
     assert error.retryable is False
@@ -222,7 +228,7 @@ def test_what_waiting_cannot_cure_is_never_retried(status, body, kind):
     ],
 )
 def test_a_status_alone_says_whether_to_try_again(status, again):
-    """The retry table of the wire reference (7.1), for bodies that say nothing; `x-should-retry` overrides it both ways."""
+    """Without a body the status alone says whether to try again; `x-should-retry` overrides it both ways."""
     plain = {} if status != 402 else {"x-should-retry": "true"}
 
     assert judged(status, "", plain).retryable is again
@@ -383,7 +389,7 @@ HINTS = [
 
 @pytest.mark.parametrize(("headers", "body", "seconds"), HINTS, ids=str)
 def test_every_form_of_hint(headers, body, seconds):
-    """How long to wait, in the order of the wire reference (7.1): header, body, message, reset; nothing negative or absurd."""
+    """How long to wait, in this order: header, body, message, reset; nothing negative or absurd."""
     error = judged(503, body, headers)
 
     assert error.retryable is True
@@ -587,7 +593,7 @@ def test_any_success_without_vectors_is_nothing_or_an_error(body):
     ],
 )
 def test_an_allowance_of_a_day(words, kind):
-    """Used up, it is a quota: nobody waits for tomorrow. Where it fills within seconds, it is a rate limit like others."""
+    """A daily limit is a quota if it is used up, and a rate limit if it is refilled within seconds."""
     assert type(judged(429, openai(words))) is kind
 
 

@@ -19,21 +19,31 @@ REFUSED = object()
 @pytest.mark.parametrize(
     ("declared", "text", "value"),
     [
-        (TEXT, "2024-10-21", "2024-10-21"), (TEXT, "20241021", "20241021"), (TEXT, "007", "007"), (TEXT, "true", "true"),
-        (TEXT, "null", "null"), (TEXT, '{"a": 1}', '{"a": 1}'), (TEXT, '"20241021"', "20241021"), (TEXT, '"', '"'), (TEXT, "", ""),
+        (TEXT, "2024-10-21", "2024-10-21"), (TEXT, "20241021", "20241021"), (TEXT, "007", "007"),
+        (TEXT, "true", "true"),
+        (TEXT, "null", "null"), (TEXT, '{"a": 1}', '{"a": 1}'), (TEXT, '"20241021"', "20241021"), (TEXT, '"', '"'),
+        (TEXT, "", ""),
         (TEXT, "a=b", "a=b"), (TEXT, "1e400", "1e400"), (TEXT, "[" * 5000, "[" * 5000), (TEXT, "\udcff", "\udcff"),
         (EITHER, "-1", -1), (EITHER, "0", 0), (EITHER, "1.5", 1.5), (EITHER, "10m", "10m"), (EITHER, '"-1"', "-1"),
         (EITHER, "true", "true"), (EITHER, "NaN", "NaN"), (EITHER, "007", "007"), (EITHER, str(2**80), 2**80),
-        (TRUTH, "true", True), (TRUTH, "false", False), (TRUTH, "False", False), (TRUTH, "TRUE", True), (TRUTH, "maybe", REFUSED),
-        (TRUTH, "0", REFUSED), (TRUTH, "1", REFUSED), (TRUTH, "", REFUSED), (TRUTH, "null", REFUSED), (TRUTH, '"false"', REFUSED),
-        (WHOLE, "-3", -3), (WHOLE, " 4 ", 4), (WHOLE, "4.0", REFUSED), (WHOLE, "four", REFUSED), (WHOLE, "true", REFUSED),
-        (NUMBER, "4", 4), (NUMBER, "-4.5e3", -4500.0), (NUMBER, "NaN", REFUSED), (NUMBER, "false", REFUSED), (NUMBER, "1,5", REFUSED),
-        (OBJECT, '{"num_ctx": 2048}', {"num_ctx": 2048}), (OBJECT, '{"s": "True"}', {"s": "True"}), (OBJECT, "{num_ctx: 1}", REFUSED),
-        (OBJECT, "[1]", REFUSED), (OBJECT, "{" * 5000, REFUSED), (OBJECT, "", REFUSED), (LIST, "[1, 2]", [1, 2]), (LIST, "1", REFUSED),
+        (TRUTH, "true", True), (TRUTH, "false", False), (TRUTH, "False", False), (TRUTH, "TRUE", True),
+        (TRUTH, "maybe", REFUSED),
+        (TRUTH, "0", REFUSED), (TRUTH, "1", REFUSED), (TRUTH, "", REFUSED), (TRUTH, "null", REFUSED),
+        (TRUTH, '"false"', REFUSED),
+        (WHOLE, "-3", -3), (WHOLE, " 4 ", 4), (WHOLE, "4.0", REFUSED), (WHOLE, "four", REFUSED),
+        (WHOLE, "true", REFUSED),
+        (NUMBER, "4", 4), (NUMBER, "-4.5e3", -4500.0), (NUMBER, "NaN", REFUSED), (NUMBER, "false", REFUSED),
+        (NUMBER, "1,5", REFUSED),
+        (OBJECT, '{"num_ctx": 2048}', {"num_ctx": 2048}), (OBJECT, '{"s": "True"}', {"s": "True"}),
+        (OBJECT, "{num_ctx: 1}", REFUSED),
+        (OBJECT, "[1]", REFUSED), (OBJECT, "{" * 5000, REFUSED), (OBJECT, "", REFUSED), (LIST, "[1, 2]", [1, 2]),
+        (LIST, "1", REFUSED),
     ],
 )  # fmt: skip
 def test_what_a_text_stands_for(declared, text, value):
-    """JSON where the parameter takes what it says, the text as it stands where it takes text; anything else is refused."""
+    """JSON where the parameter takes what it says, the text as it
+    stands where it takes text; anything else is refused.
+    """
     if value is REFUSED:
         with pytest.raises(ConfigError, match=r"^each=.*: it takes "):
             declared.read("each", declared.spelled(text))
@@ -45,8 +55,10 @@ def test_what_a_text_stands_for(declared, text, value):
 @pytest.mark.parametrize(
     ("declared", "value", "taken"),
     [
-        (TEXT, "a", True), (TEXT, 1, False), (TEXT, b"a", False), (EITHER, 1, True), (EITHER, True, False), (TRUTH, False, True),
-        (TRUTH, 0, False), (NUMBER, 1, True), (NUMBER, True, False), (WHOLE, 1.0, False), (OBJECT, {"a": 1}, True), (OBJECT, [1], False),
+        (TEXT, "a", True), (TEXT, 1, False), (TEXT, b"a", False), (EITHER, 1, True), (EITHER, True, False),
+        (TRUTH, False, True),
+        (TRUTH, 0, False), (NUMBER, 1, True), (NUMBER, True, False), (WHOLE, 1.0, False), (OBJECT, {"a": 1}, True),
+        (OBJECT, [1], False),
         (LIST, (1,), True),
     ],
 )  # fmt: skip
@@ -79,7 +91,7 @@ def test_a_variable_is_read_as_what_the_parameter_takes(monkeypatch):
         "count": Parameter(("MY_COUNT",), takes=(int,)),
         "id": Parameter(("MY_ID",)),
     }
-    host = Host(name="mine", dialect=openai.Dialect, base_url="https://mine.example/v1", parameters=declared)
+    host = Host(name="mine", dialect=openai.OpenAI, base_url="https://mine.example/v1", parameters=declared)
     monkeypatch.setattr("embedkit._connect.factory.find", lambda _: host)
     for name, value in {"MY_SWITCH": "False", "MY_COUNT": "7", "MY_ID": "0123"}.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,6 @@
-"""The engine behind every embedder: order, concurrency, bad texts, custom embedders, cancellation. On asyncio and on trio."""
+"""The engine behind every embedder: order, concurrency, bad texts, custom embedders, cancellation. On asyncio and on
+trio.
+"""
 
 from __future__ import annotations
 
@@ -462,7 +464,9 @@ async def test_equal_texts_are_sent_once():
     st.booleans(),
 )
 async def test_any_pattern_of_equal_empty_and_bad_texts(texts, size, workers, accepts_empty):
-    """Whatever repeats and whatever fails: good rows hold their vectors, the others NaN and an error that names that row."""
+    """Whatever repeats and whatever fails: good rows hold their vectors, the others NaN and an error that names that
+    row.
+    """
     bad = {"bad 1", "bad 2"} | (set() if accepts_empty else {""})
     embedder = Own(size, workers=workers, bad=bad, accepts_empty=accepts_empty)
     result = await embedder.embed(texts, on_error="skip")
@@ -479,7 +483,9 @@ async def test_any_pattern_of_equal_empty_and_bad_texts(texts, size, workers, ac
 @settings(deadline=None, max_examples=120)
 @given(st.lists(st.sampled_from(["bad 1", "bad 2", *"abcdefg"]), min_size=1, max_size=50), st.integers(1, 6), st.integers(1, 4))
 async def test_any_pattern_of_equal_and_bad_texts_raises_with_what_is_known(texts, size, workers):
-    """The raised error names exactly the rows of one bad text, or none where there is no other text; `partial` holds true vectors or NaN, row by row."""
+    """The raised error names exactly the rows of one bad text, or none where there is no other text; `partial` holds
+    true vectors or NaN, row by row.
+    """
     embedder = Own(size, workers=workers, bad={"bad 1", "bad 2"})
     wrong = {text: tuple(row for row, each in enumerate(texts) if each == text) for text in ("bad 1", "bad 2") if text in texts}
     try:
@@ -540,7 +546,9 @@ async def test_one_bad_text_among_ten_thousand_is_found(place):
 
 
 async def test_one_bad_text_raises_with_its_row_and_what_is_known():
-    """on_error="raise": the error itself, with the row in the caller's list, a traceback into embed_batch, and `partial`."""
+    """on_error="raise": the error itself, with the row in the caller's list, a traceback into embed_batch, and
+    `partial`.
+    """
     texts = [str(number) for number in range(100)]
     embedder = Own(10, workers=2, bad={"57"})
 
@@ -803,7 +811,9 @@ async def test_nothing_embedded_leaves_no_partial():
 
 
 async def test_rows_of_any_error_are_the_callers():
-    """Whatever names rows within its batch, a DecodeError or a class of one's own, names the caller's rows in the end."""
+    """Whatever names rows within its batch, a DecodeError or a class of one's own, names the caller's rows in the
+    end.
+    """
 
     class Nan(Own):
         async def embed_batch(self, texts, options):
@@ -1089,7 +1099,7 @@ async def test_the_memory_of_widths_is_bounded():
     for number in range(600):
         await embedder.embed(["a"], extra={"user": str(number)})
 
-    assert len(embedder._widths) <= 256
+    assert len(embedder._learned.widths) <= 256
 
 
 async def test_a_batch_is_copied():
@@ -1183,7 +1193,9 @@ async def test_usage_is_unknown_when_one_batch_reports_none():
 
 
 async def test_events_tell_what_became_of_each_batch():
-    """A batch that came back is done, one taken apart is split, a text given up has failed; nothing else is reported."""
+    """A batch that came back is done, one taken apart is split, a text given up has failed; nothing else is
+    reported.
+    """
     seen = []
     embedder = Own(4, workers=1, bad={"b"}, observe=seen.append, provider="mine", model="m")
     await embedder.embed(list("abcd"), on_error="skip")
@@ -1337,7 +1349,9 @@ async def test_the_fake_embedder_is_an_embedder():
 
 
 async def test_a_random_storm():
-    """Latency, size limits, bad texts and duplicates all at once: what comes back is right, and nothing is left running."""
+    """Latency, size limits, bad texts and duplicates all at once: what comes back is right, and nothing is left
+    running.
+    """
     chance = random.Random(7)
     for _ in range(10):
         texts = [str(chance.randrange(400)) for _ in range(600)]

@@ -286,7 +286,9 @@ async def test_who_has_waited_long_enough_leaves_with_the_next_free_connection()
 
 @virtually
 async def test_what_does_not_fit_leaves_at_once_where_it_may():
-    """Two calls of two texts, where three fit: the second has a request of its own, and need not wait for the first to be back."""
+    """Two calls of two texts, where three fit: the second has a request of its own, and need not wait for the first to
+    be back.
+    """
     inner = Timed(3, workers=4, takes=5.0)
     embedder = Coalesced(inner, 1.0)
     await asyncio.gather(embedder.embed(["a", "b"]), embedder.embed(["c", "d"]))
@@ -445,7 +447,9 @@ async def test_an_empty_text_is_refused_before_sending():
 
 
 async def test_usage_says_what_is_known():
-    """Alone, a call has the exact usage; shared, its tokens are unknown, and it counts the requests it had a part in."""
+    """Alone, a call has the exact usage; shared, its tokens are unknown, and it counts the requests it had a part
+    in.
+    """
     inner = Gated(price=1.0)
     alone = await Coalesced(Own(price=1.0)).embed(["a", "b"])
     shared = await waiting(inner, lambda embedder: embedder.embed(["a", "b"]), lambda embedder: embedder.embed("c"))
@@ -560,12 +564,18 @@ async def test_a_deadline_of_anyio_ends_the_request():
     assert (inner.given_up, others(), embedder._queues) == (1, set(), {})
 
 
+def queues_of(embedder):
+    return (queue for queues in embedder._queues.values() for queue in queues.values())
+
+
 async def test_closing_answers_everyone():
-    """A close while calls wait raises in each of them, cancels what is on its way, and leaves nothing; then it opens anew."""
+    """A close while calls wait raises in each of them, cancels what is on its way, and leaves nothing; then it opens
+    anew.
+    """
     inner = Gated()
     embedder = Coalesced(inner, 60.0)
     tasks = await started(embedder, *(embedder.embed_query(text) for text in "abc"))
-    embedder._queues[next(iter(embedder._queues))]._depart()
+    next(queues_of(embedder))._depart()
     await settled()
     tasks += await started(embedder, *(embedder.embed_query(text) for text in "de"))
     await embedder.aclose()
@@ -584,7 +594,7 @@ async def test_closing_holds_on_to_nothing():
     """A wait that a close cuts short leaves no timer that would keep the embedder alive."""
     embedder = Coalesced(Gated(), 60.0)
     (task,) = await started(embedder, embedder.embed_query("a"))
-    (line,) = map(weakref.ref, embedder._queues.values())
+    (line,) = map(weakref.ref, queues_of(embedder))
     await embedder.aclose()
     await asyncio.wait([task])
     gc.collect()
@@ -619,11 +629,13 @@ async def test_a_loop_that_ends_under_its_calls_is_quiet(caplog):
 
     assert same(rows("a")[0], await asyncio.to_thread(asyncio.run, embedder.embed_query("a")))
     assert [record.message for record in caplog.records if record.levelname != "DEBUG"] == []
-    assert {loop.is_closed() for loop, _ in embedder._queues} <= {True}
+    assert {loop.is_closed() for loop in embedder._queues} <= {True}
 
 
 async def test_a_storm():
-    """Callers that cancel, bad texts, refusals of size, a reply too short, several options: each gets what is its own."""
+    """Callers that cancel, bad texts, refusals of size, a reply too short, several options: each gets what is its
+    own.
+    """
     chance = random.Random(11)
 
     class Stormy(Own):

@@ -1,4 +1,5 @@
-"""`HttpEmbedder`: what it learns and asks of a server, what it makes on the client, how it lives through loops, forks and pickles.
+"""`HttpEmbedder`: what it learns and asks of a server, what it makes on the client, how it lives through loops, forks
+and pickles.
 
 Everything goes through `connect(…, exchange=…)`, on asyncio and on trio; no socket is opened.
 """
@@ -102,7 +103,9 @@ async def test_a_refused_encoding_is_remembered(status):
 
 
 async def test_batches_at_once_learn_together():
-    """Batches in flight when the encoding is refused each try once more; no row is lost and nothing is asked twice after."""
+    """Batches in flight when the encoding is refused each try once more; no row is lost and nothing is asked twice
+    after.
+    """
     exchange = without_base64()
     embedder = embedkit.connect("vllm:m", exchange=exchange, limits=Limits(max_texts=1), max_concurrency=6)
     texts = [f"text {number}" for number in range(40)]
@@ -134,7 +137,7 @@ async def test_what_was_learned_travels():
     """A pickled embedder remembers what its server refused."""
     server = Server()
     embedder = embedkit.connect("compatible:m", base_url="http://host.test", exchange=server)
-    embedder._learned(embedder._codec, response({"error": "no base64 here"}, 400))
+    embedder._adopt(embedder._codec, response({"error": "no base64 here"}, 400))
     twin = pickle.loads(pickle.dumps(embedder))  # noqa: S301 (our own)
     await twin.embed("a")
 
@@ -338,7 +341,9 @@ def whole(request):
     ids=["client", "half", "provider"],
 )
 async def test_every_width_and_dtype_everywhere(model, server, dimensions, dtype):
-    """Any width, dtype and length gives what numpy gives, whoever makes it; equal texts and several batches included."""
+    """Any width, dtype and length gives what numpy gives, whoever makes it; equal texts and several batches
+    included.
+    """
     exchange = FakeExchange(server)
     embedder = embedkit.connect(model, api_key=KEY, exchange=exchange, limits=Limits(max_texts=3))
     for normalize in (None, False, True):
@@ -357,7 +362,9 @@ async def test_every_width_and_dtype_everywhere(model, server, dimensions, dtype
 
 @pytest.mark.parametrize(("dtype", "stored"), [("int8", 1024), ("ubinary", 128)])
 async def test_the_only_width_there_is_may_be_asked_for(dtype, stored):
-    """A model of one width is not asked for it, but may be: the provider's own bytes come through untouched, another width does not."""
+    """A model of one width is not asked for it, but may be: the provider's own bytes come through untouched, another
+    width does not.
+    """
     row = np.arange(stored, dtype=np.int64) % 128
     exchange = FakeExchange(lambda _: {"embeddings": {dtype: [row.tolist()]}})
     embedder = embedkit.connect("cohere:embed-english-v3.0", api_key=KEY, exchange=exchange)
@@ -373,7 +380,9 @@ async def test_the_only_width_there_is_may_be_asked_for(dtype, stored):
 
 @pytest.mark.parametrize(("width", "right"), [(NATIVE, True), (512, True), (256, True), (1024, False), (128, False)])
 async def test_a_width_is_cut_only_from_one_the_model_has(width, right):
-    """A server that answers a width the model does not have, or less than was asked for, is an error: another model is not cut."""
+    """A server that answers a width the model does not have, or less than was asked for, is an error: another model is
+    not cut.
+    """
     exchange = FakeExchange(echo("localai", FakeEmbedder(width).vector))
     embedder = embedkit.connect("localai:nomic-ai/nomic-embed-text-v1.5", exchange=exchange)
     if right:
@@ -569,7 +578,9 @@ async def test_closing_is_closing_once():
 
 
 def test_an_embedder_nobody_closes_is_quiet():
-    """Left to the garbage collector with an idle connection, it closes that without a warning, even out of a ring of references."""
+    """Left to the garbage collector with an idle connection, it closes that without a warning, even out of a ring of
+    references.
+    """
     from aiohttp import web
 
     async def refuse(request):
@@ -896,7 +907,9 @@ async def test_one_batch_alone():
 
 
 async def test_an_exchange_that_writes_into_headers_harms_nobody_else():
-    """What one embedder's exchange puts into a request stays there: neither its next request nor another embedder carries it."""
+    """What one embedder's exchange puts into a request stays there: neither its next request nor another embedder
+    carries it.
+    """
     seen = []
 
     def meddling(request):

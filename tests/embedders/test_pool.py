@@ -1,4 +1,6 @@
-"""Several endpoints or keys behind one embedder: who gets what, what becomes of failures, and which do not belong together."""
+"""Several endpoints or keys behind one embedder: who gets what, what becomes of failures, and which do not belong
+together.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,8 @@ def anyio_backend(request):
 
 
 class Endpoints:
-    """Fake endpoints a, b, c …: each answers the vectors of `rows`, unless `says[name]` makes something else of (texts, number).
+    """Fake endpoints a, b, c …: each answers the vectors of `rows`, unless `says[name]` makes something else of (texts,
+    number).
 
     `asked` holds (endpoint or key, texts) of every request; `takes` the seconds an answer of an endpoint takes.
     """
@@ -183,7 +186,9 @@ def test_a_hint_is_kept_to(hints):
 
 
 def test_what_it_costs():
-    """Nothing while unknown, more with every request in its window, less the longer ago it was seen, and most after a failure."""
+    """Nothing while unknown, more with every request in its window, less the longer ago it was seen, and most after a
+    failure.
+    """
     health = EndpointHealth()
 
     assert health.cost(0.0, 0.0) == 0
@@ -204,7 +209,9 @@ def test_what_it_costs():
 
 
 def test_where_all_fail_each_is_let_in_within_seconds():
-    """Nobody else serves the callers meanwhile, so no endpoint is left out for long; but for one that named the time itself."""
+    """Nobody else serves the callers meanwhile, so no endpoint is left out for long; but for one that named the time
+    itself.
+    """
     health = EndpointHealth()
     for _ in range(8):
         health.mark_failed(100.0, 100.0, error())
@@ -243,7 +250,9 @@ def test_an_answer_to_what_was_sent_before_the_failure_ends_nothing():
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 100), st.floats(0, 100), st.none() | st.floats(0, 50)), max_size=30))
 def test_health_is_arithmetic(history):
-    """Whatever happens, an endpoint is out for no longer than it asked or than the bound, and its cost is no less than nothing."""
+    """Whatever happens, an endpoint is out for no longer than it asked or than the bound, and its cost is no less than
+    nothing.
+    """
     health, now, until = EndpointHealth(), 0.0, 0.0
     for answered, passed, took, hint in history:
         now += passed
@@ -454,7 +463,9 @@ async def test_slow_failures_end_at_the_deadline_too():
 
 
 async def test_who_becomes_first_in_line_minds_when_an_endpoint_is_back():
-    """Two calls wait for two endpoints that rest for different times; the second does not wait for the first to be done."""
+    """Two calls wait for two endpoints that rest for different times; the second does not wait for the first to be
+    done.
+    """
     endpoints = Endpoints(
         k1=lambda texts, number: failing(429, retry_after="5") if number == 1 else None,
         k2=lambda texts, number: failing(429, retry_after="8") if number == 1 else None,
@@ -764,9 +775,9 @@ async def test_a_caller_that_gives_up_leaves_nothing():
             await embedder.embed(texts_of(60))
 
         assert endpoints.flying == 0
-        (desk,) = embedder._balancers.values() or [None]
-        assert set(desk._busy.values()) == {0}
-        assert not desk._queue.size
+        (balancer,) = embedder._balancers.values() or [None]
+        assert set(balancer._busy.values()) == {0}
+        assert not balancer._queue.size
 
     assert same(rows(["text"]), (await embedder.embed("text")).vectors)
 

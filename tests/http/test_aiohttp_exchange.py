@@ -1,4 +1,6 @@
-"""The exchange over real sockets: broken bytes, slow bytes, TLS, proxies, forks and loops that end. Nothing here leaves this machine."""
+"""The exchange over real sockets: broken bytes, slow bytes, TLS, proxies, forks and loops that end. Nothing here leaves
+this machine.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,9 @@ async def closed_port():
 
 
 async def test_a_request_on_the_wire():
-    """A request is one POST with a length, the key, JSON both ways and our name; no cookie, and on loopback no wish for compression."""
+    """A request is one POST with a length, the key, JSON both ways and our name; no cookie, and on loopback no wish for
+    compression.
+    """
     async with serving(polite) as server, connect(server.url, api_key=KEY) as embedder:
         result = await embedder.embed(["a", "b"])
 
@@ -225,7 +229,9 @@ CUT = {
 
 @pytest.mark.parametrize("broken", CUT.values(), ids=CUT)
 async def test_a_connection_that_breaks_is_tried_again(broken):
-    """Wherever an answer breaks off, it is a TransportError that names the address and is worth another try, which then succeeds."""
+    """Wherever an answer breaks off, it is a TransportError that names the address and is worth another try, which then
+    succeeds.
+    """
     async with serving(then(broken, broken, polite)) as server:
         error = await raised(server.url, TransportError)
         async with connect(server.url, retry=AGAIN) as embedder:
@@ -259,7 +265,9 @@ async def test_what_is_not_http_is_not_tried_again(bytes_):
 
 @pytest.mark.parametrize("status", ["204 No Content", "205 Reset Content", "304 Not Modified", "401 Unauthorized", "503 Busy"])
 async def test_a_status_without_a_body(status):
-    """No body is read where there is none: a success without one is a DecodeError, a refusal the error of its status."""
+    """No body is read where there is none: a success without one is a DecodeError, a refusal the error of its
+    status.
+    """
     answer = f"HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n".encode()
     async with serving(saying(answer)) as server, connect(server.url) as embedder:
         with pytest.raises(EmbedkitError) as caught:
@@ -440,7 +448,9 @@ TOO_BIG = {
 
 @pytest.mark.parametrize("answer", TOO_BIG.values(), ids=TOO_BIG)
 async def test_an_answer_beyond_the_cap(answer):
-    """More bytes than `max_response_bytes`, counted after decompression: a DecodeError with the figure, not tried again, and we hang up."""
+    """More bytes than `max_response_bytes`, counted after decompression: a DecodeError with the figure, not tried
+    again, and we hang up.
+    """
     async with serving(saying(answer)) as server:
         error = await raised(server.url, DecodeError, retry=AGAIN, max_response_bytes=CAP)
         await server.deserted()
@@ -817,7 +827,9 @@ loop.close()
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_fork_while_numpy_is_loading():
-    """The first request loads numpy beside it. A child forked meanwhile can load it too, rather than wait for a thread it does not have."""
+    """The first request loads numpy beside it. A child forked meanwhile can load it too, rather than wait for a thread
+    it does not have.
+    """
     out = run(
         """
         from embedkit._http import aiohttp_exchange as _http
@@ -879,7 +891,9 @@ async def test_a_session_of_the_callers_is_not_closed():
 
 
 async def test_a_session_with_habits_of_its_own():
-    """Neither `raise_for_status` nor redirects, nor a short timeout, nor bodies left packed, change what embedkit does."""
+    """Neither `raise_for_status` nor redirects, nor a short timeout, nor bodies left packed, change what embedkit
+    does.
+    """
     odd = {"raise_for_status": True, "auto_decompress": False, "timeout": aiohttp.ClientTimeout(total=1e-9)}
     answers = (
         reply({"error": "no"}, "401 No"),
@@ -1058,7 +1072,9 @@ def with_user(url):
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("user", ["", DECODED], ids=["open", "user"])
 async def test_a_proxy(user, tls, authority):
-    """`proxy=` carries http as it is and https through a tunnel, with the user and password of its URL; the key goes to the server alone."""
+    """`proxy=` carries http as it is and https through a tunnel, with the user and password of its URL; the key goes to
+    the server alone.
+    """
     context = authority.server(NAME) if tls else None
     async with serving(polite, context=context) as server, proxying({NAME: server.url}, user=user) as proxy:
         url = f"http{'s' if tls else ''}://{NAME}/v1"
@@ -1175,7 +1191,9 @@ KINDS = sorted(set(failures()), key=lambda kind: (kind.__module__, kind.__name__
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_error_of_aiohttp_becomes_one_of_ours(kind):
-    """Whatever class aiohttp has, or gets: an error of ours, with the address, without a word of theirs, and nothing hanging on to it."""
+    """Whatever class aiohttp has, or gets: an error of ours, with the address, without a word of theirs, and nothing
+    hanging on to it.
+    """
     error = aiohttp_errors._translated(made(kind), Request("https://user:planted@h.test:8443/v1?key=planted"), HttpSettings())
 
     assert isinstance(error, (TransportError, ConfigError, DecodeError))
@@ -1203,7 +1221,9 @@ def test_the_walk_finds_them():
 
 
 async def test_what_is_nobodys_error_comes_out():
-    """An exception of the caller's own code (a trace of their session) is not dressed up as a failure of the network."""
+    """An exception of the caller's own code (a trace of their session) is not dressed up as a failure of the
+    network.
+    """
 
     async def fail(*_):
         raise LookupError("mine")
@@ -1253,7 +1273,8 @@ async def test_the_fake_and_the_real_exchange_agree():
     wire = [reply(body, f"{status} X", **headers) for body, status, headers in SCRIPT]
     async with serving(saying(*wire)) as server, aclosing(story(connect(server.url, retry=policy))) as real:
         seen = [each async for each in real]
-        faked = embedkit.connect("compatible:m", base_url=server.url, exchange=fake, retry=policy)  # a 404 names the URL
+        # a 404 names the URL
+        faked = embedkit.connect("compatible:m", base_url=server.url, exchange=fake, retry=policy)
         told = [each async for each in story(faked)]
 
     assert seen == told
@@ -1276,7 +1297,9 @@ async def test_the_fake_and_the_real_exchange_give_the_same_response():
 
 
 def test_many_threads_with_a_loop_each():
-    """One embedder, many threads, an `asyncio.run` in each: every loop has its own connections, and every one is closed."""
+    """One embedder, many threads, an `asyncio.run` in each: every loop has its own connections, and every one is
+    closed.
+    """
     with Threaded(answering) as server:
         embedder, shapes = connect(server.url), []
 

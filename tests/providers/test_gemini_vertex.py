@@ -1,4 +1,6 @@
-"""Gemini and Vertex where their golden exchanges do not reach: keys, places, one text per request, and what is refused."""
+"""Gemini and Vertex where their golden exchanges do not reach: keys, places, one text per request, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -47,13 +49,13 @@ async def test_the_key_is_never_in_the_address(model):
 
 @pytest.mark.anyio
 async def test_of_two_variables_googles_own_wins(monkeypatch):
-    """GOOGLE_API_KEY beats GEMINI_API_KEY, as in google-genai; neither goes to a stranger."""
+    """GOOGLE_API_KEY beats GEMINI_API_KEY, as in google-genai; neither goes to another host."""
     monkeypatch.setenv("GEMINI_API_KEY", "second")
     monkeypatch.setenv("GOOGLE_API_KEY", "first")
     embedder, exchange = connected(gemini, model="gemini:m")
     await embedder.embed(["a"])
-    stranger, other = connected(gemini, model="gemini:m", base_url="https://proxy.example/v1beta")
-    await stranger.embed(["a"])
+    foreign, other = connected(gemini, model="gemini:m", base_url="https://proxy.example/v1beta")
+    await foreign.embed(["a"])
 
     assert exchange.requests[0].headers["x-goog-api-key"] == "first"
     assert other.requests[0].url == "https://proxy.example/v1beta/models/m:batchEmbedContents"
@@ -86,7 +88,7 @@ async def test_what_the_api_cuts_is_made_unit_length(options, length):
 
 @pytest.mark.anyio
 async def test_a_text_too_long_is_told_by_the_catalog():
-    """The Gemini API cuts in silence, so a text beyond the model's tokens goes out in pieces where the mean is asked for."""
+    """The Gemini API cuts without saying so: with the mean, an over-long text is sent in pieces."""
     embedder, exchange = connected(gemini, **GEMINI, long_text="mean")
     text = " ".join(map(str, range(4000)))
     result = await embedder.embed([text])
@@ -101,7 +103,12 @@ async def test_a_text_too_long_is_told_by_the_catalog():
 @pytest.mark.anyio
 async def test_extra_reaches_every_text():
     """What the APIs say per text goes into each of them; the rest stays where `extra` puts it, at the top."""
-    extra = {"taskType": "CODE_RETRIEVAL_QUERY", "task_type": "CODE_RETRIEVAL_QUERY", "title": "t", "labels": {"a": "b"}}
+    extra = {
+        "taskType": "CODE_RETRIEVAL_QUERY",
+        "task_type": "CODE_RETRIEVAL_QUERY",
+        "title": "t",
+        "labels": {"a": "b"},
+    }
     one, first = connected(gemini, **GEMINI, input_type="query", extra=extra)
     await one.embed(["a", "b"])
     reply = {"predictions": [{"embeddings": {"values": [1.0]}}]}
@@ -155,7 +162,7 @@ async def test_gemini_models_on_vertex_take_one_text_each(model):
     ],
 )
 def test_a_location_has_its_host(monkeypatch, location, host):
-    """Global, multi-region and region each have their own host; project and location are read from Google's variables."""
+    """Global, multi-region and region have hosts of their own; Google's variables name project and location."""
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "p-1")
     if location is not None:
         monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", location)
@@ -173,7 +180,8 @@ def test_a_base_url_takes_the_place_of_the_host_only():
 
 
 @pytest.mark.parametrize(
-    ("given", "said"), [({"api_key": "t"}, "GOOGLE_CLOUD_PROJECT"), ({"project": "p"}, "vertex needs a key: pass api_key=")]
+    ("given", "said"),
+    [({"api_key": "t"}, "GOOGLE_CLOUD_PROJECT"), ({"project": "p"}, "vertex needs a key: pass api_key=")],
 )
 def test_vertex_says_what_it_lacks(given, said):
     """No project, or no token: a ConfigError from `connect` with the way out."""

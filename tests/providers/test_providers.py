@@ -1,4 +1,6 @@
-"""What holds across providers beyond their golden exchanges: where a key goes, what each model can be asked, what every body keeps to."""
+"""What holds across providers beyond their golden exchanges: where a key goes, what each model can be asked, what
+every body keeps to.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ CONTEXTUAL = {"voyage": "voyage-context-4", "perplexity": "pplx-embed-context-v1
 
 
 def server(request):
-    """Any of the providers, answering each text with its row of UNIT (cut, and made unit length again) as the body asks."""
+    """Any provider: it answers each text with its row of UNIT, cut and made unit length as the body asks."""
     body = json.loads(request.body)
     texts = next(body[name] for name in ("input", "inputs", "texts", "text", "queries", "documents") if name in body)
     asked = body.get("output_dtype") or body.get("embedding_type") or body.get("encoding_format")
@@ -64,7 +66,10 @@ def embedder(provider, model=None, exchange=None, **more):
     usual, extra, _ = PROVIDERS[provider]
     fake = exchange or FakeExchange(server)
     return connect(
-        f"{provider}:{model or usual}", exchange=fake, retry=RetryPolicy(attempts=1), **{"api_key": "k", **extra, **more}
+        f"{provider}:{model or usual}",
+        exchange=fake,
+        retry=RetryPolicy(attempts=1),
+        **{"api_key": "k", **extra, **more},
     )
 
 
@@ -90,7 +95,7 @@ async def refused(provider, model, match, **options):
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("dtype", ["float32", "int8", "uint8", "binary", "ubinary"])
 async def test_every_dtype_is_the_same_vector(provider, dtype):
-    """Whoever makes it, provider or client, a dtype is what the house's own rule makes of the float vector."""
+    """Whoever makes it, provider or client, a dtype is what embedkit's rule makes of the float vector."""
     result = await embedder(provider).embed(TEXTS, dtype=dtype, normalize=True if dtype == "float32" else None)
     expected = quantize(UNIT, dtype)
 
@@ -101,7 +106,7 @@ async def test_every_dtype_is_the_same_vector(provider, dtype):
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_a_narrow_vector_has_the_width_asked_for(provider):
-    """`dimensions` gives that many components of unit length, whether the API cuts or the client does; in bits as well."""
+    """`dimensions` gives so many components of unit length, whether the API or the client cuts; in bits too."""
     width = 256 if provider == "voyage" else 160  # each has its own list of widths
     one, cut = embedder(provider), UNIT[:, :width]
     narrow = await one.embed(TEXTS, dimensions=width, normalize=True)
@@ -122,10 +127,16 @@ async def test_a_narrow_vector_has_the_width_asked_for(provider):
     normalize=st.sampled_from([None, False, True]),
 )
 def test_a_body_holds_only_what_the_page_documents(provider, input_type, dimensions, dtype, truncate, normalize):
-    """Whatever is asked: documented fields only, the texts once and in order, no null (Isaacus' strategy excepted), or ConfigError."""
+    """Only documented fields, the texts once and in order, no null (except Isaacus' strategy); or ConfigError."""
     import anyio
 
-    options = {"input_type": input_type, "dimensions": dimensions, "dtype": dtype, "truncate": truncate, "normalize": normalize}
+    options = {
+        "input_type": input_type,
+        "dimensions": dimensions,
+        "dtype": dtype,
+        "truncate": truncate,
+        "normalize": normalize,
+    }
     fake = FakeExchange(server)
     try:
         anyio.run(lambda: embedder(provider, None, fake).embed(TEXTS, **options))
@@ -143,7 +154,7 @@ def test_a_body_holds_only_what_the_page_documents(provider, input_type, dimensi
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_query_and_document_are_always_taken(provider):
-    """Portable code runs everywhere: both are accepted; a purpose that the API cannot tell is refused before sending."""
+    """Portable code runs everywhere: both are accepted; a purpose unknown to the API is refused before sending."""
     one = embedder(provider)
     await one.embed(TEXTS, input_type="document")
     await one.embed_query("alpha")
@@ -204,7 +215,13 @@ async def test_usage_is_what_the_provider_reports(provider, usage, tokens):
 TASKS = {
     "jina-embeddings-v3": ("retrieval.query", "retrieval.passage", "classification", "separation", "text-matching"),
     "jina-embeddings-v4": ("retrieval.query", "retrieval.passage", ConfigError, ConfigError, "text-matching"),
-    "jina-embeddings-v5-text-nano": ("retrieval.query", "retrieval.passage", "classification", "clustering", "text-matching"),
+    "jina-embeddings-v5-text-nano": (
+        "retrieval.query",
+        "retrieval.passage",
+        "classification",
+        "clustering",
+        "text-matching",
+    ),
     "jina-code-embeddings-1.5b": ("nl2code.query", "nl2code.passage", ConfigError, ConfigError, ConfigError),
     "jina-embeddings-v2-base-en": (None, None, ConfigError, ConfigError, ConfigError),
     "jina-clip-v2": (None, None, ConfigError, ConfigError, ConfigError),
@@ -224,10 +241,11 @@ async def test_a_task_is_one_that_the_model_has(model):
 
 
 @pytest.mark.parametrize(
-    ("model", "field"), [("jina-embeddings-v3", True), ("jina-embeddings-v4", False), ("jina-code-embeddings-0.5b", False)]
+    ("model", "field"),
+    [("jina-embeddings-v3", True), ("jina-embeddings-v4", False), ("jina-code-embeddings-0.5b", False)],
 )
 async def test_raw_length_is_asked_where_there_is_a_field(model, field):
-    """`normalize` goes out as `normalized` to the models that have it, and to no others, whose schema would refuse it."""
+    """`normalize` is sent as `normalized` to the models that have it; the schema of the others would refuse it."""
     body = await sent("jina", model, normalize=False)
 
     assert body.get("normalized") == (False if field else None)
@@ -262,7 +280,13 @@ CUTS = [
     ("perplexity", None, {}, ConfigError, ConfigError),
     ("zeroentropy", None, {}, ConfigError, ConfigError),
     ("cloudflare", None, {}, ConfigError, ConfigError),
-    ("cloudflare", "@cf/baai/bge-m3", {"truncate_inputs": False}, {"truncate_inputs": True}, {"truncate_inputs": False}),
+    (
+        "cloudflare",
+        "@cf/baai/bge-m3",
+        {"truncate_inputs": False},
+        {"truncate_inputs": True},
+        {"truncate_inputs": False},
+    ),
 ]
 
 
@@ -281,7 +305,7 @@ async def test_an_over_long_text_is_cut_only_when_asked(provider, model, silent,
 
 @pytest.mark.parametrize("provider", CONTEXTUAL)
 async def test_each_text_is_a_document_of_its_own(provider):
-    """A contextualized model sees no text beside another unless grouped by hand, and then the count still has to be right."""
+    """A contextualized model sees each text alone unless grouped by hand, and then the count must be right."""
     body = await sent(provider, CONTEXTUAL[provider])
     field = "inputs" if provider == "voyage" else "input"
 
@@ -294,7 +318,7 @@ async def test_each_text_is_a_document_of_its_own(provider):
 
 
 async def test_the_chunks_of_documents_come_in_order():
-    """Documents and chunks that arrive shuffled are put in order by their indices, first of the document, then of the chunk."""
+    """Documents and chunks that arrive shuffled are ordered by the indices of documents, then of chunks."""
     chunks = {(document, chunk): [float(document), float(chunk)] for document in range(3) for chunk in range(2)}
     data = [
         {"index": document, "data": [{"index": chunk, "embedding": chunks[document, chunk]} for chunk in (1, 0)]}
@@ -316,7 +340,7 @@ def host(fake):
 
 
 async def test_a_key_of_atlas_goes_to_atlas():
-    """A key that begins with al- is sent to MongoDB's host on every attempt, another to Voyage's, also when a callable gives them."""
+    """A key that begins with al- goes to MongoDB's host on every attempt, another to Voyage's; callables too."""
     keys = iter(["al-one", "pa-two", "al-three"])
     fake = FakeExchange(server)
     one = embedder("voyage", None, fake, api_key=lambda: next(keys))
@@ -341,7 +365,7 @@ async def test_a_gateway_keeps_a_key_of_atlas(base_url):
 
 
 async def test_the_key_of_the_environment_goes_to_either_host_and_no_other(monkeypatch):
-    """VOYAGE_API_KEY may go to MongoDB's host too, named or not, and to no stranger's."""
+    """VOYAGE_API_KEY may go to MongoDB's host too, named or not, and to no other host."""
     monkeypatch.setenv("VOYAGE_API_KEY", "al-one")
     fake = FakeExchange(server)
     for base_url in (None, "https://ai.mongodb.com/v1", "https://mongodb.com.example/v1"):
@@ -433,7 +457,7 @@ async def test_cloudflare_needs_an_account(monkeypatch):
     [(None, "mean", True), (None, None, True), ("cls", "cls", True), (None, "cls", False), ("cls", "mean", False)],
 )
 async def test_vectors_of_another_pooling_are_no_result(told, answered, fine):
-    """Vectors pooled otherwise than asked do not compare with those there are: a DecodeError, where the reply says so."""
+    """Vectors pooled otherwise than asked do not compare: DecodeError, if the reply says so."""
     fake = FakeExchange([{"result": {"data": UNIT.tolist(), **({"pooling": answered} if answered else {})}}])
     one = embedder("cloudflare", "@cf/baai/bge-base-en-v1.5", fake, **({"pooling": told} if told else {}))
     if fine:

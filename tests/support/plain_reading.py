@@ -1,6 +1,6 @@
 """Recorded traffic read without embedkit: what was asked, what was answered, what a refusal says.
 
-A plain reading of JSON by the wire reference, whatever the dialect, kept apart from the package so that the two can disagree.
+A plain reading of JSON, whatever the dialect, kept apart from the package so that the two can disagree.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import numpy as np
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A recording of either collection in the form of `exchanges/`, its header names in lower case, named by folder and file."""
+    """A recording of either collection in the form of `exchanges/`,
+    its header names in lower case, named by folder and file.
+    """
     recording: dict[str, Any] = json.loads(path.read_text("utf-8"))
     for side in ("request", "response"):
         half = recording[side]
@@ -41,10 +43,11 @@ def as_json(text: Any) -> Any:
         return None
 
 
-# --- what was asked ----------------------------------------------------------------------------------------------------
+# --- what was asked --------------------------------------------------------------------------------------------------
 
 MEANINGS = {
-    "search_document": "document", "search_query": "query", "classification": "classification", "clustering": "clustering",
+    "search_document": "document", "search_query": "query", "classification": "classification",
+    "clustering": "clustering",
     "document": "document", "query": "query", "passage": "document",
     "RETRIEVAL_DOCUMENT": "document", "RETRIEVAL_QUERY": "query",
 }  # fmt: skip
@@ -74,7 +77,8 @@ def asked(recording: Mapping[str, Any]) -> Asked:
     first: dict[str, Any] = next(iter(body.get("requests") or body.get("instances") or ()), {})
     inner = (body.get(name) or {} for name in ("parameters", "embedContentConfig", "singleEmbeddingParams"))
     fields = {name: value for part in (*inner, first, body) for name, value in part.items()}
-    width = next((fields[name] for name in ("dimensions", "output_dimension", "outputDimensionality", "embeddingDimension")
+    width = next((fields[name] for name in ("dimensions", "output_dimension", "outputDimensionality",
+       "embeddingDimension")
                   if isinstance(fields.get(name), int)), None)  # fmt: skip
     kind = next(iter(fields.get("embedding_types") or ()), fields.get("output_dtype"))
     cut = fields.get("truncate", fields.get("truncation", fields.get("truncate_prompt_tokens") == -1))
@@ -89,7 +93,7 @@ def asked(recording: Mapping[str, Any]) -> Asked:
     model = placed[1] if placed and "deployments" in route else str(body.get("model") or (placed[1] if placed else ""))
     model = model.removeprefix("models/") or "a-model"
     if model.startswith("gemini-embedding-2"):
-        options["input_type"] = None  # a task sent beside the text has no effect (part 2, 5)
+        options["input_type"] = None  # a task beside the text has no effect: ai.google.dev/gemini-api/docs/embeddings
     return Asked(model, _texts(body), {name: value for name, value in options.items() if value}, body)
 
 
@@ -107,7 +111,7 @@ def _texts(body: Mapping[str, Any]) -> list[str] | None:
     return given if isinstance(given, list) and given and all(isinstance(text, str) for text in given) else None
 
 
-# --- what was answered -------------------------------------------------------------------------------------------------
+# --- what was answered -----------------------------------------------------------------------------------------------
 
 
 class Answered(NamedTuple):
@@ -154,14 +158,15 @@ def counted(body: Any, headers: Mapping[str, str]) -> int | None:
         each = [one["embeddings"].get("statistics", {}).get("token_count") for one in body["predictions"]]
         return None if None in each else int(sum(each))
     places = (
-        usage.get("prompt_tokens"), usage.get("total_tokens"), body.get("prompt_eval_count"), body.get("inputTextTokenCount"),
+        usage.get("prompt_tokens"), usage.get("total_tokens"), body.get("prompt_eval_count"),
+        body.get("inputTextTokenCount"),
         ((body.get("meta") or {}).get("billed_units") or {}).get("input_tokens"),
         (body.get("usageMetadata") or {}).get("promptTokenCount"),
     )  # fmt: skip
     return next((int(place) for place in places if place is not None), None)
 
 
-# --- what was refused --------------------------------------------------------------------------------------------------
+# --- what was refused ------------------------------------------------------------------------------------------------
 
 
 def errortype(headers: Mapping[str, str]) -> str | None:

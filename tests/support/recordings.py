@@ -1,7 +1,7 @@
 """Recorded traffic as tables: which host made it, what is not ours to read, and what each refusal means.
 
-`FOLDERS` switches a folder of recordings on, one line for each; a folder whose host embedkit does not have yet waits. Every line
-is written from the wire reference and was read beside its recording.
+`FOLDERS` switches a folder of recordings on, one line for each; a folder whose host embedkit does not have yet waits.
+Every line is written from the provider's own documentation and was read beside its recording.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def aws(recording):
     return {"region": "us-east-1", "family": family[0] if family else "titan"}
 
 
-OPENAI = ("encoding_format",)  # base64 is asked for where the row says so (wire reference 1.2)
+OPENAI = ("encoding_format",)  # base64 is asked for where the row says so
 COHERE = ("truncate", "embedding_types", "input_type")  # always said (docs.cohere.com/reference/embed)
 
 # One line switches a folder on. The name on the left is the folder's; the host is embedkit's.
@@ -115,7 +115,7 @@ FOLDERS: dict[str, Row] = {
     "voyage-mongodb": Row("voyage", ours=(*OPENAI, "truncation", "output_dtype")),
     "zai": Row("zhipu", ours=OPENAI),
     # captures of local servers
-    "infinity-emb": Row("infinity", tokens=False, ours=OPENAI),  # it counts characters (5D)
+    "infinity-emb": Row("infinity", tokens=False, ours=OPENAI),  # it counts characters (infinity, `lengths_via_tokenize`)
     "infinity-emb-apikey": Row("infinity", root, tokens=False, ours=OPENAI),
     "llama-cpp-python-server": Row("compatible", root, ours=OPENAI),
     "llama-cpp-server-bin": Row("llamacpp", narrow=False, ours=OPENAI),
@@ -145,18 +145,22 @@ ASIDE: dict[str, tuple[int, tuple[str, ...]]] = {
         (
             "cohere/spec-200-v1-tokenize-*", "tei/spec-200-tokenize-schema.json", "tei/spec-200-embed-all-schema.json",
             "*/detokenize.json", "*/health.json", "*/metrics.json", "*/models.json", "*/openapi.json", "*/pooling.json",
-            "*/props.json", "*/score.json", "*/slots.json", "*/tokenize.json", "*/version.json", "*/cohere_v2_rerank.json",
+            "*/props.json", "*/score.json", "*/slots.json", "*/tokenize.json", "*/version.json",
+            "*/cohere_v2_rerank.json",
         ),
     ),
-    "in llama.cpp's own shape, which is never asked for": (8, ("llama-cpp-*/native_*", "llama-cpp-*/embd_normalize_raw.json")),
+    "in llama.cpp's own shape, which is never asked for": (8,
+     ("llama-cpp-*/native_*", "llama-cpp-*/embd_normalize_raw.json")),
     "of float16, which is never asked for": (1, ("vllm-cpu/embed_dtype_f16_base64.json",)),
 }  # fmt: skip
 PARTIAL = "recorded in part"
 WAITING = "of a host to come"
 
-# Successes that are no valid reply, and must be refused as such: examples abridged in a specification, and a body of raw bytes.
+# Successes that are no valid reply, and must be refused as such:
+# examples abridged in a specification, and a body of raw bytes.
 BROKEN = (
-    "openai/spec-200-embeddings-oai.json", "mixedbread/spec-200-v1-embeddings-schema.json", "tei/spec-200-v1-embeddings-schema.json",
+    "openai/spec-200-embeddings-oai.json", "mixedbread/spec-200-v1-embeddings-schema.json",
+    "tei/spec-200-v1-embeddings-schema.json",
     "vllm-cpu/encoding_bytes.json",
 )  # fmt: skip
 
@@ -197,22 +201,22 @@ def host_of(folder: str) -> str:
     return FOLDERS[folder].host if folder in FOLDERS else folder.replace("-", "")
 
 
-# --- what was refused --------------------------------------------------------------------------------------------------
+# --- what was refused ------------------------------------------------------------------------------------------------
 
-# The class a status means by itself (wire reference 7.1) …
+# The class a status means by itself …
 STATUS = {
-    400: "InvalidInputError", 401: "AuthError", 402: "QuotaError", 403: "AuthError", 404: "NotFoundError", 405: "NotFoundError",
-    408: "ApiError", 409: "ApiError", 413: "TooLargeError", 415: "ApiError", 421: "NotFoundError", 422: "InvalidInputError",
-    424: "ServerError", 429: "RateLimitError", 500: "ServerError", 501: "ServerError", 502: "ServerError", 503: "ServerError",
-    504: "ServerError",
+    400: "InvalidInputError", 401: "AuthError", 402: "QuotaError", 403: "AuthError", 404: "NotFoundError",
+    405: "NotFoundError", 408: "ApiError", 409: "ApiError", 413: "TooLargeError", 415: "ApiError",
+    421: "NotFoundError", 422: "InvalidInputError", 424: "ServerError", 429: "RateLimitError", 500: "ServerError",
+    501: "ServerError", 502: "ServerError", 503: "ServerError", 504: "ServerError",
 }  # fmt: skip
 
 # … and the refusals that say something else. Read one by one.
 SAYS: dict[str, str] = {
-    # 429 that no waiting cures: no credit, or a request larger than the limit (1.5)
+    # 429 that no waiting cures: no credit, or a request larger than the limit
     "openai/429-huggingface-js-test-tapes.json": "QuotaError",
     "openai/429-ruby-llm-chat-real-error-*": "TooLargeError",
-    # a key is refused whatever the status (part 2, section 5; the specification repeats one body under every status)
+    # a key is refused whatever the status; Jina's specification repeats one body under every status
     "gemini/400-crewai-test-google-streaming-returns-usage-metrics.json": "AuthError",
     "gemini/400-langchaingo-testgoogleaierrorhandling.json": "AuthError",
     "gemini/400-newrelic-python-agent-cassette.json": "AuthError",

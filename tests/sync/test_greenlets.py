@@ -1,4 +1,6 @@
-"""The sync wrapper where gevent or eventlet has patched `threading`: the real libraries, each script in a process of its own."""
+"""The sync wrapper where gevent or eventlet has patched `threading`: the real libraries, each script in a process of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +118,9 @@ def test_it_works(patched, loop, patch):
 
 
 def test_whatever_is_around_it(patched):
-    """Coalescing, hedging, pools and pacing wait cooperatively too; so does aiohttp's resolver, whose threads are greenlets."""
+    """Coalescing, hedging, pools and pacing wait cooperatively too; so does aiohttp's resolver, whose threads are
+    greenlets.
+    """
     with Threaded(answering) as server:
         script = """
         for more in ({"coalesce": True}, {"hedge": True}, {"api_key": ["a", "b"]}, {"rate": embedkit.Rate(requests_per_minute=600)}):
@@ -150,7 +154,9 @@ def test_asyncio_beside_it(patched):
 
 
 def test_giving_up(patched):
-    """A timeout of the library ends the call, a killed greenlet too; the embedder lives on, and closing ends who waits."""
+    """A timeout of the library ends the call, a killed greenlet too; the embedder lives on, and closing ends who
+    waits.
+    """
     with Threaded(silent) as server:
         script = """
         try:
@@ -265,7 +271,9 @@ def test_the_embedded_model(patched):
 
 
 def test_a_fork(patched):
-    """A child starts with a loop of its own. (eventlet wants a new hub there: it would share the epoll of its parent.)"""
+    """A child starts with a loop of its own. (eventlet wants a new hub there: it would share the epoll of its
+    parent.)
+    """
     with Threaded(answering) as server:
         script = """
         import os

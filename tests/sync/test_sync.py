@@ -120,7 +120,9 @@ def test_the_three_verbs():
 
 
 def test_it_shows_what_it_wraps():
-    """provider, model, limits, options and max_concurrency are those of the embedder; anything else is an AttributeError."""
+    """provider, model, limits, options and max_concurrency are those of the embedder; anything else is an
+    AttributeError.
+    """
     own = Own(3, provider="mine", model="m")
     embedder = SyncEmbedder(own)
 
@@ -133,7 +135,9 @@ def test_it_shows_what_it_wraps():
 
 
 def test_the_signatures_are_those_of_the_embedder():
-    """Every verb has exactly the parameters of the async one, defaults and types included; connect_sync those of connect."""
+    """Every verb has exactly the parameters of the async one, defaults and types included; connect_sync those of
+    connect.
+    """
     for verb in ("embed", "embed_query", "stream"):
         ours, theirs = inspect.signature(getattr(SyncEmbedder, verb)), inspect.signature(getattr(Embedder, verb))
 
@@ -741,7 +745,9 @@ def test_ctrl_c_gets_through_a_loop_that_is_busy():
     ids=["open", "closed", "exit", "exit in block", "closed late", "stream", "stream in a cycle", "deleted", "cycle"],
 )
 def test_the_process_ends(end, code, err):
-    """With sockets and streams open, closed or forgotten: it ends soon, with its own exit code and nothing on stderr."""
+    """With sockets and streams open, closed or forgotten: it ends soon, with its own exit code and nothing on
+    stderr.
+    """
     run(
         f"""
         server = Server()
@@ -811,7 +817,9 @@ def test_the_process_ends_after_an_exception():
 
 @pytest.mark.parametrize("verb", ["embedder.embed(['a'])", "list(embedder.stream(['a']))", "list(embedder.stream(endless()))"])
 def test_the_process_ends_while_a_daemon_thread_waits(verb):
-    """A call in a daemon thread, on a server that never answers, does not hold up the end, and leaves nothing on stderr."""
+    """A call in a daemon thread, on a server that never answers, does not hold up the end, and leaves nothing on
+    stderr.
+    """
     out = run(
         f"""
         silent = Server(answers=False)
@@ -846,7 +854,9 @@ def test_the_process_ends_while_a_daemon_thread_waits(verb):
     ids=["later call", "first call"],
 )
 def test_a_call_in_another_thread_is_finished(before):
-    """A call in an ordinary thread is waited for by Python itself, and gets its answer, even if it is the first of all."""
+    """A call in an ordinary thread is waited for by Python itself, and gets its answer, even if it is the first of
+    all.
+    """
     out = run(
         f"""
         from embedkit import Embedder, Embeddings

@@ -1,4 +1,6 @@
-"""A bulk call beside a service: the share of places it takes, and that the service hardly notices. Time is an argument, or virtual."""
+"""A bulk call beside a service: the share of places it takes, and that the service hardly notices. Time is an argument,
+or virtual.
+"""
 
 from __future__ import annotations
 

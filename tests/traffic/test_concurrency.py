@@ -132,7 +132,9 @@ def test_a_round_is_as_many_answers_as_fit_and_never_a_few(size, answers):
 
 
 def test_the_first_refusal_halves_what_was_in_flight():
-    """While it doubles it may be far too wide; afterwards a tenth is given up. What was in flight counts, if that was less."""
+    """While it doubles it may be far too wide; afterwards a tenth is given up. What was in flight counts, if that was
+    less.
+    """
     window = ConcurrencyLimit(40, 64)
     window.on_rejected(1.0, 1.0, 33)
 
@@ -197,7 +199,9 @@ def test_a_refusal_with_one_in_flight_leaves_one():
 
 @pytest.mark.parametrize("what", ["refused", "late"])
 def test_trouble_at_one_at_a_time_takes_nothing_of_the_old_width(what):
-    """A minute in which everything fails: once answers are good again, the width is won back by doubling, however often it failed."""
+    """A minute in which everything fails: once answers are good again, the width is won back by doubling, however often
+    it failed.
+    """
     endpoint = Endpoint(ConcurrencyLimit(48, 64))
     endpoint.rounds(3)
     width = endpoint.window.size
@@ -214,7 +218,9 @@ def test_trouble_at_one_at_a_time_takes_nothing_of_the_old_width(what):
 
 
 def test_half_of_all_failing_is_no_new_width():
-    """A few good answers in a row among as many failures do not make a width of one the known one: the old one is won back by doubling."""
+    """A few good answers in a row among as many failures do not make a width of one the known one: the old one is won
+    back by doubling.
+    """
     chance, endpoint = random.Random(1), Endpoint(ConcurrencyLimit(48, 64))
     endpoint.rounds(3)
     width = endpoint.window.size
@@ -237,7 +243,9 @@ def test_half_of_all_failing_is_no_new_width():
 
 @pytest.mark.parametrize("knee", [1, 4, 12, 24, 40])
 def test_a_knee_is_found(knee):
-    """Where answers take longer in proportion to what is in flight beyond a knee, it ends at the knee or little above."""
+    """Where answers take longer in proportion to what is in flight beyond a knee, it ends at the knee or little
+    above.
+    """
     endpoint = Endpoint(ConcurrencyLimit(8, 64), lambda size: max(1.0, size / knee))
     sizes = endpoint.rounds(6 * ROUNDS)
     steady = [size for size in sizes[ROUNDS:] if size > max(2, 0.6 * sizes[-1])]  # without the looks
@@ -257,7 +265,9 @@ def test_slower_answers_stop_the_growth():
 
 
 def test_an_endpoint_that_gets_slower_costs_one_look():
-    """Where a quarter in flight is as slow, it was not the queue: the window comes back, and grows on from the new latency."""
+    """Where a quarter in flight is as slow, it was not the queue: the window comes back, and grows on from the new
+    latency.
+    """
     endpoint = grown(20)
     endpoint.rounds(2)
     endpoint.latency = lambda size: 4.0
@@ -280,7 +290,8 @@ def test_one_slow_round_is_a_hiccup():
 
 
 def test_a_queue_is_shortened_and_looked_at_again():
-    """Where fewer in flight are answered faster, the window shrinks in proportion; where by more than twice, the next look is soon.
+    """Where fewer in flight are answered faster, the window shrinks in proportion; where by more than twice, the next
+    look is soon.
 
     The look is made with a quarter, or with as many more as would do if all the delay were the queue's.
     """
@@ -305,7 +316,9 @@ def test_looks_are_rare():
 
 
 def test_answers_sent_before_a_look_are_not_part_of_it():
-    """What was in flight already when the look began took its time in the queue, and says nothing of the endpoint without one."""
+    """What was in flight already when the look began took its time in the queue, and says nothing of the endpoint
+    without one.
+    """
     endpoint = grown(20)
     endpoint.round()
     endpoint.latency = lambda size: 4.0
@@ -350,7 +363,9 @@ def test_nothing_is_looked_into_unless_it_is_full():
 
 @pytest.mark.parametrize(("share", "kept"), [(0.9, True), (0.2, False)])
 def test_a_delay_of_our_own_says_nothing(share, kept):
-    """Answers that are late while this thread is at work leave the window as it is; late for another reason they make it look."""
+    """Answers that are late while this thread is at work leave the window as it is; late for another reason they make
+    it look.
+    """
     now, sizes = [0.0], set()
     window = ConcurrencyLimit(32, 32, lambda: share * now[0])
     for number in range(ROUNDS + 20):

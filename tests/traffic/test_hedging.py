@@ -1,4 +1,6 @@
-"""Late requests sent twice: when, how often, which answer counts, and what is left behind. In virtual time, on asyncio and on trio."""
+"""Late requests sent twice: when, how often, which answer counts, and what is left behind. In virtual time, on asyncio
+and on trio.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,9 @@ def test_what_is_not_spent_is_saved_up_to_a_bound():
 
 
 class Wire:
-    """Answers the n-th request after so many seconds with that status or error; remembers when each left, and which were cancelled."""
+    """Answers the n-th request after so many seconds with that status or error; remembers when each left, and which
+    were cancelled.
+    """
 
     def __init__(self, *script):
         self.script = script
@@ -330,13 +334,13 @@ async def test_usage_is_exact_at_the_deadline():
     embedder = await connected(slow, retry=RetryPolicy(attempts=3, initial=0, deadline=100.0))
     sent = len(slow.exchange.requests)
     tally = []
-    original = embedder._fill
+    original = embedder.fill_rows
 
     async def fill(texts, options, out, count, tries):
         tally.append(count)
         return await original(texts, options, out, count, tries)
 
-    embedder._fill = fill
+    embedder.fill_rows = fill
     with pytest.raises(TransportError, match="deadline of 100 s"):
         await embedder.embed("text late")
 
@@ -446,7 +450,9 @@ def test_it_travels_with_a_pickle():
 
 
 def test_a_server_that_stalls_two_replies_in_a_hundred():
-    """Two stalls in a hundred, tenfold: the slowest call in a hundred takes 2.5 times the median instead of ten, for under 5 %."""
+    """Two stalls in a hundred, tenfold: the slowest call in a hundred takes 2.5 times the median instead of ten, for
+    under 5 %.
+    """
     without = simulated(Stalling(3), 2500, hedge=0.0)
     hedged = simulated(Stalling(3), 2500, hedge=0.05)
     middle = without.quantile(0.5)

@@ -189,7 +189,9 @@ async def test_the_rate_is_waited_for():
 
 @pytest.mark.anyio
 async def test_a_pause_makes_everyone_wake_later():
-    """A pause that comes while others sleep for their turn delays all of them by as much: in order, and as far apart as before."""
+    """A pause that comes while others sleep for their turn delays all of them by as much: in order, and as far apart as
+    before.
+    """
     clock = Clock()
     turns = limiter(8, Rate(requests_per_minute=60), clock)
     woken = []
@@ -293,7 +295,9 @@ async def test_whoever_gives_up_while_waiting_for_the_rate_harms_nobody():
 
 
 def known(*, size=20, seconds=1.0, granted=10):
-    """A limiter that has seen a refusal, and since then so many requests granted per second, each answered after so many."""
+    """A limiter that has seen a refusal, and since then so many requests granted per second, each answered after so
+    many.
+    """
     clock = Clock()
     turns = Limiter(ConcurrencyLimit(size, 64), Quota(), clock=clock, sleep=clock.sleep)
     turns.quota.on_rejected(clock.now, clock.now, 0)
@@ -322,7 +326,9 @@ def allowed(turns):
 
 @pytest.mark.parametrize(("busy", "crowd"), [(20, True), (12, True), (11, True), (10, False), (2, False), (1, False)])
 def test_littles_law_tells_a_crowd_from_a_rush(busy, crowd):
-    """Ten a second at a second each keep ten in flight: one fewer than eleven would carry them, one fewer than ten would not."""
+    """Ten a second at a second each keep ten in flight: one fewer than eleven would carry them, one fewer than ten
+    would not.
+    """
     assert changed(known(), busy) == (crowd, not crowd, False)
 
 
@@ -348,7 +354,9 @@ def test_the_first_refusal_is_taken_for_both(hint):
 
 
 def test_too_many_at_once_in_words():
-    """Where the provider says so it is the window alone; nobody else waits, unless one in flight was too many, or it says when."""
+    """Where the provider says so it is the window alone; nobody else waits, unless one in flight was too many, or it
+    says when.
+    """
     assert changed(known(), 4, about="concurrency") == (True, False, False)
     assert changed(known(), 4, about="concurrency", hint=5.0) == (True, False, True)
     assert known().on_rejected(110.0, 1, 0, hint=None, about="concurrency")
@@ -356,7 +364,9 @@ def test_too_many_at_once_in_words():
 
 
 def test_too_many_tokens_in_words():
-    """Where the provider says so, the pace of tokens is found, and neither the window nor the pace of requests changes."""
+    """Where the provider says so, the pace of tokens is found, and neither the window nor the pace of requests
+    changes.
+    """
     turns = known()
 
     assert changed(turns, 20, about="tokens", tokens=1000, hint=1.0) == (False, False, True)
@@ -381,7 +391,9 @@ def test_overload_and_timeouts_narrow_the_window_alone():
 
 @pytest.mark.anyio
 async def test_places_that_are_taken_away_are_not_given_again():
-    """A window that shrinks while it is full lets nobody in until as many have left; one that grows lets several in at once."""
+    """A window that shrinks while it is full lets nobody in until as many have left; one that grows lets several in at
+    once.
+    """
     turns, inside = limiter(4), []
 
     async def one(number):

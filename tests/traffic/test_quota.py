@@ -1,4 +1,6 @@
-"""When the next request may leave: rates that are never exceeded, limits found and forgotten, one cool-down for all. No test sleeps."""
+"""When the next request may leave: rates that are never exceeded, limits found and forgotten, one cool-down for all. No
+test sleeps.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +127,9 @@ def test_time_that_runs_backwards_refills_nothing():
 
 
 def test_a_bucket_of_the_servers_is_taken_over():
-    """Its size, its rate and what is left; what is on its way is counted here already, so a level never rises by a report."""
+    """Its size, its rate and what is left; what is on its way is counted here already, so a level never rises by a
+    report.
+    """
     bucket = Reported(6000)
     bucket.copy(0.0, limit=60, remaining=0, full_in=30.0)
 
@@ -140,7 +144,9 @@ def test_a_bucket_of_the_servers_is_taken_over():
 
 @given(st.floats(1, 1e7), st.floats(0, 1), st.floats(1e-3, 1e5), st.lists(st.floats(0, 60), max_size=20))
 def test_a_server_that_lies_stops_nobody_for_good(limit, left, full_in, pauses):
-    """Whatever a report says, the next request waits no longer than until the server calls itself full, and a finite time."""
+    """Whatever a report says, the next request waits no longer than until the server calls itself full, and a finite
+    time.
+    """
     bucket, now = Reported(60.0 * limit), 0.0
     for pause in pauses:
         now += pause
@@ -295,7 +301,9 @@ def test_few_requests_say_little():
 
 @pytest.mark.parametrize(("flying", "good", "lost"), [(0, 0.0, False), (30, -1.0, True), (30, 0.5, False)])
 def test_what_is_on_its_way_is_not_admitted_yet(flying, good, lost):
-    """Forty left since the last refusal. If thirty of them are on their way still, and none has a good answer, all may be refused."""
+    """Forty left since the last refusal. If thirty of them are on their way still, and none has a good answer, all may
+    be refused.
+    """
     probe = CubicRate(0.0, before=40.0)
     for _ in range(40):
         probe.sent(1)
@@ -535,7 +543,9 @@ def test_the_end_of_a_window_frees_what_it_held():
 @pytest.mark.parametrize("limit", ["60", None])
 @pytest.mark.parametrize("unit", ["unix", "milliseconds", "http", "iso", "duration"])
 def test_a_window_that_ends_at_a_moment_is_waited_out(unit, limit):
-    """Nothing left until ten seconds from now, told in any way that names a moment: nobody goes before, and everybody then."""
+    """Nothing left until ten seconds from now, told in any way that names a moment: nobody goes before, and everybody
+    then.
+    """
     end = time.time() + 10
     reset = {
         "unix": f"{end:.0f}", "milliseconds": f"{end * 1000:.0f}", "http": formatdate(end, usegmt=True),

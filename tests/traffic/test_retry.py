@@ -24,7 +24,8 @@ from embedkit import (
     TransportError,
     TransportTimeoutError,
 )
-from embedkit._traffic.retry import CAP, retry_loop
+from embedkit._traffic.retry import retry_loop
+from embedkit._types import CAP
 
 JITTER = st.floats(0, 1, exclude_max=True)
 PATIENT = RetryPolicy(attempts=10_000, deadline=None)
@@ -49,7 +50,9 @@ def busy(**facts):
 @pytest.mark.parametrize("attempt", [1, 2, 3, 5, 8, 1030, 9_999])
 @given(JITTER)
 def test_a_failure_backs_off_doubling_with_full_jitter(attempt, jitter):
-    """Without a hint: anything from nothing to initial * 2 ** (attempt - 1), never beyond `maximum`, however many attempts."""
+    """Without a hint: anything from nothing to initial * 2 ** (attempt - 1), never beyond `maximum`, however many
+    attempts.
+    """
     wait = PATIENT.wait(attempt, down(), jitter)
 
     assert wait == min(60.0, 0.5 * 2.0 ** min(attempt - 1, 60)) * jitter
@@ -153,7 +156,9 @@ def test_any_policy_waits_within_its_bounds(jitter, attempt, initial, maximum):
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(settings):
-    """Values of another kind, negative ones and NaN are a ConfigError (a ValueError too) that says what may stand there."""
+    """Values of another kind, negative ones and NaN are a ConfigError (a ValueError too) that says what may stand
+    there.
+    """
     with pytest.raises(ConfigError, match=r"attempts is a whole number of at least 1"):
         RetryPolicy(**settings)
 
@@ -228,7 +233,9 @@ async def test_what_is_not_ours_is_not_retried():
 
 @pytest.mark.anyio
 async def test_fifty_calls_at_once_are_all_finished():
-    """Every call has a loop of its own: fifty that fail and wait side by side all come back, each with its own result."""
+    """Every call has a loop of its own: fifty that fail and wait side by side all come back, each with its own
+    result.
+    """
     results, scripts = {}, [Script([down()] * (number % 5), str(number)) for number in range(50)]
 
     async def call(script):

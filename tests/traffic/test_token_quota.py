@@ -1,4 +1,6 @@
-"""Batches within a quota of tokens per minute, in virtual time: told, reported in headers, named by a refusal, or found."""
+"""Batches within a quota of tokens per minute, in virtual time: told, reported in headers, named by a refusal, or
+found.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ def counted(text):
 class Endpoint(FakeExchange):
     """A token bucket of QUOTA that is full at first, and refills in a minute.
 
-    `says`: how a refusal is worded, of {limit}, {used}, {asked}. `retry_after`: a Retry-After. `heads`: x-ratelimit headers: "limit" or "all".
+    `says`: how a refusal is worded, of {limit}, {used}, {asked}. `retry_after`: a Retry-After. `heads`: x-ratelimit
+    headers: "limit" or "all".
     """
 
     def __init__(self, says="Rate limit reached " + TPM, *, hint=True, heads="", usage=True, quota=QUOTA):
@@ -186,7 +189,9 @@ def test_a_lone_text_beyond_it_is_an_error_at_once(on_error):
 
 
 def test_where_tokens_are_only_estimated_it_is_sent_alone():
-    """The estimate of English is a third too high: a text that passes is not refused here, and does not wait longer than a full quota."""
+    """The estimate of English is a third too high: a text that passes is not refused here, and does not wait longer
+    than a full quota.
+    """
     endpoint = Endpoint()
     text = text_of(0, 9_900)
     assert estimate(text) > QUOTA
@@ -335,7 +340,9 @@ def test_what_a_refusal_says_of_a_quota(words, kind, most):
 
 
 def test_the_bound_follows_what_is_reported():
-    """The strictest of what is told and heard; less where our counts were too low, never more where they were too high."""
+    """The strictest of what is told and heard; less where our counts were too low, never more where they were too
+    high.
+    """
     pace = Quota(Rate(tokens_per_minute=10_000))
     assert (pace.most, pace.most_by_our_count) == (10_000, 10_000)
     for _ in range(50):

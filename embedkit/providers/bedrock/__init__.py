@@ -1,7 +1,7 @@
 """Amazon Bedrock's InvokeModel. https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html
 
-One route, three families of bodies: Titan and Nova take one text per request, Cohere up to 96. The family is told by the model's
-name, be it a bare id, an inference profile or an ARN (wire reference, part 2, 7). A bearer key goes out as it is; AWS keys sign.
+One route, three families of bodies: Titan and Nova take one text per request, Cohere up to 96. The model's name tells
+the family, be it a bare id, an inference profile or an ARN. A bearer key goes out as it is; AWS keys sign.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _bare(model: str) -> str:
 
 
 def _authorized(request: Request, credentials: Mapping[str, str], now: float) -> Request:
-    """The bearer key where there is one, as AWS's own clients prefer it; else a signature."""
+    """The bearer key if there is one, as AWS's own clients prefer it; else a signature."""
     keys = {name: credentials.get(name) for name in _KEYS}
     if credentials.get("api_key") or not any(keys.values()):
         return bearer(request, credentials, now)
@@ -66,11 +66,17 @@ HOSTS = (
     Host(
         name="bedrock", dialect=_family, base_url="https://bedrock-runtime.{region}.amazonaws.com",
         routes=("/model/{model*}/invoke", "/model/{model*}/converse"),
-        key_variables=("AWS_BEARER_TOKEN_BEDROCK",), key_required=True, start=100, ceiling=128, resolve_url=fill_url, authorize=_authorized, catalog_name=_bare,
-        own_domains=("bedrock-runtime.*.amazonaws.com", "bedrock-runtime-fips.*.amazonaws.com", "bedrock-runtime.*.vpce.amazonaws.com"),
+        key_variables=("AWS_BEARER_TOKEN_BEDROCK",), key_required=True, start=100, ceiling=128, resolve_url=fill_url,
+        authorize=_authorized, catalog_name=_bare,
+        own_domains=(
+            "bedrock-runtime.*.amazonaws.com", "bedrock-runtime-fips.*.amazonaws.com",
+            "bedrock-runtime.*.vpce.amazonaws.com",
+        ),
         parameters={
             "region": Parameter(("AWS_REGION", "AWS_DEFAULT_REGION"), help="like us-east-1"),
-            "family": Parameter(choices=tuple(_FAMILIES), help="whose body to send, where the model's name (an ARN) does not tell"),
+            "family": Parameter(
+                choices=tuple(_FAMILIES), help="whose body to send, where the model's name (an ARN) does not tell"
+            ),
             **_KEYS,
         },
     ),

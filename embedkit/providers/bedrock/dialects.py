@@ -11,6 +11,7 @@ import msgspec
 from ..._types import Limits, Options, Reply, Request, Response
 from ...codec import (
     JSON,
+    Dialect,
     Out,
     Target,
     Vector,
@@ -20,17 +21,16 @@ from ...codec import (
     error_in_success,
     header_int,
     matrix,
-    miscounted,
-    read_error_body,
     reject_unsupported,
     single_text,
     to_json,
     whole_number,
+    without_vectors,
 )
 from ...errors import DecodeError
 
 _TOKENS = "x-amzn-bedrock-input-token-count"
-_LONGEST = 2048  # characters of one text for Cohere's third generation, checked before `truncate` is looked at (part 2, 1.2)
+_LONGEST = 2048  # characters of a text for Cohere v3, checked before `truncate` (aws-samples/bedrock-access-gateway#41)
 
 
 def _invoke(target: Target, body: Mapping[str, Any], options: Options) -> Request:
@@ -43,9 +43,8 @@ class _TitanReply(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _CohereReply(msgspec.Struct, frozen=True):
-    embeddings: dict[str, list[Vector | None] | None] | list[Vector | None] | None = (
-        None  # by type; or, of one type that was not named, the plain list
-    )
+    # By type; or the plain list if no type was asked for.
+    embeddings: dict[str, list[Vector | None] | None] | list[Vector | None] | None = None
 
 
 class _NovaItem(msgspec.Struct, frozen=True, gc=False):
@@ -61,16 +60,14 @@ _cohere = decoder_of(_CohereReply)
 _nova = decoder_of(_NovaReply)
 
 
-class Titan(msgspec.Struct, frozen=True):
-    """Titan Text Embeddings: an over-long text is refused, always. Version 1 knows no field but the text."""
+class Titan(Dialect, frozen=True):
+    """Titan Text Embeddings: an over-long text is always refused. Version 1 has no field but the text."""
 
-    target: Target
     limits: ClassVar[Limits] = Limits(max_texts=1)
 
     @property
     def sends_dimensions(self) -> bool:
-        facts = self.target.facts
-        return facts is None or bool(facts.widths)
+        return self.target.has_widths
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         reject_unsupported(options, "bedrock:titan", dtype=("float32",), truncate=("error",), input_type=("query", "document"))
@@ -86,14 +83,10 @@ class Titan(msgspec.Struct, frozen=True):
         rows = matrix([reply.embedding], options, count, out)
         return Reply(rows, "", whole_number(reply.input_text_token_count) if tokens is None else tokens)
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
 
-
-class Cohere(msgspec.Struct, frozen=True):
+class Cohere(Dialect, frozen=True):
     """Cohere's models, in the body of its API's version 1: an over-long text is refused unless `truncate="end"`."""
 
-    target: Target
     limits: ClassVar[Limits] = Limits(max_texts=96)
     sends_dtypes: ClassVar[tuple[str, ...]] = ("float32", "int8", "uint8", "binary", "ubinary")
 
@@ -112,7 +105,7 @@ class Cohere(msgspec.Struct, frozen=True):
             input_type=f"search_{purpose}" if purpose in ("query", "document") else purpose,
             embedding_types=None if options.dtype == "float32" else [options.dtype],
             output_dimension=options.dimensions,
-            truncate="END" if cut else "NONE",  # v4 takes END too, though its page says RIGHT (recorded)
+            truncate="END" if cut else "NONE",  # v4 takes END too, though its page says RIGHT
         )
         return _invoke(self.target, body, options)
 
@@ -121,18 +114,15 @@ class Cohere(msgspec.Struct, frozen=True):
         kind = "float" if options.dtype == "float32" else options.dtype
         vectors: list[Vector | None] | None = given.get(kind) if isinstance(given, dict) else given
         if vectors is None:
-            msg = f"the reply has no {kind} embeddings, only {', '.join(given or ()) or 'none'}"  # type: ignore[arg-type]  # no list here
+            names = ", ".join(given) if isinstance(given, dict) else ""
+            msg = f"the reply has no {kind} embeddings, only {names or 'none'}"
             raise error_in_success(response) or DecodeError(msg)
         return Reply(matrix(vectors, options, count, out), "", header_int(response, _TOKENS))
 
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message
 
-
-class Nova(msgspec.Struct, frozen=True):
+class Nova(Dialect, frozen=True):
     """Nova Multimodal Embeddings, texts only: an over-long text is refused unless `truncate="end"`."""
 
-    target: Target
     limits: ClassVar[Limits] = Limits(max_texts=1)
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
@@ -146,16 +136,16 @@ class Nova(msgspec.Struct, frozen=True):
         reject_unsupported(
             options, "bedrock:nova", dtype=("float32",), truncate=("end", "error"), input_type=purposes.keys() - {None}
         )
-        text = {"truncationMode": "END" if options.truncate == "end" else "NONE", "value": single_text(texts, "bedrock:nova")}
+        text = {
+            "truncationMode": "END" if options.truncate == "end" else "NONE",
+            "value": single_text(texts, "bedrock:nova"),
+        }
         single = compact(embeddingPurpose=purposes[options.input_type], embeddingDimension=options.dimensions, text=text)
         return _invoke(self.target, {"taskType": "SINGLE_EMBEDDING", "singleEmbeddingParams": single}, options)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         items = decode_reply(_nova, response).embeddings
         if items is None:
-            raise error_in_success(response) or miscounted(0, count)
+            raise without_vectors(response, count)
         rows = matrix([item.embedding if item else None for item in items], options, count, out)
         return Reply(rows, "", header_int(response, _TOKENS))
-
-    def explain(self, response: Response) -> str:
-        return read_error_body(response).message

@@ -1,7 +1,8 @@
-"""AWS Signature Version 4: the headers that prove a request, from nothing but the request, the keys and the time. Pure.
+"""AWS Signature Version 4: the headers that sign a request, made of the request, the keys and the time. Pure.
 
-What is signed is what is sent: the path as it stands in the URL (and encoded once more, as every service but S3 wants it), its
-query, every header the request has, and the SHA-256 of its bytes. https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv.html
+What is sent is signed: the path as it stands in the URL (encoded once more, as every service but S3 wants it), its
+query, every header of the request, and the SHA-256 of its bytes.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv.html
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 from ..._types import Request
 
 ALGORITHM = "AWS4-HMAC-SHA256"
-# Set or changed on the way, so nothing the receiver could check.
+# Set or changed on the way, so the receiver could not check them.
 _UNSIGNED = frozenset({"authorization", "connection", "expect", "transfer-encoding", "user-agent", "x-amzn-trace-id"})
 
 

@@ -1,4 +1,6 @@
-"""An OpenAI-compatible API on loopback that does as the test says: holds a reply, refuses a text, fails once. For processes of their own."""
+"""An OpenAI-compatible API on loopback that does as the test says:
+holds a reply, refuses a text, fails once. For processes of their own.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""A real embeddings server behind a proxy that breaks connections: everything a network and a provider get wrong, by a seed.
+"""A real embeddings server behind a proxy that breaks connections:
+everything a network and a provider get wrong, by a seed.
 
-The server (aiohttp) speaks OpenAI's dialect and answers a vector that tells texts apart. It refuses in storms, shuffles its rows, and now
-and then breaks the contract of a reply. The proxy reads whole messages and passes them on, or resets, cuts off, stalls, or lets bytes
-trickle. Nothing here waits for a clock.
+The server (aiohttp) speaks OpenAI's dialect and answers a vector that tells texts apart. It refuses in storms, shuffles
+its rows, and now and then breaks the contract of a reply. The proxy reads whole messages and passes them on, or resets,
+cuts off, stalls, or lets bytes trickle. Nothing here waits for a clock.
 """
 
 from __future__ import annotations
@@ -187,7 +188,9 @@ async def _message(reader: asyncio.StreamReader) -> bytes:
 
 @contextlib.asynccontextmanager
 async def serving(chaos: Chaos) -> AsyncIterator[Chaos]:
-    """The server and its proxy on ports of their own; `chaos.url` is where to ask. Asserts in the end that no client is left."""
+    """The server and its proxy on ports of their own; `chaos.url`
+    is where to ask. Asserts in the end that no client is left.
+    """
     app = web.Application(client_max_size=2**26)
     app.router.add_post("/v1/embeddings", chaos.answer)
     runner = web.AppRunner(app, access_log=None)

