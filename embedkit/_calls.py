@@ -2,8 +2,8 @@
 
 Closing ends every call at once, wherever it waits: for a turn, for an answer, between two tries, for company, for an
 endpoint of a pool. The call is cancelled and raises `ClosedError` in place of the cancellation, which its caller never
-asked for. On asyncio the task is cancelled as `asyncio.timeout` does it, with `Task.uncancel`, which costs a call almost
-nothing; elsewhere a cancel scope does the same.
+asked for. On asyncio the task is cancelled as `asyncio.timeout` does it, with `Task.uncancel`, which costs a call
+almost nothing; elsewhere a cancel scope does the same.
 https://docs.python.org/3/library/asyncio-task.html#asyncio.Task.uncancel
 """
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .events import Event
 
 LOG = logging.getLogger("embedkit")
-# a library says nothing unless asked: docs.python.org/3/howto/logging.html, "library"
+# A library says nothing unless asked: docs.python.org/3/howto/logging.html, "Configuring Logging for a Library".
 LOG.addHandler(logging.NullHandler())
 LONG_WAIT = 5.0  # seconds: a longer wait for a turn is told
 heard = LOG.isEnabledFor

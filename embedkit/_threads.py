@@ -1,5 +1,4 @@
-"""Work in other threads, also when called from one that outlives the main one: the interpreter is ending then, though
-it still waits.
+"""Work in other threads, also for a caller whose thread outlives the main one, while the interpreter ends.
 
 From the end of the main thread on, the standard library's thread pools take no work, and cannot even be imported for
 the first time; some Pythons (3.12.0 and 3.12.1) start no thread at all: https://github.com/python/cpython/issues/113964
@@ -24,8 +23,7 @@ T = TypeVar("T")
 def pools_loaded() -> None:
     """Import `concurrent.futures.thread`, which event loops and tiktoken need, even where the main thread has ended.
 
-    It registers a handler for the end of the main thread, which `threading` refuses when that is over; the handler is
-    due then.
+    It registers a handler for the end of the main thread. `threading` refuses one after that; then it is run at once.
     """
     known: Any = threading
     try:
@@ -43,7 +41,7 @@ def _at_once(handler: Callable[..., object], *args: Any, **keywords: Any) -> Non
 
 
 async def aside(function: Callable[..., T], *args: Any, limiter: anyio.CapacityLimiter | None = None, leave: bool = False) -> T:
-    """Run `function` in a worker thread, or here where none can be started. `leave`: a cancelled caller does not wait."""
+    """Run `function` in a worker thread, or here if none starts. `leave`: a cancelled caller does not wait."""
     from anyio import to_thread
 
     begun = False

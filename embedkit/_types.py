@@ -20,8 +20,7 @@ InputType = Literal["query", "document", "classification", "clustering", "simila
 DType = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 Truncate = Literal["end", "error"]
 OnError = Literal["raise", "skip"]
-# seconds; a provider that asks for a longer wait is not waited for (openai-python, _base_client.py, 2026-11)
-CAP = 120.0
+CAP = 120.0  # seconds; a longer wait that a provider asks for is refused (openai-python, _base_client.py, 2026-11)
 QUANTIZED: tuple[DType, ...] = get_args(DType)[1:]
 PACKED: tuple[DType, ...] = ("binary", "ubinary")  # eight components share a byte
 
@@ -221,8 +220,7 @@ def array_of(dtype: DType) -> type[np.generic]:
 class RequestCount:
     """What one call to the embedder has sent so far, and how many of its requests are under way.
 
-    `patient`: it is one of a bulk job's own. `time`: its limits, where it has any. `call`: its number, where somebody
-    listens.
+    `patient`: it belongs to a bulk job. `time`: its limits, where it has any. `call`: its number, where one listens.
     """
 
     __slots__ = ("call", "patient", "requests", "time", "under_way")

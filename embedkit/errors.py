@@ -115,20 +115,15 @@ class TransportTimeoutError(TransportError, TimeoutError):
 
 
 class ClosedError(EmbedkitError, RuntimeError):
-    """The embedder was closed, or its event loop was ended, before this call was answered. Not retryable: whoever
-    closed it meant it.
-    """
+    """The embedder was closed, or its event loop was ended, before this call was answered. Not retryable."""
 
 
 class QueueFullError(EmbedkitError):
-    """More calls wait for their turn than ever will be served in time. Nothing was sent, and nothing is tried again:
-    make fewer calls at a time.
-    """
+    """More calls wait than can be served in time. Nothing was sent or is tried again: make fewer at a time."""
 
 
 class DecodeError(EmbedkitError):
-    """A successful status, but a body that breaks the reply contract. The same answer would come back, so it is raised
-    at once.
+    """A successful status, but a body that breaks the reply contract. Another try would not help, so it is raised.
 
     Attributes:
         once_more: it cannot be read as a whole, or has too few embeddings: it has been asked for once more, where the
@@ -193,7 +188,7 @@ class ApiError(EmbedkitError):
 
 
 def _rows(rows: tuple[int, ...]) -> str:
-    shown = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")  # noqa: PLR2004 (a line must stay a line)
+    shown = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")  # noqa: PLR2004
     return f"row{'s' if len(rows) > 1 else ''} {shown}" if rows else ""
 
 
@@ -228,8 +223,7 @@ class RateLimitError(ApiError):
 
 
 class TooLargeError(ApiError):
-    """The request holds too many texts, tokens or bytes. embedkit halves it; raise it from `embed_batch` to ask for
-    that.
+    """The request holds too many texts, tokens or bytes. embedkit halves it, also where your `embed_batch` raises it.
 
     Attributes:
         max_texts, max_tokens: what one request may hold, where the provider says so; None elsewhere. Set it, and

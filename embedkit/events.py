@@ -1,5 +1,4 @@
-"""What happens while texts are embedded, as frozen facts: `connect(…, observe=function)` calls the function with each,
-in the moment it happens.
+"""What happens while texts are embedded: `connect(…, observe=function)` calls the function with each event at once.
 
 An event is built only where somebody listens. The function is called on the event loop, so it has to be quick, and what
 it raises is logged and breaks nothing. Events hold counts, seconds and errors; never a text, a vector or a key.

@@ -37,7 +37,7 @@ SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"  # m
 VOCABULARY = Path(__file__).parent / "data" / "minilm" / "vocab.txt"
 WIDTH = 384  # config.json: hidden_size
 MOST_TOKENS = 256  # sentence_bert_config.json: max_seq_length
-# of one run, padding included: 256 to 512 are alike, 1,024 costs 4 %, 4,096 20 % (measured)
+# Of one run, padding included: 256 to 512 are alike, 1,024 costs 4 %, 4,096 20 % (measured)
 PART_TOKENS, PART_TEXTS = 512, 32
 INSTALL = install("local")
 
@@ -47,7 +47,8 @@ class LocalEmbedder(Embedder):
 
     Made for English sentences and short paragraphs, up to 256 tokens (about 1,000 characters). A longer text is
     refused; with `truncate="end"` it is cut. Its vectors may be compared with those of any server of the same model
-    (cosine about 0.9995). Source: https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2
+    (cosine about 0.9995).
+    Source: https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2
 
     Args:
         model: "all-minilm-l6-v2".
@@ -157,13 +158,11 @@ class _Engine:
         with self._lock:
             if self._tokenizer is None:
                 self._tokenizer = _tokenizer(self._directory)
-        # one by one: its own thread pool would not survive a fork
+        # One by one: the tokenizer's own thread pool would not survive a fork.
         return [self._tokenizer.encode(text).ids for text in texts]
 
     def forward(self, ids: list[list[int]]) -> NDArray[Any]:
-        """Means over the tokens of a few texts of about the same length: float32, (len(ids), 384), not yet of unit
-        length.
-        """
+        """Means over the tokens of texts of about one length: float32, (len(ids), 384), not yet of unit length."""
         import numpy as np
 
         with self._lock:
@@ -192,9 +191,7 @@ def _tokenizer(directory: Path | None) -> Any:
 
 
 def _session(directory: Path | None) -> Any:
-    """The model, loaded: one thread per run, and several runs at once (40 % more texts than one run on several
-    threads).
-    """
+    """The model, loaded. Each run has one thread: several at once do 40 % more texts than one on several threads."""
     with _needed():
         import onnxruntime
 
@@ -219,7 +216,8 @@ def _packaged() -> bytes:
         raise ModuleNotFoundError(name=PACKAGE)
     model = Path(spec.origin).with_name("model.onnx").read_bytes()
     if (found := hashlib.sha256(model).hexdigest()) != SHA256:
-        msg = f"model.onnx of {PACKAGE} has SHA-256 {found}, not the pinned {SHA256}; it is not loaded. To mend it: {INSTALL}"
+        what = f"model.onnx of {PACKAGE} has SHA-256 {found}, not the pinned {SHA256}"
+        msg = f"{what}; it is not loaded. To mend it: {INSTALL}"
         raise ConfigError(msg)
     return model
 
@@ -258,16 +256,14 @@ def _fitted(ids: list[int]) -> list[int]:
 def _bounded(ids: list[list[int]]) -> list[list[int]]:
     rows = [row for row, each in enumerate(ids) if len(each) > MOST_TOKENS]
     if rows:
-        counts = ", ".join(str(len(ids[row])) for row in rows[:5]) + (", …" if len(rows) > 5 else "")  # noqa: PLR2004 (one line)
+        counts = ", ".join(str(len(ids[row])) for row in rows[:5]) + (", …" if len(rows) > 5 else "")  # noqa: PLR2004
         msg = f"{counts} tokens, and the model takes {MOST_TOKENS}; split the text, or pass truncate='end' to cut it"
         raise TooLongError(msg, rows=rows, provider="local", model=MODEL)
     return ids
 
 
 def _parts(ids: list[list[int]]) -> Iterator[list[int]]:
-    """Rows in groups of about the same length, so that padding is small; longest first, so that the workers end
-    together.
-    """
+    """Rows in groups of about one length, so that padding is small; longest first, so that the workers end together."""
     part: list[int] = []
     for row in sorted(range(len(ids)), key=lambda row: -len(ids[row])):
         if part and (len(part) == PART_TEXTS or len(ids[part[0]]) * (len(part) + 1) > PART_TOKENS):

@@ -173,8 +173,8 @@ class Embedder(ABC):
         """Embed any number of texts in bounded memory: an async iterator of `Embeddings`, in input order.
 
         Each part's `start` is the index of its first text in the stream; `failures` counts rows within the part.
-        `async for` is enough on asyncio; `async with embedder.stream(…) as parts` also ends the work at once when the block is
-        left. `total_timeout` does not apply: a stream takes as long as its texts do.
+        `async for` is enough on asyncio; `async with embedder.stream(…) as parts` also ends the work at once when the
+        block is left. `total_timeout` does not apply: a stream takes as long as its texts do.
 
         Where a vector depends on the other texts of its request (late chunking, contextualized models), each part is
         one request and so one document: its boundary is set here, by `limits` and at most 256 texts, not by your
@@ -252,8 +252,7 @@ class Embedder(ABC):
             if self.joins_texts(options):
                 msg = (
                     f"{'long_text' if how == 'mean' else 'truncate'}={how!r} cuts texts on the client, and here a "
-                    "vector depends on the "
-                    "other texts of its request: leave it out and shorten the texts before"
+                    "vector depends on the other texts of its request: leave it out and shorten the texts before"
                 )
                 raise ConfigError(msg)
             options = msgspec.structs.replace(options, truncate=None)
@@ -408,8 +407,9 @@ class Embedder(ABC):
             return plan(unique.texts, self.known_limits(), self.count_tokens, start=start, stop=stop)
 
         dispatcher = Dispatcher(
-            unique.texts, cut, fill, room=len(rows), dtype=options.dtype, width=learned.width(key), skip=skip, whole=whole, lone=lone,
-            learn=self._learn, on_split=silent if self.observe is None else partial(self._tell_split, self.observe, tally),
+            unique.texts, cut, fill, room=len(rows), dtype=options.dtype, width=learned.width(key),
+            skip=skip, whole=whole, lone=lone, learn=self._learn,
+            on_split=silent if self.observe is None else partial(self._tell_split, self.observe, tally),
             on_failure=silent if self.observe is None else partial(self._tell_failure, self.observe, tally),
         )  # fmt: skip
         try:
@@ -433,8 +433,7 @@ class Embedder(ABC):
         if first.stop < len(texts):
             msg = (
                 f"the texts of this call are one document to the model, so one request, and {len(texts)} were given: "
-                f"{first.stop} fit into "
-                "one request; call embed() once per document, with fewer texts"
+                f"{first.stop} fit into one request; call embed() once per document, with fewer texts"
             )
             error = TooLargeError(msg)
             error.max_texts = first.stop
@@ -483,7 +482,8 @@ class Embedder(ABC):
         if not mistaken and not isinstance(error, ClosedError):
             host = host_of(getattr(self, "base_url", "")) or self.provider
             log(
-                WARNING, "a call to %s is given up after %.3g s: %s; attempts: %d", host, error.elapsed, kind_of(error), error.attempts,
+                WARNING, "a call to %s is given up after %.3g s: %s; attempts: %d",
+                host, error.elapsed, kind_of(error), error.attempts,
                 host=host, attempt=error.attempts, status=status_of(error),
             )  # fmt: skip
 
@@ -499,8 +499,8 @@ class Embedder(ABC):
             self._sign(error)
         cost = dispatcher.tokens * self.price / 1e6 if dispatcher.tokens is not None and self.price is not None else None
         return Embeddings(
-            unique.expand(matrix), dispatcher.model or self.model, Usage(dispatcher.tokens, tally.requests, cost), failures,
-            dtype=options.dtype,
+            unique.expand(matrix), dispatcher.model or self.model, Usage(dispatcher.tokens, tally.requests, cost),
+            failures, dtype=options.dtype,
         )  # fmt: skip
 
 

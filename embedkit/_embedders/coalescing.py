@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .base import Embedder
 
 SMALL_CALL = 16  # most texts of a call that shares
-TRIPS = 8  # requests in flight for one set of options; measured: with more, calls find no company
+TRIPS = 8  # requests in flight for one set of options; measured: with more, few calls share one
 SHARED = Limits(max_texts=256)  # of a shared request, where the embedder's own limits are wider
 
 
@@ -226,7 +226,7 @@ class _Queue:
             self._timer = None
 
     def _depart(self) -> None:
-        """Start one more request, unless enough are in flight. It takes its calls when it runs: until then more may join."""
+        """Start one more request, unless enough are in flight. Until it runs, more calls may join it."""
         self._ripe()
         if len(self._tasks) < min(TRIPS, self._inner.max_concurrency):
             task = self._loop.create_task(self._travel())

@@ -242,9 +242,8 @@ class HttpEmbedder(Embedder):
         if len(texts) == 1 and self.count_tokens is not estimate:
             msg = (
                 f"the text has {tokens} tokens, and the quota of this account passes at most {most} at once, so it was "
-                "not sent; "
-                f"shorten the text, pass long_text='mean' with limits=Limits(max_text_tokens={most}), or ask for a "
-                "larger quota"
+                "not sent; shorten the text, pass long_text='mean' with "
+                f"limits=Limits(max_text_tokens={most}), or ask for a larger quota"
             )
             raise TooLongError(msg, provider=self.provider, model=self.model, rows=(0,))
         return most
@@ -256,7 +255,7 @@ class HttpEmbedder(Embedder):
         nothing so large passes.
         """
         quota = self._quota
-        if isinstance(error, (RateLimitError, TooLargeError)) and error.status == 429 and error.max_tokens is not None:  # noqa: PLR2004 (too many requests)
+        if isinstance(error, (RateLimitError, TooLargeError)) and error.status == 429 and error.max_tokens is not None:  # noqa: PLR2004
             quota.learn(error.max_tokens)
         if not isinstance(error, RateLimitError) or error.about in ("requests", "concurrency"):
             return error
@@ -281,7 +280,7 @@ class HttpEmbedder(Embedder):
     def _decoded(
         self, codec: Dialect, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows | None
     ) -> Reply:
-        """The rows of a success. An error is made of a redacted copy: an excerpt of the original may cut a key in half."""
+        """The rows of a success. Errors quote a redacted copy: an excerpt of the original may cut a key in half."""
         if out is not None and out.failures:
             out.failures = {}  # of an earlier try
         try:
@@ -443,7 +442,8 @@ class HttpEmbedder(Embedder):
         if self._http.session is not None:
             owner = getattr(self._http.session, "_loop", loop)
             if owner is not loop:
-                msg = "the session passed to connect() belongs to another event loop; give each loop its own, or let embedkit open one"
+                remedy = "give each loop its own, or let embedkit open one"
+                msg = f"the session passed to connect() belongs to another event loop; {remedy}"
                 raise ConfigError(msg)
         # Embedders of one quota share one window on a loop.
         limits = (loop, self._first, self.max_concurrency, self._clock)
@@ -482,14 +482,15 @@ class HttpEmbedder(Embedder):
             msg = "an embedder on the caller's own session cannot be pickled: a session belongs to one event loop"
             raise ConfigError(msg)
         given = {
-            **self._sources, **self._ask_headers, "extra": self.options.extra, "observe": self.observe, "count_tokens": self.count_tokens,
-            "exchange": self._exchange, "ssl": self._http.ssl,
+            **self._sources, **self._ask_headers, "extra": self.options.extra, "observe": self.observe,
+            "count_tokens": self.count_tokens, "exchange": self._exchange, "ssl": self._http.ssl,
         }  # fmt: skip
         for name, value in given.items():
             try:
                 pickle.dumps(value)
             except Exception as error:
-                msg = f"{name} ({type(value).__name__}) cannot be pickled, so this embedder cannot; a function of a module can"
+                kind = type(value).__name__
+                msg = f"{name} ({kind}) cannot be pickled, so this embedder cannot; a function of a module can"
                 raise ConfigError(msg) from error
         return self._kept()
 

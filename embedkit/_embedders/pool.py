@@ -237,7 +237,7 @@ class Pool(Embedder):
             for each in self._members:
                 each.health.hope(now)
         member.health.mark_answered(now, now - sent, len(texts))
-        if not (verified or member.verified):  # it was ill: what it serves is asked once it answers at all
+        if not (verified or member.verified):  # it was failing: what it serves is asked once it answers again
             await self._verify(member, tally)
         return reply
 
@@ -245,7 +245,8 @@ class Pool(Embedder):
         """Why no endpoint is left: what the one says that will be let in again first."""
         soonest = min(self._members, key=lambda each: each.health.ejected_until).health
         if soonest.error is None:
-            msg = f"no endpoint was free within the deadline of {self._retry.deadline:g} s for one request with its retries"
+            deadline = self._retry.deadline
+            msg = f"no endpoint was free within the deadline of {deadline:g} s for one request with its retries"
             return TransportTimeoutError(msg, retryable=False)
         error = soonest.error.at()
         wait = soonest.ejected_until - self._clock()
@@ -283,8 +284,7 @@ class Pool(Embedder):
             return
         msg = (
             f"{place} and {member.embedder.base_url} do not serve the same model (one text, {differ}): their vectors "
-            "do not mix; "
-            "a pool takes endpoints of one model"
+            "do not mix; a pool takes endpoints of one model"
         )
         raise ConfigError(msg)
 

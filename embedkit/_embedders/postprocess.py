@@ -1,4 +1,4 @@
-"""What a provider cannot make, made on the client of its float32 vectors: a smaller width, unit length, another dtype."""
+"""What a provider cannot make, made here of its float32 vectors: a smaller width, unit length, another dtype."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _copied(vectors: Any, count: int, options: Options, out: OutputRows, who: st
     except ValueError as error:
         msg = f"{who} returned vectors of unequal width: {error}"
         raise DecodeError(msg) from None
-    if made.ndim != 2 or len(made) != count or not made.shape[1] or made.dtype.kind in "OSUMmc":  # noqa: PLR2004 (a matrix)
+    if made.ndim != 2 or len(made) != count or not made.shape[1] or made.dtype.kind in "OSUMmc":  # noqa: PLR2004
         msg = f"{who} was given {count} texts and returned vectors of shape {made.shape} and type {made.dtype}"
         raise DecodeError(msg)
     width = made.shape[1] * (8 if options.dtype in ("binary", "ubinary") else 1)

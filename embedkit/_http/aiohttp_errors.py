@@ -12,7 +12,7 @@ PLAIN = "WRONG_VERSION_NUMBER"  # what OpenSSL makes of an answer that is no TLS
 UNTRUSTED = (18, 19, 20, 21)  # OpenSSL's X509_V_ERR_…: self-signed, or of an issuer that is not known here
 
 
-def _translated(error: Exception, request: Request, settings: HttpSettings) -> EmbedkitError:  # noqa: C901, PLR0911 (one failure after the other)
+def _translated(error: Exception, request: Request, settings: HttpSettings) -> EmbedkitError:  # noqa: C901, PLR0911
     """Our error for one of aiohttp's or the system's, with the address and the way out in it, and no word of theirs."""
     import aiohttp
 
@@ -22,8 +22,8 @@ def _translated(error: Exception, request: Request, settings: HttpSettings) -> E
         late.sent = not isinstance(error, aiohttp.ConnectionTimeoutError)
         return late
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        hint = "; put user:password@ into the proxy's URL" if error.status == 407 else ""  # noqa: PLR2004 (Proxy Authentication Required)
-        return _unsent(f"the proxy refused to reach {where}: status {error.status}{hint}", retryable=error.status >= 500)  # noqa: PLR2004 (it may pass)
+        hint = "; put user:password@ into the proxy's URL" if error.status == 407 else ""  # noqa: PLR2004
+        return _unsent(f"the proxy refused to reach {where}: status {error.status}{hint}", retryable=error.status >= 500)  # noqa: PLR2004
     if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
         return _unsent(f"TLS to {where} failed: {_distrust(error)}", retryable=False)
     if isinstance(error, aiohttp.ClientConnectorDNSError):

@@ -1,5 +1,4 @@
-"""The exchange over aiohttp: one request out, one response back. The only file that imports aiohttp, and only when it
-opens a session.
+"""The exchange over aiohttp: one request out, one response back. aiohttp is imported when a session is opened.
 
 A session belongs to one event loop in one process; whoever holds an `AiohttpExchange` makes a new one for another loop.
 Redirects are not followed, cookies not kept, netrc not read, and a response is cut off at `cap` bytes, counted after
@@ -152,7 +151,7 @@ class AiohttpExchange:
         from yarl import URL
 
         settings = self._settings
-        # the caller's session has its own
+        # The caller's session reads the environment itself.
         proxy = proxy_for(url, settings.proxy, read_environment=settings.session is None)
         options: dict[str, Any] = {"allow_redirects": False, "proxy": proxy}
         if settings.session is not None:
@@ -221,9 +220,7 @@ async def _yield_to_loop() -> None:
 
 
 async def _read(reply: aiohttp.ClientResponse, cap: int) -> Response:
-    """The response with its whole body, at most `cap` bytes of it; of a refusal what arrives, since its status says
-    what matters. Leaves nothing open.
-    """
+    """The response with its whole body, at most `cap` bytes; of a refusal whatever arrives. Leaves nothing open."""
     pieces, size, content = [], 0, reply.content
     try:
         while size <= cap:
@@ -245,18 +242,15 @@ async def _read(reply: aiohttp.ClientResponse, cap: int) -> Response:
 
 
 def _resolver(loop: asyncio.AbstractEventLoop) -> Any:
-    """What looks up host names: aiohttp's own, and where that is the one over the loop's thread pool, it may do without
-    the pool.
-    """
+    """The resolver of host names, aiohttp's; where it would use the loop's thread pool, one that can do without."""
     from aiohttp.resolver import DefaultResolver, ThreadedResolver
 
-    return ThreadedResolver(_Names(loop)) if DefaultResolver is ThreadedResolver else None  # type: ignore[arg-type]  # all it uses
+    # What it uses of a loop is all that `_Names` has.
+    return ThreadedResolver(_Names(loop)) if DefaultResolver is ThreadedResolver else None  # type: ignore[arg-type]
 
 
 class _Names:
-    """Of an event loop the two methods that look up names. Once the main thread has ended, the loop's pool takes no
-    work.
-    """
+    """A loop's two methods that look up names, without its pool: that takes no work once the main thread ended."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -295,10 +289,10 @@ def _warm_numpy() -> None:
     """Load numpy while the first reply is awaited, which needs it: its import takes as long as many a request."""
     if "numpy" in sys.modules:
         return
-    # whoever leaves meanwhile does not wait for it
+    # A daemon, so that a program which ends meanwhile does not wait for it.
     warming = threading.Thread(target=__import__, args=("numpy",), daemon=True)
     with contextlib.suppress(RuntimeError):  # an interpreter that is ending starts no thread
         warming.start()
         if hasattr(os, "register_at_fork"):
-            # a child would wait for ever for an import that its parent had begun
+            # A child would wait for ever for an import that its parent has begun.
             os.register_at_fork(before=warming.join)

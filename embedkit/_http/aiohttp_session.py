@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-# Held, so that the garbage collector meets an embedder nobody closed before it meets its session, of which aiohttp
-# would warn.
+# Held, so that an embedder nobody closed is collected before its session: aiohttp would warn of the session.
 _sessions: set[Any] = set()
 _parents_sessions: list[Any] = []  # sessions of a parent process: closing them would speak on the parent's sockets
 
@@ -35,14 +34,12 @@ async def _closes_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[No
 
 
 def _detach(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop | None) -> None:
-    """Take the pooled connections from a session that cannot be awaited any more, and cut them: those of this loop, or
-    of no loop of ours.
-    """
+    """Cut the pooled connections of a session that nobody can await; `loop` None: a parent's, which are only kept."""
     connector = session.connector
     session.detach()
     if connector is None:
         return
-    pooled = [handler.transport for handlers in connector._conns.values() for handler, *_ in handlers]  # noqa: SLF001 (no public way)
+    pooled = [handler.transport for handlers in connector._conns.values() for handler, *_ in handlers]  # noqa: SLF001
     connector._conns.clear()  # noqa: SLF001 (else it warns of what is left in it)
     if loop is None:
         _parents_sessions.extend(pooled)

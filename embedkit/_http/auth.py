@@ -52,7 +52,7 @@ class Signer:
         self._headers = headers
         self._ask_headers = ask or Secrets({})
         self._fixed = all(isinstance(source, str) for source in sources.values())
-        # read anew when unpickled
+        # These are read anew when unpickled.
         kept = [source for source in sources.values() if isinstance(source, (Variable, KeyFile))]
         self._gone = [source.name for source in kept if not source]
         self._unfit = [f"the key in {source.name} {flaw(source)}" for source in kept if source and flaw(source)]

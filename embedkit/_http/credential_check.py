@@ -18,7 +18,8 @@ def flaw(value: str) -> str:
     if not text:
         return "is empty"
     if text[0] in QUOTES or text[-1] in QUOTES:
-        return f"stands in quotes ({_shown(text[0] if text[0] in QUOTES else text[-1])}), which are not part of it: pass it without them"
+        quote = _shown(text[0] if text[0] in QUOTES else text[-1])
+        return f"stands in quotes ({quote}), which are not part of it: pass it without them"
     if found := re.match(r"(bearer|basic|token|apikey)\s|(authorization|(x-)?api-key)\s*:", text, re.IGNORECASE):
         return f"begins with {found[0].strip()!r}, which is put before it anyway: pass the key alone"
     if found := re.match(r"(export\s+)?[A-Z][A-Z0-9_]*(KEY|TOKEN|SECRET|PAT)\s*=", text):

@@ -1,5 +1,4 @@
-"""The caller's own headers: checked once where they are given as a mapping, on every attempt where a callable gives
-them.
+"""The caller's own headers: a mapping is checked once, what a callable returns at every attempt.
 
 What a callable returns may be a key put in the wrong place. So an error says what is wrong with it and never shows it,
 nor does a frame that a traceback holds.

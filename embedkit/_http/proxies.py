@@ -1,6 +1,4 @@
-"""Which proxy a request takes, if any: the one given, else the environment's, as requests and httpx read it; never that
-one to loopback.
-"""
+"""Which proxy a request takes: the one given, else the environment's as requests and httpx read it, but not locally."""
 
 from __future__ import annotations
 
@@ -41,15 +39,15 @@ def proxy_for(url: str, given: str | None, *, read_environment: bool = True) -> 
     if parts.scheme not in ("http", "https") or not parts.hostname:
         msg = (
             "the proxy, from proxy= or the environment, is no http or https URL with a host, like "
-            "http://proxy.example:3128; "
-            "for another kind (SOCKS) pass session= with a connector that speaks it"
+            "http://proxy.example:3128; for another kind (SOCKS) pass session= with a connector that speaks it"
         )
         raise ConfigError(msg)
     return proxy
 
 
 def _from_environment(url: str) -> str | None:
-    from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # not in typeshed
+    # typeshed does not have the second
+    from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
     parts, found = urlsplit(url), getproxies_environment()
     if proxy_bypass_environment(parts.netloc.rpartition("@")[2], found) or _within(parts.hostname or "", found.get("no", "")):

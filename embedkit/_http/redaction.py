@@ -1,6 +1,6 @@
 """Removes secrets from responses and messages: providers echo API keys in bodies, headers and error texts.
 
-What to hide is read off the signed request, and found however it is escaped. A reply is cleansed before anyone reads
+What to hide is read off the signed request, and found however it is escaped. A reply is redacted before anyone reads
 it, rather than a message once it is made: a body is cut to an excerpt, and half a key is no longer found. Pure, and
 busy on failures only.
 """

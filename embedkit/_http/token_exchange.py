@@ -1,7 +1,7 @@
 """A token that was bought with a key: asked for when first needed, renewed before it ends, by one caller at a time.
 
-What to ask and how to read the answer is the host's (`codec.Grant`, pure); keeping the token is done here, with the
-time as an argument. The exchange goes through the same `Exchange` as every request, inside the attempt, so that a
+What to ask and how to read the answer is the host's (`codec.TokenExchange`, pure); keeping the token is done here, with
+the time as an argument. The exchange goes through the same `Exchange` as every request, inside the attempt, so that a
 failure of it is retried like any other.
 """
 
@@ -61,7 +61,7 @@ class TokenCache:
         try:
             return self._grant.parse(response)
         except DecodeError:
-            # nor quoted: it may hold the token
+            # The answer is not quoted: it may hold the token.
             msg = "the answer to the exchange of the key for a token cannot be read"
         raise DecodeError(msg)
 

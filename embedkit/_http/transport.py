@@ -168,7 +168,8 @@ class Transport:
                 request that holds several texts is given up at once, unless it is `whole`: it is to come back smaller.
         """
         job = _Job(
-            request, receive, tally, texts, tokens, tries, whole=whole, extra=extra, plain=self._plain and tally.time is None,
+            request, receive, tally, texts, tokens, tries,
+            whole=whole, extra=extra, plain=self._plain and tally.time is None,
             seen=self._observe is not None or heard(DEBUG),
         )  # fmt: skip
         tally.under_way += 1
@@ -334,7 +335,8 @@ class Transport:
         self.limiter.pause(seconds)
         if not begun and seconds > 0:
             log(
-                WARNING, "%s refused: %s; nothing more is sent with this key for %.3g s", self._host, kind_of(error), seconds,
+                WARNING, "%s refused: %s; nothing more is sent with this key for %.3g s",
+                self._host, kind_of(error), seconds,
                 host=self._host, attempt=made, wait=seconds, status=status_of(error),
             )  # fmt: skip
 

@@ -1,5 +1,4 @@
-"""How many places a bulk call may take beside small calls of the same account: as many as leave those answered nearly
-as fast as alone.
+"""How many places a bulk call may take beside small calls of its account, which stay nearly as fast as alone.
 
 While a service sends nothing, a bulk call takes every place there is. Beside one it begins with few, and is given one
 more after every block of small answers that came about as fast as they do without it; after a slower block it gives a

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 HOLD = 1.5  # how many times the best latency a round may take before the window stops growing
 LEAST = 16  # answers in a round, at least: a mean over fewer says little
 ROUNDS = 50  # between two looks with a quarter in flight
-# seconds that answers may take without telling anything: a busy loop of our own is as slow with many in flight
+# Seconds; quicker answers tell nothing: a busy loop of our own is as slow with many in flight.
 GRAIN = 0.1
 TWICE = 2  # slow rounds before a look: one may be a hiccup of anybody's
 QUARTER, FURTHER = (
@@ -39,7 +39,7 @@ QUARTER, FURTHER = (
 OWN = 0.5
 PATIENCE = 300  # answers at a wall before it is tried again: one refusal in 300 is what looking costs
 CALM = 1000  # good answers after which trouble is the first again: no wall, and the old width is still believed
-# good answers in a row that show a size to be borne: an endpoint that fails half of its requests hardly gives them
+# Good answers in a row after which a size is taken to work; an endpoint that fails half its requests rarely gives 8.
 SURE = 8
 NEARLY = 0.9  # of the old width: won back by doubling
 FADES = {
@@ -135,12 +135,10 @@ class ConcurrencyLimit:
             self._lost_sum += seconds
 
     def on_rejected(self, now: float, sent: float, busy: int) -> None:
-        """Too many at once, says the answer to a request sent at `sent`. One sent before the last cut says nothing
-        new.
-        """
+        """A request sent at `sent` was refused as one too many. One sent before the last cut says nothing new."""
         if sent >= self._cut:
             size = min(self.size, busy)
-            # else far more went well before the trouble
+            # Otherwise far more went well before the trouble.
             if self._sound and self._calm < CALM and 2 * size >= self._before:
                 self._wall = size
             self._cut_to(now, size * (0.5 if self._quick else 0.9), late=False)
@@ -194,8 +192,7 @@ class ConcurrencyLimit:
         self._since, self._spent = now, self._worked()
 
     def _end_round(self, now: float) -> None:
-        # What was given up says how long who waits has to, but not how fast the endpoint answers: it may have stood
-        # still.
+        # A request given up says how long callers wait, but not how fast the endpoint answers: it may stand still.
         self.seconds = (self._sum + self._lost_sum) / (self._answers + self._lost)
         before, self._mean = self._mean, self._sum / self._answers
         full, answers = self._full, self._answers
@@ -213,7 +210,7 @@ class ConcurrencyLimit:
             self._owned = 0
             self._quick = False
             self._slow += 1
-            if self._slow >= TWICE and full and self.size > 2 and self._rounds > ROUNDS:  # noqa: PLR2004 (else a quarter is no fewer)
+            if self._slow >= TWICE and full and self.size > 2 and self._rounds > ROUNDS:  # noqa: PLR2004
                 self._kept, self._cut = self.size, now
                 self.size = max(2, int(self.size / min(QUARTER, FURTHER * self._mean / self._best)))
             return
@@ -226,7 +223,8 @@ class ConcurrencyLimit:
         self._best = self._mean
         self.size = max(1, int(self._kept * min(1.0, HOLD / slower)))
         self._kept = self._before = 0
-        self._rounds = ROUNDS if slower > 2 else 0  # noqa: PLR2004 (twice: then even a quarter may have queued, look again)
+        # At more than twice even a quarter may have queued: look again.
+        self._rounds = ROUNDS if slower > 2 else 0  # noqa: PLR2004
 
     def _grow(self, answers: int) -> None:
         wider = self.size * 2 if self._quick else self.size + 1

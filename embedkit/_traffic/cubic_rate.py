@@ -38,7 +38,7 @@ class CubicRate:
         "wall",
     )
     CUT = 0.1  # share given up
-    # seconds, or requests if that takes longer, until the old rate is reached again, at most
+    # The old rate is reached again after so many seconds at most, or so many requests where those take longer.
     PLATEAU, LONGEST = 10.0, 200.0
     SETTLED = 1.0  # seconds after a cut in which a refusal says nothing new
     IDLE = 10.0  # seconds without a request that are no longer counted

@@ -67,9 +67,7 @@ class EndpointHealth:
         self._seen = now
 
     def mark_failed(self, now: float, sent: float, error: EmbedkitError) -> None:
-        """No good answer to a request sent at `sent`. One that was under way when it was left out says nothing new, but
-        for its hint.
-        """
+        """A request sent at `sent` failed. One sent before the endpoint was left out adds nothing but its hint."""
         fresh = sent >= self.ejected_until or not self.failing
         if fresh:
             self._failures += 1

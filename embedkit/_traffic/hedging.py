@@ -72,8 +72,7 @@ class HedgeBudget:
 
 
 class Hedge:
-    """Sends late requests twice. The one that loses is cancelled; a refusal loses against any answer that is still to
-    come.
+    """Sends late requests twice. The one that loses is cancelled; a refusal loses to any answer still to come.
 
     Args:
         share: most second requests, as a share of all first ones.
@@ -87,9 +86,7 @@ class Hedge:
         self._known: dict[int, Lateness] = {}  # by the power of two of the request's size
 
     async def __call__(self, send: Callable[[], Awaitable[Response]], size: int, again: Callable[[], bool]) -> Response:
-        """What `send()` answers to a request of so many bytes. `retry_loop()` is asked before a second one: True where
-        that may go.
-        """
+        """What `send()` answers to a request of so many bytes. `again()` says whether a second one may go."""
         self._budget.earn()
         lateness = self._known.setdefault(size.bit_length(), Lateness(self._late))
         late = lateness.late()
@@ -108,7 +105,7 @@ class Hedge:
         async def one() -> None:
             try:
                 results.append(await send())
-            except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (raised below: a group would wrap it)
+            except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (raised below)
                 results.append(error)
             if len(results) == sent or _good(results[-1]):
                 decided.set()

@@ -43,9 +43,7 @@ RECHECK = 2.0  # seconds between two looks at how long a wait for tokens still i
 
 
 class Limiter:
-    """`try_acquire()`, or else `await acquire(tokens)`, before an exchange, what came of it to `on_success`,
-    `on_rejected`, `on_overloaded` or `on_timeout`, then `release()`.
-    """
+    """Before an exchange `try_acquire()`, or else `await acquire(tokens)`; after it one of `on_…`, then `release()`."""
 
     def __init__(
         self, window: ConcurrencyLimit, quota: Quota, *, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
@@ -167,9 +165,7 @@ class Limiter:
         return False
 
     def on_success(self, sent: float, seconds: float, busy: int, *, small: bool = True) -> None:
-        """A good answer after so many seconds, to a request that made `busy` in flight; `small`: it is all that its
-        call sends.
-        """
+        """A good answer after so many seconds, with `busy` in flight; `small`: its call sends no other request."""
         if small:
             self.share.answered(sent + seconds, seconds)
         self._heard, self._good = sent + seconds, sent
@@ -183,8 +179,8 @@ class Limiter:
         self.window.on_success(sent + seconds, seconds, busy)
 
     def on_rejected(self, sent: float, busy: int, tokens: int, *, hint: float | None, about: str | None) -> bool:
-        """A 429 to a request of so many tokens that made `busy` in flight. `retry_after`: seconds to stay away;
-        `about`: too much of what.
+        """A 429 to a request of so many tokens, with `busy` in flight. `hint`: seconds to wait; `about`: of what too
+        much.
 
         Too many a minute, or too many at once? Where nothing tells, the first is taken for both. Then Little's law: if
         one fewer in flight would carry what is granted, there were too many; else they came too fast.
@@ -200,7 +196,7 @@ class Limiter:
         needed = self.quota.granted(now) * self.window.seconds  # in flight, by Little's law
         spare = about is None and busy > 1 and busy - 1 >= needed * (FEWER if hint is None else CLEARLY) > 0
         cut = first or hint is not None or not spare
-        # Little's law, with room to grow
+        # Little's law, with room to grow.
         before = 2 * busy / self.window.seconds if first and self.window.seconds else 0.0
         self.quota.on_rejected(
             now,
@@ -304,7 +300,7 @@ class Limiter:
 
         turn = _Waiter(anyio.Event(), kind)
         self._queue.join(turn, kind, came)
-        # there may be a place, and none before in line who may take it: retries that the budget holds back
+        # There may be a place which nobody earlier in the queue may take: retries that the budget holds back.
         self._serve()
         pause = LOOK
         try:

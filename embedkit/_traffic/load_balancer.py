@@ -136,16 +136,12 @@ class LoadBalancer(Generic[E]):
         return [each.health.back(alone=alone) for each in self._members]
 
     def _promising(self, until: float) -> bool:
-        """Whether waiting can help: not beyond `seconds_until`, nor where all are left out for longer than anyone
-        waits.
-        """
+        """Whether waiting can help: not beyond `until`, nor where all are left out for longer than CAP."""
         now = self._clock()
         return now < until and min(self._back()) - now <= CAP
 
     def _patience(self, until: float) -> float:
-        """Seconds until there is reason to look again without the event: an endpoint may be let in again, or may have
-        been left out.
-        """
+        """Seconds until a waiter looks again without an event: an endpoint may be let in, or left out, by then."""
         now = self._clock()
         moments = [*self._back(), until]
         return min([moment - now for moment in moments if now < moment < math.inf], default=LOOK)

@@ -1,5 +1,4 @@
-"""When the next request may leave: quotas told, quotas the server reports, a quota found from its refusals, and a
-cool-down.
+"""When the next request may leave: quotas told, reported by the server, or found from refusals; and a cool-down.
 
 Arithmetic only: `now` comes in, seconds to wait go out, and nobody waits here. A `Quota` holds numbers behind a lock
 and belongs to no event loop, so every embedder of the process that spends the same quota shares it; `shared_quota`
@@ -67,9 +66,7 @@ class Reported(TokenBucket):
         return max((amount - left) / self.per_second - (now - then), self.empty_until - now, 0.0)
 
     def copy(self, now: float, *, limit: float, remaining: float, full_in: float) -> None:
-        """Take over what the server says of its own bucket: it holds `limit`, has `remaining`, and is full in so many
-        seconds.
-        """
+        """Follow the server's own bucket: it holds `limit`, has `remaining`, and is full in so many seconds."""
         self.reserve(now, 0.0)
         self.capacity = limit
         self.told = (now, remaining)
@@ -79,9 +76,7 @@ class Reported(TokenBucket):
 
 
 class Cooldown:
-    """A moment before which nobody sends to one provider with one key, whatever the model; the seconds of all such
-    pauses; the retry budget.
-    """
+    """What holds for one provider and key, whatever the model: until when nobody sends, and the retry budget."""
 
     __slots__ = ("__weakref__", "budget", "lock", "total", "until")
 
@@ -93,9 +88,7 @@ class Cooldown:
 
 
 class Quota:
-    """What all callers of one quota share: a cool-down, and quotas of requests and of tokens: told, reported by the
-    server, found.
-    """
+    """What all callers of one quota share: a cool-down, and limits of requests and of tokens."""
 
     def __init__(self, rate: Rate | None = None, cooldown: Cooldown | None = None) -> None:
         self._cooldown = cooldown or Cooldown()
@@ -105,7 +98,7 @@ class Quota:
         self._told: dict[str, TokenBucket] = {}
         self._reported: dict[str, Reported] = {}
         self._found: dict[str, CubicRate] = {}
-        # tokens that the quota can pass at all, as told
+        # The most tokens that the quota can pass at once, as `rate=` says.
         self._most = rate.tokens_per_minute if rate is not None else None
         self._heard: float | None = None  # as the server says
         self._estimated = self._used = 0.0  # tokens of late, by our count and by the provider's
@@ -155,16 +148,12 @@ class Quota:
             return start - now + self._count(start, 0, 0)
 
     def imposed(self, now: float, tokens: int) -> tuple[float, str]:
-        """(seconds that a request of so many tokens has to wait because the server says so, of what there is too
-        little).
-        """
+        """Seconds to wait because the server says so, for a request of so many tokens, and what is lacking."""
         found = ((quota.imposed(now, tokens if what == TOKENS else 1), what) for what, quota in self._reported.items())
         return max(found, default=(0.0, ""))
 
     def refund(self, now: float, tokens: int) -> None:
-        """A reserved request was never sent. Without this, callers who lose patience would pile up debt that nobody
-        used.
-        """
+        """A reserved request was never sent. Without this, callers who give up would leave debt that nobody used."""
         with self._lock:
             self._shift(now)
             self._count(now, -1, -tokens)
@@ -207,9 +196,7 @@ class Quota:
 
     @property
     def most(self) -> int | None:
-        """The most tokens that one request may hold: those that the quota grants in all its time. None where nothing is
-        known.
-        """
+        """The most tokens that one request may hold: all that the quota grants in its time; None: unknown."""
         known = [each for each in (self._most, self._heard) if each is not None]
         return max(1, int(min(known))) if known else None
 
@@ -227,8 +214,7 @@ class Quota:
         return shown if most is None else min(most, shown)
 
     def too_large(self, now: float, tokens: int) -> bool:
-        """Whether a batch of so many tokens by our count, which was refused for them, is taken to be larger than the
-        quota ever passes.
+        """Whether a refused batch of so many tokens, by our count, is taken to be larger than the quota ever passes.
 
         So it is where nothing has passed for STUBBORN refusals, and nothing so large before: from then on batches are a
         quarter of it. Refusals within a second count once, for they came of one rush.
@@ -248,8 +234,7 @@ class Quota:
                 self._list()
 
     def passed(self, now: float, tokens: int, reserved: int, used: int | None) -> None:
-        """A request of so many tokens by our count, or none where nobody counted, has passed; the provider says how
-        many it used.
+        """A request has passed: of so many tokens by our count (0: not counted), and as many as the provider says.
 
         Without the lock: as `sent`.
         """
@@ -312,9 +297,7 @@ class Quota:
         return cubic.granted(now) if cubic is not None else 0.0
 
     def update_from_headers(self, now: float, headers: Mapping[str, str]) -> None:
-        """Learn from a response what the server says is left (OpenAI's `x-ratelimit-*`); then a quota is met before it
-        refuses.
-        """
+        """Read what the server says is left (`x-ratelimit-*`, as OpenAI names them), to wait before it refuses."""
         for what, name in zip((REQUESTS, TOKENS), LEFT, strict=True):
             told = headers.get(name)
             if told is not None:

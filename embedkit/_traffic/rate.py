@@ -36,7 +36,7 @@ class TokenBucket:
     """A token bucket that may go into debt: a reservation always succeeds, and says how long to wait before using it.
 
     Holds at most one second's worth (never less than `least`), since providers check per-minute quotas over windows of
-    1 to 10 s (Azure, wire reference 1A.4).
+    1 to 10 s (learn.microsoft.com, Azure OpenAI quotas, "rate limits").
     """
 
     __slots__ = ("capacity", "level", "per_second", "stamp")
@@ -57,9 +57,7 @@ class TokenBucket:
         return max(0.0, -self.level / self.per_second)
 
     def give_back(self, now: float, amount: float) -> None:
-        """So much was waited for and not used: it is there for who comes next, beyond the capacity too, but no more
-        than a minute's worth.
-        """
+        """Give back what was not used: the next may take it, beyond the capacity too, up to a minute's worth."""
         self.reserve(now, 0.0)
         self.level = min(max(self.level, 60.0 * self.per_second), self.level + amount)
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LOADED = 5.0  # seconds between two looks at most, whether a model has been loaded
 _DOUBLINGS = 64  # beyond any `maximum`, and within a float
-_ONCE_MORE = 424  # a failed model: text-embeddings-inference's Backend, Bedrock's ModelErrorException. One more try at most
+# The model failed: `Backend` of text-embeddings-inference, `ModelErrorException` of Bedrock. A third try will not help.
+_ONCE_MORE = 424
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +47,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         counted = attempts is None or (isinstance(attempts, int) and attempts >= 1 and not isinstance(attempts, bool))
         timed = _number(self.initial) and 0 <= self.initial < math.inf and _number(self.maximum) and self.maximum >= 0
         if not (counted and timed and (self.deadline is None or (_number(self.deadline) and self.deadline > 0))):
-            msg = f"{self}: attempts is a whole number of at least 1 or None, initial and maximum not negative, deadline positive or None"
+            rules = "attempts is a whole number of at least 1 or None, initial and maximum not negative"
+            msg = f"{self}: {rules}, deadline positive or None"
             raise ConfigError(msg)
 
     def wait(self, attempt: int, error: EmbedkitError, jitter: float, *, loading: bool = False) -> float | None:

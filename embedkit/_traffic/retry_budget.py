@@ -1,10 +1,10 @@
 """How many attempts beyond the first ones an account may make: a small share, however many callers there are.
 
-Without a common brake every caller's retries multiply what an ill provider is asked, and keep it ill. So extra attempts
-(retries, hedges, known-good texts, halves of batches) are paid from one balance, to which each good answer adds a share
-of an attempt: the retry throttling of gRPC (gRFC A6), Finagle's RetryBudget, the retry quota of AWS' SDKs. Unlike
-there, an empty balance fails nobody: whoever still has time waits, and one request at a time tries whether the provider
-is well. After a few good answers in a row it is, and all may go.
+Without a common brake every caller's retries multiply the load of a failing provider, and keep it failing. So extra
+attempts (retries, hedges, known-good texts, halves of batches) are paid from one balance, to which each good answer
+adds a share of an attempt: the retry throttling of gRPC (gRFC A6), Finagle's RetryBudget, the retry quota of AWS' SDKs.
+Unlike there, an empty balance fails nobody: whoever still has time waits, and one request at a time tries whether the
+provider is well. After a few good answers in a row it is, and all may go.
 
 Arithmetic only: `now` is an argument. The numbers are shared by threads without a lock: one lost in a million changes
 nothing.
@@ -45,9 +45,7 @@ class RetryBudget:
             self.balance = min(MOST, self.balance + SHARE)
 
     def failed(self, now: float) -> None:
-        """An answer, or none, that may be the provider's fault: no extra attempt need ask for a while what it has just
-        told.
-        """
+        """A failure that may be the provider's: for a while no extra attempt need find out the same again."""
         self.streak = 0
         self._next = max(self._next, now + self._apart)
 
@@ -64,7 +62,5 @@ class RetryBudget:
             self._apart = min(2 * self._apart, FARTHEST)
 
     def soon(self, now: float) -> float:
-        """Seconds until somebody may try whether the provider is well; infinite where that is only a matter of who is
-        on the way.
-        """
+        """Seconds until one request may try the provider; infinite where only one in flight holds it back."""
         return self._next - now if self._next > now else math.inf

@@ -21,9 +21,7 @@ from ..errors import QueueFullError
 
 CALLER, WORKER, RETRY = range(3)
 INTERVAL = 0.1  # seconds (RFC 8289, 4.2: "100 ms works well across a range of RTTs")
-# one turn of so many is for who has waited longest: an impatient one may be gone before its answer, and the turn is
-# lost
-NTH = 20
+NTH = 20  # one turn of so many goes to who has waited longest; no more, since such a caller may give up soon
 MOST = 20_000  # callers that wait
 
 
@@ -53,7 +51,8 @@ class Queue(Generic[T]):
         """Wait from `now` on."""
         line = self._kinds[kind]
         if kind == CALLER and len(line) >= MOST:
-            msg = f"{MOST} calls wait for their turn already, and this one was not sent: make fewer at a time, or raise max_concurrency"
+            remedy = "make fewer at a time, or raise max_concurrency"
+            msg = f"{MOST} calls wait for their turn already, and this one was not sent: {remedy}"
             raise QueueFullError(msg)
         if not line:
             self._since[kind] = now
@@ -69,9 +68,7 @@ class Queue(Generic[T]):
                 self.size -= 1
 
     def next(self, now: float, *, retries: bool = True, workers: bool = True) -> T | None:
-        """Whose turn it is, who then waits no longer; None where nobody may go. `retries`, `workers`: whether such a
-        one may.
-        """
+        """Take out whose turn it is; None where nobody may go. `retries`, `workers`: whether those may."""
         may = (True, workers, retries)
         lines = [(kind, line) for kind, line in enumerate(self._kinds) if line and may[kind]]
         if not lines:

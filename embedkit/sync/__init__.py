@@ -33,9 +33,7 @@ P = ParamSpec("P")
 
 
 class _Feed:
-    """A caller's iterable: read in the caller's thread, while that waits, whenever the stream on the loop asks for
-    more.
-    """
+    """A caller's iterable, read in the caller's thread, while that waits, when the stream on the loop asks for more."""
 
     def __init__(self, texts: Iterable[str], size: int) -> None:
         self._texts = one_by_one(texts)
@@ -94,7 +92,8 @@ class SyncEmbedder:
             msg = f"SyncEmbedder takes an Embedder, not {type(embedder).__name__}"
             raise TypeError(msg)
         if embedder.borrowed:
-            msg = "an embedder on the caller's own session belongs to that session's event loop; SyncEmbedder runs another"
+            owner = "an embedder on the caller's own session"
+            msg = f"{owner} belongs to that session's event loop; SyncEmbedder runs another"
             raise ConfigError(msg)
         self.embedder = embedder
 
@@ -112,9 +111,7 @@ class SyncEmbedder:
         timeout: float | None = None,
         total_timeout: float | None = None,
     ) -> Embeddings:
-        """As `Embedder.embed`. `total_timeout` does not count the time in which `texts` are read, which may block for
-        ever.
-        """
+        """As `Embedder.embed`. `total_timeout` does not count the time in which `texts` are read."""
         rows = listed(texts, skip=on_error == "skip")
         return self._call(
             lambda: self.embedder.embed(
@@ -231,9 +228,7 @@ class SyncEmbedder:
 
 
 def _like(opens: Callable[P, Embedder]) -> Callable[[Callable[..., SyncEmbedder]], Callable[P, SyncEmbedder]]:
-    """For a function that hands all on to `opens`: its parameters, for type checkers and for `inspect`, and its
-    documentation.
-    """
+    """Gives a function that calls `opens` its parameters, for type checkers and `inspect`, and its documentation."""
 
     def dressed(function: Callable[..., SyncEmbedder]) -> Callable[P, SyncEmbedder]:
         function.__doc__ = f"{function.__doc__}\n\n{opens.__doc__}"

@@ -33,8 +33,8 @@ GRACE = 5.0  # seconds that closing may take at interpreter exit
 _ENDING = "the interpreter is shutting down, and this call with it"
 _NO_THREAD = (
     "a sync call needs embedkit's own thread, and this Python starts none any more ({}); make the first sync call "
-    "before the main "
-    "thread ends, let the main thread join() this one, or use the async embedder here: asyncio.run(embedder.embed(…))"
+    "before the main thread ends, let the main thread join() this one, or use the async embedder here: "
+    "asyncio.run(embedder.embed(…))"
 )
 
 pools_loaded()  # loops need them
@@ -71,7 +71,8 @@ class Portal:
         import asyncio
 
         if threading.current_thread() is self._thread:
-            msg = "a sync call was made on embedkit's own event loop, where it would wait for itself; use the async embedder there"
+            what = "a sync call was made on embedkit's own event loop, where it would wait for itself"
+            msg = f"{what}; use the async embedder there"
             raise RuntimeError(msg)
         loop, _ = self._opened().result()
         with self._lock:
@@ -110,8 +111,7 @@ class Portal:
             elif self._green != green():
                 msg = (
                     "gevent or eventlet has patched threading after embedkit's first call, which has a thread of its "
-                    "own since; "
-                    "patch before it, best in the first lines of the program"
+                    "own since; patch before it, best in the first lines of the program"
                 )
                 raise ConfigError(msg)
             return self._running
@@ -137,9 +137,7 @@ class Portal:
 
 
 class _Escape(Exception):  # noqa: N818 (carries an error, is none)
-    """Carries from thread to thread what would end the loop if it were raised there: a `sys.exit()` in an
-    `embed_batch`.
-    """
+    """Carries to the caller's thread what would end the loop if raised there: a `sys.exit()` in an `embed_batch`."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -187,17 +185,15 @@ def green() -> bool:
     if isinstance(select.select, BuiltinFunctionType):
         msg = (
             "gevent or eventlet has patched threading but not select, so that a loop which waits would stop every "
-            "greenlet for ever: "
-            "patch both, as gevent.monkey.patch_all() and eventlet.monkey_patch() do, or use the async embedder in a "
-            "thread of your own"
+            "greenlet for ever: patch both, as gevent.monkey.patch_all() and eventlet.monkey_patch() do, or use the "
+            "async embedder in a thread of your own"
         )
         raise ConfigError(msg)
     return True
 
 
 def _giving_way() -> asyncio.AbstractEventLoop:
-    """A loop in a greenlet. While it waits, others have the thread, and shall not find it running there: `asyncio.run`
-    would refuse.
+    """A loop in a greenlet. While it waits, others have the thread, and `asyncio.run` must not find it running there.
 
     A greenlet, unlike a thread, is still there after a fork. The child's has a portal of its own, and this one shall
     not take what its parent's is woken with.

@@ -33,9 +33,7 @@ def made(chance, count, width, *, unit):
 
 
 def sent(values, kind):
-    """(rows as the sender holds them, what they say as float32) of vectors in a type: narrowed floats too, as models
-    compute in them.
-    """
+    """(rows as the sender has them, the same as float32) of vectors in a type, narrowed floats among them."""
     if kind in ("<f4", "<f8"):
         return values.astype(kind), values.astype("f4")
     if kind == "f8 of f4":
@@ -95,9 +93,7 @@ def cut(truth, width):
     st.one_of(st.sampled_from(WIDE), st.sampled_from(["half", "double", "quarter", "fourfold", "eighth", "same"])), st.booleans(),
 )  # fmt: skip
 async def test_with_a_width_asked_for_it_is_right_or_refused(seed, kind, as_numbers, unit, width, asked, known):
-    """Whatever type and width came: the sender's vector, its cut where the model is known to be trained for that, or
-    a DecodeError.
-    """
+    """Of any type and width: the sender's vector, its cut if the model is trained for that, or DecodeError."""
     rows, truth = sent(made(np.random.default_rng(seed), 3, width, unit=unit), kind)
     relative = {"half": 1 / 2, "double": 2, "quarter": 1 / 4, "fourfold": 4, "eighth": 1 / 8, "same": 1}
     asked = int(rows.shape[1] * relative[asked]) if isinstance(asked, str) else asked
@@ -194,9 +190,7 @@ async def test_other_floats_are_never_read_as_float32(kind, unit, width):
 
 
 async def test_a_server_that_ignores_dimensions():
-    """The commonest cut, to half, of a model that is known: cut and made unit length; of one that is not: refused,
-    with both widths.
-    """
+    """A cut to half: of a known model cut and made unit length; of an unknown one refused, with both widths."""
     rows, truth = sent(made(np.random.default_rng(1), 2, 1536, unit=True), "<f4")
     for as_numbers in (False, True):
         found = await read("openai:text-embedding-3-small", reply(rows, as_numbers), 2, dimensions=768)
@@ -250,9 +244,7 @@ def successes():
 
 @pytest.mark.parametrize(("golden", "body", "where", "items"), list(successes()))
 async def test_every_dialect_reads_what_was_sent_or_refuses_it(golden, body, where, items):
-    """Each host's recorded reply with other vectors in it, of any type and width: the sender's, its cut, or a
-    DecodeError.
-    """
+    """Each host's reply with other vectors, of any type and width: the sender's, its cut, or DecodeError."""
     chance = np.random.default_rng(len(golden["texts"]))
     count = len(items)
     raw_bytes = "perplexity" in golden["connect"]["model"]  # its float32 are whole numbers from int8

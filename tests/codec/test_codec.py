@@ -128,9 +128,7 @@ def test_a_reply_without_embeddings_is_an_error(body):
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("width", [2, 40])
 def test_a_value_that_is_no_finite_number_is_an_error(value, place, width):
-    """Null, NaN, infinity, beyond float32, a string, a boolean, a list: in any row, short or long, none becomes a
-    number.
-    """
+    """Null, NaN, infinity, a string, a boolean or a list in any row, short or long, never becomes a number."""
     rows = [", ".join([*["0.5"] * width, value if row == place else "0.5"]) for row in range(3)]
     text = ", ".join(f'{{"index": {row}, "embedding": [{values}]}}' for row, values in enumerate(rows))
 
@@ -308,9 +306,7 @@ def test_a_width_unlike_the_room_is_an_error():
     ("dtype", "low", "high"), [("int8", -128, 127), ("uint8", 0, 255), ("binary", -128, 127), ("ubinary", 0, 255)]
 )
 def test_small_values_come_through_and_others_are_an_error(dtype, low, high):
-    """Whole numbers in range, as a list or as bytes, keep their value; half of one, one too many or one too few are
-    errors.
-    """
+    """Whole numbers in range, as a list or as bytes, keep their value; others are errors."""
     options = Options(dtype=dtype)
     rows = matrix([[low, 0, high], [high, 1, low]], options, 2)
 
@@ -334,9 +330,7 @@ def test_packed_bits_have_an_eighth_of_the_width():
 @settings(deadline=None)
 @given(st.lists(st.lists(floats.map(lambda value: value / 2), min_size=16, max_size=16), min_size=1, max_size=4))
 def test_quantized_as_numpy_would(rows):
-    """int8 is the unit vector times 127, uint8 that plus 128, bits are the signs: against a reference in plain
-    Python.
-    """
+    """int8 is the unit vector times 127, uint8 that plus 128, bits are the signs: as plain Python has them."""
     values = np.array(rows, np.float32)
     length = [math.sqrt(math.fsum(float(value) ** 2 for value in row)) or 1.0 for row in values]
     exact = np.array([[float(value) / size * 127 for value in row] for row, size in zip(values, length, strict=True)])

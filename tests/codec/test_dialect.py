@@ -63,9 +63,7 @@ def members(codec):
 
 
 def test_what_is_left_out_has_its_default():
-    """Two functions are a codec: limits are the host's, the message is read from the body, nothing is asked or
-    learned.
-    """
+    """Two functions are a codec: the host's limits, the body's message, and nothing is asked or learned."""
     codec = complete(Least(), TARGET)
     refusal = response({"message": "no such model"}, 404)
 

@@ -185,9 +185,7 @@ BESIDE = [
 
 @pytest.mark.parametrize("beside", BESIDE, ids=str)
 def test_a_healthy_reply_is_no_error(beside):
-    """Nothing beside vectors is an error unless it is called one; nothing that says "success" is one even without
-    vectors.
-    """
+    """Beside vectors only what is called an error is one; what says "success" never is, even without vectors."""
     for vectors in VECTORS:
         assert has_vectors(vectors)
         assert error_in_success(response({**vectors, **beside})) is None
@@ -285,9 +283,7 @@ def test_a_success_that_names_its_failure_is_that_failure(body, kind, status):
 
 
 def test_a_hint_in_a_success_is_counted_from_its_own_date():
-    """`Retry-After` as a date, beside an error in a 200: seconds from the server's own clock; without one it is no
-    hint.
-    """
+    """`Retry-After` as a date in a 200 counts from the server's own clock; without a clock it is no hint."""
     body, soon = {"error": {"code": 429, "message": W}}, formatdate(1_764_000_030, usegmt=True)
 
     assert (

@@ -593,9 +593,7 @@ def test_any_success_without_vectors_is_nothing_or_an_error(body):
     ],
 )
 def test_an_allowance_of_a_day(words, kind):
-    """Used up, it is a quota: nobody waits for tomorrow. Where it fills within seconds, it is a rate limit like
-    others.
-    """
+    """A daily limit is a quota if it is used up, and a rate limit if it is refilled within seconds."""
     assert type(judged(429, openai(words))) is kind
 
 

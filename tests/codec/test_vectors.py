@@ -74,9 +74,7 @@ texts = st.one_of(
 
 @given(st.lists(texts, min_size=1, max_size=40))
 def test_every_number_is_float_of_its_text_as_float32(row):
-    """Whatever the spelling of a number, in a long list or a short one: the value is that of Python's float(),
-    rounded to float32.
-    """
+    """However a number is written, its value is that of Python's float(), rounded to float32."""
     expected = np.array([float(text) for text in row], np.float64).astype(np.float32)
     long = [*row, *["0.5"] * LONG]
     short = ",".join(row)
@@ -87,9 +85,7 @@ def test_every_number_is_float_of_its_text_as_float32(row):
 
 
 def test_the_double_in_between_can_move_the_last_bit():
-    """Text is rounded twice, to double and then to float32: a hair above the middle between two float32 falls to the
-    even one.
-    """
+    """Text is rounded twice, to double, then to float32: a value just above a middle may go to the even neighbor."""
     text = "1.0000000596046447754"  # 2**-24 above 1 and a hair more; the hair is lost in the double
 
     assert rows_of(f"[[{text}{PAD}]]")[0, 0] == np.float32(float(text)) == np.float32(1.0)
@@ -163,9 +159,7 @@ def rows_of_doc(body: str) -> np.ndarray:
 
 @pytest.mark.parametrize("encoded", ["AAAA", "AACAPw=", "AACA Pw==", "AACAPw==x", "AACA-_==", "ÄÖÜß", "#0", ""])
 def test_a_string_that_is_no_base64_of_whole_values_is_refused(encoded):
-    """Base64 with a character too few, too many or foreign, or of a fraction of a float, is a DecodeError that names
-    its row.
-    """
+    """Base64 of a wrong length, with a foreign character or of part of a float is a DecodeError with its row."""
     with pytest.raises(DecodeError):
         rows_of(json.dumps([encoded]))
     with pytest.raises(DecodeError) as caught:
@@ -195,9 +189,7 @@ def encoded(values: np.ndarray, code: str) -> str:
 
 
 def test_doubles_in_base64_are_told_from_floats():
-    """A server that packs doubles is understood: by the width asked for, or by what doubles made from floats look
-    like.
-    """
+    """Doubles are recognized by the width asked for, or by the zeros of doubles made from floats."""
     values = np.random.default_rng(5).standard_normal((3, 48)).astype(np.float32)
     unit = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
     quiet = np.zeros((1, 48), np.float32)
@@ -240,9 +232,7 @@ def test_numbers_after_base64_are_measured_in_values():
 
 @pytest.mark.parametrize("long", [False, True])
 def test_an_odd_width_names_its_row(long):
-    """A row wider or narrower than the first is a DecodeError with its number, even a single value that numpy would
-    spread.
-    """
+    """A row of another width than the first is a DecodeError with its number, even if it is a single value."""
     wide = "0.5" + PAD if long else "0.5, 0.5"
     for other in ("0.5", f"{wide}, 0.5"):
         with pytest.raises(DecodeError, match="width") as caught:
@@ -302,9 +292,7 @@ BASE64 = base64.b64encode(np.linspace(-1, 1, 256, dtype="<f4").tobytes()).decode
     ],
 )
 def test_a_string_that_is_no_embedding_changes_nothing(body):
-    """Long strings where no vector belongs, escaped quotes and quotes that only look like a beginning are read as
-    they stand.
-    """
+    """Long strings elsewhere, escaped quotes and quotes that only look like a beginning are read as they are."""
     body = (body % (BASE64, BASE64)).encode()
     kind = list[Item] if body.startswith(b"[") else Doc
     lifted, whole = parse_with(256, body, kind), plain(body, kind)
@@ -372,9 +360,7 @@ def test_a_body_with_marks_of_its_own_is_read_as_it_stands(body):
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("embedding", [[0.125] * 100, BASE64])
 def test_what_is_long_is_lifted(embedding, indent):
-    """A long list or string, pretty-printed or not, is still the reply's own bytes after parsing: nothing was made of
-    it.
-    """
+    """A long list or string, pretty-printed or not, is still the reply's own bytes after parsing."""
     body = json.dumps({"data": [{"embedding": embedding, "index": place} for place in range(20)]}, indent=indent).encode()
 
     assert all(isinstance(item.embedding.text, memoryview) for item in decode_json(body, decoder_of(Doc)).data)

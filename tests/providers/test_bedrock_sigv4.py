@@ -193,9 +193,7 @@ async def test_every_attempt_is_signed_afresh():
 
 @pytest.mark.anyio
 async def test_credentials_come_from_awss_variables(monkeypatch):
-    """Access key, secret, session token and region are read where AWS's own clients read them; a bearer key beats all
-    three.
-    """
+    """All keys and the region are read where AWS's own clients read them; a bearer key comes first."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": "SESSION",
         "AWS_DEFAULT_REGION": "eu-west-1",
@@ -306,9 +304,7 @@ async def test_keys_of_the_environment_go_to_bedrock_only(monkeypatch, base_url,
     ],
 )
 def test_a_model_is_known_by_all_its_names(model, price):
-    """A bare id, an inference profile and an ARN find the same model in the catalog; the address keeps the name as
-    given.
-    """
+    """A bare id, an inference profile and an ARN find the same model; the address keeps the name as given."""
     embedder, _ = connected([], model=model, api_key="k")
 
     assert embedder.price == price

@@ -370,9 +370,7 @@ async def test_a_local_server_needs_no_key(name):
     ],
 )
 def test_a_name_finds_its_row(provider, model, name):
-    """Organizations and LM Studio's prefix do not hide weights that anyone may serve; the provider's own row comes
-    first.
-    """
+    """The name of an organization does not hide a model that anyone may serve; the provider's own row comes first."""
     assert catalog.facts(provider, model).name == name
 
 
@@ -393,9 +391,7 @@ def test_a_guess_by_name_claims_no_width():
     [(provider, row) for provider, known in catalog.MODELS.items() for row in known if row.dtypes or row.prefix_field],
 )
 def test_what_a_provider_makes_itself_can_be_asked_for(provider, row):
-    """Types are those an option can name, a field for the prefix stands beside a prefix, and the provider's dialect
-    reads both.
-    """
+    """Each input type can be an option, a prefix field comes with a prefix, and the dialect reads both."""
     assert set(row.dtypes) <= set(QUANTIZED)
     assert row.prefixes or not row.prefix_field
     assert provider in {host.name for host in compatible.HOSTS} or not row.prefix_field

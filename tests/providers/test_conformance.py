@@ -44,9 +44,7 @@ def successes(name):
 
 
 async def asked(golden, **options):
-    """The request that goes out for a golden's texts under these options; None where they are refused before anything
-    is sent.
-    """
+    """The request for a golden's texts under these options; None if they are refused before sending."""
     fake = FakeExchange(lambda _: {})
     embedder = connect(**{"retry": RetryPolicy(attempts=1), **golden["connect"], "exchange": fake})
     embedder._probed = True
@@ -62,17 +60,13 @@ async def asked(golden, **options):
 
 @each_host
 async def test_a_host_speaks_as_its_goldens_do(name):
-    """Requests, replies, refusals and abuse: every golden of the host holds, and there is at least one success and
-    one refusal.
-    """
+    """Every golden of the host holds, and at least one is a success and one a refusal."""
     assert await check_codec(GOLDEN / name) >= 2
 
 
 @each_host
 async def test_nothing_is_accepted_that_no_golden_shows(name):
-    """An option is shown by a golden, or refused before anything is sent, or made on the client from the plain
-    request.
-    """
+    """A golden shows an option, or it is refused before sending, or the client does it from the plain request."""
     plain = successes(name)[0]
     base = (await asked(plain)).body
     shown = [pair for golden in goldens(name) for pair in golden.get("options", {}).items()]
@@ -99,9 +93,7 @@ async def test_goldens_say_what_they_expect(name):
 
 @each_host
 async def test_goldens_cover_encoding_and_key(name):
-    """Base64, where it is asked for, comes once as base64 and once as numbers; a key, where there is one, is refused
-    once.
-    """
+    """If base64 is asked for, a golden answers it and another numbers; if a key is needed, one is refused."""
     texts = [json.dumps(golden["request"]["body"]) for golden in successes(name)]
     strings = {isinstance(first(golden), str) for golden in successes(name)}
     refused = {golden["expect"].get("error") for golden in goldens(name)}

@@ -204,9 +204,7 @@ BASES |= {
 
 @pytest.mark.parametrize("base", BASES)
 def test_a_codec_may_inherit_or_write_two_functions(tmp_path, base):
-    """A class with every member, one with `encode` and `decode` alone, and one that inherits from `Dialect` all pass
-    the check.
-    """
+    """A class with all members, one with `encode` and `decode`, and one that inherits all pass the check."""
     wheel_of_it = installed(tmp_path, wheel(tmp_path, "acme_embedkit", "1.0", BASES[base]))
     for name, golden in GOLDENS.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(golden))

@@ -88,9 +88,7 @@ async def test_what_the_api_cuts_is_made_unit_length(options, length):
 
 @pytest.mark.anyio
 async def test_a_text_too_long_is_told_by_the_catalog():
-    """The Gemini API cuts in silence, so a text beyond the model's tokens goes out in pieces where the mean is asked
-    for.
-    """
+    """The Gemini API cuts without saying so: with the mean, an over-long text is sent in pieces."""
     embedder, exchange = connected(gemini, **GEMINI, long_text="mean")
     text = " ".join(map(str, range(4000)))
     result = await embedder.embed([text])
@@ -164,9 +162,7 @@ async def test_gemini_models_on_vertex_take_one_text_each(model):
     ],
 )
 def test_a_location_has_its_host(monkeypatch, location, host):
-    """Global, multi-region and region each have their own host; project and location are read from Google's
-    variables.
-    """
+    """Global, multi-region and region have hosts of their own; Google's variables name project and location."""
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "p-1")
     if location is not None:
         monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", location)

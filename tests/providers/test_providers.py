@@ -45,9 +45,7 @@ CONTEXTUAL = {"voyage": "voyage-context-4", "perplexity": "pplx-embed-context-v1
 
 
 def server(request):
-    """Any of the providers, answering each text with its row of UNIT (cut, and made unit length again) as the body
-    asks.
-    """
+    """Any provider: it answers each text with its row of UNIT, cut and made unit length as the body asks."""
     body = json.loads(request.body)
     texts = next(body[name] for name in ("input", "inputs", "texts", "text", "queries", "documents") if name in body)
     asked = body.get("output_dtype") or body.get("embedding_type") or body.get("encoding_format")
@@ -108,9 +106,7 @@ async def test_every_dtype_is_the_same_vector(provider, dtype):
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_a_narrow_vector_has_the_width_asked_for(provider):
-    """`dimensions` gives that many components of unit length, whether the API cuts or the client does; in bits as
-    well.
-    """
+    """`dimensions` gives so many components of unit length, whether the API or the client cuts; in bits too."""
     width = 256 if provider == "voyage" else 160  # each has its own list of widths
     one, cut = embedder(provider), UNIT[:, :width]
     narrow = await one.embed(TEXTS, dimensions=width, normalize=True)
@@ -131,9 +127,7 @@ async def test_a_narrow_vector_has_the_width_asked_for(provider):
     normalize=st.sampled_from([None, False, True]),
 )
 def test_a_body_holds_only_what_the_page_documents(provider, input_type, dimensions, dtype, truncate, normalize):
-    """Whatever is asked: documented fields only, the texts once and in order, no null (Isaacus' strategy excepted),
-    or ConfigError.
-    """
+    """Only documented fields, the texts once and in order, no null (except Isaacus' strategy); or ConfigError."""
     import anyio
 
     options = {
@@ -251,9 +245,7 @@ async def test_a_task_is_one_that_the_model_has(model):
     [("jina-embeddings-v3", True), ("jina-embeddings-v4", False), ("jina-code-embeddings-0.5b", False)],
 )
 async def test_raw_length_is_asked_where_there_is_a_field(model, field):
-    """`normalize` goes out as `normalized` to the models that have it, and to no others, whose schema would refuse
-    it.
-    """
+    """`normalize` is sent as `normalized` to the models that have it; the schema of the others would refuse it."""
     body = await sent("jina", model, normalize=False)
 
     assert body.get("normalized") == (False if field else None)
@@ -313,9 +305,7 @@ async def test_an_over_long_text_is_cut_only_when_asked(provider, model, silent,
 
 @pytest.mark.parametrize("provider", CONTEXTUAL)
 async def test_each_text_is_a_document_of_its_own(provider):
-    """A contextualized model sees no text beside another unless grouped by hand, and then the count still has to be
-    right.
-    """
+    """A contextualized model sees each text alone unless grouped by hand, and then the count must be right."""
     body = await sent(provider, CONTEXTUAL[provider])
     field = "inputs" if provider == "voyage" else "input"
 
@@ -328,9 +318,7 @@ async def test_each_text_is_a_document_of_its_own(provider):
 
 
 async def test_the_chunks_of_documents_come_in_order():
-    """Documents and chunks that arrive shuffled are put in order by their indices, first of the document, then of the
-    chunk.
-    """
+    """Documents and chunks that arrive shuffled are ordered by the indices of documents, then of chunks."""
     chunks = {(document, chunk): [float(document), float(chunk)] for document in range(3) for chunk in range(2)}
     data = [
         {"index": document, "data": [{"index": chunk, "embedding": chunks[document, chunk]} for chunk in (1, 0)]}
@@ -352,9 +340,7 @@ def host(fake):
 
 
 async def test_a_key_of_atlas_goes_to_atlas():
-    """A key that begins with al- is sent to MongoDB's host on every attempt, another to Voyage's, also when a
-    callable gives them.
-    """
+    """A key that begins with al- goes to MongoDB's host on every attempt, another to Voyage's; callables too."""
     keys = iter(["al-one", "pa-two", "al-three"])
     fake = FakeExchange(server)
     one = embedder("voyage", None, fake, api_key=lambda: next(keys))
@@ -471,9 +457,7 @@ async def test_cloudflare_needs_an_account(monkeypatch):
     [(None, "mean", True), (None, None, True), ("cls", "cls", True), (None, "cls", False), ("cls", "mean", False)],
 )
 async def test_vectors_of_another_pooling_are_no_result(told, answered, fine):
-    """Vectors pooled otherwise than asked do not compare with those there are: a DecodeError, where the reply says
-    so.
-    """
+    """Vectors pooled otherwise than asked do not compare: DecodeError, if the reply says so."""
     fake = FakeExchange([{"result": {"data": UNIT.tolist(), **({"pooling": answered} if answered else {})}}])
     one = embedder("cloudflare", "@cf/baai/bge-base-en-v1.5", fake, **({"pooling": told} if told else {}))
     if fine:

@@ -101,9 +101,7 @@ async def test_a_recorded_reply_is_decoded(shared, name):
 
 
 async def not_honored(recording, how, texts, options):
-    """A width that the server ignored, and an empty list, are errors; a width that is known to be ignored is never
-    asked for.
-    """
+    """An ignored width and an empty list are errors; a width that is known to be ignored is not asked for."""
     error, sent = await replayed(recording, how, texts, options)
 
     assert isinstance(error, DecodeError if how.narrow else ConfigError)
@@ -111,9 +109,7 @@ async def not_honored(recording, how, texts, options):
 
 
 def different(recording, how, sent):
-    """What embedkit sent otherwise than the recorded client, habits aside: what is asked, the path, the header of the
-    key.
-    """
+    """What embedkit sent otherwise than the recorded client: fields, path, header of the key; not habits."""
     wrong = fields(recording, how, json.loads(sent.body)) if how.fields else meaning(recording, sent)
     recorded, made = (
         unquote(urlsplit(recording["request"]["url"]).path.replace("//", "/")),
@@ -182,9 +178,7 @@ async def test_a_recorded_refusal_is_explained(shared, name, monkeypatch):
 
 
 def test_nothing_is_skipped_in_silence(shared, tell):
-    """Every recording is decoded, explained or set aside; what is set aside is counted, and every line of the tables
-    is needed.
-    """
+    """Every recording is decoded, explained or set aside and counted; every line of the tables is needed."""
     fates = {name: fate(recording, KNOWN) for name, recording in RECORDINGS.items()}
     counts = Counter(fates.values())
     waiting = sorted({name.partition("/")[0] for name, one in fates.items() if one == WAITING})
