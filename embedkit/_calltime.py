@@ -62,13 +62,13 @@ class CallTime:
     def __init__(self, total: float | None, timeout: float | None) -> None:
         import anyio
 
-        self.total = None if total is None else seconds("total_timeout", total)
-        self.timeout = None if timeout is None else seconds("timeout", timeout)
-        self.attempts = 0
-        self.failure = ""
-        self.cut = False
+        self.total: float | None = None if total is None else seconds("total_timeout", total)
+        self.timeout: float | None = None if timeout is None else seconds("timeout", timeout)
+        self.attempts: int = 0
+        self.failure: str = ""
+        self.cut: bool = False
         self._began = self._seen = anyio.current_time()
-        self.ends = math.inf if self.total is None else self._began + self.total
+        self.ends: float = math.inf if self.total is None else self._began + self.total
         self._binds = self.total is not None  # it is cut off here
         self._open = [0, 0, 0]
         self._spent = [0.0, 0.0, 0.0, 0.0]

@@ -226,7 +226,8 @@ class RequestCount:
     __slots__ = ("call", "patient", "requests", "time", "under_way")
 
     def __init__(self, patient: bool = False, time: CallTime | None = None, call: int = 0) -> None:
-        self.requests = self.under_way = 0
-        self.patient = patient
-        self.time = time
-        self.call = call
+        self.requests: int = 0
+        self.under_way: int = 0
+        self.patient: bool = patient
+        self.time: CallTime | None = time
+        self.call: int = call
