@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-
 REFUTED = 4.0  # by which a lost rate is taken to be smaller each time that some requests pass and it is refused again
 
 
