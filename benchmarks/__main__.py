@@ -98,7 +98,9 @@ def _medians(runs: list[dict[str, Any]]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"{', '.join([*SCENARIOS, *MODULES, 'scaling'])}; all")
+    parser.add_argument(
+        "scenarios", nargs="*", metavar="SCENARIO", help=f"{', '.join([*SCENARIOS, *MODULES, 'scaling'])}; all"
+    )
     parser.add_argument("--peers", help="names, with commas between; those of the scenario where left out")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--write", action="store_true", help="tables and plots into benchmarks/README.md")
@@ -109,7 +111,9 @@ def main() -> None:
     unknown = [name for name in names if name not in everything]
     wrong = [peer for peer in (options.peers or "").split(",") if peer and peer not in PEERS]
     if unknown or wrong:
-        parser.error(f"unknown {', '.join(unknown + wrong)}; scenarios: {', '.join(everything)}; peers: {', '.join(PEERS)}")
+        parser.error(
+            f"unknown {', '.join(unknown + wrong)}; scenarios: {', '.join(everything)}; peers: {', '.join(PEERS)}"
+        )
     failed = False
     for name in names:
         if name in MODULES:

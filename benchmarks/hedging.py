@@ -27,7 +27,9 @@ class Stalling:
     `times` as long. From `slows` on every reply takes twice as long.
     """
 
-    def __init__(self, seed: int, *, share: float = 0.02, times: float = 10.0, spread: float = 0.1, slows: float = 1e9) -> None:
+    def __init__(
+        self, seed: int, *, share: float = 0.02, times: float = 10.0, spread: float = 0.1, slows: float = 1e9
+    ) -> None:
         self.random = random.Random(seed)
         self.share, self.times, self.spread, self.slows = share, times, spread, slows
         self.requests = self.cancelled = 0

@@ -31,7 +31,10 @@ BEFORE = 20.0  # seconds of health before the fault
 # Whoever calls last must not gain from it that nobody comes after him;
 # such a call waits less than so long, unless its patience is longer.
 LONG = 10.0
-TEXTS = ("text ", "bulk ")  # what our calls begin with; another text is one that the client added to find out what is wrong
+TEXTS = (
+    "text ",
+    "bulk ",
+)  # what our calls begin with; another text is one that the client added to find out what is wrong
 _accounts = itertools.count()
 ROW = b'{"index":%d,"embedding":[1.0,0.0]}'
 FAULTS = ("stall", "503", "500", "429", "429 with hint", "reset", "half")
@@ -137,7 +140,9 @@ class Ill(Knee):
         await self._travel()
         self.served.append(now())
         rows = b",".join(ROW % number for number in range(texts))
-        return Response(200, {"content-type": "application/json"}, b'{"data":[' + rows + b'],"usage":{"total_tokens":1}}')
+        return Response(
+            200, {"content-type": "application/json"}, b'{"data":[' + rows + b'],"usage":{"total_tokens":1}}'
+        )
 
     async def _beside(self) -> None:
         """All that is here is served; the more there is, the longer it takes."""
@@ -152,7 +157,9 @@ class Ill(Knee):
         assert self.slots is not None
         await self.slots.acquire()
         done = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_later(self.latency * self.random.lognormvariate(0.0, self.spread), self._finish, done)
+        asyncio.get_running_loop().call_later(
+            self.latency * self.random.lognormvariate(0.0, self.spread), self._finish, done
+        )
         await done
 
     def _finish(self, done: asyncio.Future[None]) -> None:

@@ -33,7 +33,14 @@ class Endpoint:
     """
 
     def __init__(
-        self, seed: int, *, slots: int = 8, times: float = 1.0, dies: float = math.inf, returns: float = math.inf, how: str = ""
+        self,
+        seed: int,
+        *,
+        slots: int = 8,
+        times: float = 1.0,
+        dies: float = math.inf,
+        returns: float = math.inf,
+        how: str = "",
     ) -> None:
         self.random = random.Random(seed)
         self.slots = asyncio.Semaphore(slots)
@@ -48,7 +55,9 @@ class Endpoint:
         async with self.slots:
             if (broken := await self.broken(loop.time())) is not None:
                 return broken
-            await asyncio.sleep(self.times * SECONDS * self.random.lognormvariate(0.0, 0.1) * (0.3 + 0.7 * len(texts) / BATCH))
+            await asyncio.sleep(
+                self.times * SECONDS * self.random.lognormvariate(0.0, 0.1) * (0.3 + 0.7 * len(texts) / BATCH)
+            )
             if (broken := await self.broken(loop.time())) is not None:
                 return broken
         self.served.append((loop.time(), len(texts)))
@@ -116,7 +125,9 @@ def run(changes: list[dict[str, Any]], texts: int, **keywords: Any) -> Outcome:
             each._clock = loop.time
         result = await embedder.embed(map(str, range(texts)))
         numbers = np.arange(texts)
-        wrong = int((result.vectors != np.stack([np.ones(texts), numbers % 997, numbers // 997], axis=1)).any(axis=1).sum())
+        wrong = int(
+            (result.vectors != np.stack([np.ones(texts), numbers % 997, numbers // 997], axis=1)).any(axis=1).sum()
+        )
         served = [each.served for each in network.endpoints]
         assert result.usage.requests == sum(each.requests for each in network.endpoints)  # the tally is exact
         return Outcome(wrong, result.usage.requests, served, loop.time())
@@ -148,7 +159,9 @@ def figures(how: str, texts: int, dies: float, returns: float) -> tuple[int, flo
 
 def main() -> None:
     print("One of three endpoints is dead from second 10 to 40\n")
-    print(f"{'while dead it':22}{'texts lost':>12}{'rate while dead':>18}{'used again after':>18}{'rate from then on':>19}")
+    print(
+        f"{'while dead it':22}{'texts lost':>12}{'rate while dead':>18}{'used again after':>18}{'rate from then on':>19}"
+    )
     print(f"{'':34}{'(of what 2 give)':>18}{'':18}{'(of what 3 give)':>19}")
     for how in ("refuses connections", "answers 503", "says nothing"):
         lost, dead, back, after = figures(how, 450_000, 10.0, 40.0)

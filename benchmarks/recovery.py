@@ -260,7 +260,9 @@ def main() -> None:
     )
     parser.add_argument("--fault", nargs="+", choices=FAULTS, default=FAULTS)
     parser.add_argument("--ill", type=float, default=60.0, help="seconds that the fault lasts (60)")
-    parser.add_argument("--load", type=float, default=0.9, help="calls offered, as a share of what the server can do (0.9)")
+    parser.add_argument(
+        "--load", type=float, default=0.9, help="calls offered, as a share of what the server can do (0.9)"
+    )
     parser.add_argument("--patience", type=float, default=5.0, help="seconds (5)")
     parser.add_argument("--seed", type=int, default=1, help="when callers come")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)

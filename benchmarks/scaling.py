@@ -66,7 +66,9 @@ def run(results: Path, rounds: int) -> None:
     found: dict[str, list[dict[str, Any]]] = {axis: [] for axis in AXES}
     for axis, values in AXES.items():
         for value in values:
-            runs = sorted((point(axis, value) for _ in range(1 if value >= 1_000_000 else rounds)), key=lambda run: run["cpu"])
+            runs = sorted(
+                (point(axis, value) for _ in range(1 if value >= 1_000_000 else rounds)), key=lambda run: run["cpu"]
+            )
             found[axis].append(runs[len(runs) // 2])
             print(f"  {axis} {value:,}: {found[axis][-1]['cpu']:.2f} us CPU per text", file=sys.stderr, flush=True)
     results.mkdir(parents=True, exist_ok=True)

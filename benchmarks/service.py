@@ -110,7 +110,9 @@ def cases(
     """(fault, case) of every row; without those whose callers have
     not even the patience for an endpoint that has nothing else to do.
     """
-    for answer, fault, load, patience, configuration in itertools.product(answers, faults, loads, patiences, configurations):
+    for answer, fault, load, patience, configuration in itertools.product(
+        answers, faults, loads, patiences, configurations
+    ):
         if patience >= 2 * answer:
             yield fault, case_of(fault, load, patience, configuration, answer, quick=quick, **more)
 
@@ -205,7 +207,8 @@ def table(rows: Sequence[tuple[str, Case]], seeds: int) -> int:
             if misses := missed(case, found):
                 bad.append((max(miss.far for miss in misses), line))
     print(
-        f"\n{len(rows) - len(bad)} of {len(rows)} rows within bounds" + (f"; of {seeds} seeds the worst" if seeds > 1 else "")
+        f"\n{len(rows) - len(bad)} of {len(rows)} rows within bounds"
+        + (f"; of {seeds} seeds the worst" if seeds > 1 else "")
     )
     if bad:
         print("\nThose that miss one, the farthest first:\n")
@@ -259,7 +262,10 @@ def bulk_table(seeds: int, answers: Iterable[float], queue: bool) -> int:
 # --- a cold burst ----------------------------------------------------------------------------------------------------
 
 BURST = 100
-COLD_ROWS = {"openai:text-embedding-3-small": True, "vllm:m": False}  # model: whether it is hosted, and so has room for all
+COLD_ROWS = {
+    "openai:text-embedding-3-small": True,
+    "vllm:m": False,
+}  # model: whether it is hosted, and so has room for all
 
 
 class Room(Server):
@@ -312,7 +318,9 @@ def cold_table(seeds: int, answers: Iterable[float]) -> int:
         p99, direct = max(found)
         miss = hosted and p99 > COLD * answer
         bad += miss
-        print(f"{answer:>4g} s  {model:29}  {p99:4.2f} s  {p99 / answer:8.2f}  {direct:9.2f} s" + "  ✗" * miss, flush=True)
+        print(
+            f"{answer:>4g} s  {model:29}  {p99:4.2f} s  {p99 / answer:8.2f}  {direct:9.2f} s" + "  ✗" * miss, flush=True
+        )
     return bad
 
 
@@ -340,7 +348,9 @@ def shown_by(checkout: Path) -> dict[str, Any]:
     """The plot's run with the engine of another checkout, in a process of its own."""
     here = Path(__file__).parent.parent
     command = [sys.executable, "-c", _CHILD, str(checkout.resolve()), str(here)]
-    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd="/").stdout)
+    found: dict[str, Any] = json.loads(
+        subprocess.run(command, check=True, capture_output=True, text=True, cwd="/").stdout
+    )
     if not Path(found["engine"]).is_relative_to(checkout.resolve()):
         msg = f"{checkout} holds no embedkit: {found['engine']} was imported instead"
         raise SystemExit(msg)
@@ -372,7 +382,11 @@ def plot(before: Path) -> None:
         shares = [100 * callers.share(calls, moment, moment + 1) for moment in moments]
         above.step(moments, shares, where="post", color=color, linewidth=1, label=name)
         below.step(
-            [at for at, _ in found["widths"]], [size for _, size in found["widths"]], where="post", color=color, linewidth=1
+            [at for at, _ in found["widths"]],
+            [size for _, size in found["widths"]],
+            where="post",
+            color=color,
+            linewidth=1,
         )
     for axis in (above, below):
         axis.axvspan(BEFORE, BEFORE + SHOWN.ill, color="0.9", linewidth=0)

@@ -226,7 +226,8 @@ def show(head: Sequence[str], rows: Sequence[list[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     for row in (head, ["-" * width for width in widths], *rows):
         first, *others = (
-            f"{cell:{'>' if number else '<'}{width}}" for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+            f"{cell:{'>' if number else '<'}{width}}"
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         print("  ".join((first, *others)).rstrip())
 
@@ -262,7 +263,10 @@ def plot(case: Case) -> None:
     if any(allowed < float("inf") for _, _, allowed in outcome.trace):
         pace = below.twinx()
         pace.plot(
-            times, [min(allowed, 2 * max(granted)) for _, _, allowed in outcome.trace[::2]], color="tab:orange", linewidth=1
+            times,
+            [min(allowed, 2 * max(granted)) for _, _, allowed in outcome.trace[::2]],
+            color="tab:orange",
+            linewidth=1,
         )
         pace.set_ylabel("pace found/s", color="tab:orange")
         pace.set_ylim(0, 2 * max(granted))
@@ -323,19 +327,31 @@ def positive(text: str) -> float:
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line. Whoever chooses among impatient callers wants these only."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.simulation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.simulation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("part", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; patient and impatient where left out")
-    parser.add_argument("--plot", action="store_true", help="draw the plots of patient callers as well (needs matplotlib)")
-    parser.add_argument("--beside", type=Path, metavar="CHECKOUT", help="of an older engine (recovery; needs matplotlib)")
+    parser.add_argument(
+        "part", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; patient and impatient where left out"
+    )
+    parser.add_argument(
+        "--plot", action="store_true", help="draw the plots of patient callers as well (needs matplotlib)"
+    )
+    parser.add_argument(
+        "--beside", type=Path, metavar="CHECKOUT", help="of an older engine (recovery; needs matplotlib)"
+    )
     parser.add_argument("--fault", nargs="+", choices=service.FAULTS)
-    parser.add_argument("--load", nargs="+", type=positive, help="calls offered, as a share of what the endpoint can do")
+    parser.add_argument(
+        "--load", nargs="+", type=positive, help="calls offered, as a share of what the endpoint can do"
+    )
     parser.add_argument("--patience", nargs="+", type=positive, help="seconds")
     parser.add_argument("--configuration", nargs="+", choices=list(CONFIGURATIONS))
     parser.add_argument("--answer", nargs="+", type=positive, help="seconds that an answer takes")
     parser.add_argument("--ill", type=float, default=10.0, help="seconds that the fault lasts (10)")
     parser.add_argument(
-        "--queue", action="store_true", help="the endpoint lets come one after the other, and finishes what it has begun"
+        "--queue",
+        action="store_true",
+        help="the endpoint lets come one after the other, and finishes what it has begun",
     )
     parser.add_argument("--seeds", type=int, default=1, help="of so many the worst (1)")
     parser.add_argument(
@@ -344,8 +360,12 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if wrong := [each for each in options.part if each not in PARTS]:
         parser.error(f"unknown {', '.join(wrong)}; parts: {', '.join(PARTS)}")
-    chosen = options.fault or options.load or options.patience or options.configuration or options.answer or options.quick
-    options.part = options.part or (["recovery"] if options.beside else ["impatient"] if chosen else ["patient", "impatient"])
+    chosen = (
+        options.fault or options.load or options.patience or options.configuration or options.answer or options.quick
+    )
+    options.part = options.part or (
+        ["recovery"] if options.beside else ["impatient"] if chosen else ["patient", "impatient"]
+    )
     if "recovery" in options.part and options.beside is None:
         parser.error("recovery needs --beside CHECKOUT: a git worktree or an unpacked archive of the older engine")
     return options

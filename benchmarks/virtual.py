@@ -148,7 +148,15 @@ class Bucket(Server):
     """
 
     def __init__(
-        self, seed: int, rate: float, burst: float, *, hints: bool = True, words: bytes = b"", tells: str = "", **more: Any
+        self,
+        seed: int,
+        rate: float,
+        burst: float,
+        *,
+        hints: bool = True,
+        words: bytes = b"",
+        tells: str = "",
+        **more: Any,
     ) -> None:
         super().__init__(seed, **more)
         self.rate, self.burst, self.hints, self.words, self.tells = rate, burst, hints, words, tells
@@ -204,7 +212,9 @@ class Calendar(Server):
 class Capped(Server):
     """Refuses what comes while `cap` requests are being served, with the status, Retry-After and body given."""
 
-    def __init__(self, seed: int, cap: int, *, status: int = 429, after: str = "", body: bytes = b"", **more: Any) -> None:
+    def __init__(
+        self, seed: int, cap: int, *, status: int = 429, after: str = "", body: bytes = b"", **more: Any
+    ) -> None:
         super().__init__(seed, **more)
         self.cap, self.status, self.after, self.body = cap, status, after, body
 

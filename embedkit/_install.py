@@ -1,6 +1,7 @@
 """How embedkit is installed. Every message that tells somebody to do it is made here.
 
-The distribution is not on the package index yet, and `embedkit` there is a project of somebody else: so it is installed from a checkout.
+The distribution is not on the package index yet, and `embedkit` there is a project of somebody else: so it is installed
+from a checkout.
 """
 
 from __future__ import annotations

@@ -40,7 +40,9 @@ def _at_once(handler: Callable[..., object], *args: Any, **keywords: Any) -> Non
     handler(*args, **keywords)
 
 
-async def aside(function: Callable[..., T], *args: Any, limiter: anyio.CapacityLimiter | None = None, leave: bool = False) -> T:
+async def aside(
+    function: Callable[..., T], *args: Any, limiter: anyio.CapacityLimiter | None = None, leave: bool = False
+) -> T:
     """Run `function` in a worker thread, or here if none starts. `leave`: a cancelled caller does not wait."""
     from anyio import to_thread
 

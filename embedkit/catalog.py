@@ -20,7 +20,9 @@ import msgspec
 
 from ._types import QUANTIZED, ModelFacts
 
-SEARCH = {"query": "Represent this sentence for searching relevant passages: "}  # BGE (English), mxbai, Snowflake Arctic 1
+SEARCH = {
+    "query": "Represent this sentence for searching relevant passages: "
+}  # BGE (English), mxbai, Snowflake Arctic 1
 ARCTIC_2 = {"query": "query: "}
 NOMIC = {
     "query": "search_query: ",
@@ -368,7 +370,12 @@ def facts(provider: str, model: str) -> ModelFacts | None:
     known = {each.name.lower(): each for each in MODELS.get(provider, ())}
     model = model.lower()
     family, _, tag = model.rpartition(":")
-    return known.get(model) or known.get(f"{family}:{tag.partition('-')[0]}") or known.get(family) or _served_by_name(model)
+    return (
+        known.get(model)
+        or known.get(f"{family}:{tag.partition('-')[0]}")
+        or known.get(family)
+        or _served_by_name(model)
+    )
 
 
 def _served_by_name(model: str) -> ModelFacts | None:

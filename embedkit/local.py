@@ -64,7 +64,9 @@ class LocalEmbedder(Embedder):
     limits: Limits = Limits(max_texts=256, max_text_tokens=MOST_TOKENS)
     max_concurrency = 2  # one batch is computed, the next is ready
 
-    def __init__(self, model: str = MODEL, *, path: str | os.PathLike[str] | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, model: str = MODEL, *, path: str | os.PathLike[str] | None = None, threads: int | None = None
+    ) -> None:
         if model.lower() != MODEL:
             msg = f"there is no embedded model {model!r}; there is: {MODEL}"
             raise ConfigError(msg)

@@ -61,7 +61,9 @@ class _Tiktoken(TokenCounter):
             raise ConfigError(msg) from None
         try:
             return (
-                library.get_encoding(source) if source in library.list_encoding_names() else library.encoding_for_model(source)
+                library.get_encoding(source)
+                if source in library.list_encoding_names()
+                else library.encoding_for_model(source)
             )
         except KeyError:
             known = ", ".join(library.list_encoding_names())

@@ -19,7 +19,9 @@ from tests.support.fake_replies import echo
 
 pytestmark = pytest.mark.anyio
 ENTRIES = [(provider, each) for provider, models in catalog.MODELS.items() for each in models]
-every_entry = pytest.mark.parametrize(("provider", "facts"), ENTRIES, ids=[f"{name}:{each.name}" for name, each in ENTRIES])
+every_entry = pytest.mark.parametrize(
+    ("provider", "facts"), ENTRIES, ids=[f"{name}:{each.name}" for name, each in ENTRIES]
+)
 
 
 def test_each_family_belongs_to_a_host():
@@ -135,7 +137,8 @@ async def test_an_unknown_model_works(model):
 
 @pytest.mark.parametrize("model", ["intfloat/e5-base-v2", "INTFLOAT/E5-Base-v2"])
 @pytest.mark.parametrize(
-    "provider", ["huggingface", "hfendpoint", "tei", "vllm", "llamacpp", "localai", "lmstudio", "infinity", "compatible"]
+    "provider",
+    ["huggingface", "hfendpoint", "tei", "vllm", "llamacpp", "localai", "lmstudio", "infinity", "compatible"],
 )
 async def test_a_model_of_the_hub_is_known_wherever_it_is_served(provider, model):
     """Under its name on the Hub, a model gets its family's prefixes from every server that puts on none itself."""

@@ -169,7 +169,10 @@ def test_attributes_are_there_on_every_error():
         (TransportTimeoutError, TimeoutError),
         (TransportTimeoutError, TransportError),
         (TooLongError, InvalidInputError),
-        *((kind, ApiError) for kind in (AuthError, QuotaError, NotFoundError, RateLimitError, TooLargeError, ServerError)),
+        *(
+            (kind, ApiError)
+            for kind in (AuthError, QuotaError, NotFoundError, RateLimitError, TooLargeError, ServerError)
+        ),
         *((kind, EmbedkitError) for kind in CLASSES),
     ],
 )

@@ -109,8 +109,18 @@ def test_the_module_is_public():
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_is_frozen_documented_and_travels(kind):
     """No event can be changed; each says what its fields are; copies and pickles are equal."""
-    samples = {"int": 3, "float": 0.5, "int | None": 200, "float | None": None, "str": "x", "EmbedkitError": None, "bool": True}
-    fields = {each.name: samples.get(str(kind.__annotations__.get(each.name, ""))) for each in msgspec.structs.fields(kind)}
+    samples = {
+        "int": 3,
+        "float": 0.5,
+        "int | None": 200,
+        "float | None": None,
+        "str": "x",
+        "EmbedkitError": None,
+        "bool": True,
+    }
+    fields = {
+        each.name: samples.get(str(kind.__annotations__.get(each.name, ""))) for each in msgspec.structs.fields(kind)
+    }
     event = kind(**fields)
 
     assert kind.__struct_config__.frozen
@@ -178,7 +188,10 @@ async def test_one_whose_key_cannot_be_had_ends_too():
     with pytest.raises(LookupError):
         await connect(api_key=lambda: {}["no"], observe=seen.append).embed(["a"])
 
-    assert [(end.status, end.error and type(end.error)) for _, end in paired(seen)] == [(None, ConfigError), (None, None)]
+    assert [(end.status, end.error and type(end.error)) for _, end in paired(seen)] == [
+        (None, ConfigError),
+        (None, None),
+    ]
 
 
 async def test_one_whose_caller_is_gone_ends_too():
@@ -390,9 +403,9 @@ async def test_errors_say_how_often_and_how_long(kind):
     assert 0 < error.elapsed < 5
     assert "3 attempts in " in str(error)
     with pytest.raises(AuthError) as caught:
-        await connect(lambda _: response("no", 401), **{**KINDS_OF_EMBEDDER[kind], "retry": RetryPolicy(attempts=1)}).embed(
-            ["a"]
-        )
+        await connect(
+            lambda _: response("no", 401), **{**KINDS_OF_EMBEDDER[kind], "retry": RetryPolicy(attempts=1)}
+        ).embed(["a"])
     if "base_url" not in KINDS_OF_EMBEDDER[kind] and "api_key" not in KINDS_OF_EMBEDDER[kind]:
         assert caught.value.attempts == 1
         assert "attempt" not in str(caught.value)
@@ -473,11 +486,15 @@ async def test_a_trace_travels():
 
     seen = []
     embedder = connect(
-        exchange, headers=lambda: {"traceparent": SPAN.get()}, observe=lambda event: (seen.append(event), observe(event))
+        exchange,
+        headers=lambda: {"traceparent": SPAN.get()},
+        observe=lambda event: (seen.append(event), observe(event)),
     )
     await embedder.embed(["a"])
 
-    assert [request.headers["traceparent"] for request in exchange.requests] == [f"span-{left.id}" for left, _ in paired(seen)]
+    assert [request.headers["traceparent"] for request in exchange.requests] == [
+        f"span-{left.id}" for left, _ in paired(seen)
+    ]
 
 
 async def test_they_win_as_those_of_a_mapping_do():
@@ -583,7 +600,9 @@ async def test_many_of_them_push_no_key_out_of_hiding():
     def answer(request):
         return response({"error": {"message": f"{proxy} {SECRET}"}}, 401) if quoting else good(request)
 
-    embedder = connect(answer, headers=lambda: {"traceparent": f"00-trace-{next(numbers)}"}, api_key=SECRET, proxy=proxy)
+    embedder = connect(
+        answer, headers=lambda: {"traceparent": f"00-trace-{next(numbers)}"}, api_key=SECRET, proxy=proxy
+    )
     for number in range(1000):
         await embedder.embed_query(f"{number}")
     quoting = True
@@ -596,7 +615,9 @@ async def test_many_of_them_push_no_key_out_of_hiding():
 @pytest.mark.parametrize("wrong", [7, "x-a: b", [("a", "b")], b"", object()])
 def test_neither_a_mapping_nor_a_callable(wrong):
     """Refused by `connect`, with what it takes."""
-    with pytest.raises(ConfigError, match=r"headers is .*; it takes a mapping of header names to values, or a callable"):
+    with pytest.raises(
+        ConfigError, match=r"headers is .*; it takes a mapping of header names to values, or a callable"
+    ):
         connect(headers=wrong)
 
 

@@ -31,7 +31,11 @@ def public(module):
     yield module.__name__, module
     for name in dir(module):
         found = getattr(module, name)
-        if name.startswith("_") or not str(getattr(found, "__module__", "")).startswith("embedkit") or not callable(found):
+        if (
+            name.startswith("_")
+            or not str(getattr(found, "__module__", "")).startswith("embedkit")
+            or not callable(found)
+        ):
             continue
         yield f"{module.__name__}.{name}", found
         if inspect.isclass(found):
@@ -106,7 +110,11 @@ def test_what_they_say_is_what_the_type_checker_reads():
     assert typing.get_type_hints(embedkit.Embedder.embed_query)["return"] == NDArray[typing.Any]
     assert typing.get_type_hints(embedkit.Embeddings)["vectors"] == NDArray[typing.Any]
     assert typing.get_type_hints(codec.vector_values)["return"] == bytes | NDArray[typing.Any]
-    assert set(typing.get_type_hints(codec.vector_values)["vector"].__args__) >= {codec.Vector, bytes, NDArray[typing.Any]}
+    assert set(typing.get_type_hints(codec.vector_values)["vector"].__args__) >= {
+        codec.Vector,
+        bytes,
+        NDArray[typing.Any],
+    }
 
 
 def test_the_sync_door_takes_what_the_async_one_takes_and_gives_another():

@@ -19,7 +19,8 @@ from embedkit._install import DISTRIBUTION, install
 HERE = Path(__file__).parent.parent
 FOLDERS = ("embedkit", "tests", "benchmarks", ".ci", ".github")
 WRONG = re.compile(
-    r"""\binstall["',]*(?:\s+["']?-[-\w]+["',]*)*\s+["'\\]*embedkit(?!-client)(?![-\w/.]*/)\b"""  # a command, or a list of its words
+    # a command, or a list of its words
+    r"""\binstall["',]*(?:\s+["']?-[-\w]+["',]*)*\s+["'\\]*embedkit(?!-client)(?![-\w/.]*/)\b"""
     r"""|\bembedkit\["""  # with an extra
 )
 
@@ -72,7 +73,9 @@ def test_the_name_is_one():
     assert project["name"] == DISTRIBUTION == distribution("embedkit-client").name == "embedkit-client"
     assert version("embedkit-client") == embedkit.__version__
     assert list(project["scripts"]) == ["embedkit"]
-    assert [each.name for each in distribution("embedkit-client").entry_points.select(group="console_scripts")] == ["embedkit"]
+    assert [each.name for each in distribution("embedkit-client").entry_points.select(group="console_scripts")] == [
+        "embedkit"
+    ]
     assert [each for each in needed if each.startswith("embedkit") and not each.startswith("embedkit-client[")] == []
 
 

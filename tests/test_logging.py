@@ -87,7 +87,10 @@ async def test_each_retry_at_info(told):
     """With the number of the attempt that failed, the wait and the status."""
     await connect(script(BUSY, TransportError("reset"))).embed(["a"])
 
-    assert [(attempt, wait, status) for _, attempt, wait, status, _, _ in told("INFO")] == [(1, 0.0, 503), (2, 0.0, None)]
+    assert [(attempt, wait, status) for _, attempt, wait, status, _, _ in told("INFO")] == [
+        (1, 0.0, 503),
+        (2, 0.0, None),
+    ]
     assert "failed: TransportError; the next follows in 0.00 s" in told("INFO")[1][-1]
 
 
@@ -187,8 +190,14 @@ def test_a_window_at_its_floor_at_warning(told):
 WAITS = {
     "requests of ours": (lambda answer: connect(answer, max_concurrency=1), "requests of ours that came before it"),
     "a rate that is told": (lambda answer: connect(answer, rate=Rate(requests_per_minute=3)), "a rate limit, for"),
-    "a pool": (lambda answer: connect(answer, base_url=BOTH, max_concurrency=1), "for an endpoint or key of a.test, b.test"),
-    "two keys": (lambda answer: connect(answer, api_key=["k-1", "k-2"], max_concurrency=1), "for an endpoint or key of h.test"),
+    "a pool": (
+        lambda answer: connect(answer, base_url=BOTH, max_concurrency=1),
+        "for an endpoint or key of a.test, b.test",
+    ),
+    "two keys": (
+        lambda answer: connect(answer, api_key=["k-1", "k-2"], max_concurrency=1),
+        "for an endpoint or key of h.test",
+    ),
     "coalesced": (lambda answer: connect(answer, rate=Rate(requests_per_minute=3), coalesce=True), "a rate limit, for"),
 }
 
@@ -389,7 +398,12 @@ async def test_no_key_and_no_text(answer, place, caplog):
     """
     caplog.set_level(logging.DEBUG)
     for more in ({}, {"coalesce": True}, {"hedge": True}) if place == "the key" else ({},):
-        settings = {**PLACES[place], **more, "retry": RetryPolicy(attempts=2, initial=0.0), "limits": Limits(max_texts=2)}
+        settings = {
+            **PLACES[place],
+            **more,
+            "retry": RetryPolicy(attempts=2, initial=0.0),
+            "limits": Limits(max_texts=2),
+        }
         embedder = connect(ANSWERS[answer], **settings)
         for skip in ("raise", "skip"):
             with contextlib.suppress(EmbedkitError):

@@ -33,7 +33,11 @@ async def test_each_loop_is_told_from_others(anyio_backend):
     mine = this_loop()
 
     assert this_loop() == mine
-    assert await asyncio.to_thread(asyncio.run, loop_here()) is not mine if anyio_backend == "asyncio" else mine is not None
+    assert (
+        await asyncio.to_thread(asyncio.run, loop_here()) is not mine
+        if anyio_backend == "asyncio"
+        else mine is not None
+    )
 
 
 @pytest.mark.parametrize("travel", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])  # noqa: S301 (our own)

@@ -57,7 +57,12 @@ def late(script, *, before="", url="", named=""):
         + "\n    except embedkit.EmbedkitError as error: print(error)\nthreading.Thread(target=work).start()\n"
     )
     found = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, cwd=HERE, timeout=60, check=False
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=HERE,
+        timeout=60,
+        check=False,
     )
     assert (found.returncode, found.stderr) == (0, ""), found.stderr
     return found.stdout.strip()
@@ -79,7 +84,9 @@ def starts():
 def test_a_sync_call(api, starts, loaded, what, uvloop):
     """It works, or, where the portal's thread cannot be started any more, says so in an EmbedkitError."""
     absent = "" if uvloop == "with uvloop" else "sys.modules['uvloop'] = None\n"
-    said = late(SYNC[what], before=absent + LOADED[loaded], url=api.url, named=api.url.replace("127.0.0.1", "localhost"))
+    said = late(
+        SYNC[what], before=absent + LOADED[loaded], url=api.url, named=api.url.replace("127.0.0.1", "localhost")
+    )
 
     if starts or loaded == "the portal's thread":
         width = 384 if what == "the embedded model" else 3
@@ -94,7 +101,9 @@ def test_an_async_call(api, loaded, what):
     """It works on every Python: what would go into another thread
     is done in this one, where no other can be started.
     """
-    said = late(asynchronous(ASYNC[what]), before=LOADED[loaded], url=api.url, named=api.url.replace("127.0.0.1", "localhost"))
+    said = late(
+        asynchronous(ASYNC[what]), before=LOADED[loaded], url=api.url, named=api.url.replace("127.0.0.1", "localhost")
+    )
 
     assert said == ("(2, 384)" if what == "the embedded model" else "(2, 3)")
 

@@ -71,7 +71,9 @@ def test_it_counts_as_the_model_does(wordpiece, text, expected):
 
 def test_a_path_may_be_a_string(wordpiece):
     """A path object and its string are the same counter, and show where they count from."""
-    assert repr(tokens.tokenizer(wordpiece)) == repr(tokens.tokenizer(str(wordpiece))) == f"tokenizer({str(wordpiece)!r})"
+    assert (
+        repr(tokens.tokenizer(wordpiece)) == repr(tokens.tokenizer(str(wordpiece))) == f"tokenizer({str(wordpiece)!r})"
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,9 @@ def test_threads_share_a_counter(wordpiece):
         assert set(threads.map(counter, ["hello world"] * 64)) == {4}
 
 
-@pytest.mark.parametrize(("package", "make"), [("tiktoken", "tiktoken('p50k_base')"), ("tokenizers", "tokenizer('x.json')")])
+@pytest.mark.parametrize(
+    ("package", "make"), [("tiktoken", "tiktoken('p50k_base')"), ("tokenizers", "tokenizer('x.json')")]
+)
 def test_a_missing_package_is_named(package, make):
     """Without the extra the counter can be made, and its first use says what to install."""
     script = f"""
@@ -165,7 +169,9 @@ def test_importing_it_loads_neither():
     """The counters are cheap to name."""
     script = "import sys; from embedkit import tokens; tokens.tiktoken(); print({'tiktoken', 'tokenizers'} & set(sys.modules))"
 
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "set()\n"
+    )
 
 
 async def test_planning_goes_by_it(wordpiece):

@@ -70,7 +70,9 @@ def spread(job: Job, send: Send) -> Send:
 # --- embedkit --------------------------------------------------------------------------------------------------------
 
 
-def embedkit(job: Job, model: str = "openai:text-embedding-3-small", path: str = "/v1", most: int = 0, **more: Any) -> Send:
+def embedkit(
+    job: Job, model: str = "openai:text-embedding-3-small", path: str = "/v1", most: int = 0, **more: Any
+) -> Send:
     import embedkit
 
     embedder = embedkit.connect(
@@ -130,7 +132,9 @@ def aiohttp_plain(job: Job, encoding: str = "base64") -> Send:
         return [decode(item["embedding"]) for item in data]
 
     async def embed(texts: Sequence[str]) -> Any:
-        parts = await asyncio.gather(*(one(texts[start : start + job.batch]) for start in range(0, len(texts), job.batch)))
+        parts = await asyncio.gather(
+            *(one(texts[start : start + job.batch]) for start in range(0, len(texts), job.batch))
+        )
         return np.array([row for part in parts for row in part], np.float32)
 
     return embed
@@ -169,7 +173,9 @@ def aiohttp_tuned(job: Job) -> Send:
 
         async def worker() -> None:
             for start in starts:
-                body = encode({"model": "bench", "input": texts[start : start + job.batch], "encoding_format": "base64"})
+                body = encode(
+                    {"model": "bench", "input": texts[start : start + job.batch], "encoding_format": "base64"}
+                )
                 async with session.post(url, data=body, headers=headers, allow_redirects=False) as reply:
                     found = decode(await reply.read())
                 for place, item in enumerate(found.data, start):
@@ -207,7 +213,9 @@ def openai(job: Job, *, http: Any = None, **more: Any) -> Send:
     client = AsyncOpenAI(base_url=f"{job.url}/v1", api_key=KEY, **({"http_client": http()} if http else {}))
 
     async def send(texts: Sequence[str]) -> list[Any]:
-        return [item.embedding for item in (await client.embeddings.create(model="bench", input=list(texts), **more)).data]
+        return [
+            item.embedding for item in (await client.embeddings.create(model="bench", input=list(texts), **more)).data
+        ]
 
     return spread(job, send)
 

@@ -65,7 +65,9 @@ def _goals(scenario: Scenario, peers: dict[str, Any]) -> Iterator[str]:
         yield f"{'✓' if fine else '✗'} {goal.ours}: {value:.3g} (goal: {what[goal.metric]} {goal.limit:g}{unit})"
 
 
-def _judged(goal: Goal, scenario: Scenario, made: dict[str, float], against: list[dict[str, float]]) -> tuple[float, bool]:
+def _judged(
+    goal: Goal, scenario: Scenario, made: dict[str, float], against: list[dict[str, float]]
+) -> tuple[float, bool]:
     if goal.metric == "cpu":
         value = made["cpu"] / min(each["cpu"] for each in against)
         return value, value <= goal.limit
@@ -100,7 +102,8 @@ def write(results: Path) -> None:
 
         scaling.plot(found["scaling"], PLOTS / "scaling.svg")
         parts.append(
-            "### scaling\n\n![CPU per text as everything grows](plots/scaling.svg)\n\n" + scaling.table(found["scaling"])
+            "### scaling\n\n![CPU per text as everything grows](plots/scaling.svg)\n\n"
+            + scaling.table(found["scaling"])
         )
     before, _, rest = README.read_text("utf-8").partition(BEGIN)
     README.write_text(f"{before}{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}{rest.partition(END)[2]}", "utf-8")
@@ -142,8 +145,12 @@ def peers() -> str:
         "ollama",
         "httpx",
     )
-    folders = {path.name.partition("-")[0]: path.name.split("-")[1] for path in VENV.glob("lib/*/site-packages/*.dist-info")}
-    return ", ".join(f"{name.replace('_', '-')} {folders[name].removesuffix('.dist')}" for name in shown if name in folders)
+    folders = {
+        path.name.partition("-")[0]: path.name.split("-")[1] for path in VENV.glob("lib/*/site-packages/*.dist-info")
+    }
+    return ", ".join(
+        f"{name.replace('_', '-')} {folders[name].removesuffix('.dist')}" for name in shown if name in folders
+    )
 
 
 def plot(found: dict[str, Any], names: list[str]) -> None:
@@ -159,12 +166,17 @@ def plot(found: dict[str, Any], names: list[str]) -> None:
     figure, axes = plt.subplots(tall, wide, figsize=(13, 2.6 * tall), squeeze=False)
     for axis, name in zip(axes.flat, names, strict=False):
         lean = name == "memory"
-        values = {peer: made["extra"] / made["output"] if lean else made["cpu"] for peer, made in found[name]["peers"].items()}
+        values = {
+            peer: made["extra"] / made["output"] if lean else made["cpu"] for peer, made in found[name]["peers"].items()
+        }
         bars = sorted(values.items(), key=lambda item: -item[1])
         colors = ["#d95f02" if PEERS[peer].ours else "#7f8c9b" for peer, _ in bars]
         shown = axis.barh([peer for peer, _ in bars], [value for _, value in bars], color=colors)
         axis.bar_label(
-            shown, labels=[f"{value:.2f} x output" if lean else f"{value:,.1f}" for _, value in bars], padding=2, fontsize=7
+            shown,
+            labels=[f"{value:.2f} x output" if lean else f"{value:,.1f}" for _, value in bars],
+            padding=2,
+            fontsize=7,
         )
         if not lean:
             axis.set_xscale("log")

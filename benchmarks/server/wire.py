@@ -48,7 +48,9 @@ def prefix(width: int, style: str = "short") -> Path:
     if not Path(f"{path}.text").exists():
         BUILD.mkdir(parents=True, exist_ok=True)
         made = rows(width)
-        Path(f"{path}.base64").write_bytes(b"".join(b'"%b"\n' % base64.b64encode(row.astype("<f4").tobytes()) for row in made))
+        Path(f"{path}.base64").write_bytes(
+            b"".join(b'"%b"\n' % base64.b64encode(row.astype("<f4").tobytes()) for row in made)
+        )
         between = {"short": ",", "double": ",", "pretty": ",\r        "}[style]  # the server's rows end at a line feed
         pick = np.ndarray.tolist if style == "double" else list
         with Path(f"{path}.text.new").open("w") as file:
@@ -150,9 +152,7 @@ def floor(at: Server, batch: int, inflight: int, encoding: str, seconds: float =
     texts per second, and the CPU of both ends per 1,000 texts.
     """
     body = json.dumps({"input": texts(batch), "model": "bench", "encoding_format": encoding}).encode()
-    head = (
-        f"POST /v1/embeddings HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
+    head = f"POST /v1/embeddings HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     before = at.stats()
     with tempfile.NamedTemporaryFile() as file:
         file.write(head.encode() + body)

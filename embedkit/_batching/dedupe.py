@@ -13,7 +13,9 @@ BLOCK = 1024  # rows moved at a time when equal texts get their rows back
 
 
 class UniqueTexts:
-    """The texts that a call sends: equal ones once (unless they may repeat), no empty ones; and which rows are theirs."""
+    """The texts that a call sends: equal ones once (unless they may repeat), no empty ones; and which rows are
+    theirs.
+    """
 
     def __init__(self, rows: list[str], *, accepts_empty: bool, skip: bool, repeats: bool = False) -> None:
         self.failures: dict[int, EmbedkitError] = {}

@@ -401,7 +401,9 @@ def _may_be_one_text(error: EmbedkitError, size: int) -> bool:
     if isinstance(error, DecodeError):
         return error.missing or len(error.rows) == size
     if isinstance(error, TransportError):
-        return error.sent and (error.retryable or size == 1)  # final: the deadline is over, and no smaller request follows
+        return error.sent and (
+            error.retryable or size == 1
+        )  # final: the deadline is over, and no smaller request follows
     return isinstance(error, ServerError) or (type(error) is ApiError and error.retryable)
 
 

@@ -170,7 +170,9 @@ def _mended(known: Embeddings | None, rows: list[int], found: Embeddings) -> Emb
     old, new = known.usage, found.usage
     usage = Usage(_sum(old.tokens, new.tokens), old.requests + new.requests, _sum(old.cost, new.cost))
     model = found.model or known.model
-    return msgspec.structs.replace(known, vectors=vectors, failures=dict(sorted(failures.items())), usage=usage, model=model)
+    return msgspec.structs.replace(
+        known, vectors=vectors, failures=dict(sorted(failures.items())), usage=usage, model=model
+    )
 
 
 def _sum(one: N | None, other: N | None) -> N | None:

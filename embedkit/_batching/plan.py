@@ -104,7 +104,9 @@ def measure(text: str, limits: Limits, count_tokens: Callable[[str], int] = esti
     )
 
 
-def _clearly_fits(texts: Sequence[str], start: int, stop: int, limits: Limits, count_tokens: Callable[[str], int]) -> bool:
+def _clearly_fits(
+    texts: Sequence[str], start: int, stop: int, limits: Limits, count_tokens: Callable[[str], int]
+) -> bool:
     """True where even the worst reading of the texts' lengths is within the limits, so none has to be measured."""
     if limits.max_tokens is None and limits.max_bytes is None:
         return True

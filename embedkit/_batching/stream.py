@@ -138,13 +138,17 @@ class Stream(AsyncIterator[Embeddings]):
 class _Producer:
     """The producer of a stream and its workers, and the reorder buffer between them and the reader."""
 
-    def __init__(self, parts: _Parts, work: Callable[[list[str]], Awaitable[Embeddings]], workers: int, calls: Calls) -> None:
+    def __init__(
+        self, parts: _Parts, work: Callable[[list[str]], Awaitable[Embeddings]], workers: int, calls: Calls
+    ) -> None:
         self._parts = parts
         self._calls = calls
         self._closed: ClosedError | None = None
         self._work = work
         self._workers = workers
-        self._todo: deque[tuple[int, int, list[str]] | None] = deque()  # (number, row of the first text, texts); None: go home
+        self._todo: deque[tuple[int, int, list[str]] | None] = (
+            deque()
+        )  # (number, row of the first text, texts); None: go home
         self._reordered: dict[int, Embeddings | BaseException] = {}
         self._next = 0
         self._width = 0  # values per row of the parts before

@@ -66,7 +66,10 @@ def _is_table(texts: object) -> bool:
     """Anything with columns: pandas, polars, pyarrow, datasets, a
     database's relation; an array of several axes or of records.
     """
-    kind, own = type(texts), getattr(texts, "__dict__", {})  # looked at, not called: polars warns of what its columns cost
+    kind, own = (
+        type(texts),
+        getattr(texts, "__dict__", {}),
+    )  # looked at, not called: polars warns of what its columns cost
     if any(hasattr(kind, name) or name in own for name in ("columns", "column_names", "schema")):
         return True
     axes = getattr(texts, "ndim", 1)

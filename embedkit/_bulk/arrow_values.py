@@ -117,7 +117,13 @@ def _rule(kind: Any) -> Callable[[Any], list[Any]] | None:
     import pyarrow as pa
 
     if isinstance(kind, pa.BaseExtensionType):
-        return _uuids if kind.extension_name == "arrow.uuid" else _truths if kind.extension_name == "arrow.bool8" else _stored
+        return (
+            _uuids
+            if kind.extension_name == "arrow.uuid"
+            else _truths
+            if kind.extension_name == "arrow.bool8"
+            else _stored
+        )
     asked = pa.types
     rules: tuple[tuple[tuple[Callable[[Any], bool], ...], Callable[[Any], list[Any]]], ...] = (
         ((asked.is_null, asked.is_boolean, asked.is_integer,
@@ -148,7 +154,9 @@ def _same(array: Any) -> list[Any]:
 def _floats(array: Any) -> list[float | None]:
     import pyarrow as pa
 
-    if pa.types.is_float32(array.type):  # by way of its shortest text, which is then the shortest text of the double as well
+    if pa.types.is_float32(
+        array.type
+    ):  # by way of its shortest text, which is then the shortest text of the double as well
         array = array.cast(pa.string()).cast(pa.float64())
     elif pa.types.is_float16(array.type):
         array = pa.array(array.to_pylist(), pa.float64())
@@ -246,7 +254,9 @@ def _timestamps(array: Any) -> list[str | None]:
 
 def _durations(array: Any) -> list[str | None]:
     unit = UNITS[array.type.unit]
-    return [None if each is None else _sign(each) + _span(*divmod(abs(each), DAY * unit), unit) for each in _counts(array)]
+    return [
+        None if each is None else _sign(each) + _span(*divmod(abs(each), DAY * unit), unit) for each in _counts(array)
+    ]
 
 
 def _intervals(array: Any) -> list[str | None]:

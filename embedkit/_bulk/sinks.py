@@ -127,7 +127,9 @@ class Jsonl(Output):
         import numpy as np
         import orjson
 
-        records = (record for piece in pieces for record in (piece if isinstance(piece, list) else arrow_values.records(piece)))
+        records = (
+            record for piece in pieces for record in (piece if isinstance(piece, list) else arrow_values.records(piece))
+        )
         lines = bytearray()
         for row, (record, vector) in enumerate(zip(records, np.ascontiguousarray(vectors), strict=True)):
             fields = record.source if isinstance(record, Line) else msgspec.json.encode(record, enc_hook=str)

@@ -225,7 +225,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
         if not named and found.form and found.sure:
             return found.form
         as_json = start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[", b'"')
-        if named and (found.form in (named, "text") or not found.sure or named == "parquet" or (named == "jsonl" and as_json)):
+        if named and (
+            found.form in (named, "text") or not found.sure or named == "parquet" or (named == "jsonl" and as_json)
+        ):
             return named
         whose = f"{self.name} is {FORMATS[named]} by its suffix, but" if named else "stdin"
         ways = found.way or f"pass --input-format {found.form}"
@@ -487,7 +489,9 @@ def _parquet(file: BinaryIO, source: Source) -> Iterator[Block]:
                 texts, wrong = _strings(batch.column(column), column, empty=source.empty)
                 if wrong and source.carried == "jsonl":  # a text that is not UTF-8 is null in the record too
                     batch = batch.set_column(schema.get_field_index(column), column, pa.array(texts, pa.large_string()))
-                faults = {row + place: source.refused(f"{name}, row {row + place}", "", why) for place, why in wrong.items()}
+                faults = {
+                    row + place: source.refused(f"{name}, row {row + place}", "", why) for place, why in wrong.items()
+                }
                 yield Block(texts, batch, faults)
                 row += len(texts)
     except (pa.ArrowException, OSError) as error:

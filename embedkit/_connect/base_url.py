@@ -45,7 +45,9 @@ def _based(given: str, host: Host, variable: str = "") -> tuple[str, dict[str, s
     or as given, with its version segment where it has no path.
     """
     own = bool(variable) and host.read_url is not str
-    text, named = unrouted(given, host.routes) if isinstance(given, str) and given.strip() != host.base_url else (given, None)
+    text, named = (
+        unrouted(given, host.routes) if isinstance(given, str) and given.strip() != host.base_url else (given, None)
+    )
     try:
         found = parts(_read(text, host.read_url) if own else text)
     except ValueError:  # urlsplit refuses unmatched brackets
@@ -95,7 +97,11 @@ def unrouted(url: str, routes: Iterable[str]) -> tuple[str, dict[str, str] | Non
 def _pattern(route: str) -> str:
     pieces = re.split(r"{(\w+\*?)}", route)
     named = (f"(?P<{each.rstrip('*')}>{'.' if each.endswith('*') else '[^/]'}+?)" for each in pieces[1::2])
-    return re.escape(pieces[0]) + "".join(name + re.escape(rest) for name, rest in zip(named, pieces[2::2], strict=True)) + "$"
+    return (
+        re.escape(pieces[0])
+        + "".join(name + re.escape(rest) for name, rest in zip(named, pieces[2::2], strict=True))
+        + "$"
+    )
 
 
 def parts(url: object) -> SplitResult | None:

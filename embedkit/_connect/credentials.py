@@ -60,7 +60,8 @@ def _keyless(host: Host) -> str:
 def _fit(sources: Mapping[str, Any]) -> dict[str, Any]:
     """The credentials, checked."""
     return {
-        name: _key(value, value.name if isinstance(value, (Variable, KeyFile)) else name) for name, value in sources.items()
+        name: _key(value, value.name if isinstance(value, (Variable, KeyFile)) else name)
+        for name, value in sources.items()
     }
 
 

@@ -135,22 +135,42 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
     )  # fmt: skip
     options = msgspec.structs.replace(options, extra=dict(options.extra))
     _of_kind(
-        limits=limits, rate=rate, retry=retry, headers=headers, count_tokens=count_tokens, observe=observe, exchange=exchange
+        limits=limits,
+        rate=rate,
+        retry=retry,
+        headers=headers,
+        count_tokens=count_tokens,
+        observe=observe,
+        exchange=exchange,
     )
     if max_concurrency is not None:
         _whole("max_concurrency", max_concurrency)
     if total_timeout is not None:
         total_timeout = seconds("total_timeout", total_timeout)
     if provider == "local":
-        wire = {"api_key": api_key, "base_url": base_url, "session": session, "proxy": proxy, "ssl": ssl, "exchange": exchange}
-        own = _local(name, options, limits, observe, parameters, [each for each, value in wire.items() if value is not None])
+        wire = {
+            "api_key": api_key,
+            "base_url": base_url,
+            "session": session,
+            "proxy": proxy,
+            "ssl": ssl,
+            "exchange": exchange,
+        }
+        own = _local(
+            name, options, limits, observe, parameters, [each for each, value in wire.items() if value is not None]
+        )
         return _wrapped(own, long_text, coalesce, total_timeout)
     retry = retry or RetryPolicy()
 
     def one(place: str | None, key: Credential | None, policy: RetryPolicy) -> HttpEmbedder:
         """An embedder for one endpoint with one key."""
         host = find(provider)
-        _known(provider, parameters, {each: one.help for each, one in host.parameters.items()}, connect.__kwdefaults__ or {})
+        _known(
+            provider,
+            parameters,
+            {each: one.help for each, one in host.parameters.items()},
+            connect.__kwdefaults__ or {},
+        )
         url, ours, named = address(host, place)
         agreed = _agreed(host, name, named, parameters)
         settled = {each: _parameter(host, each, agreed.get(each)) for each in host.parameters}
@@ -248,7 +268,12 @@ def _local(
         mean = "means" if len(meaningless) == 1 else "mean"
         msg = f"the local model runs in this process; {' and '.join(meaningless)} {mean} nothing to it"
         raise ConfigError(msg)
-    _known("local", parameters, dict.fromkeys(LocalEmbedder.__init__.__kwdefaults__ or (), ""), connect.__kwdefaults__ or {})
+    _known(
+        "local",
+        parameters,
+        dict.fromkeys(LocalEmbedder.__init__.__kwdefaults__ or (), ""),
+        connect.__kwdefaults__ or {},
+    )
     embedder = LocalEmbedder(name or LOCAL.partition(":")[2], **parameters)
     embedder.options = options
     embedder.limits = limits or embedder.limits

@@ -22,7 +22,9 @@ def split(model: str | None) -> tuple[str, str]:
     if provider == "local":
         return provider, name
     if not colon or not provider or not name:
-        known = [f"{each}:{model}" for each, models in catalog.MODELS.items() if any(one.name == model for one in models)]
+        known = [
+            f"{each}:{model}" for each, models in catalog.MODELS.items() if any(one.name == model for one in models)
+        ]
         near = (
             f"; did you mean {' or '.join(map(repr, known))}?"
             if known

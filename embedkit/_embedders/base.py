@@ -184,7 +184,9 @@ class Embedder(ABC):
         skip = _skips(on_error)
 
         async def work(part: list[Any]) -> Embeddings:
-            return await (self._among(part, options, self.embed_part) if skip else self.embed_part(part, options, skip=False))
+            return await (
+                self._among(part, options, self.embed_part) if skip else self.embed_part(part, options, skip=False)
+            )
 
         return Stream(
             texts,
@@ -304,7 +306,9 @@ class Embedder(ABC):
             error.attempts, error.elapsed = max(1, error.attempts), monotonic() - began
             raise
         if not isinstance(made, Embeddings):
-            msg = f"{type(self).__name__}.embed_batch returned {type(made).__name__}; it must return embedkit.Embeddings"
+            msg = (
+                f"{type(self).__name__}.embed_batch returned {type(made).__name__}; it must return embedkit.Embeddings"
+            )
             raise TypeError(msg)
         tally.requests += made.usage.requests
         rows = _copied(made.vectors, len(texts), options, out, f"{type(self).__name__}.embed_batch")
@@ -470,10 +474,14 @@ class Embedder(ABC):
     def _about(self, tally: RequestCount) -> dict[str, Any]:
         return {"provider": self.provider, "model": self.model, "call": tally.call}
 
-    def _tell_split(self, observe: Callable[[Event], object], tally: RequestCount, texts: int, error: EmbedkitError) -> None:
+    def _tell_split(
+        self, observe: Callable[[Event], object], tally: RequestCount, texts: int, error: EmbedkitError
+    ) -> None:
         notify(observe, BatchSplit(**self._about(tally), texts=texts, error=error))
 
-    def _tell_failure(self, observe: Callable[[Event], object], tally: RequestCount, texts: int, error: EmbedkitError) -> None:
+    def _tell_failure(
+        self, observe: Callable[[Event], object], tally: RequestCount, texts: int, error: EmbedkitError
+    ) -> None:
         notify(observe, BatchFailed(**self._about(tally), texts=texts, error=error))
 
     def _tell_end(self, error: EmbedkitError) -> None:
@@ -497,7 +505,9 @@ class Embedder(ABC):
         failures = unique.spread_failures(dispatcher.failures)
         for error in failures.values():
             self._sign(error)
-        cost = dispatcher.tokens * self.price / 1e6 if dispatcher.tokens is not None and self.price is not None else None
+        cost = (
+            dispatcher.tokens * self.price / 1e6 if dispatcher.tokens is not None and self.price is not None else None
+        )
         return Embeddings(
             unique.expand(matrix), dispatcher.model or self.model, Usage(dispatcher.tokens, tally.requests, cost),
             failures, dtype=options.dtype,

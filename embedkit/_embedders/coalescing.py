@@ -83,7 +83,9 @@ class Coalesced(Wrapped):
         return await self.inner.embed_part(rows, options, skip=skip)
 
     def _shares(self, rows: list[str]) -> bool:
-        return 0 < len(rows) <= min(SMALL_CALL, self.limits.max_texts or SMALL_CALL) and (self.accepts_empty or "" not in rows)
+        return 0 < len(rows) <= min(SMALL_CALL, self.limits.max_texts or SMALL_CALL) and (
+            self.accepts_empty or "" not in rows
+        )
 
     def _queue(self, loop: asyncio.AbstractEventLoop, options: Options, timeout: float | None) -> _Queue:
         queues = self._queues.get(loop)
@@ -93,7 +95,9 @@ class Coalesced(Wrapped):
         key = (option_key(options), timeout)
         queue = queues.get(key)
         if queue is None:
-            queue = queues[key] = _Queue(self.inner, options, self._wait, loop, lambda: self._forget(loop, key), timeout)
+            queue = queues[key] = _Queue(
+                self.inner, options, self._wait, loop, lambda: self._forget(loop, key), timeout
+            )
         return queue
 
     def _forget(self, loop: asyncio.AbstractEventLoop, key: tuple[bytes, float | None]) -> None:
@@ -271,7 +275,11 @@ class _Queue:
         """The calls of the next request, first come first, as many as fit; those given up meanwhile are left out."""
         builder = BatchBuilder(self._limits())
         taken: list[_PendingCall] = []
-        while self._calls and builder.fits(*self._calls[0].size) and not (taken and (taken[0].alone or self._calls[0].alone)):
+        while (
+            self._calls
+            and builder.fits(*self._calls[0].size)
+            and not (taken and (taken[0].alone or self._calls[0].alone))
+        ):
             call = self._calls.popleft()
             self._texts -= len(call.rows)
             if not call.found.done():

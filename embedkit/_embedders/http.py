@@ -168,10 +168,17 @@ class HttpEmbedder(Embedder):
         """One request, without planning: `embed` is what you want."""
         tally = RequestCount()
         reply = await self.fill_rows(texts, options, None, tally)
-        return Embeddings(reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype)
+        return Embeddings(
+            reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype
+        )
 
     async def fill_rows(
-        self, texts: Sequence[str], options: Options, out: OutputRows | None, tally: RequestCount, tries: int | None = None
+        self,
+        texts: Sequence[str],
+        options: Options,
+        out: OutputRows | None,
+        tally: RequestCount,
+        tries: int | None = None,
     ) -> Reply:
         if not self._probed:
             await self._prepare(tally)  # `embed_batch` comes here without a plan
@@ -195,10 +202,18 @@ class HttpEmbedder(Embedder):
                 if not response.ok:
                     refused.append(self._signer.redactor.redact_response(response))
                     raise self._redacted(
-                        with_url(self._smaller(self._judged(codec, refused[-1]), texts, options), self._signer.sent_to(request))
+                        with_url(
+                            self._smaller(self._judged(codec, refused[-1]), texts, options),
+                            self._signer.sent_to(request),
+                        )
                     )
                 reply = self._decoded(codec, response, (wire, options), len(texts), out)
-                if out is not None and out.failures and not kept and any(each.once_more for each in out.failures.values()):
+                if (
+                    out is not None
+                    and out.failures
+                    and not kept
+                    and any(each.once_more for each in out.failures.values())
+                ):
                     kept.append((together(out.failures), reply, out.failures))
                     raise kept[0][0]  # asked for once more, where there is another try
                 return reply

@@ -117,7 +117,9 @@ class Pool(Embedder):
         """One request, without planning: `embed` is what you want."""
         tally = RequestCount()
         reply = await self.fill_rows(texts, options, None, tally)
-        return Embeddings(reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype)
+        return Embeddings(
+            reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype
+        )
 
     async def aclose(self) -> None:
         """End the calls in flight on this event loop with `ClosedError`, then close its sockets, of every endpoint."""
@@ -125,7 +127,12 @@ class Pool(Embedder):
             await each.aclose()
 
     async def fill_rows(
-        self, texts: Sequence[str], options: Options, out: OutputRows | None, tally: RequestCount, tries: int | None = None
+        self,
+        texts: Sequence[str],
+        options: Options,
+        out: OutputRows | None,
+        tally: RequestCount,
+        tries: int | None = None,
     ) -> Reply:
         balancer = self._balancer()
         failures, refusing, until = 0, set[Endpoint[HttpEmbedder]](), math.inf
@@ -156,7 +163,9 @@ class Pool(Embedder):
                 failures += 1
                 self._tried(error, failures, came)
                 self._note(member, sent, error, tally, suspected=tries is not None)
-                once_more = isinstance(error, DecodeError) and (error.once_more or bool(out is not None and out.failures))
+                once_more = isinstance(error, DecodeError) and (
+                    error.once_more or bool(out is not None and out.failures)
+                )
                 unusable += once_more
                 if not (error.retryable or once_more):
                     refusing.add(member)
@@ -195,7 +204,9 @@ class Pool(Embedder):
         error.attempts, error.elapsed = failures, self._clock() - came
         return error
 
-    def _impatient(self, member: Endpoint[HttpEmbedder], sent: float, error: EmbedkitError, tally: RequestCount) -> bool:
+    def _impatient(
+        self, member: Endpoint[HttpEmbedder], sent: float, error: EmbedkitError, tally: RequestCount
+    ) -> bool:
         """Whether the call's own `timeout` ended it before an answer counts as late: no fault of the endpoint."""
         time = tally.time
         if time is None:

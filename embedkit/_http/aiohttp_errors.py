@@ -23,7 +23,8 @@ def _translated(error: Exception, request: Request, settings: HttpSettings) -> E
         return late
     if isinstance(error, aiohttp.ClientHttpProxyError):
         hint = "; put user:password@ into the proxy's URL" if error.status == 407 else ""  # noqa: PLR2004
-        return _unsent(f"the proxy refused to reach {where}: status {error.status}{hint}", retryable=error.status >= 500)  # noqa: PLR2004
+        passing = error.status >= 500  # noqa: PLR2004 (a failure of the proxy's)
+        return _unsent(f"the proxy refused to reach {where}: status {error.status}{hint}", retryable=passing)
     if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
         return _unsent(f"TLS to {where} failed: {_distrust(error)}", retryable=False)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
@@ -35,7 +36,9 @@ def _translated(error: Exception, request: Request, settings: HttpSettings) -> E
         return _unsent(f"cannot connect to {where}: {_reason(error.os_error)}{down}")
     if isinstance(error, ValueError):  # after TLS: a certificate that is refused is a ValueError too
         return ConfigError(f"{where}: {_wrong(request)}")
-    if isinstance(error, (aiohttp.ClientResponseError, aiohttp.ClientPayloadError)) and "content-encoding" in str(error):
+    if isinstance(error, (aiohttp.ClientResponseError, aiohttp.ClientPayloadError)) and "content-encoding" in str(
+        error
+    ):
         return DecodeError(
             f"{where} compressed its answer in a way that cannot be undone; headers={{'accept-encoding': 'identity'}} "
             "asks for none"

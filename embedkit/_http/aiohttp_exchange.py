@@ -95,7 +95,8 @@ class AiohttpExchange:
             ticket = deadline.begin()
             try:
                 response = await _read(
-                    await session.request(request.method, url, data=data, headers=headers, **options), self._settings.cap
+                    await session.request(request.method, url, data=data, headers=headers, **options),
+                    self._settings.cap,
                 )
             except BaseException as error:
                 if deadline.end(ticket, error):
@@ -270,7 +271,9 @@ def _timeout(settings: HttpSettings) -> aiohttp.ClientTimeout:
     import aiohttp
 
     # The total is a `Deadline`'s.
-    return aiohttp.ClientTimeout(total=None, sock_connect=min(settings.connect, settings.timeout), sock_read=settings.read)
+    return aiohttp.ClientTimeout(
+        total=None, sock_connect=min(settings.connect, settings.timeout), sock_read=settings.read
+    )
 
 
 def _verification(ssl: Any) -> Any:

@@ -47,7 +47,9 @@ class Signer:
         self._clock = clock
         self._host = target.host
         self._public = target.parameters
-        self._tokens = TokenCache(self._host.token_exchange, self._host.name) if self._host.token_exchange is not None else None
+        self._tokens = (
+            TokenCache(self._host.token_exchange, self._host.name) if self._host.token_exchange is not None else None
+        )
         self._sources = sources
         self._headers = headers
         self._ask_headers = ask or Secrets({})
@@ -60,7 +62,12 @@ class Signer:
         self._known = Secrets({**self._public, **self._secrets})
         steady = self._host.static_auth or self._host.authorize is bearer
         self._steady = (
-            steady and self._fixed and not self._ask_headers and self._tokens is None and not self._gone and not self._unfit
+            steady
+            and self._fixed
+            and not self._ask_headers
+            and self._tokens is None
+            and not self._gone
+            and not self._unfit
         )
         # The last request without its body, before and after. One tuple: several loops may ask.
         self._last: tuple[Request, Request] | None = None
@@ -73,7 +80,9 @@ class Signer:
 
         return partial(self, exchange=exchange, turn=anyio.Lock())
 
-    async def __call__(self, request: Request, exchange: Exchange | None = None, turn: anyio.Lock | None = None) -> Request:
+    async def __call__(
+        self, request: Request, exchange: Exchange | None = None, turn: anyio.Lock | None = None
+    ) -> Request:
         if self._steady and self._last is not None:
             bare, signed = self._last
             if request.headers == bare.headers and request.url == bare.url:

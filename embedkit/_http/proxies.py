@@ -50,7 +50,9 @@ def _from_environment(url: str) -> str | None:
     from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
     parts, found = urlsplit(url), getproxies_environment()
-    if proxy_bypass_environment(parts.netloc.rpartition("@")[2], found) or _within(parts.hostname or "", found.get("no", "")):
+    if proxy_bypass_environment(parts.netloc.rpartition("@")[2], found) or _within(
+        parts.hostname or "", found.get("no", "")
+    ):
         return None
     proxy: str = found.get(parts.scheme) or found.get("all") or ""
     return proxy if not proxy or "://" in proxy else f"http://{proxy}"

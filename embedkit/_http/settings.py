@@ -47,4 +47,6 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
                 yield from secrets_in({}, proxy if "://" in proxy else f"//{proxy}")
 
     def __repr__(self) -> str:
-        return f"HttpSettings(timeout={self.timeout:g}, connect={self.connect:g}, proxy={'set' if self.proxy else None})"
+        return (
+            f"HttpSettings(timeout={self.timeout:g}, connect={self.connect:g}, proxy={'set' if self.proxy else None})"
+        )

@@ -301,7 +301,11 @@ class Transport:
         if isinstance(error, TransportTimeoutError) and error.sent and job.texts > 1 and not job.whole:
             return None
         loading = _loads(error) and job.spent < self._loading
-        if job.tries is not None and made >= job.tries and not (loading or isinstance(error, (RateLimitError, AuthError))):
+        if (
+            job.tries is not None
+            and made >= job.tries
+            and not (loading or isinstance(error, (RateLimitError, AuthError)))
+        ):
             return None
         if isinstance(error, DecodeError):
             if job.again:
@@ -446,9 +450,16 @@ class Transport:
         """The window is of another size."""
         before, self._size = self._size, self.limiter.window.size
         if self._size == 1:
-            log(WARNING, "%s is in trouble: one request at a time is sent to it from now on", self._host, host=self._host)
+            log(
+                WARNING,
+                "%s is in trouble: one request at a time is sent to it from now on",
+                self._host,
+                host=self._host,
+            )
         if self._observe is not None:
-            notify(self._observe, WindowChanged(provider=self._provider, model=self._model, before=before, size=self._size))
+            notify(
+                self._observe, WindowChanged(provider=self._provider, model=self._model, before=before, size=self._size)
+            )
 
 
 async def timed(time: CallTime | None, phase: int, work: Awaitable[R]) -> R:

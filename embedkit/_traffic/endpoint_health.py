@@ -76,7 +76,11 @@ class EndpointHealth:
         if hint is not None:
             self.told_until = max(self.told_until, now + hint)
         wait = (
-            hint if hint is not None else min(MAX_EJECTION, MIN_EJECTION * 2.0 ** min(self._failures - 1, 16)) if fresh else 0.0
+            hint
+            if hint is not None
+            else min(MAX_EJECTION, MIN_EJECTION * 2.0 ** min(self._failures - 1, 16))
+            if fresh
+            else 0.0
         )
         if self.error is None or now + wait >= self.ejected_until:
             self.ejected_until, self.error = max(self.ejected_until, now + wait), error.at()

@@ -47,7 +47,12 @@ class Limiter:
     """Before an exchange `try_acquire()`, or else `await acquire(tokens)`; after it one of `on_…`, then `release()`."""
 
     def __init__(
-        self, window: ConcurrencyLimit, quota: Quota, *, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
+        self,
+        window: ConcurrencyLimit,
+        quota: Quota,
+        *,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self.window = window
         self.quota = quota

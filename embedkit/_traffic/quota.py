@@ -160,7 +160,9 @@ class Quota:
             self._count(now, -1, -tokens)
 
     def _count(self, now: float, requests: int, tokens: int) -> float:
-        return max([quota.reserve(now, tokens if of_tokens else requests) for quota, of_tokens in self._quotas], default=0.0)
+        return max(
+            [quota.reserve(now, tokens if of_tokens else requests) for quota, of_tokens in self._quotas], default=0.0
+        )
 
     @property
     def paused(self) -> float:
@@ -273,7 +275,9 @@ class Quota:
         with self._lock:
             self._shift(now)  # what is new has not been there to wait
             if what in self._found:
-                self._found[what].on_rejected(now, sent, tokens if what == TOKENS else 1, cut=cut, flying=flying, good=good)
+                self._found[what].on_rejected(
+                    now, sent, tokens if what == TOKENS else 1, cut=cut, flying=flying, good=good
+                )
             else:
                 self._found[what] = CubicRate(now, before if what == REQUESTS else before * tokens)
                 self._list()
@@ -288,8 +292,8 @@ class Quota:
             self.losing = any(cubic.lost for cubic in self._found.values())
 
     def recovered(self, sent: float, rate: float) -> None:
-        """The first good answer of all, to a request sent at `sent`. Where that is long after the first refusal, the provider refused
-        everybody until then, and such a rate of requests is tried as if it had been lost.
+        """The first good answer of all, to a request sent at `sent`. Where that is long after the first refusal, the
+        provider refused everybody until then, and such a rate of requests is tried as if it had been lost.
         """
         with self._lock:
             cubic = self._found.get(REQUESTS)

@@ -104,7 +104,9 @@ def _asks(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--dimensions", type=click.IntRange(min=1), metavar="N", help="Components per vector."),
         click.option("--dtype", type=click.Choice(get_args(DType)), help="Their type; float32 unless given."),
         click.option(
-            "--truncate", type=click.Choice(get_args(Truncate)), help="Cut over-long texts, or insist that they are refused."
+            "--truncate",
+            type=click.Choice(get_args(Truncate)),
+            help="Cut over-long texts, or insist that they are refused.",
         ),
         click.option(
             "--normalize/--no-normalize", default=None, help="Make every vector unit length, or leave it as it comes."
@@ -120,11 +122,19 @@ def _asks(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--ca-file", metavar="PATH", help="Certificates (PEM) to trust instead of the system's."),
         click.option(
-            "--insecure", is_flag=True, help="Believe any server: verify no certificate. Your key goes to whoever answers."
+            "--insecure",
+            is_flag=True,
+            help="Believe any server: verify no certificate. Your key goes to whoever answers.",
         ),
-        click.option("--proxy", metavar="URL", help="Proxy to go through; else HTTPS_PROXY, HTTP_PROXY and NO_PROXY say."),
         click.option(
-            "--traceback", is_flag=True, expose_value=False, callback=_remember, help="With an error, show where it came from."
+            "--proxy", metavar="URL", help="Proxy to go through; else HTTPS_PROXY, HTTP_PROXY and NO_PROXY say."
+        ),
+        click.option(
+            "--traceback",
+            is_flag=True,
+            expose_value=False,
+            callback=_remember,
+            help="With an error, show where it came from.",
         ),
     )
     for option in reversed(options):
@@ -159,14 +169,20 @@ def _trust(ca_file: str | None, *, insecure: bool) -> dict[str, Any]:
     try:
         return {"ssl": ssl.create_default_context(cafile=ca_file)}
     except (OSError, ValueError) as error:  # an SSLError is an OSError
-        why = "there is no such file" if isinstance(error, FileNotFoundError) else f"it holds no certificates in PEM ({error})"
+        why = (
+            "there is no such file"
+            if isinstance(error, FileNotFoundError)
+            else f"it holds no certificates in PEM ({error})"
+        )
         msg = f"--ca-file {ca_file}: {why}"
         raise ConfigError(msg) from None
 
 
 def _no_key() -> str:
     # The name is not repeated: whoever gets it wrong may have given the key itself.
-    msg = "--api-key-env: there is no such variable, or it is empty (it takes the variable's name, never the key itself)"
+    msg = (
+        "--api-key-env: there is no such variable, or it is empty (it takes the variable's name, never the key itself)"
+    )
     raise ConfigError(msg)
 
 
@@ -185,7 +201,9 @@ def _parameters(provider: str, pairs: tuple[str, ...]) -> dict[str, Any]:
         declared = known[name]
         if declared.secret:
             instead = (
-                f": set {' or '.join(declared.variables)} instead" if declared.variables else ", and those are not given here"
+                f": set {' or '.join(declared.variables)} instead"
+                if declared.variables
+                else ", and those are not given here"
             )
             msg = f"--param {name} is a credential{instead}"
             raise ConfigError(msg)

@@ -40,7 +40,10 @@ async def _checked(embedder: Embedder) -> list[tuple[str, str]]:
     return [
         ("provider", embedder.provider),
         ("address", safe_url(getattr(embedder, "base_url", "")) or "in this process"),
-        ("model", embedder.model if result.model == embedder.model else f"{embedder.model} (it calls itself {result.model})"),
+        (
+            "model",
+            embedder.model if result.model == embedder.model else f"{embedder.model} (it calls itself {result.model})",
+        ),
         ("dimensions", str(result.dimensions)),
         ("norm", f"{float(np.linalg.norm(result.vectors[0])):.4f}") if measured else ("type", result.dtype),
         ("latency", f"{first} the first time, {warm} the second"),

@@ -33,9 +33,13 @@ if TYPE_CHECKING:
 @root.command()
 @click.argument("source", metavar="INPUT")
 @click.option("-m", "--model", metavar="MODEL", help='"provider:model"; the embedded model unless given.')
-@click.option("-o", "--output", "out", metavar="OUT", required=True, help=".npy, .parquet, .jsonl, or - for JSONL on stdout.")
 @click.option(
-    "--input-format", type=click.Choice(list(FORMATS)), help="What INPUT is, if neither its suffix nor its beginning tells."
+    "-o", "--output", "out", metavar="OUT", required=True, help=".npy, .parquet, .jsonl, or - for JSONL on stdout."
+)
+@click.option(
+    "--input-format",
+    type=click.Choice(list(FORMATS)),
+    help="What INPUT is, if neither its suffix nor its beginning tells.",
 )
 @click.option("--output-format", type=click.Choice(list(FORMS)), help="What OUT is, if its suffix does not tell.")
 @click.option("--column", default="text", metavar="NAME", show_default=True, help="The text's column or field.")

@@ -71,7 +71,9 @@ def _draw(rows: list[tuple[str, ...]]) -> None:
     for head in HEADS:
         justify: Any = "left" if head in HEADS[:2] else "right"
         most = len(head) if head == "other widths" else None  # the model's name, folded but never cut, gets the room
-        table.add_column(head, justify=justify, overflow="fold", no_wrap=head not in ("model", "other widths"), max_width=most)
+        table.add_column(
+            head, justify=justify, overflow="fold", no_wrap=head not in ("model", "other widths"), max_width=most
+        )
     for row in rows:
         table.add_row(*row)
     Console().print(table)

@@ -83,7 +83,12 @@ def float_type(values: bytes) -> str | None:
     """The type of bytes that are certainly float32 or float64, not small integers or packed bits; else None."""
     if len(values) < LEAST:
         return None
-    if len(values) % 4 == 0 and values[::4].translate(None, _USUAL) and are_floats(values) and not _are_doubles(values, FEW):
+    if (
+        len(values) % 4 == 0
+        and values[::4].translate(None, _USUAL)
+        and are_floats(values)
+        and not _are_doubles(values, FEW)
+    ):
         return "float32"
     return "float64" if len(values) % 8 == 0 and _are_doubles(values, FEW) else None
 
@@ -125,7 +130,12 @@ def _other_type(values: bytes) -> str | None:
     for name, kind, shift, mask, bias in readings:
         if len(values) % np.dtype(kind).itemsize == 0:
             found = _exponents(np.frombuffer(values, kind), shift, mask)
-            if len(found) >= LEAST and found.max() < mask and found.std() < LIKELY / 2 and abs(found.mean() - bias) < CLOSE:
+            if (
+                len(found) >= LEAST
+                and found.max() < mask
+                and found.std() < LIKELY / 2
+                and abs(found.mean() - bias) < CLOSE
+            ):
                 return name
     return None
 

@@ -98,7 +98,11 @@ def has_vectors(body: Any) -> bool:
         named = not path or re.search(_VECTOR, "/".join(path))
         if isinstance(value, list):
             some = value[:FEW]
-            if some and all(_number(each) for each in some) and (named or any(isinstance(each, float) for each in some)):
+            if (
+                some
+                and all(_number(each) for each in some)
+                and (named or any(isinstance(each, float) for each in some))
+            ):
                 return True
         elif path and re.search(r"(?i)(embedding|base64|vector)s?$", path[-1]) and _packed_vector(value):
             return True
@@ -149,7 +153,9 @@ def _decoded(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
-        event = re.search(r"^data: ?([{\[\"].*)$", text, re.MULTILINE) if re.match(r"data:|event:|id:|:", text) else None
+        event = (
+            re.search(r"^data: ?([{\[\"].*)$", text, re.MULTILINE) if re.match(r"data:|event:|id:|:", text) else None
+        )
         if event is None:
             raise
         return msgspec.json.decode(event[1])
@@ -245,7 +251,9 @@ def _words(body: Any) -> str:
         if not isinstance(value, str) or fine(value):
             continue
         names = [_plain(name) for name in path if name]
-        rank = next((place for place, words in enumerate(_TELLING) if names and re.search(words, names[-1])), len(_TELLING))
+        rank = next(
+            (place for place, words in enumerate(_TELLING) if names and re.search(words, names[-1])), len(_TELLING)
+        )
         if rank == len(_TELLING):
             # As in {"errors": {"input": […]}}.
             own = next((place for place, name in enumerate(names) if re.search(_ERROR, name)), len(names))
@@ -301,7 +309,9 @@ def _brief(value: Any, depth: int = 6) -> Any:
     if isinstance(value, dict):
         return {_brief(name): _brief(each, depth - 1) for name, each in list(value.items())[:20]}
     if isinstance(value, list):
-        return [_brief(each, depth - 1) for each in value[:FEW]] + ([f"… {len(value)} in all"] if len(value) > FEW else [])
+        return [_brief(each, depth - 1) for each in value[:FEW]] + (
+            [f"… {len(value)} in all"] if len(value) > FEW else []
+        )
     return value
 
 
@@ -319,7 +329,9 @@ def _prose(text: str) -> ErrorBody:
         text = re.sub(
             r"<!\[CDATA\[(.*?)\]\]>", lambda found: found[1].replace("<", "&lt;"), text[: EXCERPT * 10], flags=re.DOTALL
         )
-        named = [{name: unescape(inner).strip()} for name, inner in re.findall(r"<(?:\w+:)?(\w+)[^<>]*>([^<]*)</", text)]
+        named = [
+            {name: unescape(inner).strip()} for name, inner in re.findall(r"<(?:\w+:)?(\w+)[^<>]*>([^<]*)</", text)
+        ]
         words = _words(named) or " ".join(unescape(re.sub(r"<[^<>]+>", " ", text)).split())[:200]
         return ErrorBody(f"XML instead of JSON: {words}", _code(named, 0))
     return ErrorBody(text[:SHORT] if text.startswith(("{", "[")) else text[:EXCERPT])  # cut JSON may be all vectors

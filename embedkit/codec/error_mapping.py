@@ -288,5 +288,7 @@ def _request_id(response: Response, refusal: ErrorBody) -> str | None:
             return found
     body = refusal.body if isinstance(refusal.body, dict) else {}
     given = (body.get(name) for name in ("request_id", "trace", "id"))
-    own = next((str(each) for each in given if isinstance(each, (str, int)) and not isinstance(each, bool) and each != ""), "")
+    own = next(
+        (str(each) for each in given if isinstance(each, (str, int)) and not isinstance(each, bool) and each != ""), ""
+    )
     return own or response.headers.get("cf-ray") or None  # Cloudflare's own id last

@@ -119,7 +119,8 @@ class Target(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         declared = self.host.parameters
         read = {
-            name: declared[name].read(name, value) if name in declared else value for name, value in self.parameters.items()
+            name: declared[name].read(name, value) if name in declared else value
+            for name, value in self.parameters.items()
         }
         msgspec.structs.force_setattr(self, "parameters", read)
 

@@ -74,7 +74,9 @@ def listing(response: Response, count: int, *, nested: bool = False) -> tuple[li
     if nested:
         documents = [(document or _NO_DOCUMENT) for document in data]
         entries = [
-            entry for document in in_place(documents, len(data)) for entry in in_place(document.data, len(document.data))
+            entry
+            for document in in_place(documents, len(data))
+            for entry in in_place(document.data, len(document.data))
         ]
     else:
         entries = in_place(data if None not in data else _without_null(data), count)

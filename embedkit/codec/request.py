@@ -60,7 +60,9 @@ def widths(facts: ModelFacts | None) -> str:
 
 def split_extra(extra: Mapping[str, Any], names: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(these fields, the others) of `extra`: some bodies have the first for each text."""
-    return {name: extra[name] for name in names if name in extra}, {name: extra[name] for name in extra if name not in names}
+    return {name: extra[name] for name in names if name in extra}, {
+        name: extra[name] for name in extra if name not in names
+    }
 
 
 def single_text(texts: Sequence[str], host: str) -> str:

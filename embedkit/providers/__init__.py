@@ -46,7 +46,9 @@ def find(name: str) -> Host:
 
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     said = [
-        f"unknown provider {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "") + f" Known: {', '.join(known)}",
+        f"unknown provider {name!r}"
+        + (f"; did you mean {' or '.join(near)}?" if near else "")
+        + f" Known: {', '.join(known)}",
         *(f"not loaded: {why}" for why in broken.values()),
     ]
     raise ConfigError("; ".join(said))

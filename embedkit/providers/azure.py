@@ -34,7 +34,9 @@ def _azure_url(base_url: str, target: Target) -> str:
 
 _AZURE = {
     "api_version": Parameter(("OPENAI_API_VERSION",), help="a dated version selects the classic URL, e.g. 2024-10-21"),
-    "ad_token": Parameter(("AZURE_OPENAI_AD_TOKEN",), secret=True, key=True, help="Entra token, or a callable giving one"),
+    "ad_token": Parameter(
+        ("AZURE_OPENAI_AD_TOKEN",), secret=True, key=True, help="Entra token, or a callable giving one"
+    ),
 }
 
 HOSTS = (

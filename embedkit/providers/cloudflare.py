@@ -53,7 +53,9 @@ class Cloudflare(Dialect, frozen=True):
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts = self.target, self.target.facts
         cuts = ("end", "error") if self._is("bge-m3") else ()
-        reject_unsupported(options, target.model, dtype=("float32",), truncate=cuts, input_type=accepted_input_types(facts))
+        reject_unsupported(
+            options, target.model, dtype=("float32",), truncate=cuts, input_type=accepted_input_types(facts)
+        )
         field = _FIELDS.get(options.input_type or "", "text") if self._is("qwen3-embedding") else "text"
         body: dict[str, Any] = {field: prefixed(texts, options, facts)}
         if self._is("bge-m3"):

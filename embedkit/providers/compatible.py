@@ -46,7 +46,9 @@ def _server(name: str, base_url: str, called: str, **more: Any) -> Host:
     """A server on this machine: no key, and patience while it loads a model."""
     row = {"limits": FEW, "version_path": urlsplit(base_url).path, **more}
     down = f"is {called} running?"
-    return Host(name=name, dialect=OpenAI, base_url=base_url, timeout=600.0, loading=600.0, unreachable_hint=down, **row)
+    return Host(
+        name=name, dialect=OpenAI, base_url=base_url, timeout=600.0, loading=600.0, unreachable_hint=down, **row
+    )
 
 
 def _databricks(base_url: str, target: Target) -> str:

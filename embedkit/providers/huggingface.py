@@ -133,7 +133,9 @@ _SAME: dict[str, Any] = {
     "key_variables": ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
     "key_file": token_file,
     "limits": Limits(max_texts=32, max_bytes=1_900_000),  # neither is documented; a TEI behind it takes 32 and 2 MB
-    "parameters": {"pooling": Parameter(choices=("mean", "cls", "last"), help="how to pool vectors that come one per token")},
+    "parameters": {
+        "pooling": Parameter(choices=("mean", "cls", "last"), help="how to pool vectors that come one per token")
+    },
 }
 
 HOSTS = (

@@ -55,7 +55,9 @@ class Jina(Dialect, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, family = self.target, self._family
-        reject_unsupported(options, target.model, truncate=("end", "error"), input_type={"query", "document", *family.tasks})
+        reject_unsupported(
+            options, target.model, truncate=("end", "error"), input_type={"query", "document", *family.tasks}
+        )
         body = compact(
             model=target.model,
             input=texts,

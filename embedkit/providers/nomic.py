@@ -57,7 +57,9 @@ class Nomic(Dialect, frozen=True):
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target = self.target
-        reject_unsupported(options, target.host.name, dtype=("float32",), truncate=("end",), input_type=_TASKS.keys() - {None})
+        reject_unsupported(
+            options, target.host.name, dtype=("float32",), truncate=("end",), input_type=_TASKS.keys() - {None}
+        )
         body = compact(
             model=target.model,  # never left out: the API's default is v1, its client's v1.5
             texts=texts,

@@ -66,7 +66,9 @@ class Ollama(Dialect, frozen=True):
     def encode(self, texts: Sequence[str], options: Options) -> Request:
         target, facts = self.target, self.target.facts
         cuts = ("error",) if self._legacy else ("end", "error")
-        reject_unsupported(options, target.host.name, dtype=("float32",), truncate=cuts, input_type=accepted_input_types(facts))
+        reject_unsupported(
+            options, target.host.name, dtype=("float32",), truncate=cuts, input_type=accepted_input_types(facts)
+        )
         asked = compact(
             model=target.model,
             keep_alive=target.parameters.get("keep_alive"),

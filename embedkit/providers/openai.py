@@ -129,7 +129,8 @@ class OpenAI(Dialect, frozen=True, dict=True):
         if self.encoding is None or response.status not in (400, 422, 500):
             return self
         refused = any(
-            word in read_error_body(response).message.lower() for word in ("encoding_format", "base64", "encoding format")
+            word in read_error_body(response).message.lower()
+            for word in ("encoding_format", "base64", "encoding format")
         )
         return msgspec.structs.replace(self, encoding=None) if refused else self
 

@@ -70,7 +70,9 @@ class Snowflake(Dialect, frozen=True):
         reply = decode_reply(_decoder, response)
         if reply.data is None:
             raise without_vectors(response, count)
-        found = [[item.embedding] if item is Missing else item.embedding or [None] for item in in_place(reply.data, count)]
+        found = [
+            [item.embedding] if item is Missing else item.embedding or [None] for item in in_place(reply.data, count)
+        ]
         if any(len(each) != 1 for each in found):
             msg = f"a text came back with {', '.join(str(len(each)) for each in found[:8])} embeddings, not one"
             raise DecodeError(msg)

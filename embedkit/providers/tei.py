@@ -61,7 +61,9 @@ class TEI(Dialect, frozen=True):
         target, facts, prompt = self.target, self.target.facts, self.target.parameters.get("prompt_name")
         prompts = prompt if isinstance(prompt, Mapping) else {}
         purposes = accepted_input_types(facts, *prompts)
-        reject_unsupported(options, target.host.name, dtype=("float32",), truncate=("end", "error"), input_type=purposes)
+        reject_unsupported(
+            options, target.host.name, dtype=("float32",), truncate=("end", "error"), input_type=purposes
+        )
         body = compact(
             # Never a prefix with a prompt: the server adds its own.
             inputs=prefixed(texts, options, facts) if prompt is None else texts,

@@ -16,7 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import embedkit
-from embedkit import DecodeError, InvalidInputError, Limits, RetryPolicy, ServerError, TransportError, TransportTimeoutError
+from embedkit import (
+    DecodeError,
+    InvalidInputError,
+    Limits,
+    RetryPolicy,
+    ServerError,
+    TransportError,
+    TransportTimeoutError,
+)
 from embedkit.testing import FakeExchange, response
 
 
@@ -80,7 +88,9 @@ class Server(FakeExchange):
         for row, text in enumerate(texts):
             vector = self.spoils if text.startswith("bad") else json.dumps(right(text))
             if vector is not None:
-                items.append(f'{{"index": {row}, "embedding": {vector}}}' if self.numbered else f'{{"embedding": {vector}}}')
+                items.append(
+                    f'{{"index": {row}, "embedding": {vector}}}' if self.numbered else f'{{"embedding": {vector}}}'
+                )
         return response(f'{{"data": [{",".join(items)}]}}')
 
 
@@ -338,7 +348,9 @@ async def test_every_vector_unusable():
     assert [len(batch) for batch in server.batches] == [64, 1]
 
     texts = texts_of(64, set(range(64)))
-    check(texts, await connected(Server(spoils="[NaN, 1, 1]")).embed(texts, on_error="skip"), set(range(64)), DecodeError)
+    check(
+        texts, await connected(Server(spoils="[NaN, 1, 1]")).embed(texts, on_error="skip"), set(range(64)), DecodeError
+    )
 
 
 async def test_a_stream_goes_on_past_a_bad_text():

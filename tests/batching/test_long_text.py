@@ -442,7 +442,9 @@ async def test_a_text_that_fits_is_never_cut_off():
     """A count that is too high does not cost a text its end: it is tried whole first."""
     exchange = openai(9)
     text = " ".join("abcdabcd")
-    embedder = connected(exchange, count_tokens=lambda text: math.ceil(1.5 * words(text)), limits=Limits(max_text_tokens=9))
+    embedder = connected(
+        exchange, count_tokens=lambda text: math.ceil(1.5 * words(text)), limits=Limits(max_text_tokens=9)
+    )
     result = await embedder.embed([text], truncate="end")
 
     assert np.array_equal(result[0], letters(text))
@@ -513,7 +515,9 @@ async def test_one_long_text_costs_few_requests():
     exchange = openai(4)
     texts = [f"a b {number}" for number in range(10_000)]
     texts[7777] = LONG
-    embedder = connected(exchange, truncate="end", count_tokens=lambda text: 1, limits=Limits(max_texts=256, max_text_tokens=4))
+    embedder = connected(
+        exchange, truncate="end", count_tokens=lambda text: 1, limits=Limits(max_texts=256, max_text_tokens=4)
+    )
     result = await embedder.embed(texts)
     usual = math.ceil(10_000 / 256)
 

@@ -300,7 +300,9 @@ def test_a_part_is_planned_as_if_it_were_alone(texts, limits, start, stop):
     start, stop = sorted(min(each, len(texts)) for each in (start, stop))
     alone = plan(texts[start:stop], limits)
 
-    assert [slice(start + part.start, start + part.stop) for part in alone] == list(plan(texts, limits, start=start, stop=stop))
+    assert [slice(start + part.start, start + part.stop) for part in alone] == list(
+        plan(texts, limits, start=start, stop=stop)
+    )
 
 
 @given(TEXTS, LIMITS, LIMITS, st.integers(0, 60))
@@ -313,7 +315,9 @@ def test_a_plan_goes_on_under_stricter_limits(texts, limits, stricter, reached):
     assert [each for part in parts for each in range(part.start, part.stop)] == list(range(reached, len(texts)))
     for part in parts:
         assert all(
-            len(part_of) == 1 or len(list(plan(part_of, each))) == 1 for part_of in [texts[part]] for each in (limits, stricter)
+            len(part_of) == 1 or len(list(plan(part_of, each))) == 1
+            for part_of in [texts[part]]
+            for each in (limits, stricter)
         )
 
 

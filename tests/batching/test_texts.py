@@ -227,7 +227,9 @@ async def test_nothing_but_missing_values(take):
 
 @settings(deadline=None, max_examples=100)
 @given(
-    st.lists(st.one_of(st.sampled_from(["a", "b", "c", "", "bad"]), st.none(), st.floats(), st.integers()), max_size=30),
+    st.lists(
+        st.one_of(st.sampled_from(["a", "b", "c", "", "bad"]), st.none(), st.floats(), st.integers()), max_size=30
+    ),
     st.integers(1, 5),
 )
 async def test_any_mix_of_texts_and_others(texts, size):

@@ -182,7 +182,9 @@ async def test_a_stream_through_a_storm():
             async for part in parts:
                 assert part.start == len(rows)
                 rows += part.vectors.tolist()
-                assert {part.start + row for row in part.failures} == {row for row in bad if part.start <= row < len(rows)}
+                assert {part.start + row for row in part.failures} == {
+                    row for row in bad if part.start <= row < len(rows)
+                }
 
         good = [row for row in range(len(texts)) if row not in bad]
         assert np.array_equal(np.array(rows)[good], expected([texts[row] for row in good]))
@@ -212,7 +214,11 @@ async def test_leaving_in_the_middle_of_a_storm(keywords):
     """Cancelled, closed or broken off at any moment, nothing goes on: no task, no socket."""
     texts, _ = texts_of(3_200)
     for moment in (0.0, 0.005, 0.02, 0.05):
-        async with nothing_left(), serving(Chaos(51, share=0.3, stalls=2)) as chaos, connected(chaos, **keywords) as embedder:
+        async with (
+            nothing_left(),
+            serving(Chaos(51, share=0.3, stalls=2)) as chaos,
+            connected(chaos, **keywords) as embedder,
+        ):
             with anyio.move_on_after(moment):
                 await asyncio.gather(embedder.embed(texts), *(embedder.embed_query(text) for text in texts[:100]))
             with contextlib.suppress(EmbedkitError):
@@ -241,7 +247,9 @@ async def test_one_bad_text_among_ten_thousand_over_http(size, place):
 
 @pytest.mark.parametrize("count", [1, 100, 10_000])
 @pytest.mark.parametrize(
-    "keywords", [{}, {"coalesce": True}, {"hedge": True}, {"long_text": "mean"}], ids=lambda each: next(iter(each), "plain")
+    "keywords",
+    [{}, {"coalesce": True}, {"hedge": True}, {"long_text": "mean"}],
+    ids=lambda each: next(iter(each), "plain"),
 )
 async def test_a_refused_request_over_http_stops_early(count, keywords):
     """A refusal of everything (no such dimensions) is raised after as

@@ -13,7 +13,17 @@ import anyio
 import pytest
 
 import embedkit
-from embedkit import ClosedError, Embedder, EmbedkitError, Limits, Options, Rate, RateLimitError, RetryPolicy, SyncEmbedder
+from embedkit import (
+    ClosedError,
+    Embedder,
+    EmbedkitError,
+    Limits,
+    Options,
+    Rate,
+    RateLimitError,
+    RetryPolicy,
+    SyncEmbedder,
+)
 from embedkit._calls import Calls
 from embedkit.testing import FakeEmbedder, FakeExchange, response
 from tests.embedders.test_http import OPENAI

@@ -58,9 +58,13 @@ def test_in_every_configuration(fault, configuration):
     assert outcome.attempts() <= 1.3 or outcome.requests() < 0.1
 
 
-@pytest.mark.parametrize(("model", "before"), [("openai:m", 0.0), ("openai:m", 0.5), ("openai:m", 2.0), ("compatible:m", 2.0)])
+@pytest.mark.parametrize(
+    ("model", "before"), [("openai:m", 0.0), ("openai:m", 0.5), ("openai:m", 2.0), ("compatible:m", 2.0)]
+)
 def test_refused_soon_after_the_start(model, before):
-    """Ten seconds of 429s that begin before much is known, or anything: well again within seconds, whatever the row begins with."""
+    """Ten seconds of 429s that begin before much is known, or anything: well again within seconds, whatever the row
+    begins with.
+    """
     outcome = simulate(Case(fault="429 with hint", rate=40, patience=1, after=15, before=before, model=model))
 
     assert outcome.share(outcome.over + 5) >= 0.99

@@ -42,7 +42,8 @@ class Server(FakeExchange):
             return copy.copy(self.refusal)
         return {
             "data": [
-                {"index": row, "embedding": [float(text) if text.isdigit() else 0.5, 1.0]} for row, text in enumerate(texts)
+                {"index": row, "embedding": [float(text) if text.isdigit() else 0.5, 1.0]}
+                for row, text in enumerate(texts)
             ]
         }
 
@@ -270,7 +271,9 @@ async def test_a_batch_that_is_always_late_is_given_up():
     """
     server = Server(lambda texts: not {"0000063", "hello"} & set(texts), late())
     with pytest.raises(TransportTimeoutError) as caught:
-        await connected(server, limits=Limits(max_texts=32), retry=RetryPolicy(attempts=1)).embed(numbers(64), on_error="skip")
+        await connected(server, limits=Limits(max_texts=32), retry=RetryPolicy(attempts=1)).embed(
+            numbers(64), on_error="skip"
+        )
 
     assert server.sizes == [32, 32, 16, 16, 8, 8, 4, 4, 2, 2, 1, 1, 1]
     assert np.isnan(caught.value.partial.vectors[:, 0]).sum() == 1

@@ -39,7 +39,15 @@ KEY = "sk-PLANTED/0123456789+abcdefghijklmnopqrstuvwxyz"
 QUOTED = quote(KEY, safe="")
 PASSWORD = "PLANTED-word/of?the:proxy"
 BASIC = b64encode(f"PLANTED-user:{PASSWORD}".encode()).decode()
-TRACES = ("PLANTED", BASIC, b64encode(b"PLANTED").decode()[:8], "0123456789", "ghijklmnopqrstuvwxyz", "word/of", "word%2Fof")
+TRACES = (
+    "PLANTED",
+    BASIC,
+    b64encode(b"PLANTED").decode()[:8],
+    "0123456789",
+    "ghijklmnopqrstuvwxyz",
+    "word/of",
+    "word%2Fof",
+)
 FAST = RetryPolicy(attempts=2, initial=0.0)
 
 
@@ -62,7 +70,9 @@ def shown(error, seen=None):
     if isinstance(error, EmbedkitError):
         yield pickle.dumps(error).decode("latin-1")
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        if ROOT in Path(frame.f_code.co_filename).parents:  # aiohttp's own hold the request's headers while it is cancelled
+        if (
+            ROOT in Path(frame.f_code.co_filename).parents
+        ):  # aiohttp's own hold the request's headers while it is cancelled
             for name, value in list(frame.f_locals.items()):
                 yield f"{frame.f_code.co_name}: {name} = {value!r}"
     for other in (error.__cause__, error.__context__, getattr(error, "partial", None) and None):
@@ -382,7 +392,10 @@ async def test_over_a_socket(speak):
         settings = {"headers": {"x-token": KEY}, "observe": events.append, "retry": FAST, "read_timeout": 0.05}
         async with embedkit.connect("openai:m", api_key=KEY, base_url=url, **settings) as embedder:
             assert isinstance(await drive(embedder, events=events), EmbedkitError)
-            clean([f"{line.exchange!r} {vars(line.exchange._session)!r}" for line in embedder._transports.values()], "session")
+            clean(
+                [f"{line.exchange!r} {vars(line.exchange._session)!r}" for line in embedder._transports.values()],
+                "session",
+            )
 
 
 async def test_addresses_that_lead_nowhere():
@@ -399,7 +412,9 @@ async def test_tls_that_fails():
     authority = Authority()
     async with serving(nothing, context=authority.server("127.0.0.1")) as server, serving(hang_up) as other:
         for url in (server.url, other.url.replace("http:", "https:")):
-            async with embedkit.connect("openai:m", api_key=KEY, base_url=url, retry=FAST, connect_timeout=0.1) as embedder:
+            async with embedkit.connect(
+                "openai:m", api_key=KEY, base_url=url, retry=FAST, connect_timeout=0.1
+            ) as embedder:
                 assert isinstance(await drive(embedder), TransportError)
 
 
@@ -548,14 +563,20 @@ async def test_what_things_show_of_themselves():
             ),
         )
     )
-    clean(map(repr, (embedder._target, embedder._codec, embedder._sources, embedder._headers, [embedder], {"e": embedder})))
+    clean(
+        map(
+            repr, (embedder._target, embedder._codec, embedder._sources, embedder._headers, [embedder], {"e": embedder})
+        )
+    )
     clean([json.dumps(embedder, default=repr), f"{embedder}", f"{embedder!s}"])
 
 
 async def test_an_exchange_of_the_callers():
     """What another exchange raises is cleansed as what ours does."""
     for error in (TransportError(f"cannot reach http://h?key={KEY}"), DecodeError(f"{KEY} is no vector")):
-        await drive(embedkit.connect("openai:m", api_key=KEY, exchange=FakeExchange([error]), retry=RetryPolicy(attempts=1)))
+        await drive(
+            embedkit.connect("openai:m", api_key=KEY, exchange=FakeExchange([error]), retry=RetryPolicy(attempts=1))
+        )
 
 
 # --- the command line ------------------------------------------------------------------------------------------------

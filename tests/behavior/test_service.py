@@ -45,7 +45,13 @@ def test_callers_come_at_random_moments():
 
 @pytest.mark.parametrize(
     ("values", "part", "wanted"),
-    [([5.0], 0.99, 5.0), (range(1, 101), 0.99, 99), (range(1, 101), 1.0, 100), (range(1, 101), 0.0, 1), ([3, 1, 2], 0.5, 2)],
+    [
+        ([5.0], 0.99, 5.0),
+        (range(1, 101), 0.99, 99),
+        (range(1, 101), 1.0, 100),
+        (range(1, 101), 0.0, 1),
+        ([3, 1, 2], 0.5, 2),
+    ],
 )
 def test_a_quantile(values, part, wanted):
     """The least value that at least that part of them does not exceed."""
@@ -122,7 +128,9 @@ def test_bounds(case, found, wanted):
 
 def test_how_far_a_bound_is_missed():
     """As a part of the bound, so that misses of different kinds can be put in order."""
-    far = [service.missed(Case(), better(**each))[0].far for each in ({"share": 0.0}, {"share": 0.98}, {"attempts": 2.6})]
+    far = [
+        service.missed(Case(), better(**each))[0].far for each in ({"share": 0.0}, {"share": 0.98}, {"attempts": 2.6})
+    ]
 
     assert far == [pytest.approx(1.0), pytest.approx(1 / 99), pytest.approx(1.0)]
 

@@ -230,7 +230,9 @@ async def test_who_was_never_sent_is_told_so():
 @virtually
 async def test_what_is_paid_for_is_kept(kind):
     """16 texts in four batches, one of which stalls: `partial` holds the other twelve, each in its row."""
-    error, seconds = await failure(KINDS[kind](stalls_for("x5")).embed([f"x{row}" for row in range(16)], total_timeout=5))
+    error, seconds = await failure(
+        KINDS[kind](stalls_for("x5")).embed([f"x{row}" for row in range(16)], total_timeout=5)
+    )
     done = ~np.isnan(error.partial.vectors).any(axis=1)
 
     assert seconds == pytest.approx(5)
@@ -355,7 +357,11 @@ async def test_a_reported_quota_beyond_the_time():
     """`x-ratelimit-remaining-requests: 0`, back in a minute."""
 
     def answer(request):
-        spent = {"x-ratelimit-limit-requests": "1", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "60"}
+        spent = {
+            "x-ratelimit-limit-requests": "1",
+            "x-ratelimit-remaining-requests": "0",
+            "x-ratelimit-reset-requests": "60",
+        }
         return response(json.loads(good(request).body), 200, spent)
 
     embedder = http(answer)
@@ -530,7 +536,9 @@ async def test_a_call_that_is_sent_again_alone_keeps_its_ledger():
 
     embedder = http(answer, coalesce=0.1, retry=RetryPolicy(attempts=1))
     found = await asyncio.gather(
-        embedder.embed_query("good", total_timeout=8), embedder.embed_query("bad", total_timeout=8), return_exceptions=True
+        embedder.embed_query("good", total_timeout=8),
+        embedder.embed_query("bad", total_timeout=8),
+        return_exceptions=True,
     )
 
     assert type(found[0]) is TransportTimeoutError

@@ -148,7 +148,12 @@ def test_what_has_no_rule_is_known_by_its_type():
     """Unions, and structs with two fields of one name, however deep: before a value is looked at."""
     union = pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1]), pa.array(["a"])])
     for kind in (union.type, twins().type):
-        for nested in (kind, pa.list_(kind), pa.struct([("a", pa.int8()), ("b", kind)]), pa.map_(pa.string(), pa.list_(kind))):
+        for nested in (
+            kind,
+            pa.list_(kind),
+            pa.struct([("a", pa.int8()), ("b", kind)]),
+            pa.map_(pa.string(), pa.list_(kind)),
+        ):
             name, why = unspeakable(pa.schema([("fine", pa.int8()), ("x", nested)]))
             assert name == "x"
             assert why

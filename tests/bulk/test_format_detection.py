@@ -162,7 +162,9 @@ def test_a_suffix_holds_where_nothing_speaks_against_it(tmp_path, name, form, co
 
 def test_a_pipe_read_as_a_format_says_so_in_its_errors(monkeypatch):
     """Whoever meant something else learns how to say it."""
-    with pytest.raises(ConfigError, match=r"^stdin \(read as JSON lines; --input-format says otherwise\), row 1 \(line 2\): "):
+    with pytest.raises(
+        ConfigError, match=r"^stdin \(read as JSON lines; --input-format says otherwise\), row 1 \(line 2\): "
+    ):
         stdin(monkeypatch, b'{"text": "a"}\noops\n')
 
 
@@ -173,6 +175,10 @@ def test_json_objects_on_lines_are_never_text():
         fields = {"".join(chance.choices(string.printable + "é日🙂", k=chance.randrange(9))): chance.choice([None, 1,
            "x", [1], {"a": "}"}])
                   for _ in range(chance.randrange(1, 4))}  # fmt: skip
-        line = json.dumps(fields, ensure_ascii=chance.random() < 0.5, separators=chance.choice([(",", ":"), (", ", ": ")]))
-        found = look((chance.choice(["", " ", "\n"]) + line + chance.choice(["", "\n", "\r\n"])).encode(), "text", whole=True)
+        line = json.dumps(
+            fields, ensure_ascii=chance.random() < 0.5, separators=chance.choice([(",", ":"), (", ", ": ")])
+        )
+        found = look(
+            (chance.choice(["", " ", "\n"]) + line + chance.choice(["", "\n", "\r\n"])).encode(), "text", whole=True
+        )
         assert found.form == "jsonl", line

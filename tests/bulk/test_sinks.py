@@ -26,7 +26,9 @@ from embedkit.codec.vector_math import missing_rows
 WIDTH = 3
 JSONS = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.integers(-5, 5) | st.floats() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "", "x.y", "é"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "", "x.y", "é"]), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 KINDS = {"float32": np.float32, "int8": np.int8, "uint8": np.uint8}
@@ -184,7 +186,9 @@ def test_jsonl_has_the_record_and_then_its_embedding(tmp_path):
     path = written(tmp_path, "jsonl", [([record], rows)])
     line = path.read_text("utf-8")
 
-    assert line.startswith('{"z":1,"text":"Grüße 🙂","a":{"deep":[1,null,2.5]},"big":1180591620717411303424,"embedding":[')
+    assert line.startswith(
+        '{"z":1,"text":"Grüße 🙂","a":{"deep":[1,null,2.5]},"big":1180591620717411303424,"embedding":['
+    )
     assert np.array_equal(np.array(json.loads(line)["embedding"], np.float32), rows[0])
 
 
@@ -244,7 +248,10 @@ ODD = [
 ]
 
 
-@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=64), st.integers(0, 2**32 - 1))
+@given(
+    st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=64),
+    st.integers(0, 2**32 - 1),
+)
 @example(ODD, 0)
 def test_a_float32_comes_back_bit_by_bit_from_short_text(numbers, seed):
     """Through `json.loads` and numpy: every bit, denormals and the sign of zero too, in at most nine digits."""
@@ -340,7 +347,9 @@ def test_parquet_keeps_the_input_s_columns_as_they_were(tmp_path):
 
 def test_parquet_joins_categories_of_different_batches(tmp_path):
     """Each batch has its own dictionary; the column has the values of all."""
-    batches = [pa.RecordBatch.from_pydict({"text": pa.array(words).dictionary_encode()}) for words in (["a", "b"], ["c", "a"])]
+    batches = [
+        pa.RecordBatch.from_pydict({"text": pa.array(words).dictionary_encode()}) for words in (["a", "b"], ["c", "a"])
+    ]
     found = table(tmp_path, [(batch, vectors(2)) for batch in batches])
 
     assert found["text"].to_pylist() == ["a", "b", "c", "a"]
@@ -369,7 +378,9 @@ def test_nesting_that_readers_refuse_becomes_text(tmp_path, make, depth):
 @pytest.mark.parametrize("order", [1, -1])
 def test_whole_numbers_keep_every_digit_beside_others(tmp_path, order):
     """One that no float64 holds makes a column of text, wherever the row groups end; smaller ones are numbers."""
-    parts = [([{"text": "t", "id": value, "n": small}], vectors(1)) for value, small in ((2**60 + 1, 3), (0.5, 0.5))][::order]
+    parts = [([{"text": "t", "id": value, "n": small}], vectors(1)) for value, small in ((2**60 + 1, 3), (0.5, 0.5))][
+        ::order
+    ]
     found = table(tmp_path, parts)
 
     assert found["id"].to_pylist() == [str(2**60 + 1), "0.5"][::order]
@@ -391,7 +402,9 @@ def test_any_records_of_json_become_a_table(records):
     can be read, none of its rows lost, and no error after the bill.
     """
     with TemporaryDirectory() as folder:
-        found = table(Path(folder), [([{"text": "t", **record}], vectors(1, row)) for row, record in enumerate(records)])
+        found = table(
+            Path(folder), [([{"text": "t", **record}], vectors(1, row)) for row, record in enumerate(records)]
+        )
 
     assert found["embedding"].to_pylist() == vectors(len(records)).tolist()
 
@@ -465,7 +478,8 @@ def test_columns_that_come_and_go_are_null_where_they_are_not(tmp_path):
 def test_a_widened_table_is_one_file(tmp_path):
     """What was begun anew is joined: one path, all rows, in order."""
     parts = [
-        ([{"text": str(row), "value": row if row < 50 else "x" if row > 80 else 0.5}], vectors(1, row)) for row in range(100)
+        ([{"text": str(row), "value": row if row < 50 else "x" if row > 80 else 0.5}], vectors(1, row))
+        for row in range(100)
     ]
     path = written(tmp_path, "parquet", parts)
     found = pq.read_table(path)

@@ -185,7 +185,10 @@ def test_a_blank_line_of_jsonl_is_no_row(file):
         ('{"text": -Infinity}\n', "row 0 (line 1): 'text' is -Infinity, which is no string"),
         ('{"text": "\\ud800"}\n', "row 0 (line 1): 'text' holds half of a surrogate pair, which is no character"),
         ('"\\udfff"\n', "row 0 (line 1): 'text' holds half of a surrogate pair, which is no character"),
-        ('{"text": "a", "deep": ' + "[" * 100_000 + "]" * 100_000 + "}\n", "row 0 (line 1): nested too deeply to be read"),
+        (
+            '{"text": "a", "deep": ' + "[" * 100_000 + "]" * 100_000 + "}\n",
+            "row 0 (line 1): nested too deeply to be read",
+        ),
         (b'"a"\n{"text": "\xff"}\n', "row 1 (line 2): not UTF-8 (invalid start byte at byte 10 of the line)"),
         ("[1, 2]\n", "row 0 (line 1): [1, 2] is neither an object nor a string"),
         ("null\n", "row 0 (line 1): null is neither an object nor a string"),
@@ -234,7 +237,10 @@ def test_csv_fields_may_be_long(file):
 
 def test_a_short_csv_row_has_no_value_there(file):
     """Fields left off at the end are null, unless the text is among them."""
-    assert records(file("in.csv", "text,note\none\ntwo,x\n")) == [{"text": "one", "note": None}, {"text": "two", "note": "x"}]
+    assert records(file("in.csv", "text,note\none\ntwo,x\n")) == [
+        {"text": "one", "note": None},
+        {"text": "two", "note": "x"},
+    ]
     assert "row 0 (line 2): 'text' is null, which is no string" in refused(file("late.csv", "note,text\none\n"))
 
 
@@ -300,7 +306,12 @@ def test_fields_that_are_parted_by_something_else(file, name, mark, way):
 
 @pytest.mark.parametrize(
     "kind",
-    [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string()), pa.dictionary(pa.int8(), pa.large_string())],
+    [
+        pa.string(),
+        pa.large_string(),
+        pa.dictionary(pa.int32(), pa.string()),
+        pa.dictionary(pa.int8(), pa.large_string()),
+    ],
     ids=str,
 )
 def test_parquet_text_in_each_of_its_types(file, kind):
@@ -401,7 +412,11 @@ def test_rows_come_in_blocks(file, name):
 def test_records_come_back_beside_their_texts(takes):
     """However many are taken at once, and wherever blocks end, record i belongs to text i."""
     words = [str(number) for number in range(7)]
-    blocks = [Block(words[:2], words[:2]), Block([], []), Block(words[2:], pa.RecordBatch.from_pydict({"text": words[2:]}))]
+    blocks = [
+        Block(words[:2], words[:2]),
+        Block([], []),
+        Block(words[2:], pa.RecordBatch.from_pydict({"text": words[2:]})),
+    ]
     rows = Rows(iter(blocks))
 
     async def read_all():
@@ -412,7 +427,9 @@ def test_records_come_back_beside_their_texts(takes):
     for each in takes:
         pieces = rows.take(each)
         found = [
-            record for piece in pieces for record in (piece if isinstance(piece, list) else piece.column("text").to_pylist())
+            record
+            for piece in pieces
+            for record in (piece if isinstance(piece, list) else piece.column("text").to_pylist())
         ]
         assert len(found) == each
         taken += found
@@ -487,7 +504,9 @@ def test_an_empty_text_is_refused_where_the_provider_refuses_it(file):
 def test_a_column_that_no_row_has_is_refused_even_with_skip(file):
     """Nothing but failed rows is no result: the first reason is named."""
     name = file("in.jsonl", '{"body": "a"}\n' * 300)
-    with pytest.raises(ConfigError, match=r"no row has a text that can be used; row 0, line 1: no 'text'; there is 'body'"):
+    with pytest.raises(
+        ConfigError, match=r"no row has a text that can be used; row 0, line 1: no 'text'; there is 'body'"
+    ):
         source(name, skip=True).look_through()
 
 
@@ -526,7 +545,8 @@ def test_nesting_that_could_not_be_written_is_refused_at_reading(file, depth, ta
     write from anywhere; JSONL carries the line itself.
     """
     name = file(
-        "in.jsonl", '{"text": "a", "x": ' + "[" * depth + "]" * depth + "}\n" + '{"text": "b", "x": ' + f"{[[]] * 600}" + "}\n"
+        "in.jsonl",
+        '{"text": "a", "x": ' + "[" * depth + "]" * depth + "}\n" + '{"text": "b", "x": ' + f"{[[]] * 600}" + "}\n",
     )
 
     assert texts(name, carried="jsonl") == ["a", "b"]
@@ -553,7 +573,10 @@ def test_parquet_costs_a_bad_row_alone(file):
     name = file("in.parquet", pa.table({"text": pa.concat_arrays([words, pa.array([None, "c"])])}))
 
     assert texts(name, skip=True) == ["a", None, "b", None, "c"]
-    assert faults(name) == {1: "'text' is not UTF-8 (invalid start byte at byte 0)", 3: "'text' is null, which is no string"}
+    assert faults(name) == {
+        1: "'text' is not UTF-8 (invalid start byte at byte 0)",
+        3: "'text' is null, which is no string",
+    }
     assert "row 1: 'text' is not UTF-8" in refused(name)
 
 

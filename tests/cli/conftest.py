@@ -31,4 +31,6 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EMBEDKIT_MODEL", "compatible:m")
     monkeypatch.setenv("PYTHONPATH", str(HERE))
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # as most users have it: what is buffered is lost in a broken pipe
+    monkeypatch.delenv(
+        "PYTHONUNBUFFERED", raising=False
+    )  # as most users have it: what is buffered is lost in a broken pipe

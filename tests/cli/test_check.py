@@ -10,7 +10,9 @@ from tests.support.servers.api import Api, vector
 
 def test_check_says_what_came_back(api):
     """Where, what, how wide, how long, how fast, how it counts."""
-    code, stdout, stderr = embedkit_("check", "compatible:m", "--base-url", api.url.replace("http://", "http://user:secret@"))
+    code, stdout, stderr = embedkit_(
+        "check", "compatible:m", "--base-url", api.url.replace("http://", "http://user:secret@")
+    )
     said = dict(line.split(maxsplit=1) for line in stdout.splitlines())
 
     assert (code, stderr) == (0, "")

@@ -22,7 +22,13 @@ from tests.support.servers.api import Api, vector
 
 @pytest.mark.parametrize(
     ("name", "code", "ignored"),
-    [("SIGINT", 130, ""), ("SIGTERM", 143, ""), ("SIGHUP", 129, ""), ("SIGTERM", 143, "SIGINT"), ("SIGHUP", 129, "SIGINT")],
+    [
+        ("SIGINT", 130, ""),
+        ("SIGTERM", 143, ""),
+        ("SIGHUP", 129, ""),
+        ("SIGTERM", 143, "SIGINT"),
+        ("SIGHUP", 129, "SIGINT"),
+    ],
 )
 def test_a_signal_in_the_middle_leaves_nothing(name, code, ignored):
     """Half the rows written: Ctrl-C, SIGTERM and SIGHUP end it at once

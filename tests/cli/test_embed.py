@@ -160,12 +160,18 @@ def test_the_options_reach_the_request(api, monkeypatch):
         (["in.txt", "-o", "no/where/out.npy"], "no/where/out.npy: there is no folder no/where"),
         (["in.txt", "-o", "there.npy"], "there.npy exists already; --force replaces it"),
         (["in.txt", "-o", "folder.npy", "--force"], "folder.npy is not a regular file (- is stdout)"),
-        (["in.txt", "-o", "/dev/null", "--output-format", "jsonl", "--force"], "/dev/null is not a regular file (- is stdout)"),
+        (
+            ["in.txt", "-o", "/dev/null", "--output-format", "jsonl", "--force"],
+            "/dev/null is not a regular file (- is stdout)",
+        ),
         (
             ["in.txt", "-o", "-", "--output-format", "npy"],
             "npy does not go to stdout; name a file, or leave --output-format out",
         ),
-        (["in.csv", "-o", "out.npy", "--column", "body"], "in.csv: no 'body'; there is 'note', 'text' (choose with --column)"),
+        (
+            ["in.csv", "-o", "out.npy", "--column", "body"],
+            "in.csv: no 'body'; there is 'note', 'text' (choose with --column)",
+        ),
         (["-", "-o", "out.npy", "--input-format", "parquet"], "Parquet cannot be read from a pipe"),
         (["in.txt", "-o", "out.npy", "-m", "m"], "--model m has no provider: the form is 'provider:model'"),
         (["in.txt", "-o", "out.npy", "-m", "opnai:m"], "unknown provider 'opnai'; did you mean openai"),
@@ -176,8 +182,14 @@ def test_the_options_reach_the_request(api, monkeypatch):
         (["in.txt", "-o", "out.npy", "--ca-file", "none.pem"], "--ca-file none.pem: there is no such file"),
         (["in.txt", "-o", "out.npy", "--ca-file", "in.txt"], "--ca-file in.txt: it holds no certificates in PEM"),
         (["in.txt", "-o", "out.npy", "--ca-file", ""], "--ca-file is empty"),
-        (["in.txt", "-o", "out.npy", "--ca-file", "in.txt", "--insecure"], "--ca-file and --insecure contradict each other"),
-        (["in.txt", "-o", "out.npy", "--proxy", "socks5://a:1"], "--proxy socks5://a:1: an http or https URL with a host"),
+        (
+            ["in.txt", "-o", "out.npy", "--ca-file", "in.txt", "--insecure"],
+            "--ca-file and --insecure contradict each other",
+        ),
+        (
+            ["in.txt", "-o", "out.npy", "--proxy", "socks5://a:1"],
+            "--proxy socks5://a:1: an http or https URL with a host",
+        ),
         (
             ["lines.txt", "-o", "out.npy"],
             "lines.txt is text by its suffix, but begins like JSON lines: pass --input-format jsonl",
@@ -186,8 +198,14 @@ def test_the_options_reach_the_request(api, monkeypatch):
             ["-", "-o", "out.npy", "--input-format", "text", "--param", "a=1", "--param", "a=2"],
             "of compatible's own (there is none)",
         ),
-        (["in.txt", "-o", "out.npy", "--param", "api_version=1"], "with a parameter of compatible's own (there is none)"),
-        (["in.txt", "-o", "out.npy", "-m", "local:", "--param", "threads=0"], "threads=0: a whole number of at least 1"),
+        (
+            ["in.txt", "-o", "out.npy", "--param", "api_version=1"],
+            "with a parameter of compatible's own (there is none)",
+        ),
+        (
+            ["in.txt", "-o", "out.npy", "-m", "local:", "--param", "threads=0"],
+            "threads=0: a whole number of at least 1",
+        ),
     ],
 )
 def test_what_cannot_work_is_one_line_and_exit_code_2(api, arguments, message):
@@ -481,7 +499,10 @@ def test_stdin_from_a_file_is_looked_through_too(api):
 @pytest.mark.parametrize(
     ("stdin", "message"),
     [
-        (b'[{"text": "a"}, {"text": "b"}]', "stdin begins like a JSON array: write one object per line, as jq -c '.[]' does"),
+        (
+            b'[{"text": "a"}, {"text": "b"}]',
+            "stdin begins like a JSON array: write one object per line, as jq -c '.[]' does",
+        ),
         (b"id;text\n1;a\n", "stdin begins like a table whose fields are parted by ';'"),
         (b'"a"\n"b"\n', "stdin begins like JSON strings: pass --input-format jsonl, or --input-format text"),
         (b"PAR1\x15\x04", "stdin begins like Parquet; Parquet cannot be read from a pipe"),

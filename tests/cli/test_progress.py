@@ -117,7 +117,9 @@ def test_the_keywords_that_become_options_are_those_that_have_one():
     assert {name for name in keywords if f"--{name.replace('_', '-')}" in options} <= set(OPTION)
 
 
-@pytest.mark.parametrize(("count", "said"), [(0, "0 texts"), (1, "1 text"), (2, "2 texts"), (1_234_567, "1,234,567 texts")])
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "0 texts"), (1, "1 text"), (2, "2 texts"), (1_234_567, "1,234,567 texts")]
+)
 def test_many(count, said):
     """Thousands are set apart, one is alone."""
     assert many(count, "text") == said
@@ -152,7 +154,13 @@ class Terminal:
         import pty
 
         self.screen, ours = pty.openpty()
-        variables = {**os.environ, "COLUMNS": "100", "TERM": "xterm", "PYTHONPATH": str(HERE), "EMBEDKIT_MODEL": "compatible:m"}
+        variables = {
+            **os.environ,
+            "COLUMNS": "100",
+            "TERM": "xterm",
+            "PYTHONPATH": str(HERE),
+            "EMBEDKIT_MODEL": "compatible:m",
+        }
         variables.pop("NO_COLOR", None)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "embedkit", *arguments], stdin=subprocess.DEVNULL,
@@ -265,7 +273,9 @@ def test_no_bar_runs_through_rows_on_the_same_terminal():
 
     assert code == 0
     assert b"\x1b" not in terminal.raw
-    assert [row.partition(',"embedding"')[0] for row in rows[:-1]] == [f'{{"text":"text {number}"' for number in range(200)]
+    assert [row.partition(',"embedding"')[0] for row in rows[:-1]] == [
+        f'{{"text":"text {number}"' for number in range(200)
+    ]
     assert rows[-1].startswith("200 texts x 3 dimensions")
 
 

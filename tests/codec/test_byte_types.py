@@ -61,7 +61,9 @@ def reply(rows, as_numbers):
     if as_numbers:
         items = [{"index": row, "embedding": values.tolist()} for row, values in enumerate(rows)]
     else:
-        items = [{"index": row, "embedding": base64.b64encode(values.tobytes()).decode()} for row, values in enumerate(rows)]
+        items = [
+            {"index": row, "embedding": base64.b64encode(values.tobytes()).decode()} for row, values in enumerate(rows)
+        ]
     return response({"data": items})
 
 
@@ -70,7 +72,9 @@ async def read(model, answer, count, **options):
     embedder = embedkit.connect(model, api_key="k", exchange=exchange, retry=embedkit.RetryPolicy(attempts=1))
     try:
         return (
-            await embedder.embed_batch([f"text {number}" for number in range(count)], embedder._merged(*options_of(options)))
+            await embedder.embed_batch(
+                [f"text {number}" for number in range(count)], embedder._merged(*options_of(options))
+            )
         ).vectors
     except DecodeError as error:
         return error
@@ -195,7 +199,9 @@ async def test_a_server_that_ignores_dimensions():
     for as_numbers in (False, True):
         found = await read("openai:text-embedding-3-small", reply(rows, as_numbers), 2, dimensions=768)
         assert np.allclose(found, cut(truth, 768), atol=1e-6)
-        as_it_is = await read("openai:text-embedding-3-small", reply(rows, as_numbers), 2, dimensions=768, normalize=False)
+        as_it_is = await read(
+            "openai:text-embedding-3-small", reply(rows, as_numbers), 2, dimensions=768, normalize=False
+        )
         assert np.array_equal(as_it_is, truth[:, :768])
         for other in (768, 384, 3072, 512):
             refused = await read(UNKNOWN, reply(rows, as_numbers), 2, dimensions=other)

@@ -113,7 +113,9 @@ def test_a_wrong_count_is_an_error(count, indices):
     assert "3" in error
 
 
-@pytest.mark.parametrize("body", [{}, {"data": []}, {"data": None}, [], None, "text", 7, {"data": {}}, {"object": "list"}])
+@pytest.mark.parametrize(
+    "body", [{}, {"data": []}, {"data": None}, [], None, "text", 7, {"data": {}}, {"object": "list"}]
+)
 def test_a_reply_without_embeddings_is_an_error(body):
     """An empty reply, and any other JSON."""
     refused(body)
@@ -161,7 +163,9 @@ def test_no_value_that_is_not_finite_gets_past(drawn):
     rows = np.full((drawn.draw(st.integers(1, 8)), drawn.draw(st.integers(1, 8))), 3e38, np.float32)
     bad = drawn.draw(st.sets(st.integers(0, rows.shape[0] - 1)))
     for row in bad:
-        rows[row, drawn.draw(st.integers(0, rows.shape[1] - 1))] = drawn.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+        rows[row, drawn.draw(st.integers(0, rows.shape[1] - 1))] = drawn.draw(
+            st.sampled_from([np.nan, np.inf, -np.inf])
+        )
     if not bad:
         finite(rows)
         return
@@ -177,7 +181,9 @@ def test_whole_numbers_and_exponents_are_numbers():
         response('{"data": [{"index": 0, "embedding": [0, 1.3542175E-4, -1.057e-6, -6.3860302832115e-33, 1e-60]}]}'), 1
     )
 
-    assert reply.vectors[0].tolist() == [np.float32(value) for value in (0, 1.3542175e-4, -1.057e-6, -6.3860302832115e-33, 0)]
+    assert reply.vectors[0].tolist() == [
+        np.float32(value) for value in (0, 1.3542175e-4, -1.057e-6, -6.3860302832115e-33, 0)
+    ]
 
 
 # --- width -----------------------------------------------------------------------------------------------------------
@@ -335,7 +341,8 @@ def test_quantized_as_numpy_would(rows):
     length = [math.sqrt(math.fsum(float(value) ** 2 for value in row)) or 1.0 for row in values]
     exact = np.array([[float(value) / size * 127 for value in row] for row, size in zip(values, length, strict=True)])
     bits = [
-        [sum(128 >> place for place in range(8) if row[8 * byte + place] > 0) for byte in range(2)] for row in values.tolist()
+        [sum(128 >> place for place in range(8) if row[8 * byte + place] > 0) for byte in range(2)]
+        for row in values.tolist()
     ]
 
     assert quantize(values, "float32") is values
@@ -354,9 +361,9 @@ def test_bits_are_packed_as_servers_pack_them(shared):
     folder = shared / "captures" / "vllm-cpu-matryoshka"
     kinds = {"float": "default_types", "binary": "binary", "ubinary": "ubinary"}
     recorded = {
-        kind: json.loads(json.loads((folder / f"cohere_{case}.json").read_text("utf-8"))["response"]["body"])["embeddings"][
-            kind
-        ]
+        kind: json.loads(json.loads((folder / f"cohere_{case}.json").read_text("utf-8"))["response"]["body"])[
+            "embeddings"
+        ][kind]
         for kind, case in kinds.items()
     }
     values = np.array(recorded["float"], np.float32)

@@ -111,7 +111,9 @@ async def told(name, answer):
     model = "amazon.titan-embed-text-v2:0" if name == "bedrock" else "m"
     exchange = FakeExchange(lambda request: response({"access_token": "t"}) if "iam." in request.url else answer)
     needs = NEEDS.get(name, {})
-    embedder = embedkit.connect(f"{name}:{model}", api_key=KEY, exchange=exchange, retry=RetryPolicy(attempts=1), **needs)
+    embedder = embedkit.connect(
+        f"{name}:{model}", api_key=KEY, exchange=exchange, retry=RetryPolicy(attempts=1), **needs
+    )
     with pytest.raises(EmbedkitError) as caught:
         await embedder.embed_batch(["what was sent"], embedder.options)
     return caught.value
@@ -287,7 +289,9 @@ def test_a_hint_in_a_success_is_counted_from_its_own_date():
     body, soon = {"error": {"code": 429, "message": W}}, formatdate(1_764_000_030, usegmt=True)
 
     assert (
-        error_in_success(response(body, 200, {"retry-after": soon, "date": formatdate(1_764_000_000, usegmt=True)})).retry_after
+        error_in_success(
+            response(body, 200, {"retry-after": soon, "date": formatdate(1_764_000_000, usegmt=True)})
+        ).retry_after
         == 30
     )
     assert error_in_success(response(body, 200, {"retry-after": soon})).retry_after is None
@@ -321,7 +325,10 @@ def test_what_a_403_is_about(body, headers, kind):
     """The key or its rights, unless the provider's own code says that the model is not there."""
     answer = response(body, 403, headers)
 
-    assert type(error_from_response(answer, provider="p", model="m", message=read_error_body(answer).message, now=0.0)) is kind
+    assert (
+        type(error_from_response(answer, provider="p", model="m", message=read_error_body(answer).message, now=0.0))
+        is kind
+    )
 
 
 # --- in a header -----------------------------------------------------------------------------------------------------
@@ -348,7 +355,8 @@ def test_words_in_a_header(headers, words):
     answer = response("", 401, headers)
 
     assert (
-        error_from_response(answer, provider="p", model="m", message=read_error_body(answer).message, now=0.0).message == words
+        error_from_response(answer, provider="p", model="m", message=read_error_body(answer).message, now=0.0).message
+        == words
     )
 
 

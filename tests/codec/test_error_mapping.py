@@ -193,7 +193,9 @@ TEXTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("status", "body", "kind"), TEXTS, ids=lambda each: None if isinstance(each, type) else str(each)[:70])
+@pytest.mark.parametrize(
+    ("status", "body", "kind"), TEXTS, ids=lambda each: None if isinstance(each, type) else str(each)[:70]
+)
 def test_the_class_of_every_known_text(status, body, kind):
     """Each refusal has its class, and a message that quotes the provider."""
     error = judged(status, body)
@@ -609,7 +611,10 @@ def test_an_error_named_inside_a_success():
     assert type(error_in_success(response({"error": {"message": "m", "code": 503}}))) is ServerError
     assert type(error_in_success(response({"detail": "m"}))) is DecodeError
     assert "m" in str(error_in_success(response({"error": "m"})))
-    assert type(error_in_success(response({"success": False, "errors": [{"code": 3040, "message": "m"}]}))) is RateLimitError
+    assert (
+        type(error_in_success(response({"success": False, "errors": [{"code": 3040, "message": "m"}]})))
+        is RateLimitError
+    )
     assert error_in_success(response({"success": True, "errors": [], "result": {}})) is None
     assert error_in_success(response({"error": None, "data": []})) is None
     assert error_in_success(response([])) is None

@@ -68,7 +68,9 @@ texts = st.one_of(
         st.integers(-400, 30),
     ),
     st.builds("{}E+{}".format, st.integers(-999, 999), st.integers(0, 30)),
-    st.sampled_from(["-0.0", "0", "5e-324", "1e-46", "1.4e-45", "7.006492321624086e-46", "1e-400", "1.00000005960464478"]),
+    st.sampled_from(
+        ["-0.0", "0", "5e-324", "1e-46", "1.4e-45", "7.006492321624086e-46", "1e-400", "1.00000005960464478"]
+    ),
 ).filter(lambda text: abs(float(text)) < float(np.finfo(np.float32).max) and text != "-0")
 
 
@@ -144,7 +146,9 @@ JUNK = {
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
 def test_a_list_with_junk_in_it_is_refused(junk, filler, place):
     """A value that is no finite float32 number is a DecodeError, in the middle of a long list as in a short one."""
-    row = {"first": f"[{junk}, {filler}]", "middle": f"[{filler}, {junk}, {filler}]", "last": f"[{filler}, {junk}]"}[place]
+    row = {"first": f"[{junk}, {filler}]", "middle": f"[{filler}, {junk}, {filler}]", "last": f"[{filler}, {junk}]"}[
+        place
+    ]
     good = row.replace(junk, "0.5") if junk else "[0.5]"
     body = f'{{"data": [{{"embedding": {good}}}, {{"embedding": {row}}}]}}'
 
@@ -271,7 +275,9 @@ def test_a_list_that_is_no_embedding_changes_nothing(body):
     body = (body % (integers, integers)).encode()
     lifted, whole = decode_json(body, decoder_of(Doc)), plain(body, Doc)
 
-    assert [vector_values(item.embedding).tolist() for item in lifted.data] == [item.embedding.text for item in whole.data]
+    assert [vector_values(item.embedding).tolist() for item in lifted.data] == [
+        item.embedding.text for item in whole.data
+    ]
     assert (lifted.shape, lifted.message, [item.note for item in lifted.data]) == (
         whole.shape, whole.message, [item.note for item in whole.data],
     )  # fmt: skip
@@ -298,7 +304,9 @@ def test_a_string_that_is_no_embedding_changes_nothing(body):
     lifted, whole = parse_with(256, body, kind), plain(body, kind)
     items = [(found if kind is not Doc else found.data) for found in (lifted, whole)]
 
-    assert [vector_values(item.embedding) for item in items[0]] == [base64.b64decode(item.embedding.text) for item in items[1]]
+    assert [vector_values(item.embedding) for item in items[0]] == [
+        base64.b64decode(item.embedding.text) for item in items[1]
+    ]
     if kind is Doc:
         assert (lifted.message, lifted.data[0].note) == (whole.message, whole.data[0].note)
 
@@ -361,7 +369,9 @@ def test_a_body_with_marks_of_its_own_is_read_as_it_stands(body):
 @pytest.mark.parametrize("embedding", [[0.125] * 100, BASE64])
 def test_what_is_long_is_lifted(embedding, indent):
     """A long list or string, pretty-printed or not, is still the reply's own bytes after parsing."""
-    body = json.dumps({"data": [{"embedding": embedding, "index": place} for place in range(20)]}, indent=indent).encode()
+    body = json.dumps(
+        {"data": [{"embedding": embedding, "index": place} for place in range(20)]}, indent=indent
+    ).encode()
 
     assert all(isinstance(item.embedding.text, memoryview) for item in decode_json(body, decoder_of(Doc)).data)
 
@@ -387,7 +397,11 @@ def test_a_mark_may_be_written_as_an_escape():
     """Neither is it taken for a vector from elsewhere, nor does it go unnoticed."""
     long = [0.5] * LONG
     for extra in ([], long):
-        body = json.dumps({"data": [{"embedding": long}, {"embedding": "#"}], "extra": extra}).replace("#", "\\u0023").encode()
+        body = (
+            json.dumps({"data": [{"embedding": long}, {"embedding": "#"}], "extra": extra})
+            .replace("#", "\\u0023")
+            .encode()
+        )
         found = decode_json(body, decoder_of(Doc)).data
 
         assert vector_values(found[0].embedding).tolist() == long

@@ -73,7 +73,9 @@ async def test_the_address_a_host_has_and_the_url_it_asks_are_the_same_address(n
     assert await asked(f"{name}:{model}", **{**more, "base_url": with_query}) == with_query
 
 
-@pytest.mark.parametrize(("name", "variable"), [(host.name, variable) for host in hosts() for variable in host.url_variables])
+@pytest.mark.parametrize(
+    ("name", "variable"), [(host.name, variable) for host in hosts() for variable in host.url_variables]
+)
 async def test_a_variable_may_hold_the_whole_url_too(monkeypatch, name, variable):
     """What is true of base_url= is true of each provider's own variable."""
     needs = {key: value for key, value in NEEDS.get(name, {}).items() if key != "host"}
@@ -369,8 +371,18 @@ async def test_a_query_stays_out_of_the_repr_of_a_request():
         ("openai:m", "OPENAI_BASE_URL", " https://gate.test/a/ ", "https://gate.test/a/embeddings"),
         ("openai:m", "OPENAI_BASE_URL", " ", "https://api.openai.com/v1/embeddings"),
         # Azure: the resource's root (1A.3).
-        ("azure:d", "AZURE_OPENAI_ENDPOINT", "https://r.openai.azure.com", "https://r.openai.azure.com/openai/v1/embeddings"),
-        ("azure:d", "AZURE_OPENAI_ENDPOINT", "https://r.openai.azure.com/", "https://r.openai.azure.com/openai/v1/embeddings"),
+        (
+            "azure:d",
+            "AZURE_OPENAI_ENDPOINT",
+            "https://r.openai.azure.com",
+            "https://r.openai.azure.com/openai/v1/embeddings",
+        ),
+        (
+            "azure:d",
+            "AZURE_OPENAI_ENDPOINT",
+            "https://r.openai.azure.com/",
+            "https://r.openai.azure.com/openai/v1/embeddings",
+        ),
         # Cohere: the root, a version at its end does not count (2.1).
         ("cohere:m", "CO_API_URL", "https://api.cohere.com", "https://api.cohere.com/v2/embed"),
         ("cohere:m", "CO_API_URL", "https://api.cohere.ai/v1", "https://api.cohere.ai/v2/embed"),

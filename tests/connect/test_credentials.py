@@ -185,7 +185,11 @@ async def test_a_callable_key_is_asked_on_every_attempt():
     await embedder.embed("a")
     await embedder.embed("b")
 
-    assert [authorized(request) for request in exchange.requests] == ["Bearer k-first", "Bearer k-second", "Bearer k-third"]
+    assert [authorized(request) for request in exchange.requests] == [
+        "Bearer k-first",
+        "Bearer k-second",
+        "Bearer k-third",
+    ]
 
 
 @pytest.mark.parametrize("given", [None, "", " ", 7, b"key", "a\nb", "ké"])
@@ -212,7 +216,9 @@ async def test_organization_and_project_are_headers(monkeypatch):
 
 def test_keys_do_not_show():
     """No repr of an embedder holds a key, wherever it came from."""
-    embedder = embedkit.connect("openai:m", api_key=KEY, base_url="https://host.test/v1?key=secret", organization="org-secret")
+    embedder = embedkit.connect(
+        "openai:m", api_key=KEY, base_url="https://host.test/v1?key=secret", organization="org-secret"
+    )
 
     assert repr(embedder) == "<HttpEmbedder openai:m at https://host.test/v1>"
     assert "secret" not in repr(embedkit.SyncEmbedder(embedder))
@@ -262,7 +268,9 @@ async def test_the_token_file_stays_at_home(monkeypatch, tmp_path):
     (tmp_path / "token").write_text(KEY)
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
     exchange = FakeExchange([response("", 401)])
-    embedder = embedkit.connect("hfendpoint:m", base_url="https://endpoints.huggingface.cloud.evil.test", exchange=exchange)
+    embedder = embedkit.connect(
+        "hfendpoint:m", base_url="https://endpoints.huggingface.cloud.evil.test", exchange=exchange
+    )
     with pytest.raises(AuthError, match=r"the key in .*token was not sent, because"):
         await embedder.embed("a")
 

@@ -393,7 +393,14 @@ async def test_an_observer_sees_start_and_end():
     with pytest.raises(ApiError):
         await embedder.embed("b")
 
-    assert [type(event) for event, _ in seen] == [RequestSent, AttemptEnded, BatchDone, RequestSent, AttemptEnded, BatchFailed]
+    assert [type(event) for event, _ in seen] == [
+        RequestSent,
+        AttemptEnded,
+        BatchDone,
+        RequestSent,
+        AttemptEnded,
+        BatchFailed,
+    ]
     assert {(event.provider, event.model, trace) for event, trace in seen} == {("ollama", "m", "trace-1")}
 
 
@@ -411,8 +418,12 @@ async def test_a_stream_in_batches_of_32():
 
 async def test_ollama_legacy_route():
     """`legacy=True` speaks the older route: one prompt per request, the caller's options, values as they come."""
-    exchange = FakeExchange(lambda request: response({"embedding": [3.0, 4.0 * len(json.loads(request.body)["prompt"])]}))
-    embedder = embedkit.connect("ollama:m", legacy=True, model_options={"temperature": 0}, max_concurrency=1, exchange=exchange)
+    exchange = FakeExchange(
+        lambda request: response({"embedding": [3.0, 4.0 * len(json.loads(request.body)["prompt"])]})
+    )
+    embedder = embedkit.connect(
+        "ollama:m", legacy=True, model_options={"temperature": 0}, max_concurrency=1, exchange=exchange
+    )
     result = await embedder.embed(["a", "bb"])
 
     assert {request.url for request in exchange.requests} == {"http://127.0.0.1:11434/api/embeddings"}
@@ -450,7 +461,9 @@ async def test_rows_go_by_index(provider):
 
     for wrong in ((0, 1, 1), (1, 2, 4), (0, 1, -1), (0, 1), (0, 1, 2, 3)):
         with pytest.raises(DecodeError):
-            await connected(provider, FakeExchange([answered(*wrong)] * (2 if wrong == (0, 1) else 1))).embed(["a", "b", "c"])
+            await connected(provider, FakeExchange([answered(*wrong)] * (2 if wrong == (0, 1) else 1))).embed(
+                ["a", "b", "c"]
+            )
 
 
 BROKEN = {
@@ -651,7 +664,8 @@ async def test_a_redirect_is_not_followed(status):
 
 
 @pytest.mark.parametrize(
-    "body", [{"embeddings": {"float": [[1, 2]]}}, {"embeddings": [[1, 2]]}, {"embeddings": {"float": [[1, 2]], "int8": None}}]
+    "body",
+    [{"embeddings": {"float": [[1, 2]]}}, {"embeddings": [[1, 2]]}, {"embeddings": {"float": [[1, 2]], "int8": None}}],
 )
 async def test_either_shape_of_cohere(body):
     """Version 2's mapping by type and version 1's plain list are both read."""
@@ -666,9 +680,9 @@ async def test_shapes_of_hugging_face():
     for reply in ([[1.0, 2.0]], [1.0, 2.0]):
         assert (await connected("huggingface", FakeExchange([response(reply)])).embed("a")).vectors.tolist() == [[1, 2]]
     for how, row in (("mean", [2, 2]), ("cls", [1, 0]), ("last", [3, 4])):
-        assert (await connected("huggingface", FakeExchange([response(tokens)]), pooling=how).embed("a")).vectors.tolist() == [
-            row
-        ]
+        assert (
+            await connected("huggingface", FakeExchange([response(tokens)]), pooling=how).embed("a")
+        ).vectors.tolist() == [row]
     with pytest.raises(DecodeError, match="one vector per token, not per text: pass pooling='mean'"):
         await connected("huggingface", FakeExchange([response(tokens)])).embed("a")
 

@@ -52,7 +52,9 @@ WRONG: dict[str, list[object]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values], ids=repr)
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values], ids=repr
+)
 def test_a_wrong_value_is_named_at_once(name, value):
     """connect() refuses what is of the wrong kind itself, by the keyword's name, before any call is made."""
     with pytest.raises(ConfigError, match=rf"\b{name}\b"):
@@ -113,7 +115,11 @@ def test_no_secret_shows_in_a_refusal():
     ("model", "keyword", "message"),
     [
         ("openai:m", "dimension", "unexpected keyword dimension; did you mean dimensions?"),
-        ("openai:m", "organisation", r"did you mean organization\? parameters of openai: organization \(organisation to bill"),
+        (
+            "openai:m",
+            "organisation",
+            r"did you mean organization\? parameters of openai: organization \(organisation to bill",
+        ),
         ("azure:m", "deployment", r"parameters of azure: api_version \(.*\), ad_token \(.*\)"),
         ("ollama:m", "num_ctx", r"keep_alive \(.*model_options \(.*legacy \("),
         ("vllm:m", "xyzzy", "unexpected keyword xyzzy; parameters of vllm: none of its own"),

@@ -69,11 +69,19 @@ def test_a_model_is_a_string(model):
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("opena1", "openai"), ("olama", "ollama"), ("cohear", "cohere"), ("hugging-face", "huggingface"), ("azuer", "azure")],
+    [
+        ("opena1", "openai"),
+        ("olama", "ollama"),
+        ("cohear", "cohere"),
+        ("hugging-face", "huggingface"),
+        ("azuer", "azure"),
+    ],
 )
 def test_an_unknown_provider_is_answered_with_near_names(name, near):
     """A misspelt provider gets the nearest names first, then all there are."""
-    with pytest.raises(ConfigError, match=f"unknown provider '{name}'; did you mean .*{near}.*Known: azure, .*local") as caught:
+    with pytest.raises(
+        ConfigError, match=f"unknown provider '{name}'; did you mean .*{near}.*Known: azure, .*local"
+    ) as caught:
         embedkit.connect(f"{name}:m")
 
     assert all(host.name in str(caught.value) for host in hosts())

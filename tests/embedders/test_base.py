@@ -369,7 +369,13 @@ async def test_an_empty_text_is_refused_before_sending():
         await embedder.embed(["a", "", "b", "", ""])
 
     error = caught.value
-    assert (error.rows, error.status, error.provider, error.model, error.partial) == ((1, 3, 4), None, "mine", "m", None)
+    assert (error.rows, error.status, error.provider, error.model, error.partial) == (
+        (1, 3, 4),
+        None,
+        "mine",
+        "m",
+        None,
+    )
     assert embedder.calls == []
 
 
@@ -481,13 +487,21 @@ async def test_any_pattern_of_equal_empty_and_bad_texts(texts, size, workers, ac
 
 
 @settings(deadline=None, max_examples=120)
-@given(st.lists(st.sampled_from(["bad 1", "bad 2", *"abcdefg"]), min_size=1, max_size=50), st.integers(1, 6), st.integers(1, 4))
+@given(
+    st.lists(st.sampled_from(["bad 1", "bad 2", *"abcdefg"]), min_size=1, max_size=50),
+    st.integers(1, 6),
+    st.integers(1, 4),
+)
 async def test_any_pattern_of_equal_and_bad_texts_raises_with_what_is_known(texts, size, workers):
     """The raised error names exactly the rows of one bad text, or none where there is no other text; `partial` holds
     true vectors or NaN, row by row.
     """
     embedder = Own(size, workers=workers, bad={"bad 1", "bad 2"})
-    wrong = {text: tuple(row for row, each in enumerate(texts) if each == text) for text in ("bad 1", "bad 2") if text in texts}
+    wrong = {
+        text: tuple(row for row, each in enumerate(texts) if each == text)
+        for text in ("bad 1", "bad 2")
+        if text in texts
+    }
     try:
         result = await embedder.embed(texts)
     except InvalidInputError as error:
@@ -787,7 +801,9 @@ class Dying(Own):
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
-@pytest.mark.parametrize("error", [AuthError("key", status=401), ServerError("gone", status=503), DecodeError("no JSON")])
+@pytest.mark.parametrize(
+    "error", [AuthError("key", status=401), ServerError("gone", status=503), DecodeError("no JSON")]
+)
 async def test_what_was_embedded_travels_on_the_error(error, on_error):
     """An endpoint that dies half-way raises whatever on_error is, with all rows done so far in `partial`."""
     texts = [str(number) for number in range(40)]
@@ -833,7 +849,8 @@ async def test_rows_of_any_error_are_the_callers():
 
 
 @pytest.mark.parametrize(
-    "error", [KeyError("bug"), OSError("disk"), ExceptionGroup("mine", [ValueError()]), KeyboardInterrupt(), SystemExit(3)]
+    "error",
+    [KeyError("bug"), OSError("disk"), ExceptionGroup("mine", [ValueError()]), KeyboardInterrupt(), SystemExit(3)],
 )
 @pytest.mark.parametrize("workers", [1, 4])
 async def test_what_is_not_ours_comes_out_bare(error, workers):
@@ -1018,7 +1035,8 @@ async def test_integers_are_never_rounded(dtype, vectors, fits):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "asked", "right"), [("float32", 4, True), ("float32", 3, False), ("binary", 32, True), ("binary", 8, False)]
+    ("dtype", "asked", "right"),
+    [("float32", 4, True), ("float32", 3, False), ("binary", 32, True), ("binary", 8, False)],
 )
 async def test_the_width_asked_for_is_the_width_given(dtype, asked, right):
     """A custom embedder that ignores `dimensions` is an error; packed bits count eight to a byte."""

@@ -145,7 +145,9 @@ async def test_a_call_is_never_torn_apart():
     """The texts of one call travel in one request, also where only some of them would still fit into an earlier one."""
     inner = Gated(4)
     embedder = Coalesced(inner)
-    tasks = await started(embedder, *(embedder.embed(call) for call in (["first"], list("abc"), list("de"), list("fg"))))
+    tasks = await started(
+        embedder, *(embedder.embed(call) for call in (["first"], list("abc"), list("de"), list("fg")))
+    )
     inner.gate.set()
     await asyncio.gather(*tasks)
 
@@ -183,7 +185,8 @@ async def test_options_never_mix():
     embedder = Coalesced(inner)
     kinds = [{}, {"input_type": "query"}, {"dimensions": 4}, {"extra": {"user": "a"}}, {"extra": {"user": "b"}}]
     tasks = await started(
-        embedder, *(embedder.embed(f"{place} {number}", **kind) for number in range(4) for place, kind in enumerate(kinds))
+        embedder,
+        *(embedder.embed(f"{place} {number}", **kind) for number in range(4) for place, kind in enumerate(kinds)),
     )
     inner.gate.set()
     await asyncio.gather(*tasks)
@@ -362,7 +365,9 @@ async def test_rows_of_different_reasons_are_told_apart():
 
     inner = Choosy()
     _, error = await waiting(
-        inner, lambda embedder: embedder.embed(["x"]), lambda embedder: embedder.embed(["rude 1", "long 1", "a", "rude 2"])
+        inner,
+        lambda embedder: embedder.embed(["x"]),
+        lambda embedder: embedder.embed(["rude 1", "long 1", "a", "rude 2"]),
     )
 
     assert inner.calls[2] == ["x", "rude 1", "long 1", "a", "rude 2"]
@@ -430,7 +435,9 @@ async def test_a_counter_that_fails_fails_its_own_call():
         return 1
 
     inner = Gated(limits=Limits(max_tokens=10), count_tokens=count)
-    good, odd = await waiting(inner, lambda embedder: embedder.embed_query("a"), lambda embedder: embedder.embed_query("odd"))
+    good, odd = await waiting(
+        inner, lambda embedder: embedder.embed_query("a"), lambda embedder: embedder.embed_query("odd")
+    )
 
     assert same(rows("a")[0], good)
     assert type(odd) is ValueError
@@ -439,7 +446,9 @@ async def test_a_counter_that_fails_fails_its_own_call():
 async def test_an_empty_text_is_refused_before_sending():
     """As without sharing: its caller gets the error, nothing of that call is sent, nobody else notices."""
     inner = Gated()
-    refused, good = await waiting(inner, lambda embedder: embedder.embed(["x", ""]), lambda embedder: embedder.embed("good"))
+    refused, good = await waiting(
+        inner, lambda embedder: embedder.embed(["x", ""]), lambda embedder: embedder.embed("good")
+    )
 
     assert (refused.status, refused.rows) == (None, (1,))
     assert same(rows(["good"]), good.vectors)
@@ -716,7 +725,9 @@ async def test_extra_that_is_no_json_is_refused_in_its_own_call():
 async def test_the_wire_sees_one_request():
     """Over the real engine: calls in flight together are one body."""
     exchange = FakeExchange(
-        lambda request: {"data": [{"embedding": [1.0, 2.0], "index": place} for place in range(request.body.count(b"text"))]}
+        lambda request: {
+            "data": [{"embedding": [1.0, 2.0], "index": place} for place in range(request.body.count(b"text"))]
+        }
     )
     async with embedkit.connect("openai:m", base_url="http://h/v1", exchange=exchange, coalesce=True) as embedder:
         await asyncio.gather(*(embedder.embed_query(f"text {number}") for number in range(50)))

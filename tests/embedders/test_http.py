@@ -337,7 +337,11 @@ def whole(request):
 @pytest.mark.parametrize("dimensions", [None, 64, 256, 768])
 @pytest.mark.parametrize(
     ("model", "server"),
-    [("localai:nomic-ai/nomic-embed-text-v1.5", without), ("openai:text-embedding-3-small", half), ("cohere:embed-v9", whole)],
+    [
+        ("localai:nomic-ai/nomic-embed-text-v1.5", without),
+        ("openai:text-embedding-3-small", half),
+        ("cohere:embed-v9", whole),
+    ],
     ids=["client", "half", "provider"],
 )
 async def test_every_width_and_dtype_everywhere(model, server, dimensions, dtype):
@@ -352,7 +356,9 @@ async def test_every_width_and_dtype_everywhere(model, server, dimensions, dtype
                 await embedder.embed(TEXTS, dimensions=dimensions, dtype=dtype, normalize=normalize)
             continue
         result = await embedder.embed(TEXTS, dimensions=dimensions, dtype=dtype, normalize=normalize)
-        expected = reference(TEXTS, dimensions, dtype, None if normalize is False and server is not without else normalize)
+        expected = reference(
+            TEXTS, dimensions, dtype, None if normalize is False and server is not without else normalize
+        )
 
         assert result.vectors.dtype == expected.dtype
         assert result.dimensions == (dimensions or NATIVE)
@@ -396,7 +402,12 @@ async def test_a_width_is_cut_only_from_one_the_model_has(width, right):
 
 @pytest.mark.parametrize(
     ("model", "dimensions"),
-    [("localai:mine", 256), ("localai:nomic-ai/nomic-embed-text-v1.5", 100), ("localai:BAAI/bge-m3", 256), ("llamacpp:m", 8)],
+    [
+        ("localai:mine", 256),
+        ("localai:nomic-ai/nomic-embed-text-v1.5", 100),
+        ("localai:BAAI/bge-m3", 256),
+        ("llamacpp:m", 8),
+    ],
 )
 async def test_an_unknown_width_is_refused_before_sending(model, dimensions):
     """Only a width the model was trained for is cut to; anything else is refused, and nothing is sent."""
@@ -478,7 +489,13 @@ async def test_options_of_other_classes_are_taken_for_their_values():
 
 async def test_extra_goes_into_the_body_verbatim():
     """Nested values, nulls and fields embedkit itself would send: all as given, the last word being the caller's."""
-    extra = {"user": "é", "nested": {"a": [1, None, 2.5]}, "nothing": None, "encoding_format": "float", "model": "other"}
+    extra = {
+        "user": "é",
+        "nested": {"a": [1, None, 2.5]},
+        "nothing": None,
+        "encoding_format": "float",
+        "model": "other",
+    }
     exchange = FakeExchange(echo("openai"))
     await embedkit.connect(**OPENAI, exchange=exchange).embed("a", extra=extra)
 
@@ -772,7 +789,9 @@ def with_usage(*tokens):
 )
 async def test_tokens_and_cost(model, tokens, usage):
     """Tokens are summed over batches, None where one reports none; the cost is known where tokens and price are."""
-    embedder = embedkit.connect(f"openai:{model}", api_key=KEY, exchange=with_usage(*tokens), limits=Limits(max_texts=2))
+    embedder = embedkit.connect(
+        f"openai:{model}", api_key=KEY, exchange=with_usage(*tokens), limits=Limits(max_texts=2)
+    )
     found = (await embedder.embed(list("abcde"))).usage
 
     assert (found.tokens, found.requests) == (usage.tokens, usage.requests)
@@ -832,7 +851,11 @@ async def test_an_error_answers_every_question(kind, status, body, headers, more
     known_good = shaped("openai", [vector("hello")])
 
     def handler(request):
-        return known_good if texts_of(request) == ["hello"] else response(body, status, {"X-Request-Id": "req-7", **headers})
+        return (
+            known_good
+            if texts_of(request) == ["hello"]
+            else response(body, status, {"X-Request-Id": "req-7", **headers})
+        )
 
     embedder = embedkit.connect(**OPENAI, exchange=FakeExchange(handler), retry=ONCE)
     with pytest.raises(ApiError) as caught:
@@ -882,7 +905,12 @@ async def test_a_key_quoted_back_is_hidden(status):
     with pytest.raises(embedkit.EmbedkitError) as caught:
         await embedder.embed("a")
 
-    shown = [repr(caught.value), str(caught.value), str(caught.value.__dict__), *(f"{event!r} {event}" for event in events)]
+    shown = [
+        repr(caught.value),
+        str(caught.value),
+        str(caught.value.__dict__),
+        *(f"{event!r} {event}" for event in events),
+    ]
     shown += [f"{event.error} {event.error.__dict__}" for event in events if hasattr(event, "error")]
     for secret in (SECRET, KEY, basic):
         assert not [text for text in shown if secret in text]

@@ -96,7 +96,9 @@ class Endpoints:
 
 
 def good(texts, width=4):
-    return response({"data": [{"embedding": row.tolist(), "index": place} for place, row in enumerate(rows(texts, width))]})
+    return response(
+        {"data": [{"embedding": row.tolist(), "index": place} for place, row in enumerate(rows(texts, width))]}
+    )
 
 
 def always(*said):
@@ -105,7 +107,9 @@ def always(*said):
 
 
 def failing(status, message="no", **headers):
-    return response({"error": {"message": message}}, status, {name.replace("_", "-"): value for name, value in headers.items()})
+    return response(
+        {"error": {"message": message}}, status, {name.replace("_", "-"): value for name, value in headers.items()}
+    )
 
 
 def connected(endpoints, names="abc", size=2, **keywords):
@@ -248,7 +252,9 @@ def test_an_answer_to_what_was_sent_before_the_failure_ends_nothing():
     assert health.failing
 
 
-@given(st.lists(st.tuples(st.booleans(), st.floats(0, 100), st.floats(0, 100), st.none() | st.floats(0, 50)), max_size=30))
+@given(
+    st.lists(st.tuples(st.booleans(), st.floats(0, 100), st.floats(0, 100), st.none() | st.floats(0, 50)), max_size=30)
+)
 def test_health_is_arithmetic(history):
     """Whatever happens, an endpoint is out for no longer than it asked or than the bound, and its cost is no less than
     nothing.
@@ -555,7 +561,11 @@ async def test_keys_share_the_work():
 
 @pytest.mark.parametrize(
     ("refusal", "kind"),
-    [(failing(401, "bad key"), AuthError), (failing(429, "insufficient_quota"), QuotaError), (failing(402), QuotaError)],
+    [
+        (failing(401, "bad key"), AuthError),
+        (failing(429, "insufficient_quota"), QuotaError),
+        (failing(402), QuotaError),
+    ],
     ids=["refused", "quota", "credit"],
 )
 async def test_one_key_that_is_no_good(refusal, kind):

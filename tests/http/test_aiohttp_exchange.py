@@ -44,7 +44,18 @@ from embedkit._http.settings import HttpSettings
 from embedkit._types import Request
 from embedkit.events import RequestSent, RetryScheduled
 from embedkit.testing import FakeExchange, response
-from tests.support.servers.wire import PATIENCE, Threaded, answering, heard, polite, proxying, reply, saying, serving, then
+from tests.support.servers.wire import (
+    PATIENCE,
+    Threaded,
+    answering,
+    heard,
+    polite,
+    proxying,
+    reply,
+    saying,
+    serving,
+    then,
+)
 from tests.sync.test_sync import run
 
 pytestmark = pytest.mark.anyio
@@ -263,7 +274,9 @@ async def test_what_is_not_http_is_not_tried_again(bytes_):
     assert KEY not in str(error)
 
 
-@pytest.mark.parametrize("status", ["204 No Content", "205 Reset Content", "304 Not Modified", "401 Unauthorized", "503 Busy"])
+@pytest.mark.parametrize(
+    "status", ["204 No Content", "205 Reset Content", "304 Not Modified", "401 Unauthorized", "503 Busy"]
+)
 async def test_a_status_without_a_body(status):
     """No body is read where there is none: a success without one is a DecodeError, a refusal the error of its
     status.
@@ -878,7 +891,10 @@ def test_on_another_kind_of_loop():
 
 async def test_a_session_of_the_callers_is_not_closed():
     """It is used with all that is set on it, and stays open."""
-    async with serving(polite) as server, aiohttp.ClientSession(headers={"x-theirs": "1", "user-agent": "theirs"}) as session:
+    async with (
+        serving(polite) as server,
+        aiohttp.ClientSession(headers={"x-theirs": "1", "user-agent": "theirs"}) as session,
+    ):
         async with connect(server.url, session=session, api_key=KEY) as embedder:
             await embedder.embed(["a"])
         await embedder.embed(["b"])
@@ -979,7 +995,10 @@ async def test_a_private_authority(given, authority, tmp_path):
     """`ssl=` takes the path of a bundle, a context, or False."""
     path = authority.write(tmp_path)
     trust = {"path": str(path), "PathLike": path, "SSLContext": authority.client, "False": False}[given]
-    async with serving(polite, context=authority.server("127.0.0.1")) as server, connect(server.url, ssl=trust) as embedder:
+    async with (
+        serving(polite, context=authority.server("127.0.0.1")) as server,
+        connect(server.url, ssl=trust) as embedder,
+    ):
         assert (await embedder.embed(["a"])).vectors.tolist() == [[1, 0]]
         await embedder.embed(["b"])
 
@@ -998,7 +1017,9 @@ DISTRUST = {
 async def test_a_certificate_that_is_refused(name, dates, trusted, says, authority):
     """A TransportError that says why and what to do, where anything can be done; trying again would not help."""
     async with serving(polite, context=authority.server(name, **dates)) as server:
-        error = await raised(server.url, TransportError, ssl=authority.client if trusted else None, retry=AGAIN, api_key=KEY)
+        error = await raised(
+            server.url, TransportError, ssl=authority.client if trusted else None, retry=AGAIN, api_key=KEY
+        )
 
     assert not error.retryable
     assert f"TLS to {server.url.removesuffix('/v1')} failed" in str(error)
@@ -1114,12 +1135,16 @@ async def test_a_proxy_that_is_not_there():
     error = await raised(f"http://{NAME}/v1", TransportError, proxy=with_user(url))
     lost = await raised(f"http://{NAME}/v1", TransportError, proxy=with_user(f"http://{NOWHERE}"))
 
-    assert f"the proxy {url.removeprefix('http://')} for http://{NAME} cannot be reached: Connection refused" in str(error)
+    assert f"the proxy {url.removeprefix('http://')} for http://{NAME} cannot be reached: Connection refused" in str(
+        error
+    )
     assert NOWHERE in str(lost)
     assert "word-of-the-proxy" not in f"{error}{lost}"
 
 
-@pytest.mark.parametrize("proxy", ["socks5://u:secret-word@h:1", "u:secret-word@h:1", "http://", "::: secret-word", "ftp://h"])
+@pytest.mark.parametrize(
+    "proxy", ["socks5://u:secret-word@h:1", "u:secret-word@h:1", "http://", "::: secret-word", "ftp://h"]
+)
 async def test_a_proxy_of_another_kind(proxy, monkeypatch):
     """What aiohttp cannot speak is refused rather than spoken to in HTTP, without a word of its URL."""
     monkeypatch.setenv("ALL_PROXY", proxy)
@@ -1194,7 +1219,9 @@ def test_every_error_of_aiohttp_becomes_one_of_ours(kind):
     """Whatever class aiohttp has, or gets: an error of ours, with the address, without a word of theirs, and nothing
     hanging on to it.
     """
-    error = aiohttp_errors._translated(made(kind), Request("https://user:planted@h.test:8443/v1?key=planted"), HttpSettings())
+    error = aiohttp_errors._translated(
+        made(kind), Request("https://user:planted@h.test:8443/v1?key=planted"), HttpSettings()
+    )
 
     assert isinstance(error, (TransportError, ConfigError, DecodeError))
     assert error.__cause__ is error.__context__ is None
@@ -1292,7 +1319,11 @@ async def test_the_fake_and_the_real_exchange_give_the_same_response():
         real = await exchange(Request(server.url, b"{}"))
         await exchange.aclose()
 
-    assert (real.status, bytes(real.body), real.headers["x-mixed"]) == (fake.status, bytes(fake.body), fake.headers["x-mixed"])
+    assert (real.status, bytes(real.body), real.headers["x-mixed"]) == (
+        fake.status,
+        bytes(fake.body),
+        fake.headers["x-mixed"],
+    )
     assert real.headers.get("x-absent") is fake.headers.get("x-absent") is None
 
 

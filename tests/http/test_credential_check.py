@@ -41,7 +41,19 @@ PASTED = [
     (f"{KEY}\u0435", r"U\+0435, cyrillic small letter ie"),
     (f"{KEY}\U0001f511", r"U\+1F511, key"),
 ]
-WELL = [KEY, f" {KEY}\n", f"\u00a0{KEY}\u2028", "a", "k=", "eyJ.a-b_c.d==", "it's", "apikey:k", "TOKEN", "bearer-k", "token:k"]
+WELL = [
+    KEY,
+    f" {KEY}\n",
+    f"\u00a0{KEY}\u2028",
+    "a",
+    "k=",
+    "eyJ.a-b_c.d==",
+    "it's",
+    "apikey:k",
+    "TOKEN",
+    "bearer-k",
+    "token:k",
+]
 SECRETS = [(host, name) for host in hosts() for name, one in host.parameters.items() if one.secret]
 
 
@@ -50,7 +62,9 @@ def opened(host, **given):
     needs = {name: "x" for name, one in host.parameters.items() if one.required}
     base = {"base_url": "http://localhost:1"} if "base_url" not in given else {}
     model = "amazon.titan-embed-text-v2:0" if host.name == "bedrock" else "m"
-    extra = {name: "x" for name in ("project", "project_id") if name in host.parameters and not host.parameters[name].secret}
+    extra = {
+        name: "x" for name in ("project", "project_id") if name in host.parameters and not host.parameters[name].secret
+    }
     refusing = FakeExchange(lambda _: response({"error": "no"}, 403))
     return embedkit.connect(f"{host.name}:{model}", exchange=refusing, **{**needs, **extra, **base, **given})
 
@@ -66,7 +80,9 @@ def refused(says, make, *more):
 
 @pytest.mark.parametrize(("value", "says"), PASTED, ids=ascii)
 @pytest.mark.parametrize(
-    "host", [host for host in hosts() if host.name in ("openai", "gemini", "voyage", "bedrock")], ids=lambda host: host.name
+    "host",
+    [host for host in hosts() if host.name in ("openai", "gemini", "voyage", "bedrock")],
+    ids=lambda host: host.name,
 )
 def test_what_is_wrong_with_a_key_is_named(monkeypatch, host, value, says):
     """Given by hand or in the environment: what has to go is said, the key is not."""
@@ -131,7 +147,9 @@ async def test_a_key_that_is_worse_after_pickling(monkeypatch):
     host = next(host for host in hosts() if host.name == "openai")
     pickled = pickle.dumps(embedkit.connect(f"{host.name}:m"))
     monkeypatch.setenv("OPENAI_API_KEY", f"'{KEY}'")
-    with pytest.raises(ConfigError, match=r"the key in OPENAI_API_KEY stands in quotes \(U\+0027, apostrophe\)") as caught:
+    with pytest.raises(
+        ConfigError, match=r"the key in OPENAI_API_KEY stands in quotes \(U\+0027, apostrophe\)"
+    ) as caught:
         await pickle.loads(pickled).embed("a")  # noqa: S301 (our own bytes)
 
     assert KEY not in str(caught.value)

@@ -152,7 +152,9 @@ async def test_a_token_does_not_travel(cloud):
 @pytest.mark.anyio
 async def test_no_key_no_exchange(cloud):
     """Without a key, which an explicit base URL allows, nothing is asked and nothing authorizes."""
-    embedder = embedkit.connect("watsonx:m", base_url="https://gateway.example", project_id="p", exchange=cloud.exchange)
+    embedder = embedkit.connect(
+        "watsonx:m", base_url="https://gateway.example", project_id="p", exchange=cloud.exchange
+    )
     await embedder.embed(["a"])
 
     assert cloud.sold == 0

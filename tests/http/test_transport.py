@@ -260,7 +260,9 @@ async def test_events_of_an_embedder():
     """Through an embedder: what the transport tells, then what became of the batch."""
     events = []
     exchange = FakeExchange([BUSY, GOOD, response({"error": "no"}, 401)])
-    embedder = embedkit.connect("compatible:m", base_url="http://h/v1", exchange=exchange, retry=NOW, observe=events.append)
+    embedder = embedkit.connect(
+        "compatible:m", base_url="http://h/v1", exchange=exchange, retry=NOW, observe=events.append
+    )
     await embedder.embed(["a"])
     with pytest.raises(AuthError):
         await embedder.embed(["b"])
@@ -355,7 +357,9 @@ async def test_an_exhausted_account_is_not_asked_again_whatever_the_server_says(
     assert (count, type(error)) == (1, embedkit.QuotaError)
 
 
-@pytest.mark.parametrize("broken", ["[]", '{"data": 7}', '{"data": [{"embedding": [NaN]}]}', '{"data": [{"embedding": null}]}'])
+@pytest.mark.parametrize(
+    "broken", ["[]", '{"data": 7}', '{"data": [{"embedding": [NaN]}]}', '{"data": [{"embedding": null}]}']
+)
 async def test_a_broken_reply_is_not_asked_again(broken):
     """One that can be read and breaks the contract: the same answer would come back."""
     count, error = await after(response(broken), GOOD)
@@ -527,7 +531,8 @@ async def test_too_many_at_once_holds_up_only_itself():
 
 
 @pytest.mark.parametrize(
-    ("answer", "size"), [(BUSY, 2), (response("no", 529), 2), (response("no", 502), 4), (TransportTimeoutError("late"), 2)]
+    ("answer", "size"),
+    [(BUSY, 2), (response("no", 529), 2), (response("no", 502), 4), (TransportTimeoutError("late"), 2)],
 )
 async def test_what_narrows_the_window(answer, size):
     """Overload and timeouts leave fewer in flight (a good answer with one in flight wins one back); another failure
@@ -555,7 +560,8 @@ async def test_a_model_that_is_being_loaded_is_waited_for():
 
 
 @pytest.mark.parametrize(
-    ("loading", "policy", "tries"), [(0.0, {}, 6), (600.0, {"attempts": 1}, 1), (600.0, {"deadline": 10.0}, 6), (10.0, {}, 7)]
+    ("loading", "policy", "tries"),
+    [(0.0, {}, 6), (600.0, {"attempts": 1}, 1), (600.0, {"deadline": 10.0}, 6), (10.0, {}, 7)],
 )
 async def test_loading_is_not_waited_for_beyond_what_was_said(loading, policy, tries):
     """No longer than the row or the deadline allows, and not at all where there is to be one attempt, or the row does

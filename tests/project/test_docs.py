@@ -11,7 +11,13 @@ import pytest
 import embedkit
 
 HERE = Path(__file__).parent.parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "benchmarks/README.md", "benchmarks/corpus/README.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "benchmarks/README.md",
+    "benchmarks/corpus/README.md",
+)
 CODE = ("embedkit", "tests", "benchmarks", "examples")
 MAP = HERE / "docs" / "architecture.md"
 

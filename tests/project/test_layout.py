@@ -12,7 +12,22 @@ HERE = Path(__file__).parent.parent.parent
 PACKAGE = HERE / "embedkit"
 VERBS = {"encode", "decode", "explain", "learn", "probe"}
 SYNONYMS = ("parse_", "build_", "transform_", "handle_", "process_", "prepare_", "serialize_", "deserialize_")
-JUNK = {".orig", ".rej", ".bak", ".tmp", ".log", ".swp", ".pyi", ".ipynb", ".zip", ".gz", ".npy", ".onnx", ".patch", ".diff"}
+JUNK = {
+    ".orig",
+    ".rej",
+    ".bak",
+    ".tmp",
+    ".log",
+    ".swp",
+    ".pyi",
+    ".ipynb",
+    ".zip",
+    ".gz",
+    ".npy",
+    ".onnx",
+    ".patch",
+    ".diff",
+}
 
 
 def modules(folder=PACKAGE):
@@ -117,7 +132,9 @@ def test_a_codec_has_only_its_verbs():
     seen, wrong = 0, []
     for path in sources(PACKAGE / "providers"):
         for kind in (node for node in ast.walk(parsed(path)) if isinstance(node, ast.ClassDef)):
-            methods = {node.name: node for node in kind.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+            methods = {
+                node.name: node for node in kind.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+            }
             if "encode" not in methods:
                 continue
             seen += 1
@@ -125,7 +142,9 @@ def test_a_codec_has_only_its_verbs():
             wrong += [f"{path.name}: {kind.name}.{name}" for name in public - VERBS]
             wrong += [f"{path.name}: {kind.name} has no {name}" for name in {"encode", "decode"} - public]
             wrong += [
-                f"{path.name}: {name} is async" for name, node in methods.items() if isinstance(node, ast.AsyncFunctionDef)
+                f"{path.name}: {name} is async"
+                for name, node in methods.items()
+                if isinstance(node, ast.AsyncFunctionDef)
             ]
 
     assert wrong == []

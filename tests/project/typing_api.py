@@ -18,7 +18,9 @@ from embedkit._batching.stream import Stream
 async def verbs() -> None:
     async with embedkit.connect("openai:m", api_key="k", dimensions=256, input_type="document") as embedder:
         assert_type(embedder, embedkit.Embedder)
-        result = await embedder.embed(["a"], dtype="int8", truncate="end", normalize=False, extra={"user": 1}, on_error="skip")
+        result = await embedder.embed(
+            ["a"], dtype="int8", truncate="end", normalize=False, extra={"user": 1}, on_error="skip"
+        )
         assert_type(result, embedkit.Embeddings)
         assert_type(await embedder.embed_query("a", dimensions=8), NDArray[Any])
         assert_type(embedder.stream(iter(["a"])), Stream)
@@ -96,7 +98,9 @@ def settings() -> None:
     limits = embedkit.Limits(max_texts=64, max_tokens=None, max_bytes=1, max_text_tokens=8191)
     rate = embedkit.Rate(requests_per_minute=60, tokens_per_minute=1e6)
     retry = embedkit.RetryPolicy(attempts=3, deadline=None, initial=0.1, maximum=5)
-    options = embedkit.Options(input_type="query", dimensions=8, dtype="uint8", truncate="end", normalize=None, extra={})
+    options = embedkit.Options(
+        input_type="query", dimensions=8, dtype="uint8", truncate="end", normalize=None, extra={}
+    )
     assert_type(limits.max_texts, int | None)
     assert_type(rate.tokens_per_minute, float | None)
     assert_type(retry.wait(1, embedkit.EmbedkitError("x"), 0.5), float | None)
@@ -115,7 +119,9 @@ class Mine(embedkit.Embedder):
     limits = embedkit.Limits(max_texts=64)
 
     async def embed_batch(self, texts: Sequence[str], options: embedkit.Options) -> embedkit.Embeddings:
-        return embedkit.Embeddings(np.ones((len(texts), options.dimensions or 8), np.float32), "mine", embedkit.Usage(None, 1))
+        return embedkit.Embeddings(
+            np.ones((len(texts), options.dimensions or 8), np.float32), "mine", embedkit.Usage(None, 1)
+        )
 
 
 class Unfinished(embedkit.Embedder):
@@ -145,7 +151,12 @@ def errors() -> None:
         assert_type(error.retryable, bool)
     except embedkit.ApiError as error:
         assert_type(error.retryable, bool)
-    except (embedkit.TransportTimeoutError, embedkit.TransportError, embedkit.DecodeError, embedkit.ConfigError) as error:
+    except (
+        embedkit.TransportTimeoutError,
+        embedkit.TransportError,
+        embedkit.DecodeError,
+        embedkit.ConfigError,
+    ) as error:
         assert_type(error.message, str)
     except embedkit.EmbedkitError as error:
         assert_type(error.partial, Any)

@@ -175,7 +175,9 @@ async def test_the_receiver_can_verify_it():
     names, signature = taken(request.headers["authorization"])
     plain = {name: request.headers[name] for name in names.split(";") if name not in ("host", "x-amz-date")}
 
-    assert "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Afoundation-model%2Famazon.titan-embed-text-v2%3A0/" in request.url
+    assert (
+        "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Afoundation-model%2Famazon.titan-embed-text-v2%3A0/" in request.url
+    )
     assert taken(signed(request.url, request.body, plain, now=stamp(request))["authorization"]) == (names, signature)
 
 

@@ -33,7 +33,9 @@ def opened(model, *vectors, **more):
     """An embedder and the exchange it asks, which answers these vectors."""
     fake = FakeExchange(lambda _: listing(*(vectors or [[0.6, 0.8]])))
     wanted = {"host": "adb-1.azuredatabricks.net"} if model.startswith("databricks:") and "base_url" not in more else {}
-    return connect(model, **{"exchange": fake, "retry": RetryPolicy(attempts=1), "api_key": "k-test", **wanted, **more}), fake
+    return connect(
+        model, **{"exchange": fake, "retry": RetryPolicy(attempts=1), "api_key": "k-test", **wanted, **more}
+    ), fake
 
 
 # --- finding a row ---------------------------------------------------------------------------------------------------

@@ -176,7 +176,9 @@ def test_its_author_can_check_it(acme, tmp_path):
     """`check_codec` takes golden exchanges of any provider, and finds what is wrong with one."""
     for name, golden in GOLDENS.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(golden))
-    script = f"import asyncio; from embedkit.testing import check_codec; print(asyncio.run(check_codec({str(tmp_path)!r})))"
+    script = (
+        f"import asyncio; from embedkit.testing import check_codec; print(asyncio.run(check_codec({str(tmp_path)!r})))"
+    )
     passed = run(acme, script)
     wrong = {**GOLDENS["200-two"], "expect": {"vectors": [[3, 4], [1, 2]]}}
     (tmp_path / "200-two.json").write_text(json.dumps(wrong))
@@ -188,7 +190,9 @@ def test_its_author_can_check_it(acme, tmp_path):
 
 BASES = {
     "written in full": ACME,
-    "encode and decode alone": ACME.partition("    @property\n    def limits")[0].replace("    sends_dimensions = False\n", "")
+    "encode and decode alone": ACME.partition("    @property\n    def limits")[0].replace(
+        "    sends_dimensions = False\n", ""
+    )
     + ACME[ACME.index("    def encode") : ACME.index("    def explain")]
     + ACME[ACME.index("HOSTS") :],
 }

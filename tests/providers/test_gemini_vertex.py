@@ -115,7 +115,9 @@ async def test_extra_reaches_every_text():
     two, second = connected([reply], **VERTEX, input_type="query", extra=extra)
     await two.embed(["a"])
 
-    assert [(each["taskType"], each["title"]) for each in first.bodies[0]["requests"]] == [("CODE_RETRIEVAL_QUERY", "t")] * 2
+    assert [(each["taskType"], each["title"]) for each in first.bodies[0]["requests"]] == [
+        ("CODE_RETRIEVAL_QUERY", "t")
+    ] * 2
     assert first.bodies[0].keys() == {"requests", "task_type", "labels"}
     assert second.bodies[0]["instances"] == [{"content": "a", "task_type": "CODE_RETRIEVAL_QUERY", "title": "t"}]
     assert second.bodies[0].keys() == {"instances", "parameters", "taskType", "labels"}

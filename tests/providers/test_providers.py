@@ -181,7 +181,9 @@ def test_a_missing_key_is_named(provider):
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-@pytest.mark.parametrize("body", [{}, {"data": None}, {"result": None}, {"embeddings": None}, [], {"error": {"message": "no"}}])
+@pytest.mark.parametrize(
+    "body", [{}, {"data": None}, {"result": None}, {"embeddings": None}, [], {"error": {"message": "no"}}]
+)
 async def test_a_success_without_vectors_is_none(provider, body):
     """A 200 that holds no vectors is a DecodeError, not an empty result."""
     with pytest.raises(DecodeError):
@@ -232,7 +234,9 @@ TASKS = {
 @pytest.mark.parametrize("model", TASKS)
 async def test_a_task_is_one_that_the_model_has(model):
     """Each family of Jina's has its own list of tasks; a purpose that it cannot tell is refused before sending."""
-    for purpose, task in zip(("query", "document", "classification", "clustering", "similarity"), TASKS[model], strict=True):
+    for purpose, task in zip(
+        ("query", "document", "classification", "clustering", "similarity"), TASKS[model], strict=True
+    ):
         if task is ConfigError:
             await refused("jina", model, f"{model} cannot do input_type='{purpose}'", input_type=purpose)
         else:
@@ -314,7 +318,9 @@ async def test_each_text_is_a_document_of_its_own(provider):
     two = [{"index": 0, "data": [{"index": 0, "embedding": "AQ=="}, {"index": 1, "embedding": "Ag=="}]}]
     fake = FakeExchange([{"data": two}])
     with pytest.raises(DecodeError, match="3 texts were sent, but 2 embeddings came back"):
-        await embedder(provider, CONTEXTUAL[provider], fake).embed(TEXTS, dtype="int8", extra={field: [["alpha", "beta"]]})
+        await embedder(provider, CONTEXTUAL[provider], fake).embed(
+            TEXTS, dtype="int8", extra={field: [["alpha", "beta"]]}
+        )
 
 
 async def test_the_chunks_of_documents_come_in_order():

@@ -36,7 +36,9 @@ from tests.support.recordings import (
 
 COLLECTIONS = ("exchanges", "captures")
 RECORDINGS = {
-    each["name"]: each for collection in COLLECTIONS for each in map(load, sorted((SHARED / collection).glob("*/[!_]*.json")))
+    each["name"]: each
+    for collection in COLLECTIONS
+    for each in map(load, sorted((SHARED / collection).glob("*/[!_]*.json")))
 }
 KNOWN = frozenset(host.name for host in hosts())
 CREDENTIALS = {"authorization", "api-key", "x-api-key", "x-goog-api-key"}
@@ -93,7 +95,11 @@ async def test_a_recorded_reply_is_decoded(shared, name):
     expected = np.array(answer.vectors).astype(result.vectors.dtype)
     if how.unit and "dimensions" in options:
         expected /= np.linalg.norm(expected.astype(np.float64), axis=1, keepdims=True)
-    assert np.allclose(result.vectors, expected, rtol=1e-6, atol=0) if how.unit else np.array_equal(result.vectors, expected)
+    assert (
+        np.allclose(result.vectors, expected, rtol=1e-6, atol=0)
+        if how.unit
+        else np.array_equal(result.vectors, expected)
+    )
     assert result.usage.tokens == (answer.tokens if how.tokens else None)
     assert result.model == (answer.model or request.model)
     if request.texts:
@@ -188,7 +194,11 @@ def test_nothing_is_skipped_in_silence(shared, tell):
         "broken": "refused as broken",
         "explained": "explained",
     }
-    tell(f"recordings: {len(fates)} = " + " + ".join(f"{counts[one]} {word}" for one, word in read.items()) + " + set aside:")
+    tell(
+        f"recordings: {len(fates)} = "
+        + " + ".join(f"{counts[one]} {word}" for one, word in read.items())
+        + " + set aside:"
+    )
     for reason, count in counts.items():
         if reason not in read:
             tell(f"  {count} {reason}" + (f": {', '.join(waiting)}" if reason == WAITING else ""))

@@ -40,7 +40,11 @@ TRIPLES = [  # a text, one that means the same in other words, one that means so
     ),
     ("how do I reverse a list in Python", "flip the order of an array in code", "how long is a reticulated python"),
     ("the bank of the river flooded", "the stream burst its shores", "the bank raised its interest rate"),
-    ("she speaks French fluently", "her command of the language of Paris is excellent", "she eats French fries frequently"),
+    (
+        "she speaks French fluently",
+        "her command of the language of Paris is excellent",
+        "she eats French fries frequently",
+    ),
 ]
 LONG = "word " * 300
 
@@ -157,7 +161,13 @@ async def test_alone_or_in_a_batch_a_text_has_the_same_vector(embedder):
 
 async def test_rows_keep_their_order(embedder):
     """Texts are computed longest first, and come back where they were."""
-    texts = ["short", "a much longer text about " * 8, "of middle length, this one", "tiny", "another long one " * 12] * 9
+    texts = [
+        "short",
+        "a much longer text about " * 8,
+        "of middle length, this one",
+        "tiny",
+        "another long one " * 12,
+    ] * 9
     texts = [f"{text} {number}" for number, text in enumerate(texts)]
     result = (await embedder.embed(texts)).vectors
     backwards = (await embedder.embed(texts[::-1])).vectors

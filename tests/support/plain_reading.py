@@ -25,7 +25,9 @@ def load(path: Path) -> dict[str, Any]:
         half = recording[side]
         named = half["headers"] or {}
         pairs = named.items() if isinstance(named, dict) else named  # `captures/` keeps them in wire order
-        half["headers"] = {name.lower(): ", ".join(value) if isinstance(value, list) else str(value) for name, value in pairs}
+        half["headers"] = {
+            name.lower(): ", ".join(value) if isinstance(value, list) else str(value) for name, value in pairs
+        }
     request, answer = recording["request"], recording["response"]
     recording["whole"] = "body_truncated" not in answer
     request["body"] = request.get("body")
@@ -126,9 +128,12 @@ def answered(recording: Mapping[str, Any], code: str = "<f4") -> Answered:
     """The recorded reply, whatever its dialect; `code` is the numpy type inside base64."""
     body = json.loads(recording["response"]["body"])
     vectors = [
-        np.frombuffer(base64.b64decode(each), code) if isinstance(each, str) else np.array(each) for each in listed(body)
+        np.frombuffer(base64.b64decode(each), code) if isinstance(each, str) else np.array(each)
+        for each in listed(body)
     ]
-    vectors = [each.reshape(-1, each.shape[-1]).mean(axis=0) if each.ndim > 1 else each for each in vectors]  # one per token
+    vectors = [
+        each.reshape(-1, each.shape[-1]).mean(axis=0) if each.ndim > 1 else each for each in vectors
+    ]  # one per token
     model = body.get("model") if isinstance(body, dict) else None
     return Answered(vectors, counted(body, recording["response"]["headers"]), model)
 
@@ -179,13 +184,18 @@ def saying(text: str) -> tuple[list[str], str | None, str | None]:
     body: Any = as_json(text)
     body = body[0] if isinstance(body, list) else body
     if not isinstance(body, dict):
-        plain = re.search("<title>(.*?)</title>", text) or re.search('"message": "(.*?)"', text)  # a page; a comma too many
+        plain = re.search("<title>(.*?)</title>", text) or re.search(
+            '"message": "(.*?)"', text
+        )  # a page; a comma too many
         return [plain[1] if plain else text.strip()], None, None
     inner = next((body[name] for name in ("error", "detail") if body.get(name)), None)
     whole: dict[str, Any] = inner if isinstance(inner, dict) else {}
     outer = next((body[name] for name in ("message", "Message") if name in body), None)
     said = whole.get("message") or outer or inner
-    texts = [str(each["msg"]) if isinstance(each, dict) else str(each) for each in (said if isinstance(said, list) else [said])]
+    texts = [
+        str(each["msg"]) if isinstance(each, dict) else str(each)
+        for each in (said if isinstance(said, list) else [said])
+    ]
     if (relayed := (whole.get("metadata") or {}).get("raw")) is not None:
         texts += saying(relayed)[0]  # OpenRouter hands on what the provider behind it said
     codes = [

@@ -115,7 +115,9 @@ FOLDERS: dict[str, Row] = {
     "voyage-mongodb": Row("voyage", ours=(*OPENAI, "truncation", "output_dtype")),
     "zai": Row("zhipu", ours=OPENAI),
     # captures of local servers
-    "infinity-emb": Row("infinity", tokens=False, ours=OPENAI),  # it counts characters (infinity, `lengths_via_tokenize`)
+    "infinity-emb": Row(
+        "infinity", tokens=False, ours=OPENAI
+    ),  # it counts characters (infinity, `lengths_via_tokenize`)
     "infinity-emb-apikey": Row("infinity", root, tokens=False, ours=OPENAI),
     "llama-cpp-python-server": Row("compatible", root, ours=OPENAI),
     "llama-cpp-server-bin": Row("llamacpp", narrow=False, ours=OPENAI),
@@ -128,12 +130,20 @@ FOLDERS: dict[str, Row] = {
 }
 
 # Recordings that are not what the rest of their folder is; first match wins.
-OLDER = Row("openai", ours=(*OPENAI, "model"), route=False)  # the route from before `model`, which held the model itself
+OLDER = Row(
+    "openai", ours=(*OPENAI, "model"), route=False
+)  # the route from before `model`, which held the model itself
 OTHERS: dict[str, Row] = {
     "huggingface/200-huggingface-js-test-tapes-11.json": Row("compatible", root, ours=OPENAI),  # routed to SambaNova
-    "huggingface/fixture-200-semantic-kernel-embeddings-test-response-object.json": Row("compatible", root, ours=OPENAI),
-    "ollama/200-llama-stack-6.json": Row("ollama", ours=("truncate",), route=False),  # its address is the recorder's guess
-    "openai/200-proxy-pgai-*": Row("openai", root, ours=OPENAI, route=False),  # a proxy at its root, where embedkit adds /v1
+    "huggingface/fixture-200-semantic-kernel-embeddings-test-response-object.json": Row(
+        "compatible", root, ours=OPENAI
+    ),
+    "ollama/200-llama-stack-6.json": Row(
+        "ollama", ours=("truncate",), route=False
+    ),  # its address is the recorder's guess
+    "openai/200-proxy-pgai-*": Row(
+        "openai", root, ours=OPENAI, route=False
+    ),  # a proxy at its root, where embedkit adds /v1
     "openai/200-ruby-openai-babbage-similarity-*": OLDER,
     "openai/200-langchain-community-testpinecone-*": OLDER,
 }
@@ -188,7 +198,9 @@ def row(recording: Mapping[str, Any]) -> Row | None:
     if route == "/v2/embed" and folder != "cohere":
         return Row("cohere", {"base_url": "http://server.example/v2"}, ours=COHERE)  # vLLM's second dialect
     if folder == "cohere" and route.startswith("/v1/"):
-        return Row("cohere", {"base_url": "https://gateway.example/v1"}, ours=COHERE)  # its own hosts are asked by version 2
+        return Row(
+            "cohere", {"base_url": "https://gateway.example/v1"}, ours=COHERE
+        )  # its own hosts are asked by version 2
     if folder in ("ollama", "tei") and route.endswith("/v1/embeddings"):
         return Row("compatible", root, ours=OPENAI)  # their second dialect
     if folder == "ollama" and "prompt" in (as_json(recording["request"]["body"]) or {}):
@@ -277,7 +289,8 @@ WAITS: dict[str, float] = {
     "huggingface/503-huggingface-js-test-tapes-4.json": 0.0,  # "overloaded", without an estimate
     "huggingface/503-huggingface-js-*": 20.0,
     "openai/429-dd-trace-py-lcel-openai-chain-batch.json": 20.0,
-    "openrouter/429-langchaingo-testopenrouterstreaming.json": 26.0,  # x-ratelimit-reset, in milliseconds, less the Date of the reply
+    # x-ratelimit-reset, in milliseconds, less the Date of the reply
+    "openrouter/429-langchaingo-testopenrouterstreaming.json": 26.0,
     "openrouter/429-req-llm-multi-tool-2.json": 13.0,
 }
 
@@ -311,7 +324,9 @@ def refused(recording: Mapping[str, Any]) -> Refused:
     ids = (*(answer["headers"].get(header) for header in IDS), inner, answer["headers"].get("cf-ray"))
     retryable = kind == "RateLimitError" or (kind in ("ServerError", "ApiError") and answer["status"] not in (415, 501))
     wait, rows = found(WAITS, name) or None, found(ROWS, name) or ()
-    return Refused(kind, said, errortype(answer["headers"]) or code, next(filter(None, ids), None), retryable, wait, rows)
+    return Refused(
+        kind, said, errortype(answer["headers"]) or code, next(filter(None, ids), None), retryable, wait, rows
+    )
 
 
 def found(table: Mapping[str, Any], name: str) -> Any:

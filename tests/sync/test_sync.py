@@ -126,7 +126,12 @@ def test_it_shows_what_it_wraps():
     own = Own(3, provider="mine", model="m")
     embedder = SyncEmbedder(own)
 
-    assert (embedder.provider, embedder.model, embedder.limits, embedder.options) == ("mine", "m", own.limits, own.options)
+    assert (embedder.provider, embedder.model, embedder.limits, embedder.options) == (
+        "mine",
+        "m",
+        own.limits,
+        own.options,
+    )
     assert embedder.max_concurrency == own.max_concurrency
     assert repr(embedder) == f"SyncEmbedder({own!r})"
 
@@ -738,7 +743,11 @@ def test_ctrl_c_gets_through_a_loop_that_is_busy():
         ("with embedder: sys.exit(5)", 5, ""),
         ("os.write(1, b'late'); import atexit; atexit.register(embedder.close)", 0, ""),
         ("kept = embedder.stream(map(str, range(10**6))); next(kept)", 0, ""),
-        ("kept = other.stream(map(str, range(10**6))); next(kept); cycle = [kept]; cycle.append(cycle); del kept", 0, ""),
+        (
+            "kept = other.stream(map(str, range(10**6))); next(kept); cycle = [kept]; cycle.append(cycle); del kept",
+            0,
+            "",
+        ),
         ("del embedder", 0, ""),
         ("embedder.cycle = embedder", 0, ""),
     ],
@@ -815,7 +824,9 @@ def test_the_process_ends_after_an_exception():
     assert found.stderr.rstrip().endswith("TypeError: texts[0] is int, not str: 7")
 
 
-@pytest.mark.parametrize("verb", ["embedder.embed(['a'])", "list(embedder.stream(['a']))", "list(embedder.stream(endless()))"])
+@pytest.mark.parametrize(
+    "verb", ["embedder.embed(['a'])", "list(embedder.stream(['a']))", "list(embedder.stream(endless()))"]
+)
 def test_the_process_ends_while_a_daemon_thread_waits(verb):
     """A call in a daemon thread, on a server that never answers, does not hold up the end, and leaves nothing on
     stderr.
@@ -848,7 +859,9 @@ def test_the_process_ends_while_a_daemon_thread_waits(verb):
         "embedder.embed_query('warm')",
         pytest.param(
             "",
-            marks=pytest.mark.skipif((3, 12) <= sys.version_info < (3, 12, 2), reason="starts no thread so late (gh-113964)"),
+            marks=pytest.mark.skipif(
+                (3, 12) <= sys.version_info < (3, 12, 2), reason="starts no thread so late (gh-113964)"
+            ),
         ),
     ],
     ids=["later call", "first call"],

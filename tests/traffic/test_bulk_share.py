@@ -111,7 +111,11 @@ def test_places_come_back_whatever_becomes_of_a_bulk_call():
             if number % 5 == 0:
                 return response({"error": "no"}, 503)
             return response(
-                {"data": [{"index": row, "embedding": [1.0, 0.0]} for row in range(len(json.loads(request.body)["input"]))]}
+                {
+                    "data": [
+                        {"index": row, "embedding": [1.0, 0.0]} for row in range(len(json.loads(request.body)["input"]))
+                    ]
+                }
             )
 
         embedder = embedkit.connect("compatible:m", base_url="http://h/v1", exchange=FakeExchange(served), timeout=2.0)
@@ -144,7 +148,11 @@ def test_a_bulk_call_is_no_small_call():
             await asyncio.sleep(0.2)
             busy -= 1
             return response(
-                {"data": [{"index": row, "embedding": [1.0, 0.0]} for row in range(len(json.loads(request.body)["input"]))]}
+                {
+                    "data": [
+                        {"index": row, "embedding": [1.0, 0.0]} for row in range(len(json.loads(request.body)["input"]))
+                    ]
+                }
             )
 
         embedder = embedkit.connect(

@@ -299,7 +299,13 @@ class Slow:
 
 async def connected(slow, **keywords):
     """An embedder to which one second is usual, after LEAST requests."""
-    settings = {"hedge": 1.0, "max_concurrency": 4, "exchange": slow.exchange, "retry": RetryPolicy(attempts=1), **keywords}
+    settings = {
+        "hedge": 1.0,
+        "max_concurrency": 4,
+        "exchange": slow.exchange,
+        "retry": RetryPolicy(attempts=1),
+        **keywords,
+    }
     embedder = embedkit.connect("openai:m", base_url="http://h/v1", **settings)
     embedder._clock = anyio.current_time
     for number in range(MIN_SAMPLES):
@@ -321,7 +327,9 @@ async def test_usage_counts_both_requests():
 
 async def test_usage_is_exact_when_both_fail():
     """Two refused requests and one that is tried again: three."""
-    slow = Slow({MIN_SAMPLES: 3.0, MIN_SAMPLES + 1: 3.0, MIN_SAMPLES + 2: 0.5}, {MIN_SAMPLES: 500, MIN_SAMPLES + 1: 500})
+    slow = Slow(
+        {MIN_SAMPLES: 3.0, MIN_SAMPLES + 1: 3.0, MIN_SAMPLES + 2: 0.5}, {MIN_SAMPLES: 500, MIN_SAMPLES + 1: 500}
+    )
     embedder = await connected(slow, retry=RetryPolicy(attempts=2, initial=0))
     result = await embedder.embed("text late")
 

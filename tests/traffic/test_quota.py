@@ -342,7 +342,11 @@ def test_the_pace_is_positive_and_only_rises(count, seconds, first, second):
     assert probe.rate(seconds - 5.0) == probe.rate(seconds)  # another thread's clock was read a moment earlier
 
 
-@given(st.lists(st.tuples(st.floats(0, 20), st.sampled_from(["send", "refused", "give back"]), st.floats(0, 30)), max_size=80))
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 20), st.sampled_from(["send", "refused", "give back"]), st.floats(0, 30)), max_size=80
+    )
+)
 def test_no_wait_is_negative_or_endless(steps):
     """Whatever comes in whatever order: waits are finite and not negative, and so is the rate."""
     probe, now = CubicRate(0.0), 0.0
@@ -406,7 +410,10 @@ def test_a_pause_only_ever_grows(pauses):
     assert pace.reserve(end, 10**9) == 0.0
 
 
-@given(st.floats(1, 600), st.lists(st.tuples(st.floats(0, 5), st.sampled_from(["reserve", "pause"])), min_size=1, max_size=40))
+@given(
+    st.floats(1, 600),
+    st.lists(st.tuples(st.floats(0, 5), st.sampled_from(["reserve", "pause"])), min_size=1, max_size=40),
+)
 def test_the_rate_holds_after_a_pause(per_minute, steps):
     """Requests that arrive during a cool-down do not all leave at its end: over any window the rate still holds."""
     pace, now, until, grants = Quota(Rate(requests_per_minute=per_minute)), 0.0, 0.0, []
@@ -481,7 +488,8 @@ def test_a_pace_is_shared_between_threads():
 
 def report(what, limit, remaining, reset):
     return {
-        f"x-ratelimit-{name}-{what}": value for name, value in (("limit", limit), ("remaining", remaining), ("reset", reset))
+        f"x-ratelimit-{name}-{what}": value
+        for name, value in (("limit", limit), ("remaining", remaining), ("reset", reset))
     }
 
 
@@ -663,12 +671,18 @@ def test_a_pause_before_a_rate_was_looked_for_does_not_count_into_it():
         for moment in (*range(1000, 1050, 5), *(1050 + step / 20 for step in range(60))):  # little at first, then much
             pace.reserve(moment, 1)
             pace.sent(1)
-    headers = {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "60s"}
+    headers = {
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "60s",
+    }
     for pace in (late, other := Quota()):
         pace.update_from_headers(1000.0, headers)
 
     assert fresh.granted(1053.0) == alone.granted(1053.0) > 10
-    assert [late.reserve(moment, 1) for moment in (1000.0, 1030.0)] == [other.reserve(moment, 1) for moment in (1000.0, 1030.0)]
+    assert [late.reserve(moment, 1) for moment in (1000.0, 1030.0)] == [
+        other.reserve(moment, 1) for moment in (1000.0, 1030.0)
+    ]
 
 
 def test_one_pace_for_a_model_of_an_account():
@@ -733,6 +747,6 @@ def test_a_key_is_not_kept():
 
     kept = shared_quota("host sk-secret", "a", None)
 
-    assert "sk-secret" not in repr(list(quota_module._quotas.items())) + repr(list(quota_module._cooldowns.items())) + repr(
-        vars(kept)
-    )
+    assert "sk-secret" not in repr(list(quota_module._quotas.items())) + repr(
+        list(quota_module._cooldowns.items())
+    ) + repr(vars(kept))

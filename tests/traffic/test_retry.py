@@ -214,7 +214,9 @@ async def test_the_last_error_comes_out_as_it_is():
     script = Script([last])
 
     with pytest.raises(ServerError) as caught:
-        await retry_loop(script.attempt, busy(), decide=lambda made, error: None if error is last else 0.0, sleep=script.sleep)
+        await retry_loop(
+            script.attempt, busy(), decide=lambda made, error: None if error is last else 0.0, sleep=script.sleep
+        )
 
     assert caught.value is last
     assert script.slept == [0.0]

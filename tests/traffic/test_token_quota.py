@@ -63,7 +63,11 @@ class Endpoint(FakeExchange):
             used = int(self.quota - self.level)
             words = self.says.format(limit=self.quota, used=used, asked=cost)
             body = {
-                "error": {"message": words, "type": "tokens" if "TPM" in words else "requests", "code": "rate_limit_exceeded"}
+                "error": {
+                    "message": words,
+                    "type": "tokens" if "TPM" in words else "requests",
+                    "code": "rate_limit_exceeded",
+                }
             }
             return response(body, 429, {**self.headers(), **({"retry-after": str(wait)} if self.hint else {})})
         self.level -= cost
@@ -239,7 +243,11 @@ def test_the_way_out_of_the_message_leads_out():
 
 @pytest.mark.parametrize(
     "says",
-    ["Rate limit reached on requests per min (RPM): Limit 3, Used 3, Requested 1.", "Too many requests", "Model is overloaded"],
+    [
+        "Rate limit reached on requests per min (RPM): Limit 3, Used 3, Requested 1.",
+        "Too many requests",
+        "Model is overloaded",
+    ],
 )
 def test_other_refusals_split_nothing(says):
     """Too many requests, or a refusal that says nothing: the batch stays whole, and waits."""
@@ -251,7 +259,9 @@ def test_other_refusals_split_nothing(says):
         sizes.append(len(texts))
         if len(sizes) <= refusals:
             return response({"error": {"message": says, "type": "requests"}}, 429, {"retry-after": "1"})
-        return response({"data": [{"index": row, "embedding": [float(text[:5]), 1.0]} for row, text in enumerate(texts)]})
+        return response(
+            {"data": [{"index": row, "embedding": [float(text[:5]), 1.0]} for row, text in enumerate(texts)]}
+        )
 
     async def main():
         return await connected(FakeExchange(answer)).embed([text_of(number) for number in range(20)])
@@ -268,7 +278,9 @@ def test_a_batch_no_larger_than_one_that_passed_is_not_split():
         texts = json.loads(request.body)["input"]
         sizes.append(len(texts))
         if next(answers) == "no":
-            return response({"error": {"message": "Rate limit reached " + TPM, "type": "tokens"}}, 429, {"retry-after": "1"})
+            return response(
+                {"error": {"message": "Rate limit reached " + TPM, "type": "tokens"}}, 429, {"retry-after": "1"}
+            )
         rows = [{"index": row, "embedding": [float(text[:5]), 1.0]} for row, text in enumerate(texts)]
         return response({"data": rows}, 200, {"x-ratelimit-limit-tokens": "1000000"})
 
@@ -406,7 +418,11 @@ def test_a_quota_that_is_back_in_seconds_is_waited_for():
 
 @pytest.mark.parametrize(
     ("reset", "kind", "says"),
-    [("300s", RateLimitError, "300 s"), ("8h", QuotaError, "8.0 h"), (time.time() + 90_000, QuotaError, r"2[45]\.\d h")],
+    [
+        ("300s", RateLimitError, "300 s"),
+        ("8h", QuotaError, "8.0 h"),
+        (time.time() + 90_000, QuotaError, r"2[45]\.\d h"),
+    ],
 )
 def test_a_quota_that_is_back_much_later_is_an_error_at_once(reset, kind, says):
     """Nothing is sent and nobody sleeps; the error says how long and why. What is absurd is ignored."""
@@ -421,7 +437,8 @@ def test_a_quota_that_is_back_much_later_is_an_error_at_once(reset, kind, says):
 
 
 @pytest.mark.parametrize(
-    "reset", ["", "soon", "-5", "0", "1e400", "99999999999999999999", "2019-01-01T00:00:00Z", "nan", "12345h", "1" * 400]
+    "reset",
+    ["", "soon", "-5", "0", "1e400", "99999999999999999999", "2019-01-01T00:00:00Z", "nan", "12345h", "1" * 400],
 )
 def test_an_absurd_moment_holds_nobody_back(reset):
     """Of the past, of another century, or no moment at all."""

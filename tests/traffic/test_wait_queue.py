@@ -87,7 +87,9 @@ def test_a_queue_beyond_its_bound_refuses_callers_only(monkeypatch):
     assert queue.size == 5
 
 
-@given(st.lists(st.tuples(st.sampled_from(["join", "next", "leave"]), st.integers(0, 2), st.integers(0, 9)), max_size=80))
+@given(
+    st.lists(st.tuples(st.sampled_from(["join", "next", "leave"]), st.integers(0, 2), st.integers(0, 9)), max_size=80)
+)
 def test_everyone_is_served_once_or_leaves(steps):
     """Nobody is lost and nobody served twice, whatever the order of things."""
     queue, waiting, now = Queue(), [], 0.0

@@ -52,7 +52,9 @@ def _authorized(request: Request, credentials: Mapping[str, str], now: float) ->
         )
         msg = f"bedrock signs with aws_access_key_id and aws_secret_access_key for a region; missing: {missing}"
         raise ConfigError(msg)
-    headers = sign(request, access_key=access, secret_key=secret, token=token or "", region=region, service="bedrock", now=now)
+    headers = sign(
+        request, access_key=access, secret_key=secret, token=token or "", region=region, service="bedrock", now=now
+    )
     return with_headers(request, headers)
 
 

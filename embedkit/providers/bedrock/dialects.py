@@ -34,7 +34,9 @@ _LONGEST = 2048  # characters of a text for Cohere v3, checked before `truncate`
 
 
 def _invoke(target: Target, body: Mapping[str, Any], options: Options) -> Request:
-    return Request(target.url(f"/model/{quote(target.model, safe='')}/invoke"), to_json({**body, **options.extra}), JSON)
+    return Request(
+        target.url(f"/model/{quote(target.model, safe='')}/invoke"), to_json({**body, **options.extra}), JSON
+    )
 
 
 class _TitanReply(msgspec.Struct, frozen=True, rename="camel"):
@@ -70,7 +72,9 @@ class Titan(Dialect, frozen=True):
         return self.target.has_widths
 
     def encode(self, texts: Sequence[str], options: Options) -> Request:
-        reject_unsupported(options, "bedrock:titan", dtype=("float32",), truncate=("error",), input_type=("query", "document"))
+        reject_unsupported(
+            options, "bedrock:titan", dtype=("float32",), truncate=("error",), input_type=("query", "document")
+        )
         unit = options.normalize if self.sends_dimensions else None  # version 1 is made unit length here
         body = compact(inputText=single_text(texts, "bedrock:titan"), dimensions=options.dimensions, normalize=unit)
         return _invoke(self.target, body, options)
@@ -140,7 +144,9 @@ class Nova(Dialect, frozen=True):
             "truncationMode": "END" if options.truncate == "end" else "NONE",
             "value": single_text(texts, "bedrock:nova"),
         }
-        single = compact(embeddingPurpose=purposes[options.input_type], embeddingDimension=options.dimensions, text=text)
+        single = compact(
+            embeddingPurpose=purposes[options.input_type], embeddingDimension=options.dimensions, text=text
+        )
         return _invoke(self.target, {"taskType": "SINGLE_EMBEDDING", "singleEmbeddingParams": single}, options)
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:

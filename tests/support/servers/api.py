@@ -30,7 +30,10 @@ class Api:
     """
 
     def __init__(
-        self, *script: tuple[int, dict[str, str], object], hold_after: int = 10**9, context: ssl.SSLContext | None = None
+        self,
+        *script: tuple[int, dict[str, str], object],
+        hold_after: int = 10**9,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self.script = list(script)
         self.hold_after = hold_after
@@ -42,7 +45,9 @@ class Api:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"api": self}))
         self._server.daemon_threads = True
         if context is not None:
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.url = f"http{'s' if context else ''}://127.0.0.1:{self._server.server_port}/v1"
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 

@@ -21,9 +21,19 @@ from typing import Any
 
 from aiohttp import web
 
-CURED = ("429", "500", "503", "shuffled", "reset", "reset in the body", "cut off", "trickle")  # a client has to get over these
+CURED = (
+    "429",
+    "500",
+    "503",
+    "shuffled",
+    "reset",
+    "reset in the body",
+    "cut off",
+    "trickle",
+)  # a client has to get over these
 BROKEN = ("twice", "short", "long", "nan", "odd bytes", "null", "not json")  # replies that must never be believed
-STORM = 0.02  # seconds, in which every request is refused; by 429 only once, since a client that hears it again and again slows down
+# seconds, in which every request is refused; by 429 only once, since a client that hears it again and again slows down
+STORM = 0.02
 CALM = 60  # messages before anything goes wrong but stalls
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close at once, with RST
 
@@ -139,7 +149,11 @@ class Chaos:
                 each.transport.abort()
 
     async def exchange(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, up: asyncio.StreamReader, down: asyncio.StreamWriter
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        up: asyncio.StreamReader,
+        down: asyncio.StreamWriter,
     ) -> bool:
         """One message there and back. True while the connection may live on."""
         request = await _message(reader)
@@ -158,7 +172,9 @@ class Chaos:
                 await asyncio.sleep(0)
             return True
         writer.write(
-            response if fault not in ("reset in the body", "cut off") else response[: self.random.randrange(len(response))]
+            response
+            if fault not in ("reset in the body", "cut off")
+            else response[: self.random.randrange(len(response))]
         )
         await writer.drain()
         if fault == "reset in the body":
@@ -198,7 +214,9 @@ async def serving(chaos: Chaos) -> AsyncIterator[Chaos]:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    proxy = await asyncio.start_server(lambda reader, writer: chaos.accept(port, reader, writer), "127.0.0.1", 0, limit=2**26)
+    proxy = await asyncio.start_server(
+        lambda reader, writer: chaos.accept(port, reader, writer), "127.0.0.1", 0, limit=2**26
+    )
     chaos.url = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}/v1"
     try:
         yield chaos

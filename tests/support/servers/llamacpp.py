@@ -98,7 +98,9 @@ def start(
             stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=ROOT,
         )  # fmt: skip
     assert process.stdin is not None
-    process.stdin.write(json.dumps(settings).encode())  # not in the arguments, where every user of the machine sees them
+    process.stdin.write(
+        json.dumps(settings).encode()
+    )  # not in the arguments, where every user of the machine sees them
     process.stdin.close()
     deadline = time.monotonic() + PATIENCE
     while not _answers(place / "url"):
@@ -127,7 +129,9 @@ def _answers(url: Path) -> bool:
         return False
 
 
-def _serve(model: Path, url: Path, *, api_key: str | None, port: int, threads: int, parallel: int, context: int) -> None:
+def _serve(
+    model: Path, url: Path, *, api_key: str | None, port: int, threads: int, parallel: int, context: int
+) -> None:
     """The child: serve until SIGTERM, or until the parent is gone."""
     import xllamacpp
 
@@ -176,7 +180,12 @@ def weights(model: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
 
     graph = onnx.load(str(model)).graph
     stored = {each.name: to_array(each) for each in graph.initializer}
-    biases = {side: other for node in graph.node if node.op_type == "Add" for side, other in (node.input, reversed(node.input))}
+    biases = {
+        side: other
+        for node in graph.node
+        if node.op_type == "Add"
+        for side, other in (node.input, reversed(node.input))
+    }
     for name, values in stored.items():
         if name.endswith((".weight", ".bias")):
             yield name, values
@@ -210,7 +219,9 @@ def write_gguf(tensors: Iterator[tuple[str, NDArray[np.float32]]], out: Path) ->
     writer.add_token_type_count(2)
     writer.add_token_list([word if row in control else word.removeprefix("##") if word.startswith("##") else "\u2581" + word
                            for row, word in enumerate(words)])  # fmt: skip
-    writer.add_token_types([gguf.TokenType.CONTROL if row in control else gguf.TokenType.NORMAL for row in range(len(words))])
+    writer.add_token_types(
+        [gguf.TokenType.CONTROL if row in control else gguf.TokenType.NORMAL for row in range(len(words))]
+    )
     writer.add_bos_token_id(SPECIAL["cls"])
     writer.add_eos_token_id(SPECIAL["sep"])
     for name, number in SPECIAL.items():
