@@ -9,6 +9,7 @@ parts add up to the whole.
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import TYPE_CHECKING, TypeVar
 
 from .errors import ConfigError, RateLimitError, TransportTimeoutError
@@ -21,12 +22,13 @@ T = TypeVar("T")
 ANSWER, TURN, PAUSE, ELSE = range(4)
 WHERE = ("for an answer", "for a turn", "between tries", "elsewhere")
 SHOWN = 0.01  # of the whole time: less is not worth a word
+YEARS = 1e10  # seconds; a larger number is no time that anybody waits
 
 
 def seconds(name: str, value: object) -> float:
     """The value, if it is a positive number of seconds; else a ConfigError that names the option."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        msg = f"{name}={value!r}: a positive number of seconds"
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < YEARS:  # type: ignore[operator]
+        msg = f"{name}={value!r}: a positive number of seconds, and a finite one; leave it out for no limit"
         raise ConfigError(msg)
     return float(value)
 

@@ -115,7 +115,9 @@ class HttpEmbedder(Embedder):
         self._reset()
 
     def _reset(self) -> None:
-        self._signer = Signer(self._target, self._sources, self._headers, ask=self._ask_headers)
+        self._signer = Signer(
+            self._target, self._sources, self._headers, ask=self._ask_headers, timeout=self._http.timeout
+        )
         self._signer.redactor.add(self._http.secrets(), lasting=True)
         self._quota = shared_quota(self._quota_key(), self.model, self._rate)
         self._transports: PerLoop[Transport] = PerLoop()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
 from functools import partial
-from inspect import isawaitable
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from ..codec import Secrets, Target, bearer, with_headers
 from ..errors import ConfigError
 from .credential_check import flaw
 from .credentials import KeyFile, Variable
-from .headers import asked_headers
+from .headers import asked, asked_headers
 from .redaction import Redactor, secrets_in
 from .token_exchange import TokenCache
 
@@ -39,10 +39,12 @@ class Signer:
         headers: Mapping[str, str],
         *,
         ask: Mapping[str, Asks] | None = None,
+        timeout: float = math.inf,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.redactor = Redactor()
+        self._timeout = timeout  # seconds for a callable of the caller's
         self._now = now
         self._clock = clock
         self._host = target.host
@@ -96,7 +98,9 @@ class Signer:
         if self._unfit:
             raise ConfigError(self._unfit[0])
         if not self._fixed:
-            self._secrets = Secrets({name: await _asked(name, source) for name, source in self._sources.items()})
+            self._secrets = Secrets(
+                {name: await _asked(name, source, self._timeout) for name, source in self._sources.items()}
+            )
             self._known = Secrets({**self._public, **self._secrets})
         known = self._known
         if self._tokens is not None and exchange is not None and turn is not None and "api_key" in known:
@@ -105,7 +109,7 @@ class Signer:
         # The caller's own headers go under the signature, and win.
         own = self._headers
         for ask in self._ask_headers.values():
-            own = Secrets({**own, **await asked_headers(ask)})
+            own = Secrets({**own, **await asked_headers(ask, self._timeout)})
         bare = with_headers(request, own) if own else request
         signed = self._host.authorize(bare, known, self._now())
         signed = with_headers(signed, own) if own else signed
@@ -130,10 +134,8 @@ class Signer:
         return self._tokens is not None and self._tokens.drop(self._clock())
 
 
-async def _asked(name: str, source: Source) -> str:
-    value = source if isinstance(source, str) else source()
-    if isawaitable(value):
-        value = await value
+async def _asked(name: str, source: Source, seconds: float) -> str:
+    value = source if isinstance(source, str) else await asked(f"the function that gives {name}", source, seconds)
     text = value.strip() if isinstance(value, str) else ""
     kind = type(value).__name__
     wrong = flaw(text)

@@ -6,15 +6,17 @@ nor does a frame that a traceback holds.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
 from typing import Any
 
 from ..codec import is_header_safe
-from ..errors import ConfigError
+from ..errors import ConfigError, TransportTimeoutError
 
 Headers = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
+FRAMING = ("content-length", "transfer-encoding")
 NAME = re.compile(r"[!#$%&'*+.^_`|~\w-]+", re.ASCII)  # RFC 9110, 5.6.2: a token
 
 
@@ -24,17 +26,39 @@ def fixed(headers: Mapping[str, str]) -> dict[str, str]:
         if not _named(name):
             msg = f"headers: {name!r} is no header's name"
             raise ConfigError(msg)
+        if name.lower() in FRAMING:
+            msg = f"headers: {name!r} says where the body ends, which is settled when it is sent: leave it out"
+            raise ConfigError(msg)
         if wrong := _wrong(value):
             msg = f"headers: the value of {name!r} {wrong}"
             raise ConfigError(msg)
     return _sent(headers)
 
 
-async def asked_headers(source: Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]) -> dict[str, str]:
+async def asked(what: str, source: Callable[[], Any], seconds: float = math.inf) -> Any:
+    """What a callable of the caller's gives, within so many seconds where it can be waited for; what it raises is theirs.
+
+    Raises:
+        TransportTimeoutError: it gave nothing in time.
+    """
+    found = source()
+    if not isawaitable(found) or seconds == math.inf:
+        return await found if isawaitable(found) else found
+    import anyio
+
+    with anyio.move_on_after(seconds):
+        return await found
+    msg = f"{what} gave nothing within timeout={seconds:g} s"
+    error = TransportTimeoutError(msg)
+    error.sent = False
+    raise error
+
+
+async def asked_headers(
+    source: Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]], seconds: float = math.inf
+) -> dict[str, str]:
     """The headers that a callable gives for one attempt; ConfigError says what is wrong with what it returned."""
-    found: Any = source()
-    if isawaitable(found):
-        found = await found
+    found: Any = await asked("the callable given as headers", source, seconds)
     wrong = _wrong_with(found)
     if not wrong:
         return _sent(found)
@@ -47,7 +71,7 @@ def _wrong_with(found: object) -> str:
     if not isinstance(found, Mapping):
         return f"{type(found).__name__}; it must return a mapping of header names to values"
     for number, (name, value) in enumerate(found.items(), 1):
-        if not _named(name):
+        if not _named(name) or str(name).lower() in FRAMING:
             return f"a mapping whose name number {number} ({type(name).__name__}) is no header's name"
         if wrong := _wrong(value):
             return f"a mapping whose value number {number} {wrong}"
@@ -68,4 +92,4 @@ def _sent(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value.strip() for name, value in headers.items()}
 
 
-__all__ = ["Headers", "asked_headers", "fixed"]
+__all__ = ["Headers", "asked", "asked_headers", "fixed"]

@@ -245,6 +245,7 @@ class Transport:
             return await self._has_turn(job, kind)
         except ApiError as error:  # not sent, for the provider has said that it would be in vain
             error.provider, error.model = error.provider or self._provider, error.model or self._model
+            error.attempts, error.elapsed = job.number - 1, job.since(self._clock())
             raise
 
     async def _has_turn(self, job: _Job[T], kind: int) -> float:
@@ -255,6 +256,7 @@ class Transport:
         refuse = None
         if time is not None:
             refuse = time.refuse
+            limiter.raise_if_exhausted(job.tokens)
             refuse(limiter.quota.owed(self._clock()))
         if kind != RETRY:
             turn = limiter.acquire(job.tokens, kind=kind, refuse=refuse)

@@ -135,7 +135,7 @@ class Limiter:
         try:
             while wait > 0:
                 if wait > CAP:
-                    self._refuse(tokens)
+                    self.raise_if_exhausted(tokens)
                 if refuse is not None:
                     refuse(wait)
                 part = min(wait, RECHECK) if tokens else wait
@@ -152,7 +152,7 @@ class Limiter:
             self._leave(kind)
             raise
 
-    def _refuse(self, tokens: int) -> None:
+    def raise_if_exhausted(self, tokens: int) -> None:
         """Raise where it is the server that makes this request wait for so long, and not those of ours before it."""
         seconds, what = self.quota.imposed(self._clock(), tokens)
         if seconds > CAP:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from .._types import Response, safe_url
+from .._types import CAP, Response, safe_url
 from ..errors import (
     ApiError,
     AuthError,
@@ -119,7 +119,8 @@ def error_from_response(response: Response, *, provider: str, model: str, messag
     if status == 429 and re.search(r"ByDay\b", says + " " + response.headers.get("x-ratelimit-type", "")):
         kind = QuotaError  # GitHub Models, `UserByModelByDay`: its retry-after is hours
     told = retry_after(response, says, refusal.body, now)
-    if kind is RateLimitError and told is None and re.search(_DAILY, says, re.IGNORECASE):
+    soon = "retry-after" in response.headers or (told is not None and told <= CAP)
+    if kind is RateLimitError and not soon and re.search(_DAILY, says, re.IGNORECASE):
         kind = QuotaError  # of a day, and no hint that it is refilled sooner
     should = response.headers.get("x-should-retry")
     retryable = (status in _RETRYABLE and issubclass(kind, (ServerError, RateLimitError))) or _passing(status, kind)

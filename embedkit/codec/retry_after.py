@@ -19,7 +19,7 @@ MONTH = 32 * 86_400.0  # seconds; no quota is longer, so a longer wait is a mist
 def retry_after(response: Response, says: str, body: Any, now: float) -> float | None:
     """Seconds to wait, by the first of: `retry-after-ms`, `retry-after`, body, message, `x-ratelimit-reset-*`.
 
-    `retry-after` is believed whatever it says; the others up to CAP.
+    `retry-after` is believed whatever it says, and so are the words of a rate limit; the others up to CAP.
     """
     headers = response.headers
     if (ms := _positive(headers.get("retry-after-ms"))) is not None:
@@ -28,8 +28,9 @@ def retry_after(response: Response, says: str, body: Any, now: float) -> float |
         seconds = seconds_until(after, now)
         if seconds is not None:
             return seconds
-    for seconds in (_estimated(body), _spoken(says), _reset(headers, now)):
-        if seconds is not None and 0 < seconds <= CAP:
+    most = MONTH if response.status == 429 else CAP  # noqa: PLR2004 (too many requests)
+    for seconds, bound in ((_estimated(body), CAP), (_spoken(says), most), (_reset(headers, now), CAP)):
+        if seconds is not None and 0 < seconds <= bound:
             return seconds
     return None
 
@@ -70,10 +71,22 @@ def _estimated(body: Any) -> float | None:
     return None
 
 
+# A span of time as a message says it: "6m0s", "1d2h", "5 seconds", "250ms", "2.8s", "20".
+_SPAN = r"\d+(?:\.\d+)?(?: ?(?:ms|[dhms]|(?:milli)?seconds?|m?secs?|minutes?|mins?|hours?|hrs?|days?)\b| ?(?:ms|[dhms])(?=\d) ?\d+(?:\.\d+)?)*(?: ?(?:ms|[dhms]))?"
+
+
 def _spoken(says: str) -> float | None:
-    pattern = r"(?:try again in|retry (?:after|in)) ([\d.]+ ?(?:ms|s|seconds?|m\d*[\d.]*s?|h)?)"
-    found = re.search(pattern, says, re.IGNORECASE)
-    return duration(re.sub(r" ?seconds?", "s", found[1].lower().rstrip(". ")).replace(" ", "")) if found else None
+    found = re.search(rf"(?:try again in|retry (?:after|in)|please wait(?: for)?) ({_SPAN})", says, re.IGNORECASE)
+    if found is None:
+        return None
+    words = re.sub(
+        r"(\d) ?(milliseconds?|msecs?|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?)\b", _unit, found[1].lower()
+    )
+    return duration(words.rstrip(". ").replace(" ", ""))
+
+
+def _unit(found: re.Match[str]) -> str:
+    return found[1] + ("ms" if found[2].startswith("mil") or found[2].startswith("ms") else found[2][0])
 
 
 def _reset(headers: Mapping[str, str], now: float) -> float | None:
@@ -111,8 +124,8 @@ def dated(text: str) -> bool:
 
 def duration(text: str) -> float | None:
     """Seconds in a Go-style duration, as of OpenAI's `x-ratelimit-reset-*` (12ms, 6m0s, 1h2m3.5s), or a bare number."""
-    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?", text)
+    found = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?", text)
     if not text or found is None:
         return _positive(text)
-    hours, minutes, seconds, ms = (float(part or 0) for part in found.groups())
-    return hours * 3600 + minutes * 60 + seconds + ms / 1000
+    days, hours, minutes, seconds, ms = (float(part or 0) for part in found.groups())
+    return days * 86_400 + hours * 3600 + minutes * 60 + seconds + ms / 1000

@@ -1,0 +1,45 @@
+"""Callables of the caller's that give a key or headers: they may hang, or give what no request can carry."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+import embedkit
+from embedkit import ConfigError, RetryPolicy
+from embedkit.errors import TransportTimeoutError
+from embedkit.testing import FakeExchange, response
+
+NOW = RetryPolicy(initial=0.0)
+
+
+def good(request):
+    texts = json.loads(request.body)["input"]
+    return response({"data": [{"index": row, "embedding": [1.0, 0.0]} for row in range(len(texts))]})
+
+
+def connected(**settings):
+    keywords = {"base_url": "http://h/v1", "exchange": FakeExchange(good), "retry": NOW, **settings}
+    return embedkit.connect("compatible:m", **keywords)
+
+
+@pytest.mark.parametrize("option", ["api_key", "headers"])
+def test_one_that_hangs_ends_with_the_timeout(option):
+    """As an attempt does."""
+
+    async def give():
+        await asyncio.sleep(60)
+
+    with pytest.raises(TransportTimeoutError, match=r"gave nothing within timeout=0\.05 s"):
+        asyncio.run(connected(timeout=0.05, retry=RetryPolicy(attempts=2, initial=0.0), **{option: give}).embed("text"))
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding"])
+def test_what_frames_the_body_is_no_header_of_the_callers(name):
+    """Whatever the value, the server would read another body than was sent."""
+    with pytest.raises(ConfigError, match="where the body ends"):
+        connected(headers={name: "3"})
+    with pytest.raises(ConfigError, match="name number 1"):
+        asyncio.run(connected(headers=lambda: {name: "3"}).embed("text"))
