@@ -245,7 +245,7 @@ class Embedder(ABC):
         """Embed these texts as one call. `patient`: it belongs to a bulk job, and others may go first."""
         if not rows:
             return Embeddings(missing_rows(0, 0, options.dtype), self.model, Usage(0, 0), dtype=options.dtype)
-        call = 0 if self.observe is None else next(_numbers)
+        call = next(_numbers)
         try:
             how, lone = self._shortens(options), len(rows) == 1 and not skip
             if how is None:

@@ -266,7 +266,7 @@ class Transport:
         limited = isinstance(job.failure, RateLimitError)
         blocked = not limited and not limiter.budget.allows(came, limiter.in_flight)
         until = math.inf if deadline is None or limited else came + deadline - job.spent
-        turn = limiter.acquire(job.tokens, kind=RETRY, until=until, refuse=refuse)
+        turn = limiter.acquire(job.tokens, kind=RETRY, until=until, call=job.tally.call, refuse=refuse)
         waited = await timed(time, PAUSE if blocked else TURN, self._watched(turn, job))
         if blocked or waited is None:
             job.spent += self._clock() - came

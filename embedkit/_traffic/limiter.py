@@ -86,6 +86,7 @@ class Limiter:
         *,
         kind: int = CALLER,
         until: float = math.inf,
+        call: int = 0,
         refuse: Callable[[float], None] | None = None,
     ) -> float | None:
         """Wait for a place and for the pace; returns the seconds waited where there was a pace to wait for.
@@ -95,6 +96,7 @@ class Limiter:
             kind: of who waits, see `wait_queue`.
             until: when a retry that the budget keeps waiting has no time left; then None is returned, and no place
                 taken.
+            call: the number of the call it belongs to; older calls have smaller ones.
             refuse: is told the seconds that the pace asks for, and raises what the caller is to get instead where they
                 are too many.
         """
@@ -113,7 +115,7 @@ class Limiter:
             if retries:
                 self.budget.spend(came)
         else:
-            turn = await self._wait_for_slot(kind, came, until)
+            turn = await self._wait_for_slot(kind, came, until, call)
             if turn is None:
                 return None
             paced = turn.paced
@@ -307,11 +309,11 @@ class Limiter:
             self.epoch += 1
         return self._busy < self.window.size
 
-    async def _wait_for_slot(self, kind: int, came: float, until: float) -> _Waiter | None:
+    async def _wait_for_slot(self, kind: int, came: float, until: float, call: int) -> _Waiter | None:
         import anyio
 
         turn = _Waiter(anyio.Event(), kind)
-        self._queue.join(turn, kind, came)
+        self._queue.join(turn, kind, came, call)
         # There may be a place which nobody earlier in the queue may take: retries that the budget holds back.
         self._serve()
         pause = LOOK
@@ -351,10 +353,10 @@ def exhausted(seconds: float, what: str) -> RateLimitError | QuotaError:
 class _Waiter:
     """A caller in the queue; the event is set when it is its turn."""
 
-    __slots__ = ("came", "event", "given", "kind", "paced")
+    __slots__ = ("call", "came", "event", "given", "kind", "paced")
 
     def __init__(self, event: anyio.Event, kind: int) -> None:
         self.event = event
         self.kind = kind
-        self.came = 0.0
+        self.came, self.call = 0.0, 0
         self.given = self.paced = False

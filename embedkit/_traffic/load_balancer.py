@@ -53,11 +53,11 @@ class Endpoint(Generic[E]):
 class _Waiter(Generic[E]):
     """A caller in the queue; the event is set when there is an endpoint for it, or reason to look again."""
 
-    __slots__ = ("came", "event", "member")
+    __slots__ = ("call", "came", "event", "member")
 
     def __init__(self, event: anyio.Event) -> None:
         self.event = event
-        self.came = 0.0
+        self.came, self.call = 0.0, 0
         self.member: Endpoint[E] | None = None
 
 

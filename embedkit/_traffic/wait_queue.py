@@ -8,7 +8,8 @@ NTH turn goes to who has waited longest.
 
 There are three kinds. A caller comes first. Whoever asks for a further request of a call that has one under way is that
 call's own worker: workers are served in order, among themselves, when no caller waits. A retry waits like a caller,
-behind callers, and only goes where the retry budget lets it. A queue of MOST callers refuses another one
+behind callers, and only goes where the retry budget lets it; every other one that goes is of the oldest call, since a
+stream waits for its first part. A queue of MOST callers refuses another one
 (`QueueFullError`); workers and retries are never refused.
 """
 
@@ -29,6 +30,7 @@ class Waiting(Protocol):
     """Someone in the queue."""
 
     came: float
+    call: int
 
 
 T = TypeVar("T", bound=Waiting)
@@ -45,10 +47,10 @@ class Queue(Generic[T]):
         self.size = 0
         self._kinds: tuple[OrderedDict[T, None], ...] = (OrderedDict(), OrderedDict(), OrderedDict())
         self._since = [0.0, 0.0, 0.0]  # when the first came who found none of its kind
-        self._turns = 0
+        self._turns = self._retried = 0
 
-    def join(self, one: T, kind: int, now: float) -> None:
-        """Wait from `now` on."""
+    def join(self, one: T, kind: int, now: float, call: int = 0) -> None:
+        """Wait from `now` on, for the call of this number."""
         line = self._kinds[kind]
         if kind == CALLER and len(line) >= MOST:
             remedy = "make fewer at a time, or raise max_concurrency"
@@ -56,7 +58,7 @@ class Queue(Generic[T]):
             raise QueueFullError(msg)
         if not line:
             self._since[kind] = now
-        one.came = now
+        one.came, one.call = now, call
         line[one] = None
         self.size += 1
 
@@ -77,6 +79,11 @@ class Queue(Generic[T]):
         kind, line = lines[0]
         if self._turns % NTH == 0 or kind != CALLER:
             kind, line = min(lines, key=lambda each: next(iter(each[1])).came)
-        last = kind != WORKER and self._turns % NTH != 0 and now - self._since[kind] > INTERVAL
         self.size -= 1
+        self._retried += kind == RETRY
+        if kind == RETRY and self._retried % 2 == 0:
+            oldest = min(line, key=lambda one: one.call)
+            del line[oldest]
+            return oldest
+        last = kind != WORKER and self._turns % NTH != 0 and now - self._since[kind] > INTERVAL
         return line.popitem(last=last)[0]

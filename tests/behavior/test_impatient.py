@@ -5,6 +5,7 @@ never down for good. In virtual time; everything follows from the seed.
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import random
 
@@ -134,3 +135,39 @@ def test_hosted_apis_take_a_hundred_from_the_start():
 
     assert {host.name for host in hosted if host.start < 100 or host.ceiling < host.start} == {"jina", "watsonx"}
     assert {host.start for host in hosts() if host not in hosted} == {8}
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_stream_over_a_dead_provider_says_so_soon(status):
+    """Its later parts are tried again too, but those that the next part waits for go first: it raises about when `embed` does."""
+    seconds = {}
+
+    async def main(way):
+        number = 0
+
+        def answer(request):
+            nonlocal number
+            number += 1
+            texts = json.loads(request.body)["input"]
+            if number > 3:
+                return response({"error": {"message": "no"}}, status)
+            return response({"data": [{"index": row, "embedding": [1.0, 0.0]} for row in range(len(texts))]})
+
+        embedder = embedkit.connect(
+            "openai:m", api_key="k", exchange=FakeExchange(answer), limits=embedkit.Limits(max_texts=2)
+        )
+        embedder._clock = asyncio.get_running_loop().time
+        texts = [f"text {each}" for each in range(100)]
+        with pytest.raises(embedkit.ServerError):
+            if way == "embed":
+                await embedder.embed(texts)
+            else:
+                async for _ in embedder.stream(texts):
+                    pass
+        seconds[way] = now()
+
+    for way in ("embed", "stream"):
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(main(way))
+
+    assert seconds["stream"] <= 3 * seconds["embed"] + 5

@@ -15,7 +15,7 @@ from embedkit._traffic.wait_queue import CALLER, INTERVAL, NTH, RETRY, WORKER, Q
 class One:
     def __init__(self, name):
         self.name = name
-        self.came = 0.0
+        self.came, self.call = 0.0, 0
 
 
 def queued(kind, count, *, start=0.0):
@@ -38,13 +38,26 @@ def test_a_short_queue_is_served_in_order(kind):
     assert order(queued(kind, 5), INTERVAL / 2) == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("kind", [CALLER, RETRY])
-def test_a_standing_queue_serves_the_fresh(kind):
+def test_a_standing_queue_serves_the_fresh():
     """Once it has stood for an interval who came last is first, and every NTH turn is for who has waited longest."""
-    found = order(queued(kind, NTH + 5), 1.0)
+    found = order(queued(CALLER, NTH + 5), 1.0)
 
     assert found[:3] == [NTH + 4, NTH + 3, NTH + 2]
     assert found[NTH - 1] == 0
+
+
+def test_every_other_retry_is_of_the_oldest_call():
+    """However often it has been tried: a stream may wait for it, while its other parts are tried again too."""
+    queue = Queue()
+    for number in range(6):
+        queue.join(One(number), RETRY, float(number), call=5 - number)
+
+    assert order(queue, 10.0) == [5, 4, 3, 2, 1, 0]
+
+    for number in range(6):
+        queue.join(One(number), RETRY, float(number), call=number)
+
+    assert order(queue, 10.0) == [5, 0, 4, 1, 3, 2]
 
 
 def test_workers_are_served_in_order_and_after_callers():
