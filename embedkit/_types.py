@@ -220,7 +220,8 @@ def array_of(dtype: DType) -> type[np.generic]:
 class RequestCount:
     """What one call to the embedder has sent so far, and how many of its requests are under way.
 
-    `patient`: it belongs to a bulk job. `time`: its limits, where it has any. `call`: its number, by which older calls are known.
+    `patient`: it belongs to a bulk job. `time`: its limits, where it has any. `call`: its number; older calls have
+    smaller ones.
     """
 
     __slots__ = ("call", "patient", "requests", "time", "under_way")

@@ -154,7 +154,7 @@ MODELS: dict[str, tuple[ModelFacts, ...]] = {
         _row("voyage-large-2", 1536, 16_000, 0.12),
     ),
     "jina": _block(
-        "api.jina.ai OpenAPI, version 2026.04.02, read 2026-11; a price is published for v3 alone, in its /v1/models example",
+        "api.jina.ai OpenAPI, version 2026.04.02, read 2026-11; only v3 has a price, in the example of /v1/models",
         _row("jina-embeddings-v5-text-small", 1024, 32_768, widths=range(1, 1025)),
         _row("jina-embeddings-v5-text-nano", 768, 8192, widths=range(1, 769)),
         _row("jina-embeddings-v4", 2048, 32_768, widths=range(1, 2049)),

@@ -71,8 +71,8 @@ class _Tiktoken(TokenCounter):
             raise ConfigError(msg) from None
         except Exception as error:
             msg = (
-                f"tiktoken could not load {source!r} ({type(error).__name__}); it downloads the vocabulary once: where there is no network, "
-                "set TIKTOKEN_CACHE_DIR to a folder that holds it"
+                f"tiktoken could not load {source!r} ({type(error).__name__}); it downloads the vocabulary once: "
+                "where there is no network, set TIKTOKEN_CACHE_DIR to a folder that holds it"
             )
             raise ConfigError(msg) from error
 

@@ -4,7 +4,7 @@ a rule cannot spell. What has no rule is known by its type alone.
 | Arrow | JSON |
 | --- | --- |
 | null, bool, integers, strings | themselves |
-| float16, float32, float64 | the shortest number that reads back to the same float of that size; NaN and infinity, which JSON lacks, null |
+| float16, float32, float64 | the shortest number that reads back to the same float; NaN and infinity: null |
 | decimals | text, every digit: "1.10" |
 | binary of any kind | text, base64 |
 | date32, date64 | "2026-11-25"; beyond the years 0000 to 9999 with a sign, as ISO 8601 has it: "+12026-11-25" |

@@ -36,7 +36,7 @@ def fixed(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 async def asked(what: str, source: Callable[[], Any], seconds: float = math.inf) -> Any:
-    """What a callable of the caller's gives, within so many seconds where it can be waited for; what it raises is theirs.
+    """What a callable of the caller's gives, within so many seconds if it is awaitable. What it raises comes out.
 
     Raises:
         TransportTimeoutError: it gave nothing in time.

@@ -116,9 +116,9 @@ def _asks(command: Callable[..., None]) -> Callable[..., None]:
             "parameters",
             metavar="NAME=VALUE",
             multiple=True,
-            help="What only this provider takes, as often as needed. Where it takes a number, true or false, or an object, VALUE is "
-            'JSON (keep_alive=-1, legacy=false, model_options={"num_ctx": 2048}); where it takes text, VALUE is the text as it '
-            "stands (api_version=20241021), or in JSON's double quotes.",
+            help="What only this provider takes, as often as needed. Where it takes a number, true or false, or an "
+            'object, VALUE is JSON (keep_alive=-1, legacy=false, model_options={"num_ctx": 2048}); where it takes '
+            "text, VALUE is the text as it stands (api_version=20241021), or in JSON's double quotes.",
         ),
         click.option("--ca-file", metavar="PATH", help="Certificates (PEM) to trust instead of the system's."),
         click.option(

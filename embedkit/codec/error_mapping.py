@@ -32,7 +32,8 @@ _TOO_LARGE = (
     r"|number of texts must be at most|split into more batches|tokens in batch|max allowed tokens per submitted batch"
     r"|TOO_MANY_TOKENS|requests can be in one batch|allowed per prediction|batch size is invalid"
     r"|can contain at most \d+ items|larger than the largest allowed size|should have at most \d+ items"
-    r"|payload too large|length limit exceeded|request entity too large|body (is )?too large|array too long|too many inputs"
+    r"|payload too large|length limit exceeded|request entity too large|body (is )?too large"
+    r"|array too long|too many inputs"
 )
 # What one request may hold, in the words of those that name a number.
 _N = r"(\d[\d,]{0,14})"

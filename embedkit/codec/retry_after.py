@@ -72,7 +72,8 @@ def _estimated(body: Any) -> float | None:
 
 
 # A span of time as a message says it: "6m0s", "1d2h", "5 seconds", "250ms", "2.8s", "20".
-_SPAN = r"\d+(?:\.\d+)?(?: ?(?:ms|[dhms]|(?:milli)?seconds?|m?secs?|minutes?|mins?|hours?|hrs?|days?)\b| ?(?:ms|[dhms])(?=\d) ?\d+(?:\.\d+)?)*(?: ?(?:ms|[dhms]))?"
+_WORDS = r"ms|[dhms]|(?:milli)?seconds?|m?secs?|minutes?|mins?|hours?|hrs?|days?"
+_SPAN = rf"\d+(?:\.\d+)?(?: ?(?:{_WORDS})\b| ?(?:ms|[dhms])(?=\d) ?\d+(?:\.\d+)?)*(?: ?(?:ms|[dhms]))?"
 
 
 def _spoken(says: str) -> float | None:
