@@ -30,7 +30,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How often and how patiently a request is tried.
 
     Attributes:
-        attempts: how many times in all; 1 means never again; None: until the deadline.
+        attempts: how many times in all; 1 means never again; None: until the deadline. With more than 1, a server that
+            says that it is loading its model is asked beyond them, as long as its host's row allows.
         deadline: seconds for one request with its retries, the first attempt included, the wait for a turn not; None:
             no deadline.
         initial: seconds of the first backoff, doubled each time. A rate limit without a hint starts at four times that.
