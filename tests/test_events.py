@@ -634,7 +634,7 @@ def test_an_embedder_with_such_headers_pickles():
 
 
 async def test_nothing_is_made_for_nobody(monkeypatch):
-    """Without an observer and a logger no event is built and no number given."""
+    """Without an observer and a logger no event is built and no attempt numbered."""
 
     def never(*_, **__):
         raise AssertionError
@@ -642,7 +642,6 @@ async def test_nothing_is_made_for_nobody(monkeypatch):
     for kind in ("AttemptEnded", "RequestSent", "RetryScheduled", "WindowChanged", "Throttled"):
         monkeypatch.setattr(f"embedkit._http.transport.{kind}", never)
     monkeypatch.setattr("embedkit._http.transport._ids", iter(()))
-    monkeypatch.setattr("embedkit._embedders.base._numbers", iter(()))
     logging.getLogger("embedkit").setLevel(logging.CRITICAL)
     try:
         assert (await connect(script(BUSY)).embed(["a"])).vectors.shape == (1, 2)

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
 
 EPOCH = 1e9  # seconds: a larger number is a Unix time (2001 and later)
+DAY = 86_400.0
 MONTH = 32 * 86_400.0  # seconds; no quota is longer, so a longer wait is a mistake
 
 
 def retry_after(response: Response, says: str, body: Any, now: float) -> float | None:
     """Seconds to wait, by the first of: `retry-after-ms`, `retry-after`, body, message, `x-ratelimit-reset-*`.
 
-    `retry-after` is believed whatever it says, and so are the words of a rate limit; the others up to CAP.
+    `retry-after` is believed whatever it says, the words of a rate limit below a day (Azure says "86400 seconds" of
+    limits that are over sooner), the others up to CAP.
     """
     headers = response.headers
     if (ms := _positive(headers.get("retry-after-ms"))) is not None:
@@ -28,7 +30,7 @@ def retry_after(response: Response, says: str, body: Any, now: float) -> float |
         seconds = seconds_until(after, now)
         if seconds is not None:
             return seconds
-    most = MONTH if response.status == 429 else CAP  # noqa: PLR2004 (too many requests)
+    most = DAY - 1 if response.status == 429 else CAP  # noqa: PLR2004 (too many requests)
     for seconds, bound in ((_estimated(body), CAP), (_spoken(says), most), (_reset(headers, now), CAP)):
         if seconds is not None and 0 < seconds <= bound:
             return seconds
