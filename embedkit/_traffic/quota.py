@@ -299,7 +299,8 @@ class Quota:
         """
         with self._lock:
             cubic = self._found.get(REQUESTS)
-            if cubic is not None and sent - cubic.made > LONG and cubic.expect(rate):
+            # A known quota of tokens may be why nothing passed: batches were too large for it.
+            if cubic is not None and self.most is None and sent - cubic.made > LONG and cubic.expect(rate):
                 self.losing = True
 
     @property
