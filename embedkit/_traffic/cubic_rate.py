@@ -120,13 +120,6 @@ class CubicRate:
             if self.wall >= 0.9 * self.lost:
                 self.wall, self.lost = max(self.wall / 2, 0.9 * self.lost), 0.0
 
-    def expect(self, rate: float) -> bool:
-        """Win back such a rate, if none was known before; whether that is so."""
-        if self._borne > 0:
-            return False
-        self._borne = self.lost = rate
-        return True
-
     def granted(self, now: float) -> float:
         """What was admitted per second since the last cut; or lately, where little was asked for before."""
         seconds = now - self._since

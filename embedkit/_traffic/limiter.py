@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 FEWER, CLEARLY = 0.95, 1.5
 # Times as long as usual: a request in flight holds no place any more; one given up says that answers are late.
 FAR, LONG = 4.0, 2.0
-LONG_SILENCE = 2.0  # seconds without a good answer after which one says that a provider is well again
 COLD = 100.0  # requests per second that are tried of a provider that refused everything from the start, once it answers
 SOON, UNKNOWN = 1.0, 2.5  # seconds: less is not far longer than anything; what is usual before anything is known
 # Seconds until who waits looks for a place, at first and later; odd, lest a caller ends in that moment.
@@ -177,7 +176,7 @@ class Limiter:
         """A good answer after so many seconds, with `busy` in flight; `small`: its call sends no other request."""
         if small:
             self.share.answered(sent + seconds, seconds)
-        if sent - self._heard > LONG_SILENCE and self.quota.tried:
+        if self._heard == -math.inf and self.quota.tried:
             self.quota.recovered(sent, COLD)
         self._heard, self._good = sent + seconds, sent
         if seconds > self._longest:  # noqa: PLR1730 (`max` costs more)

@@ -292,15 +292,13 @@ class Quota:
             self.losing = any(cubic.lost for cubic in self._found.values())
 
     def recovered(self, sent: float, rate: float) -> None:
-        """A good answer after a long silence, to a request sent at `sent`.
-
-        Where the provider has refused everybody until then, and no rate was known before, such a rate of requests is
-        tried as if it had been lost.
+        """The first good answer of all, to a request sent at `sent`. Where that is long after the first refusal, the
+        provider refused everybody until then, and such a rate of requests is tried as if it had been lost.
         """
         with self._lock:
             cubic = self._found.get(REQUESTS)
-            # A known quota of tokens may be why nothing passed: batches were too large for it.
-            if cubic is not None and self.most is None and sent - cubic.made > LONG and cubic.expect(rate):
+            if cubic is not None and sent - cubic.made > LONG:
+                cubic.lost = max(cubic.lost, rate)
                 self.losing = True
 
     @property

@@ -750,13 +750,3 @@ def test_a_key_is_not_kept():
     assert "sk-secret" not in repr(list(quota_module._quotas.items())) + repr(
         list(quota_module._cooldowns.items())
     ) + repr(vars(kept))
-
-
-def test_a_rate_that_nobody_knew_is_tried_after_a_long_silence():
-    """All refused from the start: the first good answer wins back a rate that most grant; a known rate stays what it is."""
-    unknown, known = CubicRate(0.0), CubicRate(0.0, before=7.0)
-
-    assert unknown.expect(100.0)
-    assert unknown.lost == 100.0
-    assert not unknown.expect(100.0)
-    assert not known.expect(100.0)
