@@ -271,7 +271,7 @@ class _Unpaced(Quota):
         what: str = "requests",
         cut: bool = True,
         before: float = 0.0,
-        flying: int = 0,
+        in_flight: int = 0,
         good: float = 0.0,
     ) -> None:
         """As before."""

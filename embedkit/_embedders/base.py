@@ -123,9 +123,7 @@ class Embedder(ABC):
                 before. With `on_error="skip"` a bad text only marks its own row: NaN there, and its error in
                 `failures`. So does what is missing (None, NaN) or no string.
         """
-        time = None
-        if total_timeout is not None or timeout is not None or self.total_timeout is not None:
-            time = CallTime(self.total_timeout if total_timeout is None else total_timeout, timeout)
+        time = self._limited(timeout, total_timeout)
         options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
         skip = _skips(on_error)
         rows = listed(texts, skip=skip)
@@ -148,9 +146,7 @@ class Embedder(ABC):
         total_timeout: float | None = None,
     ) -> NDArray[Any]:
         """Embed one query: a vector of shape (d,). Limits of time, and what it raises, are as those of `embed`."""
-        time = None
-        if total_timeout is not None or timeout is not None or self.total_timeout is not None:
-            time = CallTime(self.total_timeout if total_timeout is None else total_timeout, timeout)
+        time = self._limited(timeout, total_timeout)
         if not isinstance(text, str):
             msg = f"a query is one string, not {type(text).__name__}; embed() takes many"
             raise TypeError(msg)
@@ -342,6 +338,11 @@ class Embedder(ABC):
         return False
 
     # --- one call ----------------------------------------------------------------------------------------------------
+
+    def _limited(self, timeout: float | None, total_timeout: float | None) -> CallTime | None:
+        """The time of this call, where it has a limit."""
+        total = self.total_timeout if total_timeout is None else total_timeout
+        return None if total is None and timeout is None else CallTime(total, timeout)
 
     def _merged(self, *values: Any) -> Options:
         """The options of this call: what it names over what `connect` was given."""

@@ -17,7 +17,7 @@ from .._batching.dispatch import PROBE_TEXT
 from .._batching.plan import tightened
 from .._calls import until_closed
 from .._calltime import TURN
-from .._http.transport import timed, watched
+from .._http.transport import is_loading, timed, watched
 from .._logging import INFO, heard, host_of, kind_of, log, notify, status_of
 from .._loops import PerLoop, this_loop
 from .._traffic.load_balancer import Endpoint, LoadBalancer
@@ -30,7 +30,6 @@ from ..errors import (
     EmbedkitError,
     InvalidInputError,
     RateLimitError,
-    ServerError,
     TooLargeError,
     TransportTimeoutError,
 )
@@ -138,10 +137,8 @@ class Pool(Embedder):
         failures, refusing, until = 0, set[Endpoint[HttpEmbedder]](), math.inf
         whole = self.joins_texts(options)
         most = tries or max(self._retry.attempts or math.inf, len(self._members))
-        unusable, loading = (
-            0,
-            0,
-        )  # unusable answers, of which a second is one too many; and those of a model that is being loaded
+        unusable = 0  # answers; a second one is one too many
+        loading = 0  # answers of a model that is being loaded, which are no failures
         doubted = len(self._members) == 1
         came = self._clock()
         while True:
@@ -169,7 +166,7 @@ class Pool(Embedder):
                 unusable += once_more
                 if not (error.retryable or once_more):
                     refusing.add(member)
-                loading += isinstance(error, ServerError) and error.loading and member.embedder.loading > 0
+                loading += is_loading(error) and member.embedder.loading > 0
                 # A batch that is late comes back smaller.
                 late = isinstance(error, TransportTimeoutError) and error.sent and len(texts) > 1 and not whole
                 if (

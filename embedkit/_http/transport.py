@@ -86,7 +86,8 @@ class _Job(Generic[T]):
         return self.spent if self.began is None else now - self.began
 
 
-def _loads(error: EmbedkitError) -> bool:
+def is_loading(error: EmbedkitError) -> bool:
+    """Whether the server says that it is loading its model."""
     return isinstance(error, ServerError) and error.loading
 
 
@@ -302,7 +303,7 @@ class Transport:
             time.failure = kind_of(error)
         if isinstance(error, TransportTimeoutError) and error.sent and job.texts > 1 and not job.whole:
             return None
-        loading = _loads(error) and job.spent < self._loading
+        loading = is_loading(error) and job.spent < self._loading
         if (
             job.tries is not None
             and made >= job.tries
@@ -406,7 +407,7 @@ class Transport:
             self.limiter.on_given_up(sent)  # cut off at the request's own deadline, maybe soon after it was sent
         elif isinstance(error, TransportTimeoutError):
             self.limiter.on_timeout(sent)
-        elif _loads(error):
+        elif is_loading(error):
             return self._loading > 0  # nobody need ask meanwhile
         elif isinstance(error, ServerError) and error.status in OVERLOADED:
             self.limiter.on_overloaded(sent, busy)

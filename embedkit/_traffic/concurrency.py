@@ -27,14 +27,12 @@ if TYPE_CHECKING:
 
 HOLD = 1.5  # how many times the best latency a round may take before the window stops growing
 LEAST = 16  # answers in a round, at least: a mean over fewer says little
-ROUNDS = 50  # between two looks with a quarter in flight
+ROUNDS = 50  # between two looks with fewer in flight
 # Seconds; quicker answers tell nothing: a busy loop of our own is as slow with many in flight.
 GRAIN = 0.1
 TWICE = 2  # slow rounds before a look: one may be a hiccup of anybody's
-QUARTER, FURTHER = (
-    4.0,
-    1.25,
-)  # by how much fewer a look is made with: at most; more than would do if all the delay were the queue's
+# By how many times fewer a look is made with: at most; and beyond what would do if all the delay were the queue's.
+QUARTER, FURTHER = 4.0, 1.25
 # If our own thread was busy for more than this share of a round, slow answers are our fault, not the endpoint's.
 OWN = 0.5
 PATIENCE = 300  # answers at a wall before it is tried again: one refusal in 300 is what looking costs
@@ -42,10 +40,8 @@ CALM = 1000  # good answers after which trouble is the first again: no wall, and
 # Good answers in a row after which a size is taken to work; an endpoint that fails half its requests rarely gives 8.
 SURE = 8
 NEARLY = 0.9  # of the old width: won back by doubling
-FADES = {
-    True: 0.9,
-    False: 0.97,
-}  # what is left of that threshold after more trouble before it was reached: of timeouts, of refusals
+# What is left of that threshold after more trouble before it was reached: after timeouts, after refusals.
+FADES = {True: 0.9, False: 0.97}
 
 
 class ConcurrencyLimit:
@@ -219,11 +215,11 @@ class ConcurrencyLimit:
             self._grow(answers)
 
     def _look_back(self, slower: float) -> None:
-        """The round with a quarter in flight is over, and the one before it took `slower` times as long."""
+        """The round with fewer in flight is over, and the one before it took `slower` times as long."""
         self._best = self._mean
         self.size = max(1, int(self._kept * min(1.0, HOLD / slower)))
         self._kept = self._before = 0
-        # At more than twice even a quarter may have queued: look again.
+        # At more than twice even these may have queued: look again.
         self._rounds = ROUNDS if slower > 2 else 0  # noqa: PLR2004
 
     def _grow(self, answers: int) -> None:

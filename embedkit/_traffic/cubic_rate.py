@@ -80,7 +80,7 @@ class CubicRate:
             self._slot += seconds
 
     def on_rejected(
-        self, now: float, sent: float, amount: float, *, cut: bool, flying: int = 0, good: float = -math.inf
+        self, now: float, sent: float, amount: float, *, cut: bool, in_flight: int = 0, good: float = -math.inf
     ) -> None:
         """A 429 to a request of this amount, sent at `sent`. One sent before the last cut says nothing new.
 
@@ -95,7 +95,7 @@ class CubicRate:
             return
         granted = self.granted(now)
         # What is on its way still may be refused like all the others, unless one of them has had a good answer.
-        sure = self._requests - (flying if good < self._since else 0)
+        sure = self._requests - (in_flight if good < self._since else 0)
         few = sure < self.ENOUGH and granted * sure < self._borne / 2 * max(1, self._requests)
         if granted <= 0 or (few and (self.lost or not self.wall)):
             if self.lost and good >= self._since:

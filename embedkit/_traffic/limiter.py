@@ -219,7 +219,7 @@ class Limiter:
             what=TOKENS if about == TOKENS else REQUESTS,
             cut=cut,
             before=before,
-            flying=self.in_flight - 1,
+            in_flight=self.in_flight - 1,
             good=self._good,
         )
         if first:

@@ -26,10 +26,8 @@ if TYPE_CHECKING:
 
 REQUESTS, TOKENS = "requests", "tokens"  # what a quota may count, as the x-ratelimit headers name it
 MOST_TOKENS = f"x-ratelimit-limit-{TOKENS}"
-STUBBORN, SMALLER = (
-    3,
-    4,
-)  # refusals after which a batch is taken to be too large for its quota, and the share that is tried then
+# Refusals after which a batch is taken to be too large for its quota, and the share of it that is tried then.
+STUBBORN, SMALLER = 3, 4
 PLENTY = 1e9  # of a quota, where only its end is told
 LONG = 2.0  # seconds: a refusal of what was sent together with the first good answer comes sooner
 FADING = 0.9  # of what was counted before, with each answer
@@ -53,13 +51,8 @@ class Reported(TokenBucket):
         self.told = (0.0, math.inf)
 
     def reserve(self, now: float, amount: float) -> float:
-        """As in a Bucket, but from the moment on at which there is anything at all."""
+        """As in a TokenBucket, but not before there is anything at all."""
         return max(super().reserve(now, amount), self.empty_until - now)
-
-    def shift(self, now: float, seconds: float) -> None:
-        """As in a Bucket: a pause does not put off the moment at which there is something."""
-        if super().reserve(now, 0.0) > 0 and self.stamp is not None:
-            self.stamp += seconds
 
     def imposed(self, now: float, amount: float) -> float:
         """Seconds that a request of this amount has to wait by what was told, were there no other of ours."""
@@ -264,7 +257,7 @@ class Quota:
         what: str = REQUESTS,
         cut: bool = True,
         before: float = 0.0,
-        flying: int = 0,
+        in_flight: int = 0,
         good: float = -math.inf,
     ) -> None:
         """A 429 to a request of so many tokens, sent at `sent`; `cut`: the rate of what is to blame; `before`: requests
@@ -276,7 +269,7 @@ class Quota:
             self._shift(now)  # what is new has not been there to wait
             if what in self._found:
                 self._found[what].on_rejected(
-                    now, sent, tokens if what == TOKENS else 1, cut=cut, flying=flying, good=good
+                    now, sent, tokens if what == TOKENS else 1, cut=cut, in_flight=in_flight, good=good
                 )
             else:
                 self._found[what] = CubicRate(now, before if what == REQUESTS else before * tokens)
@@ -325,9 +318,8 @@ class Quota:
         limit, remaining = _number(most or ""), _number(told)
         reset = headers.get(f"x-ratelimit-reset-{what}", "")
         full_in = seconds_until(reset, time.time())
-        if (
-            remaining is None or not full_in or not (limit or (most is None and remaining == 0))
-        ):  # Azure names no reset: nothing can be paced by that
+        says_enough = limit or (most is None and remaining == 0)
+        if remaining is None or not full_in or not says_enough:  # Azure names no reset: nothing can be paced by that
             return
         with self._lock:
             self._shift(now)

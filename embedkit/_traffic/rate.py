@@ -63,5 +63,6 @@ class TokenBucket:
 
     def shift(self, now: float, seconds: float) -> None:
         """Everyone who waits waits so much longer: what is owed is paid off later."""
-        if self.reserve(now, 0.0) > 0 and self.stamp is not None:
+        self.reserve(now, 0.0)
+        if self.level < 0 and self.stamp is not None:
             self.stamp += seconds

@@ -74,22 +74,20 @@ def _estimated(body: Any) -> float | None:
 
 
 # A span of time as a message says it: "6m0s", "1d2h", "5 seconds", "250ms", "2.8s", "20".
-_WORDS = r"ms|[dhms]|(?:milli)?seconds?|m?secs?|minutes?|mins?|hours?|hrs?|days?"
-_SPAN = rf"\d+(?:\.\d+)?(?: ?(?:{_WORDS})\b| ?(?:ms|[dhms])(?=\d) ?\d+(?:\.\d+)?)*(?: ?(?:ms|[dhms]))?"
+_WORDS = r"(?:milli)?seconds?|m?secs?|minutes?|mins?|hours?|hrs?|days?"
+_SPAN = rf"\d+(?:\.\d+)?(?: ?(?:ms|[dhms]|{_WORDS})\b| ?(?:ms|[dhms])(?=\d) ?\d+(?:\.\d+)?)*(?: ?(?:ms|[dhms]))?"
 
 
 def _spoken(says: str) -> float | None:
     found = re.search(rf"(?:try again in|retry (?:after|in)|please wait(?: for)?) ({_SPAN})", says, re.IGNORECASE)
     if found is None:
         return None
-    words = re.sub(
-        r"(\d) ?(milliseconds?|msecs?|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?)\b", _unit, found[1].lower()
-    )
+    words = re.sub(rf"(\d) ?({_WORDS})\b", _unit, found[1].lower())
     return duration(words.rstrip(". ").replace(" ", ""))
 
 
 def _unit(found: re.Match[str]) -> str:
-    return found[1] + ("ms" if found[2].startswith("mil") or found[2].startswith("ms") else found[2][0])
+    return found[1] + ("ms" if found[2].startswith(("mil", "ms")) else found[2][0])
 
 
 def _reset(headers: Mapping[str, str], now: float) -> float | None:

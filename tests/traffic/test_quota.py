@@ -299,15 +299,15 @@ def test_few_requests_say_little():
     assert walls[2] < 20
 
 
-@pytest.mark.parametrize(("flying", "good", "lost"), [(0, 0.0, False), (30, -1.0, True), (30, 0.5, False)])
-def test_what_is_on_its_way_is_not_admitted_yet(flying, good, lost):
+@pytest.mark.parametrize(("in_flight", "good", "lost"), [(0, 0.0, False), (30, -1.0, True), (30, 0.5, False)])
+def test_what_is_on_its_way_is_not_admitted_yet(in_flight, good, lost):
     """Forty left since the last refusal. If thirty of them are on their way still, and none has a good answer, all may
     be refused.
     """
     probe = CubicRate(0.0, before=40.0)
     for _ in range(40):
         probe.sent(1)
-    probe.on_rejected(2.0, 2.0, 1, cut=True, flying=flying, good=good)
+    probe.on_rejected(2.0, 2.0, 1, cut=True, in_flight=in_flight, good=good)
 
     assert probe.wall == pytest.approx(1.0 if lost else 19.5)
     assert bool(probe.lost) == lost
