@@ -8,11 +8,12 @@ RUN := $(VENV)/bin/python
 # Every public name has a declared type. It asks the first Python on the PATH where the package is, whatever --pythonpath says.
 TYPED := PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/basedpyright --verifytypes embedkit --ignoreexternal
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test test-engines check bench clean
 
 help:
 	@echo "make demo   embed a real text with the embedded model, then ask it a question"
 	@echo "make test   tests, types, lint, import contracts"
+	@echo "make test-engines  the tests that need a heavy store, engine or framework (installs some GB)"
 	@echo "make bench  every benchmark beside its peers, into benchmarks/README.md (an hour; wants cc and a quiet machine)"
 
 demo: $(VENV)/.installed-demo
@@ -20,6 +21,9 @@ demo: $(VENV)/.installed-demo
 
 test: check
 	$(RUN) -m pytest
+
+test-engines: $(VENV)/.installed-engines
+	$(RUN) -m pytest -m engines
 
 check: $(VENV)/.installed-dev
 	$(RUN) -m ruff check
@@ -41,6 +45,11 @@ $(VENV)/.installed-dev: pyproject.toml
 	@$(MAKE) --no-print-directory $(RUN)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.installed-demo
+
+$(VENV)/.installed-engines: pyproject.toml
+	@$(MAKE) --no-print-directory $(RUN)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev,engines]'
+	@touch $@
 
 $(VENV)/.installed-bench: pyproject.toml
 	@$(MAKE) --no-print-directory $(RUN)

@@ -1,0 +1,150 @@
+"""What a job is made of: a source gives blocks of rows, a sink takes their vectors; both in order, each row once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+
+from .._hints import NDArray
+
+Record = dict[str, Any]
+Records = Any  # list[Record] | pyarrow.RecordBatch: both have a length and slices
+State = dict[str, Any]  # JSON
+
+
+class Block(msgspec.Struct, frozen=True, gc=False):
+    """Texts (None: the row has none that can be used), the records they came from, by row of the whole input what is
+    wrong with those without, and their keys, where a key was asked for.
+    """
+
+    texts: list[str | None]
+    records: Records
+    faults: dict[int, str] = {}
+    keys: list[Any] | None = None
+
+
+class RowDigest:
+    """A digest of texts and keys, row by row: equal for the same rows, however they are cut into blocks."""
+
+    def __init__(self) -> None:
+        self._hash = blake2b(digest_size=16)
+        self.rows = 0
+
+    def update(self, texts: Sequence[str | None], keys: Sequence[Any] | None = None) -> None:
+        """Add rows."""
+        if keys is None:
+            said = "".join(["n" if text is None else f"{len(text)}:{text}" for text in texts])
+        else:
+            pairs = zip(texts, keys, strict=True)
+            said = "".join([f"{'n' if text is None else f'{len(text)}:{text}'}={key!r};" for text, key in pairs])
+        self._hash.update(said.encode("utf-8", "surrogatepass"))
+        self.rows += len(texts)
+
+    def hex(self) -> str:
+        """The digest of the rows so far, 32 hexadecimal digits."""
+        return self._hash.hexdigest()
+
+
+class Scan(msgspec.Struct, frozen=True, kw_only=True):
+    """What looking through an input once has shown.
+
+    Attributes:
+        rows: how many there are.
+        bad: those among them without a usable text.
+        examples: row → what is wrong, of the first few of those.
+        tokens: of all usable texts, an estimate.
+        bytes: read, as they lie on disk.
+        seconds: it took.
+        digest: `RowDigest.hex` of all rows.
+    """
+
+    rows: int
+    bad: int = 0
+    examples: dict[int, str] = {}
+    tokens: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    digest: str = ""
+
+
+class Source(ABC):
+    """Rows in, a block at a time. Read again from the beginning it gives the same rows, or `again` is False."""
+
+    again: bool = True
+
+    @abstractmethod
+    def blocks(self) -> Iterator[Block]:
+        """Its rows, from the first. A row that has no usable text is in `faults`."""
+
+    @abstractmethod
+    def described(self) -> dict[str, Any]:
+        """What it is, in JSON: names, formats, column or template, key. A job goes on only with an equal one."""
+
+    @abstractmethod
+    def scan(self, count_tokens: Callable[[str], int]) -> Scan | None:
+        """Look through all of it without sending anything; None where it can be read once only."""
+
+
+class Sink(ABC):
+    """Takes rows in order, once each, and can go on after a crash from what `sync` said last.
+
+    A job calls `begin`, then `write` and now and then `sync`, then `finish`; `close` at any end.
+
+    Attributes:
+        keeps_records: it writes the input's record beside the vector; where False, `write` gets the records all the
+            same, and may ignore them.
+        target: the output's name, as the user gave it.
+    """
+
+    keeps_records: ClassVar[bool] = True
+    target: str = ""
+
+    @abstractmethod
+    def begin(self, folder: Path, like: NDArray[Any], state: Mapping[str, Any] | None) -> None:
+        """Start, or go on.
+
+        Args:
+            folder: the job's own, which is there and is removed when the job is finished. What is unfinished lies
+                here, and nowhere else.
+            like: no rows, of the type and width to come.
+            state: what `sync` returned last, after a crash or not; whatever was written after it is undone (cut off,
+                deleted, or overwritten later). None: a new output.
+        """
+
+    @abstractmethod
+    def write(
+        self, pieces: list[Records], vectors: NDArray[Any], failures: Mapping[int, str], keys: Sequence[Any] | None
+    ) -> None:
+        """Add rows: their records in pieces as they were read, vectors of shape (n, d), and why rows among them (by
+        place, from 0) failed; those are NaN or zero in `vectors`.
+        """
+
+    @abstractmethod
+    def sync(self) -> State:
+        """Put on disk (fsync, commit) all that was written.
+
+        Returns:
+            What `begin` needs to go on from here, in JSON; its "rows" is the number of rows that are safe.
+        """
+
+    @abstractmethod
+    def finish(self, metadata: Mapping[str, str]) -> None:
+        """Make the output whole and move it to its name at once. Called after `sync`; called again after a crash in the
+        middle of it (after `begin` with the state of that sync), it does what is missing.
+
+        Args:
+            metadata: of the job (model, options …), for outputs that can hold it.
+        """
+
+    @abstractmethod
+    def finished(self, folder: Path, state: Mapping[str, Any]) -> bool:
+        """Whether `finish` has made the output whole already, and only the job's folder was left."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what is open, finished or not. May be called twice."""

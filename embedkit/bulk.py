@@ -1,0 +1,1 @@
+"""Bulk jobs: a source, a sink and a journal around `Embedder.stream`."""

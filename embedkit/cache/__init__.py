@@ -1,0 +1,1 @@
+"""Keeps vectors that were paid for: asked before a text is sent."""
