@@ -15,4 +15,15 @@ def install(extra: str) -> str:
     return COMMAND.format(extra)
 
 
-__all__ = ["DISTRIBUTION", "install"]
+def version() -> str:
+    """The version that is installed; "" where embedkit is not installed but only on the path."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as of
+
+    try:
+        return of(DISTRIBUTION)
+    except PackageNotFoundError:
+        return ""
+
+
+__all__ = ["DISTRIBUTION", "install", "version"]

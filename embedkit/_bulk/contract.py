@@ -98,11 +98,20 @@ class Sink(ABC):
     Attributes:
         keeps_records: it writes the input's record beside the vector; where False, `write` gets the records all the
             same, and may ignore them.
-        target: the output's name, as the user gave it.
+        target: the output's name, as the user gave it, without a password.
+        form: what it writes: "npy", "parquet" …
+        place: the path that the job's folder, its report and its list of failed rows are named after: of the output
+            itself where that is a file or a folder.
     """
 
     keeps_records: ClassVar[bool] = True
     target: str = ""
+    form: str = ""
+    place: Path
+
+    @abstractmethod
+    def exists(self) -> bool:
+        """Whether there is an output of this name that a new job would replace."""
 
     @abstractmethod
     def begin(self, folder: Path, like: NDArray[Any], state: Mapping[str, Any] | None) -> None:
@@ -139,6 +148,15 @@ class Sink(ABC):
 
         Args:
             metadata: of the job (model, options …), for outputs that can hold it.
+        """
+
+    @abstractmethod
+    def reopen(self, folder: Path, state: Mapping[str, Any]) -> State:
+        """Prepare to add rows to a finished output, without harming it: `begin` goes on with what this returns.
+
+        Args:
+            folder: of the new job.
+            state: what the last `sync` of the job that made it returned.
         """
 
     @abstractmethod

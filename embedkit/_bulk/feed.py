@@ -1,0 +1,147 @@
+"""Feeds a stream from a source, and gives the records back beside the vectors, in the same order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+
+from ..errors import ConfigError
+from .contract import Block, Records, RowDigest, Source
+from .stdio import aside
+
+
+class Taken(msgspec.Struct, frozen=True, gc=False):
+    """Rows whose vectors have come: records in pieces as they were read, keys, and by place what was wrong with them
+    before they were sent.
+    """
+
+    texts: list[str | None]
+    pieces: list[Records]
+    keys: list[Any] | None
+    faults: dict[int, str]
+
+
+class Feed:
+    """The rows of a source, on their way to the provider and back.
+
+    Args:
+        source: where they come from.
+        may: asked before each text; False ends the feed, as `stop` does.
+    """
+
+    def __init__(self, source: Source, may: Callable[[str | None], bool] | None = None) -> None:
+        self.digest = RowDigest()  # of the rows that were taken
+        self._blocks = source.blocks()
+        self._may = may
+        self._waiting: deque[Block] = deque()
+        self._stopped: Any = None  # a future, while the feed waits for its source
+        self.over = False
+        self.cut_short = False  # ended by `stop` or `may`, with rows left
+
+    async def skip(self, rows: int, digest: str, shown: str) -> None:
+        """Leave out the first rows, which an earlier run has written.
+
+        Raises:
+            ConfigError: they are not the rows that it wrote.
+        """
+        if rows:
+            await aside(self._skip, rows, digest, shown)
+
+    def _skip(self, rows: int, digest: str, shown: str) -> None:
+        while self.digest.rows < rows:
+            block = next(self._blocks, None)
+            if block is None:
+                msg = f"{shown} has {self.digest.rows:,} rows now, and {rows:,} of it are embedded already"
+                raise ConfigError(msg)
+            head, rest = _cut(block, rows - self.digest.rows)
+            self.digest.update(head.texts, head.keys)
+            if rest is not None:
+                self._waiting.append(rest)
+        if digest and self.digest.hex() != digest:
+            msg = f"the first {rows:,} rows of {shown} are not those that were embedded"
+            raise ConfigError(msg)
+
+    async def texts(self) -> AsyncIterator[Any]:
+        """Every text, None where a row has none. Blocks are read in a thread aside: a slow pipe holds up nothing."""
+        for block in list(self._waiting):
+            for text in block.texts:
+                if not self._goes_on(text):
+                    return
+                yield text
+        while (block_read := await self._next()) is not None:
+            self._waiting.append(block_read)
+            for text in block_read.texts:
+                if not self._goes_on(text):
+                    return
+                yield text
+
+    def _goes_on(self, text: str | None) -> bool:
+        if self.over or (self._may is not None and not self._may(text)):
+            self.over = self.cut_short = True
+        return not self.over
+
+    async def _next(self) -> Block | None:
+        import asyncio
+
+        if self.over:
+            self.cut_short = True
+            return None
+        self._stopped = asyncio.get_running_loop().create_future()
+        read = asyncio.ensure_future(aside(next, self._blocks, None))
+        try:
+            await asyncio.wait({read, self._stopped}, return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            read.cancel()
+            raise
+        if not read.done():  # the thread is left behind, and what it reads with it
+            read.cancel()
+            self.cut_short = True
+            return None
+        block: Block | None = read.result()
+        return block
+
+    def stop(self) -> None:
+        """Hand out no more texts. What has been handed out still comes back."""
+        self.over = True
+        if self._stopped is not None and not self._stopped.done():
+            self._stopped.set_result(None)
+
+    def take(self, count: int) -> Taken:
+        """The next `count` rows, whose vectors have come."""
+        texts: list[str | None] = []
+        pieces: list[Records] = []
+        keys: list[Any] | None = None
+        faults: dict[int, str] = {}
+        begin = self.digest.rows
+        while len(texts) < count or (self._waiting and not self._waiting[0].texts):
+            block = self._waiting.popleft()
+            head, rest = _cut(block, count - len(texts))
+            if rest is not None:
+                self._waiting.appendleft(rest)
+            faults.update({row - begin: fault for row, fault in head.faults.items()})
+            texts += head.texts
+            pieces.append(head.records)
+            keys = head.keys if keys is None else keys + (head.keys or [])
+        self.digest.update(texts, keys)
+        return Taken(texts, pieces, keys, faults)
+
+
+def _cut(block: Block, count: int) -> tuple[Block, Block | None]:
+    """The first `count` rows of a block, and the others."""
+    if len(block.texts) <= count:
+        return block, None
+    parts: tuple[dict[int, str], dict[int, str]] = ({}, {})
+    if block.faults:
+        # Faults are by row of the whole input, which the block does not know: they are told apart by their order.
+        bad = [place for place, text in enumerate(block.texts) if text is None]
+        rows = sorted(block.faults)
+        split = sum(place < count for place in bad)
+        parts = ({row: block.faults[row] for row in rows[:split]}, {row: block.faults[row] for row in rows[split:]})
+    keys = block.keys
+    return (
+        Block(block.texts[:count], block.records[:count], parts[0], None if keys is None else keys[:count]),
+        Block(block.texts[count:], block.records[count:], parts[1], None if keys is None else keys[count:]),
+    )

@@ -1,0 +1,368 @@
+"""A job: a source, a sink and a journal around `Embedder.stream`. Run again after any end, it goes on where it was.
+
+What happens, in order: the input is looked through (`scan`); an unfinished job at this output is found and compared
+with this one; the rows that it wrote are left out; parts come back and are written (`writer`), each at most a second
+before the journal says so; at the end the output is moved to its name, the report is written, and the job's folder is
+removed. A crash at any point of that is gone on with: `Checkpoint.complete` says that only the end is missing.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .._batching.options import stored_width, validated
+from .._threads import aside
+from .._types import PACKED, Embeddings, OnError, array_of
+from ..errors import ConfigError, EmbedkitError
+from .budget import Budget
+from .contract import Scan, Sink, Source
+from .feed import Feed
+from .identity import changed, header_of, refusal
+from .journal import Checkpoint, Header, Journal, Line, Totals
+from .notices import Began, Notice, Progress, RowFailed, Scanned
+from .patience import Patient, StoppedError
+from .report import Report, read_report, thinned
+from .tally import Tally
+from .workplace import Workplace
+from .writer import Rows, Writer
+
+if TYPE_CHECKING:
+    from .._embedders.base import Embedder
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a job is run; `embedkit.bulk.run` says what each means."""
+
+    on_error: OnError = "skip"
+    scan: bool = True
+    append: bool = False
+    force: bool = False
+    patience: float = 600.0
+    max_tokens: int | None = None
+    max_cost: float | None = None
+
+
+class Job:
+    """One run of a job.
+
+    Args:
+        source, embedder, sink: what to read, what embeds, where vectors go.
+        settings: how.
+        tell: is called with each `Notice`; what it raises ends the job.
+    """
+
+    def __init__(
+        self, source: Source, embedder: Embedder, sink: Sink, settings: Settings, tell: Callable[[Notice], object]
+    ) -> None:
+        self._source = source
+        self._embedder = embedder
+        self._sink = sink
+        self._settings = settings
+        self._tell = tell
+        self._work = Workplace(sink.target, sink.place)
+        self._options = validated(embedder.options)
+        self._rows: int | None = None  # of the whole input, where that is known
+        self._stopped = ""
+        self._tally = Tally(Totals(), time.monotonic)
+        self._feed: Feed | None = None
+        self._patient: Patient | None = None
+        self._budget: Budget | None = None
+
+    async def run(self) -> Report:
+        """Run it to its end.
+
+        Raises:
+            ConfigError: something cannot work, or the output belongs to another job; nothing was sent.
+            EmbedkitError: the provider failed for longer than the job's patience, or refused the key, the quota or the
+                request. A note on the error says what is kept.
+            OSError: a file cannot be read or written; with such a note.
+        """
+        self._check_cost()
+        scan = await aside(self._scan)
+        header = header_of(self._source, self._embedder, self._sink, self._options, scan)
+        earlier = await aside(self._finished_before, header)
+        if earlier is not None:
+            return earlier
+        await aside(self._work.enter)
+        journal: Journal | None = None
+        try:
+            journal = await aside(self._open, header)
+            return await self._go_on(journal)
+        except BaseException as error:
+            if journal is not None and self._nothing_kept(journal):
+                journal.close()
+                self._work.remove()
+            elif journal is not None and isinstance(error, (EmbedkitError, OSError)):
+                error.add_note(self.kept(journal))
+            raise
+        finally:
+            if journal is not None:
+                journal.close()
+            self._work.leave()
+
+    def stop(self, why: str = "asked") -> None:
+        """Send nothing more; what is in flight comes back and is written, and `run` returns a report that says so."""
+        self._stopped = self._stopped or why
+        if self._feed is not None:
+            self._feed.stop()
+        if self._patient is not None:
+            self._patient.stop()
+
+    async def estimate(self) -> Scanned:
+        """Look through the input, and do nothing else."""
+        scan = await aside(self._source.scan, self._embedder.count_tokens)
+        if scan is None:
+            msg = "this input can be read once only, so that it cannot be looked through first: pass a file"
+            raise ConfigError(msg)
+        return self._scanned(scan)
+
+    # --- before the first request ------------------------------------------------------------------------------------
+
+    def _check_cost(self) -> None:
+        if self._settings.max_cost is not None and self._embedder.price is None:
+            model = f"{self._embedder.provider}:{self._embedder.model}"
+            msg = f"max_cost={self._settings.max_cost:g}: no price of {model} is known; pass max_tokens instead"
+            raise ConfigError(msg)
+
+    def _scan(self) -> Scan | None:
+        scan = self._source.scan(self._embedder.count_tokens) if self._settings.scan else None
+        if scan is None:
+            return None
+        self._rows = scan.rows
+        if scan.rows and scan.bad == scan.rows:
+            row, why = next(iter(scan.examples.items()), (0, ""))
+            msg = f"no row has a text that can be used; row {row}, {why}"
+            raise ConfigError(msg)
+        found = self._scanned(scan)
+        if found.room is not None and found.free is not None and found.room > found.free:
+            msg = (
+                f"{self._sink.target} will take about {found.room / 1e9:,.2f} GB, and {found.free / 1e9:,.2f} GB are "
+                "free there; make room, or leave this check out with --no-scan"
+            )
+            raise ConfigError(msg)
+        self._tell(found)
+        return scan
+
+    def _scanned(self, scan: Scan) -> Scanned:
+        price = self._embedder.price
+        width = self._embedder.known_width(self._options) or stored_width(self._options)
+        vectors = scan.rows * width * array_of(self._options.dtype)().itemsize
+        parent = self._work.place.parent
+        return Scanned(
+            scan=scan,
+            cost=None if price is None else scan.tokens * price / 1e6,
+            room=vectors + self._sink.keeps_records * scan.bytes if width else None,
+            free=shutil.disk_usage(parent).free if parent.is_dir() else None,
+        )
+
+    def _finished_before(self, header: Header) -> Report | None:
+        """The report of this very job, finished before. ConfigError where the output is not ours to write."""
+        work, append = self._work, self._settings.append
+        if self._settings.force or work.folder.exists():
+            return None
+        report = read_report(work.report)
+        if report is None or report.job is None:
+            if self._sink.exists():
+                msg = f"{work.output} exists already, and no report says that this job made it; --force replaces it"
+                raise ConfigError(msg)
+            return None
+        differs = changed(report.job, header, append=append)
+        if differs:
+            raise ConfigError(refusal(work.output, differs, unfinished=False))
+        return None if append else msgspec.structs.replace(report, already=True)
+
+    def _open(self, header: Header) -> Journal:
+        """The journal, its header written or compared."""
+        if self._settings.force:
+            self._work.clear()
+        journal = Journal(self._work.folder)
+        append = self._settings.append
+        if journal.header is None:
+            self._start(journal, header)
+        else:
+            differs = changed(journal.header, header, append=append)
+            if differs:
+                raise ConfigError(refusal(self._work.output, differs, unfinished=True))
+            if append and header.digest != journal.header.digest:
+                journal.append(Line(header=header))
+        journal.append(Line(run=time.time()))
+        return journal
+
+    def _start(self, journal: Journal, header: Header) -> None:
+        """Write the first line; with `append` also what a finished job has done."""
+        report = read_report(self._work.report) if self._settings.append else None
+        if report is None:
+            journal.append(Line(header=header))
+            return
+        state = self._sink.reopen(self._work.folder, report.state)
+        failures = self._work.copy_failures()
+        totals = Totals(
+            rows=report.rows, failed=report.failed, tokens=report.tokens, cost=report.cost, requests=report.requests,
+            retries=report.retries, seconds=report.seconds,
+        )  # fmt: skip
+        journal.append(Line(header=header))
+        journal.append(
+            Line(
+                checkpoint=Checkpoint(
+                    totals=totals, digest=report.digest, width=report.width, state=state, failures=failures
+                )
+            )
+        )
+
+    # --- rows --------------------------------------------------------------------------------------------------------
+
+    async def _go_on(self, journal: Journal) -> Report:
+        last = journal.last
+        if last is not None and last.complete and self._sink.finished(self._work.folder, last.state):
+            report = await aside(self._settle, journal)
+            return await self.run() if self._settings.append else report
+        writer = Writer(self._sink, journal, self._work.folder, self._options.dtype, time.monotonic)
+        try:
+            await aside(writer.begin, last)
+            if last is None or not last.complete or self._settings.append:
+                feed = self._feed = self._new_feed(last)
+                await self._embed(feed, writer, last)
+                if feed.cut_short:
+                    return self._report(journal, complete=False)
+                self._refuse_nothing()
+                await aside(writer.complete, feed.digest.hex())
+            await aside(self._sink.finish, self._metadata())
+            return await aside(self._settle, journal)
+        finally:
+            writer.close()
+            self._sink.close()
+
+    def _new_feed(self, last: Checkpoint | None) -> Feed:
+        settings, embedder = self._settings, self._embedder
+        self._tally = Tally(last.totals if last is not None else Totals(), time.monotonic)
+        limits = [] if settings.max_tokens is None else [("max_tokens", settings.max_tokens)]
+        if settings.max_cost is not None and embedder.price:
+            limits.append(("max_cost", int(settings.max_cost / embedder.price * 1e6)))
+        if not limits:
+            return Feed(self._source)
+        why, limit = min(limits, key=lambda each: each[1])
+        budget = self._budget = Budget(limit, self._tally.totals.tokens or 0, embedder.count_tokens)
+
+        def may(text: str | None) -> bool:
+            self._stopped = self._stopped or ("" if (fits := budget.may(text)) else why)
+            return fits
+
+        return Feed(self._source, may)
+
+    async def _embed(self, feed: Feed, writer: Writer, last: Checkpoint | None) -> None:
+        """Every row that is left, until the source ends or the job is stopped; what came back is on disk then."""
+        import anyio
+
+        embedder, settings = self._embedder, self._settings
+        done = last.totals.rows if last is not None else 0
+        await feed.skip(done, last.digest if last is not None else "", self._sink.target)
+        self._tell(Began(done=done, rows=self._rows))
+        patient = self._patient = Patient(
+            embedder, settings.patience, self._tell, now=anyio.current_time, sleep=anyio.sleep
+        )
+        if self._stopped:
+            self.stop()
+        observe = embedder.observe
+        embedder.observe = self._tally.observing(observe)
+        failure: Exception | None = None
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(writer.run)
+                try:
+                    async with patient.stream(feed.texts(), on_error=settings.on_error) as parts:
+                        async for part in parts:
+                            await writer.put(self._returned(feed, part))
+                except Exception as error:  # noqa: BLE001 (raised below, when what came before it is on disk)
+                    failure = error
+                writer.end()
+        except BaseExceptionGroup as several:
+            raise _first(several) from None
+        finally:
+            embedder.observe = observe
+        if isinstance(failure, StoppedError) and self._stopped:
+            feed.cut_short = True
+        elif failure is not None:
+            raise failure
+
+    def _returned(self, feed: Feed, part: Embeddings) -> Rows:
+        """A part beside its records, counted and told."""
+        start = feed.digest.rows
+        taken = feed.take(len(part))
+        keys = taken.keys
+        failures = {place: taken.faults.get(place) or _reason(error) for place, error in part.failures.items()}
+        totals = self._tally.add(part, len(failures))
+        if self._budget is not None:
+            self._budget.came_back(len(part), part.usage.tokens)
+        for place, reason in failures.items():
+            self._tell(RowFailed(row=start + place, key=keys[place] if keys else None, reason=reason))
+        self._tell(Progress(totals=totals, rows=self._rows, requests_in_flight=self._tally.in_flight))
+        refused = len(failures) - len(taken.faults)
+        return Rows(start, taken.pieces, keys, part.vectors, failures, refused, feed.digest.hex(), totals)
+
+    def _refuse_nothing(self) -> None:
+        totals = self._tally.totals
+        if totals.rows and totals.failed == totals.rows:
+            msg = f"every one of the {totals.rows:,} texts failed; nothing was written"
+            raise EmbedkitError(msg)
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _metadata(self) -> dict[str, str]:
+        """What an output that can hold it says of itself."""
+        embedder, options = self._embedder, self._options
+        said = {name: value for name, value in msgspec.structs.asdict(options).items() if value}
+        return {
+            "embedkit.model": f"{embedder.provider}:{embedder.model}",
+            "embedkit.options": msgspec.json.encode(said, enc_hook=str).decode(),
+        }
+
+    def _settle(self, journal: Journal) -> Report:
+        """What follows when the output is at its name: the list of failed rows, the report, an end of the folder."""
+        report = self._report(journal, complete=True)
+        self._work.tidy(failed=bool(report.failed))
+        report.write(self._work.report)
+        journal.close()
+        self._work.remove()
+        return report
+
+    def _report(self, journal: Journal, *, complete: bool) -> Report:
+        header, last = journal.header, journal.last
+        assert header is not None  # noqa: S101 (its first line)
+        totals = self._tally.current() if self._feed is not None else last.totals if last is not None else Totals()
+        width, dtype = last.width if last is not None else 0, self._options.dtype
+        return Report(
+            output=self._sink.target, complete=complete, stopped="" if complete else self._stopped,
+            rows=totals.rows, failed=totals.failed, tokens=totals.tokens, cost=totals.cost, requests=totals.requests,
+            retries=totals.retries, seconds=totals.seconds, runs=journal.runs,
+            dimensions=width * 8 if dtype in PACKED else width, dtype=dtype, width=width,
+            model=header.identity["model"], base_url=header.identity["base URL"], options=header.identity["options"],
+            input=header.input, job=header, digest=last.digest if last is not None else "",
+            state=last.state if last is not None else {}, series=thinned(journal.history),
+            started=header.started, finished=time.time(), version=header.version,
+        )  # fmt: skip
+
+    def _nothing_kept(self, journal: Journal) -> bool:
+        return not journal.batches and (journal.last is None or not journal.last.totals.rows)
+
+    def kept(self, journal: Journal) -> str:
+        """What an unfinished job has, and how to go on."""
+        rows = journal.last.totals.rows if journal.last is not None else 0
+        of = f" of {self._rows:,}" if self._rows is not None else ""
+        return f"{rows:,}{of} rows are kept in {self._work.folder}; run the same job again, and it goes on there"
+
+
+def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first failure in a group."""
+    found: BaseException = several
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
+
+
+def _reason(error: EmbedkitError) -> str:
+    return " ".join(str(error.at()).split())

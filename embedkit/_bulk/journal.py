@@ -1,0 +1,198 @@
+"""The journal of a job: how far it has come, in a file that a crash cannot spoil.
+
+A line is a JSON value behind its CRC-32, and is valid by itself; what a crash has cut off is no line. The first is the
+header: what the job is. Each other line says what is safe from then on.
+
+The order of writes, which makes that true: (1) the sink's rows, then the list of failed rows, are written and fsynced;
+(2) the line that speaks of them is appended and fsynced. A crash between the two leaves rows that no line speaks of,
+and the sink undoes them when it begins again.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from ..errors import ConfigError
+from .contract import State
+
+FORMAT = 1  # of the journal and of what lies beside it; another one is refused
+NAME = "journal.jsonl"
+
+
+class Totals(msgspec.Struct, kw_only=True):
+    """What a job has done so far, all its runs together. `tokens` and `cost` are None where the provider says none."""
+
+    rows: int = 0
+    failed: int = 0
+    tokens: int | None = 0
+    cost: float | None = 0.0
+    requests: int = 0
+    retries: int = 0
+    seconds: float = 0.0
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the journal: so many rows are safe.
+
+    Attributes:
+        digest: `RowDigest.hex` of these rows.
+        width: values per row; 0: no row has a vector yet.
+        state: what the sink needs to go on.
+        failures: bytes of the list of failed rows.
+        complete: these are all rows; what is missing is to move the output to its name.
+    """
+
+    totals: Totals
+    digest: str = ""
+    width: int = 0
+    state: State = {}
+    failures: int = 0
+    complete: bool = False
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """The first line: what the job is.
+
+    Attributes:
+        format: of the journal.
+        identity: what must be the same for a job to go on, by name.
+        rows, digest: of the whole input, where it was looked through; None and "" elsewhere.
+        input: what was read, for the report.
+        version: of embedkit, for the report only.
+    """
+
+    identity: dict[str, Any]
+    rows: int | None = None
+    digest: str = ""
+    input: dict[str, Any] = {}
+    version: str = ""
+    started: float = 0.0
+    format: int = FORMAT
+
+
+class Line(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line: exactly one of its parts is there. `batch`: number and state of a job at the provider; `run`: when
+    another run began.
+    """
+
+    header: Header | None = None
+    checkpoint: Checkpoint | None = None
+    batch: tuple[int, dict[str, Any]] | None = None
+    run: float | None = None
+
+
+class Journal:
+    """A journal, read to its last whole line, and open for more.
+
+    Attributes:
+        header: its first line; None in a new one.
+        last: the newest checkpoint.
+        history: (seconds, rows, tokens, retries) of each.
+        batches: number → state, of jobs at the provider.
+        runs: how often the job was started, this run not counted.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+        self.header: Header | None = None
+        self.last: Checkpoint | None = None
+        self.history: list[tuple[float, int, int | None, int]] = []
+        self.batches: dict[int, dict[str, Any]] = {}
+        self.runs = 0
+        self._file: Any = None
+        if self.path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        data = self.path.read_bytes()
+        kept = 0
+        for raw in data.splitlines(keepends=True):
+            line = decoded(raw)
+            if line is None:
+                break  # what follows was written after it, and may speak of what is not there
+            kept += len(raw)
+            self._take(line)
+        if data and self.header is None:
+            msg = f"{self.path}: no journal of this format can be read in it; --force begins anew"
+            raise ConfigError(msg)
+        if kept < len(data):
+            with self.path.open("r+b") as file:
+                file.truncate(kept)
+                os.fsync(file.fileno())
+
+    def _take(self, line: Line) -> None:
+        if line.header is not None:
+            self.header = line.header
+        elif line.batch is not None:
+            self.batches[line.batch[0]] = line.batch[1]
+        elif line.run is not None:
+            self.runs += 1
+        elif line.checkpoint is not None:
+            self.last = line.checkpoint
+            totals = line.checkpoint.totals
+            self.history.append((totals.seconds, totals.rows, totals.tokens, totals.retries))
+
+    def append(self, line: Line) -> None:
+        """Write a line; it is on disk when this returns."""
+        if self._file is None:
+            new = not self.path.exists()
+            self._file = self.path.open("ab", buffering=0)
+            if new:
+                sync_folder(self.path.parent)
+        self._file.write(encoded(line))
+        os.fsync(self._file.fileno())
+        self._take(line)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def encoded(line: Line) -> bytes:
+    """A line as it is written."""
+    said = msgspec.json.encode(line)
+    return b"%08x %b\n" % (crc32(said), said)
+
+
+def decoded(raw: bytes) -> Line | None:
+    """A line that was written whole; None for any other bytes."""
+    said = raw[9:-1]
+    if raw[-1:] != b"\n" or raw[:9] != b"%08x " % crc32(said):
+        return None
+    try:
+        return msgspec.json.decode(said, type=Line)
+    except msgspec.DecodeError:
+        return None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a crash; a no-op where folders cannot be opened (Windows)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a small file whole: a reader sees the old one or the new one, also after a crash."""
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)

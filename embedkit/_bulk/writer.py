@@ -1,0 +1,193 @@
+"""Writes the rows that came back, in a thread aside, and a checkpoint at most a second after them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .._hints import NDArray
+from .._threads import aside
+from .._types import DType
+from ..codec.vector_math import missing_rows
+from ..errors import EmbedkitError
+from .contract import Records, Sink
+from .journal import Checkpoint, Journal, Line, Totals
+
+INTERVAL = 1.0  # seconds between checkpoints
+ENOUGH = 8 * 1024 * 1024  # bytes of vectors that are written before the interval is over
+MOST = 64 * 1024 * 1024  # bytes of vectors that wait for a slow disk; then the reader waits
+HOPELESS = 10_000  # rows that the provider refused before it gave one vector
+FAILURES = "failures.jsonl"
+
+
+class Rows(msgspec.Struct, frozen=True, gc=False):
+    """Rows that came back. `digest`: of all rows up to the last of them. `totals`: with them."""
+
+    start: int
+    pieces: list[Records]
+    keys: Sequence[Any] | None
+    vectors: NDArray[Any]
+    failures: Mapping[int, str]
+    refused: int
+    digest: str
+    totals: Totals
+
+
+class Writer:
+    """The one place where a job writes.
+
+    Args:
+        sink, journal: where rows and checkpoints go.
+        folder: the job's.
+        dtype: of the vectors.
+        now: a clock, in seconds.
+    """
+
+    def __init__(self, sink: Sink, journal: Journal, folder: Path, dtype: DType, now: Callable[[], float]) -> None:
+        self._sink = sink
+        self._journal = journal
+        self._folder = folder
+        self._dtype: DType = dtype
+        self._now = now
+        self._waiting: list[Rows] = []
+        self._bytes = 0
+        self._early: list[Rows] = []  # before the width is known
+        self._refused = 0
+        self._width: int | None = None
+        self._failures: Any = None
+        self._last: Rows | None = None  # the newest that is written
+        self._synced = -float("inf")
+        self._ended = False
+        self._news: Any = None
+        self._room: Any = None
+
+    def begin(self, last: Checkpoint | None) -> None:
+        """Go on after a checkpoint, or start. What was written after it is undone."""
+        path = self._folder / FAILURES
+        self._failures = path.open("r+b" if path.exists() else "w+b")
+        self._failures.truncate(last.failures if last else 0)
+        self._failures.seek(0, os.SEEK_END)
+        if last is not None:
+            self._width = last.width
+            self._sink.begin(self._folder, missing_rows(0, last.width, self._dtype), last.state)
+
+    async def put(self, rows: Rows) -> None:
+        """Have rows written; waits only where the disk is far behind."""
+        import anyio
+
+        self._waiting.append(rows)
+        self._bytes += rows.vectors.nbytes
+        if self._news is not None:
+            self._news.set()
+        while self._bytes > MOST:
+            self._room = anyio.Event()
+            await self._room.wait()
+
+    def end(self) -> None:
+        """No more rows come."""
+        self._ended = True
+        if self._news is not None:
+            self._news.set()
+
+    async def run(self) -> None:
+        """Write until the end; everything is on disk then, and in the journal."""
+        import anyio
+
+        while not self._ended:
+            if not self._waiting:
+                await self._wait()
+                continue
+            if self._bytes < ENOUGH and (left := self._synced + INTERVAL - self._now()) > 0:
+                with anyio.move_on_after(left):
+                    while not self._ended and self._bytes < ENOUGH:
+                        await self._wait()
+            await self._flush(sync=self._now() - self._synced >= INTERVAL)
+        await self._flush(sync=True)
+
+    async def _wait(self) -> None:
+        import anyio
+
+        self._news = anyio.Event()
+        await self._news.wait()
+
+    async def _flush(self, *, sync: bool) -> None:
+        rows, self._waiting, self._bytes = self._waiting, [], 0
+        await aside(self._write, rows, sync)
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
+    def _write(self, waiting: list[Rows], sync: bool) -> None:
+        for rows in waiting:
+            if self._width is None and not rows.vectors.shape[1]:
+                self._early.append(rows)
+                self._refused += rows.refused
+                if self._refused >= HOPELESS:
+                    first = next(iter(self._early[0].failures.values()), "")
+                    msg = f"the provider refused the first {self._refused:,} texts, every one; the first: {first}"
+                    raise EmbedkitError(msg)
+                continue
+            if self._width is None:
+                self._start(rows.vectors.shape[1])
+            self._put(rows)
+        if sync:
+            self._checkpoint(complete=False)
+
+    def _start(self, width: int) -> None:
+        self._width = width
+        self._sink.begin(self._folder, missing_rows(0, width, self._dtype), None)
+        early, self._early = self._early, []
+        for rows in early:
+            self._put(rows)
+
+    def _put(self, rows: Rows) -> None:
+        vectors = rows.vectors
+        if vectors.shape[1] != self._width:
+            vectors = missing_rows(len(vectors), self._width or 0, self._dtype)
+        self._sink.write(rows.pieces, vectors, rows.failures, rows.keys)
+        for place, reason in rows.failures.items():
+            failure = {"row": rows.start + place, "key": rows.keys[place] if rows.keys else None, "reason": reason}
+            self._failures.write(msgspec.json.encode(failure, enc_hook=str) + b"\n")
+        self._last = rows
+
+    def _checkpoint(self, *, complete: bool) -> None:
+        if self._last is None and not complete:
+            return
+        state = self._sink.sync()
+        self._failures.flush()
+        os.fsync(self._failures.fileno())
+        before = self._journal.last
+        totals = self._last.totals if self._last is not None else before.totals if before is not None else Totals()
+        digest = self._last.digest if self._last is not None else before.digest if before is not None else ""
+        self._journal.append(
+            Line(
+                checkpoint=Checkpoint(
+                    totals=totals,
+                    digest=digest,
+                    width=self._width or 0,
+                    state=state,
+                    failures=self._failures.tell(),
+                    complete=complete,
+                )
+            )
+        )
+        self._last = None
+        self._synced = self._now()
+
+    def complete(self, digest: str) -> None:
+        """Every row is written: say so in the journal. `digest`: of all rows."""
+        if self._width is None:
+            self._start(0)
+        if self._journal.last is None and self._last is None:  # an input without rows
+            self._last = Rows(0, [], None, missing_rows(0, 0, self._dtype), {}, 0, digest, Totals())
+        self._checkpoint(complete=True)
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._failures is not None:
+            self._failures.close()
+            self._failures = None
