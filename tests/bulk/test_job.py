@@ -1,0 +1,521 @@
+"""A job: what it leaves, how it goes on, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import anyio
+import numpy as np
+import pytest
+
+from embedkit import (
+    AuthError,
+    ConfigError,
+    Embedder,
+    Embeddings,
+    EmbedkitError,
+    InvalidInputError,
+    Limits,
+    QuotaError,
+    ServerError,
+    TransportError,
+)
+from embedkit._bulk.notices import Began, Paused, Progress, Resumed, RowFailed, Scanned
+from embedkit._types import Usage
+from tests.support.jobs import Lines, Texts, job, rows_of, vector
+
+TEXTS = [f"text number {number}" for number in range(100)]
+
+
+class Server(Embedder):
+    """Embeds with `vector`; fails as `trouble` says, and remembers what it was sent."""
+
+    limits = Limits(max_texts=8)
+    provider, model = "test", "m"
+    max_concurrency = 4
+
+    def __init__(self, trouble=None, price=None):
+        self.sent = []
+        self.trouble = trouble
+        self.price = price
+
+    async def embed_batch(self, texts, options):
+        await anyio.sleep(0)
+        self.sent += texts
+        error = self.trouble(self, texts) if self.trouble else None
+        if error is not None:
+            raise error
+        bad = [row for row, text in enumerate(texts) if "BAD" in text]
+        if bad:
+            raise InvalidInputError("refused", rows=bad)
+        tokens = sum(len(text.split()) for text in texts)
+        return Embeddings(np.stack([vector(text) for text in texts]), "m", Usage(tokens, 1))
+
+
+def run(job):
+    return anyio.run(job.run)
+
+
+def after(count, error):
+    """Fails for good once so many texts were sent."""
+    return lambda server, texts: error() if len(server.sent) > count else None
+
+
+def check(path, texts=TEXTS):
+    rows = rows_of(path)
+    assert [row["text"] for row in rows] == texts
+    for row in rows:
+        if row["text"] is None or "BAD" in row["text"]:
+            assert row["vector"] is None
+        else:
+            assert row["vector"] == vector(row["text"]).tolist()
+
+
+def left(folder):
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+def test_a_finished_job_leaves_the_output_and_a_report(tmp_path):
+    """Nothing else is left where no row failed, and the report counts what happened."""
+    report = run(job(TEXTS, Server(), tmp_path / "out"))
+
+    assert left(tmp_path) == ["out", "out.report.json"]
+    check(tmp_path / "out")
+    assert report.complete
+    assert (report.rows, report.failed, report.tokens, report.dimensions, report.runs) == (100, 0, 300, 3, 1)
+    said = json.loads((tmp_path / "out.report.json").read_bytes())
+    assert said["rows"] == 100
+    assert said["model"] == "test:m"
+    assert said["series"][-1][1] == 100
+
+
+def test_run_again_it_sends_nothing(tmp_path):
+    """A finished job says that it is finished."""
+    run(job(TEXTS, Server(), tmp_path / "out"))
+    server = Server()
+    report = run(job(TEXTS, server, tmp_path / "out"))
+
+    assert report.already
+    assert report.rows == 100
+    assert server.sent == []
+
+
+def test_a_job_goes_on_where_an_error_ended_it(tmp_path):
+    """What was written is not sent again, and the output equals that of one run."""
+    first = Server(after(50, lambda: AuthError("no", status=401)))
+    with pytest.raises(AuthError) as caught:
+        run(job(TEXTS, first, tmp_path / "out"))
+    kept = int(caught.value.__notes__[0].split()[0])
+    assert kept >= 8
+    assert "run the same job again" in caught.value.__notes__[0]
+    assert left(tmp_path) == ["out.job"]
+
+    second = Server()
+    report = run(job(TEXTS, second, tmp_path / "out"))
+
+    check(tmp_path / "out")
+    assert second.sent == TEXTS[kept:]
+    assert (report.rows, report.runs, report.complete) == (100, 2, True)
+    assert left(tmp_path) == ["out", "out.report.json"]
+
+
+def test_an_error_before_the_first_row_leaves_nothing(tmp_path):
+    """A wrong key leaves no folder behind."""
+    with pytest.raises(AuthError):
+        run(job(TEXTS, Server(after(0, lambda: AuthError("no", status=401))), tmp_path / "out"))
+
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("lines", range(2, 9))
+@pytest.mark.parametrize("garbage", [b"", b"{", b"00000000 {}\n", b"\0" * 300, b"deadbeef {\"checkpoint\":null}\n"])
+def test_a_torn_journal_costs_its_last_lines_only(tmp_path, lines, garbage):
+    """Whatever a crash left at its end, the job goes on from the last whole line."""
+    with pytest.raises(QuotaError):
+        run(job(Texts(TEXTS), Server(after(60, lambda: QuotaError("gone", status=402))), tmp_path / "out"))
+    journal = tmp_path / "out.job" / "journal.jsonl"
+    whole = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(whole[:lines]) + garbage)
+    with (tmp_path / "out.job" / "rows").open("ab") as rows:
+        rows.write(b'{"text": "half a r')
+    server = Server()
+    run(job(TEXTS, server, tmp_path / "out"))
+
+    check(tmp_path / "out")
+
+
+def test_failed_rows_are_listed_and_told(tmp_path):
+    """Rows without a text and refused ones: null in the output, a line each in the list, with row, key and reason."""
+    texts = [*TEXTS[:10], None, *TEXTS[10:20], "BAD one", *TEXTS[20:40]]
+    keys = [f"k{number}" for number in range(len(texts))]
+    told = []
+    report = run(job(Texts(texts, keys=keys), Server(), tmp_path / "out", tell=told.append))
+
+    check(tmp_path / "out", texts)
+    assert left(tmp_path) == ["out", "out.failures.jsonl", "out.report.json"]
+    failures = rows_of(tmp_path / "out.failures.jsonl")
+    assert failures == [
+        {"row": 10, "key": "k10", "reason": "no text"},
+        {"row": 21, "key": "k21", "reason": "test:m: refused"},
+    ]
+    assert [(each.row, each.key) for each in told if isinstance(each, RowFailed)] == [(10, "k10"), (21, "k21")]
+    assert report.failed == 2
+
+
+def test_failed_rows_survive_a_crash(tmp_path):
+    """Their list is cut back with the rows, and each is in it once."""
+    texts = [text if number % 5 else None for number, text in enumerate(TEXTS)]
+    with pytest.raises(QuotaError):
+        run(job(texts, Server(after(40, lambda: QuotaError("gone", status=402))), tmp_path / "out"))
+    with (tmp_path / "out.job" / "failures.jsonl").open("ab") as file:
+        file.write(b'{"row": 99')
+    run(job(texts, Server(), tmp_path / "out"))
+
+    assert [each["row"] for each in rows_of(tmp_path / "out.failures.jsonl")] == list(range(0, 100, 5))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda server, texts: setattr(server, "model", "other"), 'model was "test:m" and is "test:other"'),
+        (lambda server, texts: setattr(server, "provider", "x"), 'model was "test:m" and is "x:m"'),
+        (lambda server, texts: texts.__setitem__(3, "changed"), "the rows of the input are others"),
+        (lambda server, texts: texts.append("more"), "the rows of the input are others (100 then, 101 now)"),
+        (lambda server, texts: texts.pop(), "the rows of the input are others (100 then, 99 now)"),
+    ],
+)
+def test_a_job_of_other_settings_is_refused_and_says_what_changed(tmp_path, finished, change, says):
+    """Neither a finished nor an unfinished output is touched, and nothing is sent."""
+    first = Server(None if finished else after(50, lambda: QuotaError("gone", status=402)))
+    try:
+        run(job(TEXTS, first, tmp_path / "out"))
+    except QuotaError:
+        pass
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "lock"}
+    server, texts = Server(), list(TEXTS)
+    change(server, texts)
+    with pytest.raises(ConfigError, match="--force") as caught:
+        run(job(texts, server, tmp_path / "out"))
+
+    assert says in str(caught.value)
+    assert server.sent == []
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "lock"} == before
+
+
+def test_changed_rows_are_refused_without_a_scan_too(tmp_path):
+    """The rows that were written are compared when they are read again."""
+    with pytest.raises(QuotaError):
+        run(job(TEXTS, Server(after(50, lambda: QuotaError("gone", status=402))), tmp_path / "out", scan=False))
+    with pytest.raises(ConfigError, match="are not those that were embedded"):
+        run(job(["changed", *TEXTS[1:]], Server(), tmp_path / "out", scan=False))
+
+    run(job(TEXTS, Server(), tmp_path / "out", scan=False))
+    check(tmp_path / "out")
+
+
+def test_force_begins_anew(tmp_path):
+    """An old output of any kind is replaced when the new one is whole."""
+    (tmp_path / "out").write_text("something else")
+    with pytest.raises(ConfigError, match="exists already"):
+        run(job(TEXTS, Server(), tmp_path / "out"))
+    with pytest.raises(QuotaError):
+        run(job(TEXTS, Server(after(50, lambda: QuotaError("gone", status=402))), tmp_path / "out", force=True))
+    assert (tmp_path / "out").read_text() == "something else"
+    server = Server()
+    run(job(TEXTS[:50], server, tmp_path / "out", force=True))
+
+    assert len(server.sent) == 50
+    check(tmp_path / "out", TEXTS[:50])
+
+
+def test_two_jobs_at_once(tmp_path):
+    """The second is refused while the first runs."""
+
+    async def main():
+        gate, entered = anyio.Event(), anyio.Event()
+
+        class Slow(Server):
+            async def embed_batch(self, texts, options):
+                entered.set()
+                await gate.wait()
+                return await super().embed_batch(texts, options)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(job(TEXTS, Slow(), tmp_path / "out").run)
+            await entered.wait()
+            with pytest.raises(ConfigError, match="another job is writing it"):
+                await job(TEXTS, Server(), tmp_path / "out").run()
+            gate.set()
+
+    anyio.run(main)
+    check(tmp_path / "out")
+
+
+def test_append_embeds_only_what_was_added(tmp_path):
+    """A corpus that grew: the same beginning, and more rows."""
+    run(job(TEXTS[:60], Server(), tmp_path / "out"))
+    server = Server()
+    report = run(job(TEXTS, server, tmp_path / "out", append=True))
+
+    check(tmp_path / "out")
+    assert server.sent == TEXTS[60:]
+    assert (report.rows, report.tokens) == (100, 300)
+    server = Server()
+    assert run(job(TEXTS, server, tmp_path / "out", append=True)).rows == 100
+    assert server.sent == []
+
+
+def test_append_refuses_another_beginning(tmp_path):
+    """The old output stays."""
+    run(job(TEXTS[:60], Server(), tmp_path / "out"))
+    with pytest.raises(ConfigError, match="are not those that were embedded"):
+        run(job(["x", *TEXTS[1:]], Server(), tmp_path / "out", append=True))
+
+    check(tmp_path / "out", TEXTS[:60])
+    run(job(TEXTS[:60], Server(), tmp_path / "out", append=True))
+    check(tmp_path / "out", TEXTS[:60])
+
+
+def test_append_after_a_crash_in_the_middle_of_it(tmp_path):
+    """The finished part stays whole until the new one is."""
+    run(job(TEXTS[:60], Server(), tmp_path / "out"))
+    with pytest.raises(QuotaError):
+        run(job(TEXTS, Server(after(20, lambda: QuotaError("gone", status=402))), tmp_path / "out", append=True))
+    check(tmp_path / "out", TEXTS[:60])
+    run(job(TEXTS, Server(), tmp_path / "out", append=True))
+
+    check(tmp_path / "out")
+
+
+# --- patience --------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    def __init__(self):
+        self.time = 0.0
+        self.slept = []
+
+    def now(self):
+        return self.time
+
+    async def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.time += seconds
+        await anyio.sleep(0)
+
+
+def outage(clock, begin, end, error):
+    """Fails between the two; time begins to pass with the outage."""
+    return lambda server, texts: error() if len(server.sent) > begin and clock.time < end else None
+
+
+ILL = [
+    lambda: ServerError("down", status=503, retryable=True),
+    lambda: TransportError("reset"),
+    lambda: ServerError("down", status=500, retry_after=45.0, retryable=True),
+]
+
+
+@pytest.mark.parametrize("error", ILL)
+def test_ten_minutes_of_outage_cost_no_row(tmp_path, error):
+    """It pauses, sends one batch at a time, and goes on; a line is told for every pause."""
+    clock, told = Clock(), []
+    server = Server(outage(clock, 40, 590, error))
+    report = run(job(TEXTS, server, tmp_path / "out", tell=told.append, now=clock.now, sleep=clock.sleep))
+
+    check(tmp_path / "out")
+    assert report.complete
+    pauses = [each for each in told if isinstance(each, Paused)]
+    assert sum(each.seconds for each in pauses) >= 590
+    assert len(pauses) <= 20
+    assert sum(isinstance(each, Resumed) for each in told) == 1
+    extra = len(server.sent) - len(TEXTS)
+    assert extra <= 8 * (len(pauses) + server.max_concurrency)
+
+
+@pytest.mark.parametrize("error", ILL)
+def test_an_outage_beyond_the_patience_ends_it_resumable(tmp_path, error):
+    """The error comes out, with what is kept; the next run goes on."""
+    clock = Clock()
+    server = Server(outage(clock, 40, 1e9, error))
+    with pytest.raises(EmbedkitError) as caught:
+        run(job(TEXTS, server, tmp_path / "out", now=clock.now, sleep=clock.sleep, patience=100))
+
+    assert "rows are kept" in caught.value.__notes__[0]
+    assert clock.time <= 100
+    kept = int(caught.value.__notes__[0].split()[0])
+    server = Server()
+    run(job(TEXTS, server, tmp_path / "out"))
+    check(tmp_path / "out")
+    assert server.sent == TEXTS[kept:]
+
+
+@pytest.mark.parametrize("error", [lambda: AuthError("no", status=401), lambda: QuotaError("gone", status=402)])
+def test_a_refused_key_or_an_exhausted_quota_is_not_waited_for(tmp_path, error):
+    """Nothing gets better by waiting, so the job ends at once."""
+    clock = Clock()
+    with pytest.raises((AuthError, QuotaError)):
+        run(job(TEXTS, Server(after(40, error)), tmp_path / "out", now=clock.now, sleep=clock.sleep))
+
+    assert clock.slept == []
+
+
+def test_a_wait_longer_than_the_patience_ends_it_at_once(tmp_path):
+    """What the provider asks for is in the error."""
+    clock = Clock()
+    error = lambda: ServerError("down", status=503, retry_after=3600.0, retryable=True)  # noqa: E731
+    with pytest.raises(ServerError):
+        run(job(TEXTS, Server(after(40, error)), tmp_path / "out", now=clock.now, sleep=clock.sleep))
+
+    assert clock.slept == []
+
+
+# --- stopping --------------------------------------------------------------------------------------------------------
+
+
+def stopping(at):
+    """A job that is asked to stop after so many rows."""
+
+    def tell(notice):
+        if isinstance(notice, Progress) and notice.totals.rows >= at:
+            tell.job.stop()
+
+    return tell
+
+
+def test_a_stop_writes_what_is_in_flight(tmp_path):
+    """What was sent is written, and the next run sends the rest."""
+    first, tell = Server(), stopping(20)
+    tell.job = job(TEXTS, first, tmp_path / "out", tell=tell)
+    report = run(tell.job)
+
+    assert (report.complete, report.stopped) == (False, "asked")
+    assert report.rows == len(first.sent) < 100
+    second = Server()
+    assert run(job(TEXTS, second, tmp_path / "out")).complete
+    assert first.sent + second.sent == TEXTS
+    check(tmp_path / "out")
+
+
+def test_a_stop_in_an_outage_ends_the_wait(tmp_path):
+    """The job does not wait for the provider, and keeps what it has."""
+    clock = Clock()
+    server = Server(outage(clock, 40, 1e9, ILL[0]))
+
+    def tell(notice):
+        if isinstance(notice, Paused):
+            tell.job.stop()
+
+    tell.job = job(TEXTS, server, tmp_path / "out", tell=tell, now=clock.now, sleep=clock.sleep)
+    report = run(tell.job)
+
+    assert (report.complete, report.stopped) == (False, "asked")
+    assert run(job(TEXTS, Server(), tmp_path / "out")).complete
+    check(tmp_path / "out")
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3, 50, 299, 1000])
+def test_max_tokens_is_not_passed(tmp_path, limit):
+    """It stops cleanly at or below the limit, and a higher one goes on."""
+    first = Server()
+    report = run(job(TEXTS, first, tmp_path / "out", max_tokens=limit))
+    assert (report.tokens or 0) <= limit
+    assert report.complete == (limit >= 300)
+    second = Server()
+    if not report.complete:
+        assert report.stopped == "max_tokens"
+        report = run(job(TEXTS, second, tmp_path / "out"))
+
+    assert report.complete
+    assert first.sent + second.sent == TEXTS
+    check(tmp_path / "out")
+
+
+def test_max_cost_needs_a_price(tmp_path):
+    """Without one it is refused; with one it stops there."""
+    with pytest.raises(ConfigError, match="no price"):
+        run(job(TEXTS, Server(), tmp_path / "out", max_cost=1.0))
+    report = run(job(TEXTS, Server(price=1.0), tmp_path / "out", max_cost=100 / 1e6))
+
+    assert report.stopped == "max_cost"
+    assert report.cost <= 100 / 1e6
+
+
+# --- what is looked at first -----------------------------------------------------------------------------------------
+
+
+def test_the_scan_comes_before_the_first_request(tmp_path):
+    """Rows, bad rows, tokens and cost are told first."""
+    told = []
+    run(job([*TEXTS, None], Server(price=2.0), tmp_path / "out", tell=told.append))
+
+    assert isinstance(told[0], Scanned)
+    assert (told[0].scan.rows, told[0].scan.bad) == (101, 1)
+    assert told[0].cost == told[0].scan.tokens * 2.0 / 1e6
+    assert isinstance(told[1], Began)
+
+
+def test_an_input_without_a_usable_text_is_refused(tmp_path):
+    """Nothing is sent for it."""
+    server = Server()
+    with pytest.raises(ConfigError, match="no row has a text"):
+        run(job([None, None], server, tmp_path / "out"))
+    assert server.sent == []
+
+
+def test_no_rows_make_an_empty_output(tmp_path):
+    """An empty input is a job that is finished at once."""
+    report = run(job([], Server(), tmp_path / "out"))
+
+    assert (report.rows, report.complete) == (0, True)
+    assert rows_of(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("refused", [1, 7, 8, 9, 30])
+def test_rows_that_fail_before_the_width_is_known(tmp_path, refused):
+    """They are held until it is, and written in their place."""
+    texts = [f"BAD {number}" for number in range(refused)] + TEXTS
+    report = run(job(texts, Server(), tmp_path / "out"))
+
+    check(tmp_path / "out", texts)
+    assert report.failed == refused
+
+
+def test_when_every_text_fails_it_is_an_error(tmp_path):
+    """Nothing was paid for, and nothing is left."""
+    with pytest.raises(EmbedkitError, match="every one of the 20 texts failed"):
+        run(job([f"BAD {number}" for number in range(20)], Server(), tmp_path / "out"))
+
+    assert left(tmp_path) == []
+
+
+def test_a_crash_after_the_output_was_moved(tmp_path):
+    """The report is still to be written, and is."""
+
+    class Dies(Lines):
+        def finish(self, metadata):
+            super().finish(metadata)
+            raise OSError(28, os.strerror(28), self.target)
+
+    with pytest.raises(OSError, match="No space"):
+        run(job(TEXTS, Server(), tmp_path / "out", sink=Dies))
+    server = Server()
+    report = run(job(TEXTS, server, tmp_path / "out"))
+
+    assert server.sent == []
+    assert (report.complete, report.rows) == (True, 100)
+    assert left(tmp_path) == ["out", "out.report.json"]
+
+
+def test_on_error_raise_ends_at_the_refused_row(tmp_path):
+    """The error names the row of the whole input; what came before it is kept."""
+    texts = [*TEXTS[:50], "BAD", *TEXTS[50:]]
+    with pytest.raises(InvalidInputError) as caught:
+        run(job(texts, Server(), tmp_path / "out", on_error="raise"))
+    assert caught.value.rows == (50,)
+
+    run(job(texts, Server(), tmp_path / "out"))
+    check(tmp_path / "out", texts)
