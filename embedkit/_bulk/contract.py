@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -73,9 +73,14 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Source(ABC):
-    """Rows in, a block at a time. Read again from the beginning it gives the same rows, or `again` is False."""
+    """Rows in, a block at a time. Read again, by this process or a later one, it gives the same rows.
 
-    again: bool = True
+    Attributes:
+        aside: it is read in a thread of its own, since it may wait for a pipe or a disk. False for iterators of the
+            caller's, which may belong to the thread they were made in (a database cursor does).
+    """
+
+    aside: bool = True
 
     @abstractmethod
     def blocks(self) -> Iterator[Block]:
@@ -96,15 +101,15 @@ class Sink(ABC):
     A job calls `begin`, then `write` and now and then `sync`, then `finish`; `close` at any end.
 
     Attributes:
-        keeps_records: it writes the input's record beside the vector; where False, `write` gets the records all the
-            same, and may ignore them.
+        carried: how it keeps the input's record beside the vector: as "jsonl" (what JSON can say), as "parquet" (what
+            Arrow can hold), or not at all (""): `write` gets records all the same then, and ignores them.
         target: the output's name, as the user gave it, without a password.
         form: what it writes: "npy", "parquet" …
         place: the path that the job's folder, its report and its list of failed rows are named after: of the output
             itself where that is a file or a folder.
     """
 
-    keeps_records: ClassVar[bool] = True
+    carried: ClassVar[Literal["jsonl", "parquet", ""]] = "jsonl"
     target: str = ""
     form: str = ""
     place: Path

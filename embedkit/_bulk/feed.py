@@ -35,6 +35,7 @@ class Feed:
     def __init__(self, source: Source, may: Callable[[str | None], bool] | None = None) -> None:
         self.digest = RowDigest()  # of the rows that were taken
         self._blocks = source.blocks()
+        self._aside = source.aside
         self._may = may
         self._waiting: deque[Block] = deque()
         self._stopped: Any = None  # a future, while the feed waits for its source
@@ -47,8 +48,10 @@ class Feed:
         Raises:
             ConfigError: they are not the rows that it wrote.
         """
-        if rows:
+        if rows and self._aside:
             await aside(self._skip, rows, digest, shown)
+        elif rows:
+            self._skip(rows, digest, shown)
 
     def _skip(self, rows: int, digest: str, shown: str) -> None:
         while self.digest.rows < rows:
@@ -89,6 +92,8 @@ class Feed:
         if self.over:
             self.cut_short = True
             return None
+        if not self._aside:
+            return next(self._blocks, None)
         self._stopped = asyncio.get_running_loop().create_future()
         read = asyncio.ensure_future(aside(next, self._blocks, None))
         try:

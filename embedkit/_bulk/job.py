@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -45,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     patience: float = 600.0
     max_tokens: int | None = None
     max_cost: float | None = None
+    batch_api: bool = False
 
 
 class Job:
@@ -54,21 +55,32 @@ class Job:
         source, embedder, sink: what to read, what embeds, where vectors go.
         settings: how.
         tell: is called with each `Notice`; what it raises ends the job.
+        now, sleep: the clock of outages and checkpoints.
     """
 
     def __init__(
-        self, source: Source, embedder: Embedder, sink: Sink, settings: Settings, tell: Callable[[Notice], object]
+        self,
+        source: Source,
+        embedder: Embedder,
+        sink: Sink,
+        settings: Settings,
+        tell: Callable[[Notice], object],
+        *,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] | None = None,
     ) -> None:
         self._source = source
         self._embedder = embedder
         self._sink = sink
         self._settings = settings
         self._tell = tell
+        self._now = now
+        self._sleep = sleep
         self._work = Workplace(sink.target, sink.place)
         self._options = validated(embedder.options)
         self._rows: int | None = None  # of the whole input, where that is known
         self._stopped = ""
-        self._tally = Tally(Totals(), time.monotonic)
+        self._tally = Tally(Totals(), now)
         self._feed: Feed | None = None
         self._patient: Patient | None = None
         self._budget: Budget | None = None
@@ -156,7 +168,7 @@ class Job:
         return Scanned(
             scan=scan,
             cost=None if price is None else scan.tokens * price / 1e6,
-            room=vectors + self._sink.keeps_records * scan.bytes if width else None,
+            room=vectors + (scan.bytes if self._sink.carried else 0) if width else None,
             free=shutil.disk_usage(parent).free if parent.is_dir() else None,
         )
 
@@ -221,7 +233,7 @@ class Job:
         if last is not None and last.complete and self._sink.finished(self._work.folder, last.state):
             report = await aside(self._settle, journal)
             return await self.run() if self._settings.append else report
-        writer = Writer(self._sink, journal, self._work.folder, self._options.dtype, time.monotonic)
+        writer = Writer(self._sink, journal, self._work.folder, self._options.dtype, self._now)
         try:
             await aside(writer.begin, last)
             if last is None or not last.complete or self._settings.append:
@@ -239,7 +251,7 @@ class Job:
 
     def _new_feed(self, last: Checkpoint | None) -> Feed:
         settings, embedder = self._settings, self._embedder
-        self._tally = Tally(last.totals if last is not None else Totals(), time.monotonic)
+        self._tally = Tally(last.totals if last is not None else Totals(), self._now)
         limits = [] if settings.max_tokens is None else [("max_tokens", settings.max_tokens)]
         if settings.max_cost is not None and embedder.price:
             limits.append(("max_cost", int(settings.max_cost / embedder.price * 1e6)))
@@ -262,9 +274,8 @@ class Job:
         done = last.totals.rows if last is not None else 0
         await feed.skip(done, last.digest if last is not None else "", self._sink.target)
         self._tell(Began(done=done, rows=self._rows))
-        patient = self._patient = Patient(
-            embedder, settings.patience, self._tell, now=anyio.current_time, sleep=anyio.sleep
-        )
+        sleep = self._sleep or anyio.sleep
+        patient = self._patient = Patient(embedder, settings.patience, self._tell, now=self._now, sleep=sleep)
         if self._stopped:
             self.stop()
         observe = embedder.observe
