@@ -109,13 +109,18 @@ class Job:
             if journal is not None and self._nothing_kept(journal):
                 journal.close()
                 self._work.remove()
-            elif journal is not None and isinstance(error, (EmbedkitError, OSError)):
+            elif journal is not None and self._sink.resumable and isinstance(error, (EmbedkitError, OSError)):
                 error.add_note(self.kept(journal))
             raise
         finally:
             if journal is not None:
                 journal.close()
             self._work.leave()
+
+    @property
+    def sending(self) -> bool:
+        """Whether the input has been looked through, and requests leave."""
+        return self._feed is not None
 
     def stop(self, why: str = "asked") -> None:
         """Send nothing more; what is in flight comes back and is written, and `run` returns a report that says so."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..codec.vector_math import missing_rows
 from ..errors import EmbedkitError
 from .contract import Records, Sink
 from .journal import Checkpoint, Journal, Line, Totals
+from .stdio import aside as left_behind
 
 INTERVAL = 1.0  # seconds between checkpoints
 ENOUGH = 8 * 1024 * 1024  # bytes of vectors that are written before the interval is over
@@ -49,6 +50,8 @@ class Writer:
 
     def __init__(self, sink: Sink, journal: Journal, folder: Path, dtype: DType, now: Callable[[], float]) -> None:
         self._sink = sink
+        # A pipe that nobody reads must not keep a canceled job from ending.
+        self._aside: Callable[..., Awaitable[object]] = aside if sink.resumable else left_behind
         self._journal = journal
         self._folder = folder
         self._dtype: DType = dtype
@@ -116,7 +119,7 @@ class Writer:
 
     async def _flush(self, *, sync: bool) -> None:
         rows, self._waiting, self._bytes = self._waiting, [], 0
-        await aside(self._write, rows, sync)
+        await self._aside(self._write, rows, sync)
         if self._room is not None:
             self._room.set()
             self._room = None
