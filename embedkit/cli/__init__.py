@@ -1,8 +1,8 @@
 """The `embedkit` command: what can be settled before click is
 loaded. Each command has a file of its own beside this one.
 
-Exit codes: 0 done, 1 the provider or the network failed, 2 usage, configuration or a bad file, 3 done but for some rows
-(`--on-error skip`), 130 Ctrl-C (143 SIGTERM, 129 SIGHUP), 141 nobody reads our output any more.
+Exit codes: 0 done, 1 the provider or the network failed, 2 usage, configuration or a bad file, 3 done but for some
+rows, 4 stopped at a limit of tokens or cost, 130 Ctrl-C (143 SIGTERM, 129 SIGHUP), 141 nobody reads the output any more.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .._install import install
 if TYPE_CHECKING:
     from types import FrameType
 
-NEEDED = ("click", "orjson", "pyarrow", "rich")
+NEEDED = ("click", "filelock", "orjson", "pyarrow", "rich")
 INTERRUPTED = 130
 
 

@@ -55,6 +55,8 @@ class Root(click.Group):
                 click.echo(traceback.format_exc(), err=True)
             hint = "; rows count from 0" if getattr(error, "rows", ()) else ""
             _say(f"{_line(error)}{hint}")
+            for note in getattr(error, "__notes__", ()):
+                _say(note)
             ours = isinstance(error, ConfigError) or not isinstance(error, EmbedkitError)
             raise click.exceptions.Exit(USAGE if ours else FAILED) from None
 
@@ -84,8 +86,8 @@ def root() -> None:
     EMBEDKIT_MODEL names, else the model inside embedkit. Keys are
     read from the provider's own variables (OPENAI_API_KEY …).
 
-    Exit codes: 0 done, 1 the provider or the network failed, 2 usage,
-    configuration or a bad file, 3 done but for some rows, 130 interrupted.
+    Exit codes: 0 done; 1 the provider or the network failed; 2 usage, configuration or a bad file; 3 done but for some
+    rows; 4 stopped at --max-tokens or --max-cost; 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP; 141 nobody reads the output.
     """
 
 

@@ -1,173 +1,243 @@
-"""`embedkit embed`: a file of texts to a file of vectors."""
+"""`embedkit embed`: a corpus of texts to a file, a folder or a store of vectors, as a job that can go on."""
 
 from __future__ import annotations
 
-import os
+import signal
 import sys
-from contextlib import closing
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from .._batching.options import stored_width
 from .._bulk.format_detection import FORMATS
-from .._bulk.sinks import FORMS, OUTPUTS, Jsonl, Output
-from .._bulk.sources import INPUTS, TOLD, Rows, Source, form_of
-from .._bulk.stdio import aside
-from .._types import DType, OnError, Options
-from ..codec.vector_math import missing_rows
-from ..errors import ConfigError, EmbedkitError
-from .app import INTERRUPTED, PARTIAL, _asks, _connected, _run, _say, root
-from .progress import Progress
+from .._bulk.job import Job, Settings
+from .._bulk.sinks import FORMS, open_sink
+from .._bulk.sources import open_source
+from .._traffic.rate import Rate
+from .._traffic.retry import RetryPolicy
+from .._types import OnError
+from ..errors import ConfigError
+from .app import PARTIAL, _asks, _connected, _run, _say, root
+from .progress import Teller, scanned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from numpy.typing import NDArray
+    from .._bulk.contract import Sink
+    from .._bulk.notices import Scanned
+    from .._bulk.report import Report
 
-    from .._embedders.base import Embedder
+LIMIT_REACHED = 4
+STDOUT = "-"
 
 
 @root.command()
-@click.argument("source", metavar="INPUT")
+@click.argument("inputs", metavar="INPUT…", nargs=-1, required=True)
 @click.option("-m", "--model", metavar="MODEL", help='"provider:model"; the embedded model unless given.')
 @click.option(
-    "-o", "--output", "out", metavar="OUT", required=True, help=".npy, .parquet, .jsonl, or - for JSONL on stdout."
-)
+    "-o", "--output", "out", metavar="OUT", default=STDOUT, show_default="JSONL on stdout",
+    help="A file (.npy, .parquet, .arrow, .jsonl), a folder (OUT/), the URL of a store, or - for JSONL on stdout.",
+)  # fmt: skip
+@click.option("--column", default="text", metavar="NAME", show_default=True, help="The text's column; a.b is nested.")
+@click.option("--template", metavar="TEXT", help='A text of several columns: "{title}\\n{body}".')
+@click.option("--key", metavar="NAME", help="The column that names a row.")
 @click.option(
     "--input-format",
     type=click.Choice(list(FORMATS)),
     help="What INPUT is, if neither its suffix nor its beginning tells.",
 )
+@click.option("--delimiter", metavar="CHAR", help="Between the fields of a CSV file; its beginning tells unless given.")
+@click.option("--encoding", default="utf-8", metavar="NAME", show_default=True, help="Of text, JSON and CSV.")
 @click.option("--output-format", type=click.Choice(list(FORMS)), help="What OUT is, if its suffix does not tell.")
-@click.option("--column", default="text", metavar="NAME", show_default=True, help="The text's column or field.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Read N rows at most.")
 @click.option(
     "--on-error",
     type=click.Choice(get_args(OnError)),
-    default="raise",
+    default="skip",
     show_default=True,
-    help="What a row without a text, or a refused one, does.",
+    help="What a row without a text, or a refused one, does: become a failed row, or end the job.",
 )
+@click.option("--scan/--no-scan", default=True, help="Look through INPUT before the first request.")
+@click.option("--dry-run", is_flag=True, help="Only look through INPUT: rows, bad rows, tokens, cost, room.")
+@click.option("--append", is_flag=True, help="Go on after a finished OUT whose rows are the beginning of INPUT.")
+@click.option("--force", is_flag=True, help="Begin anew, and replace OUT.")
+@click.option(
+    "--patience", type=click.FloatRange(min=0), default=600.0, metavar="SECONDS", show_default=True,
+    help="Outage that the job outlasts.",
+)  # fmt: skip
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="For one attempt.")
+@click.option("--retries", type=click.IntRange(min=0), metavar="N", help="Of one request, before it counts as outage.")
+@click.option(
+    "--rate", "rates", multiple=True, metavar="N/min", help='At most "500 requests/min" or "1000000 tokens/min".'
+)
+@click.option("--max-tokens", type=click.IntRange(min=0), metavar="N", help="Stop before the job has taken more.")
+@click.option("--max-cost", type=click.FloatRange(min=0), metavar="DOLLARS", help="Stop before the job has cost more.")
 @click.option("--max-concurrency", type=click.IntRange(min=1), metavar="N", help="Most requests in flight.")
-@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--cache", metavar="FILE", help="Keep vectors there, and send no text again that it has.")
+@click.option("--batch-api", is_flag=True, help="Use the provider's batch jobs: at a discount, within hours.")
+@click.option("--json", "machine", is_flag=True, help="JSON lines on stdout instead of lines for people.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
 @_asks
-def embed(source: str, model: str | None, out: str, **options: Any) -> None:
-    """Embed the texts of INPUT (a file, or - for stdin) into OUT.
+def embed(inputs: tuple[str, ...], model: str | None, out: str, **options: Any) -> None:
+    """Embed the texts of INPUT into OUT: files, folders, globs, or - for stdin.
 
     Text has one text per line, and a blank line is a row with an empty text. JSONL has an object or a string per line,
-    CSV and TSV a header. What stdin is, its beginning tells, unless --input-format does. Rows keep their order. OUT
-    appears when everything is done, and not at all if something fails.
+    a JSON array likewise, CSV and TSV a header. Parquet and Arrow have columns. Any of them may be .gz or .zst. What
+    stdin is, its beginning tells, unless --input-format does. Rows keep their order.
 
-    A file is looked through before anything is sent: a row without a usable text (null, missing, no string, no JSON,
-    not UTF-8) ends it there, unless --on-error skip makes it a failed row.
+    Run again after any end (Ctrl-C, a crash, a full disk, an outage), the same command goes on where it was: what is
+    unfinished lies in OUT.job. A finished job leaves OUT, OUT.report.json and, where rows failed, OUT.failures.jsonl.
 
     \b
     OUT        rows
     .npy       one matrix, row i for the i-th text: float32, or what --dtype says
-    .parquet   the input's columns, and "embedding", a list of fixed size
+    .parquet   the input's columns, "embedding" (a list of fixed size) and "embedding_error"; .arrow likewise
+    OUT/       numbered Parquet files, for any number of rows
     .jsonl     the input's record (of JSONL: to the letter), and "embedding"
+    URL        lancedb:PATH#table, qdrant:URL#collection, postgresql://…#table, sqlite:PATH#table, duckdb:PATH#table
 
-    With --on-error skip a row without a text, or one that is refused, costs itself only: NaN there (zeros where the
-    type has no NaN, null in JSONL), the row and its error on stderr, exit code 3.
+    A row without a text, or one that is refused, costs itself only: NaN in .npy (zeros where the type has no NaN), null
+    elsewhere, and exit code 3. --on-error raise ends the job there instead.
     """  # noqa: D301 (click's mark for lines that stay as they are)
-    asked = options.pop("input_format")
-    form = form_of(source, asked, INPUTS, TOLD, "--input-format")
-    if source == "-" and sys.stdin is None:
-        msg = "stdin is closed"
+    quiet, machine = options.pop("quiet"), options.pop("machine")
+    dry_run, cache = options.pop("dry_run"), options.pop("cache")
+    if out == STDOUT and machine:
+        msg = "--json writes to stdout, and so does the output: name a file with -o"
         raise ConfigError(msg)
-    kind = form_of(out, options.pop("output_format"), OUTPUTS, "jsonl", "--output-format")
-    target = _target(out, kind, force=options.pop("force"))
-    column, skip, quiet = _column(options.pop("column")), options.pop("on_error") == "skip", options.pop("quiet")
-    like = _like(options["dimensions"], options["dtype"] or "float32")
-    progress = Progress(quiet=quiet, shares=target is None and sys.stdout.isatty())
-    embedder = _connected(model, observe=progress.observe, **options)
-    given = Source(
-        name=source, form=form, column=column, sure=asked is not None, carried=kind if FORMS[kind].whole else "",
-        skip=skip,
-        empty=skip or embedder.accepts_empty,
+    reading = {name: options.pop(name) for name in ("column", "template", "key", "delimiter", "encoding", "limit")} | {
+        "form": options.pop("input_format")
+    }
+    settings = Settings(
+        **{
+            name: options.pop(name)
+            for name in ("on_error", "scan", "append", "force", "patience", "max_tokens", "max_cost", "batch_api")
+        }
+    )
+    retries = options.pop("retries")
+    options["retry"] = None if retries is None else RetryPolicy(attempts=retries + 1)
+    options["rate"] = _rate(options.pop("rates"))
+    if cache is not None:
+        options["cache"] = cache
+    form = options.pop("output_format")
+    teller = Teller(
+        quiet=quiet, machine=machine, shares=out == STDOUT and sys.stdout is not None and sys.stdout.isatty(),
+        failures="" if out == STDOUT else f"{out.rstrip('/')}.failures.jsonl",
     )  # fmt: skip
-    rows = Rows(given.read())
+    embedder = _connected(model, observe=teller.observe, **options)
+    with _sink(out, form, reading["column"], reading["key"]) as sink:
+        source = open_source(
+            inputs if len(inputs) > 1 else inputs[0], **reading, carried=sink.carried, empty=embedder.accepts_empty,
+            skip=settings.on_error == "skip",
+        )  # fmt: skip
+        job = Job(source, embedder, sink, settings, teller.told)
+        if dry_run:
+            _show(_run(job.estimate), teller, machine=machine)
+            return
+        with teller:
+            report, number = _run(lambda: _until_signal(job, embedder, quiet=quiet))
+    _end(report, number, teller, out)
 
-    def work(output: Output) -> None:
-        _run(lambda: _embed(embedder, rows, output, progress, skip=skip))
-        output.finish()
 
-    try:
-        with progress:
-            progress.expect(given.look_through())
-            if target is None:
-                work(Jsonl(None, column, like))
-            else:
-                _land(target, lambda folder: FORMS[kind](folder, column, like), work)
-    except KeyboardInterrupt:
-        _say("interrupted; nothing was written" if target else "interrupted; the output is not complete")
-        raise click.exceptions.Exit(INTERRUPTED) from None
-    progress.summarize()
-    if progress.failed:
+def _end(report: Report, number: int, teller: Teller, out: str) -> None:
+    """The last line, and the exit code."""
+    teller.finished(report)
+    if not report.complete:
+        why = {"asked": "interrupted", "max_tokens": "--max-tokens is reached", "max_cost": "--max-cost is reached"}
+        kept = (
+            "the output is not complete"
+            if out == STDOUT
+            else f"{report.rows:,} rows are kept in {out.rstrip('/')}.job; the same command goes on there"
+        )
+        _say(f"{why[report.stopped]}; {kept}")
+        raise click.exceptions.Exit(128 + number if number else LIMIT_REACHED)
+    if report.failed:
         raise click.exceptions.Exit(PARTIAL)
 
 
-def _column(name: str) -> str:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        msg = f"--column {name!a} is not UTF-8"
-        raise ConfigError(msg) from None
-    return name
+def _show(found: Scanned, teller: Teller, *, machine: bool) -> None:
+    if machine:
+        teller.told(found)
+    else:
+        click.echo(scanned(found))
 
 
-def _like(dimensions: int | None, dtype: DType) -> NDArray[Any]:
-    """A matrix without rows, with the dtype and, if known, the width of the result."""
-    return missing_rows(0, stored_width(Options(dimensions=dimensions, dtype=dtype)), dtype)
-
-
-def _target(out: str, kind: str, *, force: bool) -> Path | None:
-    """The file to write, None for stdout; ConfigError before any text is sent."""
-    if out == "-":
-        if kind != "jsonl":
-            msg = f"{kind} does not go to stdout; name a file, or leave --output-format out"
-            raise ConfigError(msg)
-        if sys.stdout is None:
-            msg = "stdout is closed"
-            raise ConfigError(msg)
-        return None
-    path = Path(os.path.realpath(out))  # a symbolic link stays one
-    if path.exists() and not path.is_file():
-        msg = f"{out} is not a regular file (- is stdout)"
+@contextmanager
+def _sink(out: str, form: str | None, column: str, key: str | None) -> Iterator[Sink]:
+    """The output. That of stdout keeps nothing, so its job has a folder that goes with it."""
+    if out != STDOUT:
+        yield open_sink(out, form, column=column, key=key)
+        return
+    if sys.stdout is None:
+        msg = "stdout is closed"
         raise ConfigError(msg)
-    if path.exists() and not force:
-        msg = f"{out} exists already; --force replaces it"
-        raise ConfigError(msg)
-    if not path.parent.is_dir():
-        msg = f"{out}: there is no folder {Path(out).parent}"
-        raise ConfigError(msg)
-    return path
+    with TemporaryDirectory(prefix="embedkit-") as folder:
+        sink = open_sink(out, form, column=column, key=key)
+        sink.place = Path(folder) / "stdout"
+        yield sink
 
 
-def _land(target: Path, make: Callable[[Path], Output], work: Callable[[Output], None]) -> None:
-    """Write in a folder beside the target, move the result onto it
-    when all went well; the folder is gone in any case.
+async def _until_signal(job: Job, embedder: Any, *, quiet: bool) -> tuple[Report, int]:
+    """Run the job. The first Ctrl-C (SIGTERM, SIGHUP) lets it write what is in flight, the second ends it at once.
+
+    Returns:
+        The report, and the number of the signal that stopped it, 0 for none.
     """
-    with TemporaryDirectory(prefix=".embedkit-", dir=target.parent) as folder:
-        with closing(make(Path(folder))) as output:
-            work(output)
-        Path(str(output.path)).replace(target)
+    import anyio
+
+    numbers: list[int] = []
+
+    def stop(number: int) -> None:
+        numbers.append(number)
+        if len(numbers) == 1 and job.sending:
+            if not quiet:
+                _say("stopping: what is in flight is still written (once more ends it at once)")
+            job.stop()
+        else:
+            scope.cancel()
+
+    with anyio.CancelScope() as scope, _signals(stop):
+        async with embedder:
+            return await job.run(), numbers[0] if numbers else 0
+    raise click.exceptions.Exit(128 + numbers[0]) if numbers else KeyboardInterrupt
 
 
-async def _embed(embedder: Embedder, rows: Rows, output: Output, progress: Progress, *, skip: bool) -> None:
-    async with embedder, embedder.stream(rows.texts(), on_error="skip" if skip else "raise") as parts:
-        async for part in parts:
-            pieces = rows.take(len(part))
-            if output.path is None:  # the reader of a pipe may be slow
-                await aside(output.write, pieces, part.vectors, part.failures)
-            else:  # here: nothing is left running in the folder when Ctrl-C removes it
-                output.write(pieces, part.vectors, part.failures)
-            progress.add(part, rows.faults)
-    if not progress.texts:
-        output.write(rows.take(0), output.like)
-    elif progress.failed == progress.texts:
-        msg = "every text failed; nothing was written"
-        raise EmbedkitError(msg)
+@contextmanager
+def _signals(handle: Callable[[int], None]) -> Iterator[None]:
+    """Call `handle` on the event loop for every signal that ends a program, unless it is ignored."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    before: dict[int, Any] = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is None or signal.getsignal(number) == signal.SIG_IGN:
+            continue
+        try:
+            handler = signal.getsignal(number)
+            loop.add_signal_handler(number, handle, number)
+        except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread: as it was
+            continue
+        before[number] = handler
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
+def _rate(given: tuple[str, ...]) -> Rate | None:
+    """What "500 requests/min" and "1000000 tokens/min" say, as a `Rate`."""
+    found: dict[str, int] = {}
+    for each in given:
+        count, _, what = each.strip().partition(" ")
+        unit = what.strip().removesuffix("/min")
+        if unit not in ("requests", "tokens") or not count.isdigit() or int(count) < 1 or unit in found:
+            msg = f'--rate {each!r}: it is "N requests/min" or "N tokens/min", each once'
+            raise ConfigError(msg)
+        found[unit] = int(count)
+    if not found:
+        return None
+    return Rate(requests_per_minute=found.get("requests"), tokens_per_minute=found.get("tokens"))

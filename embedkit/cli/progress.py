@@ -1,16 +1,18 @@
-"""What a run of the command line has done so far: drawn on a
-terminal while it happens, summed up in one line at the end.
-"""
+"""What a job says while it runs: a bar on a terminal, a line now and then elsewhere, JSON lines for machines."""
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from .._bulk.notices import Began, Notice, Paused, Progress, Resumed, RowFailed, Scanned
+from .._bulk.report import Report
 from .._types import Options
 from ..events import Event, RetryScheduled
 
@@ -20,38 +22,59 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress as Bar
 
-    from .._types import Embeddings
 
-
-SAME = (*Options.__struct_fields__, "base_url", "max_concurrency", "model", "on_error", "proxy")
-OPTION = {"api_key": "--api-key-env", "ssl": "--ca-file"} | {
+SAME = (
+    *Options.__struct_fields__,
+    "base_url",
+    "max_concurrency",
+    "model",
+    "on_error",
+    "proxy",
+    "timeout",
+    "max_tokens",
+)
+OPTION = {"api_key": "--api-key-env", "ssl": "--ca-file", "max_cost": "--max-cost"} | {
     name: f"--{name.replace('_', '-')}" for name in SAME if name != "extra"
 }  # keyword of Python → option of the command line; `extra` has none
 KEYWORD = re.compile(
     rf"(?<![\w?&])({'|'.join(OPTION)})=" + r"(?:'([\w.:/-]*)'|(\d+\b)|True\b|(?=[\s,;:.)]|$))"
 )  # as errors spell a keyword with its value
+EVERY = 30.0  # seconds between plain lines, where there is no terminal
+SHOWN_FAILURES = 20  # failed rows that are named; the list of failed rows has all
 
 
-class Progress:
-    """Counts parts as they come back.
+class Teller:
+    """Says what a job tells.
 
     Args:
-        quiet: say nothing but which rows failed.
+        quiet: say nothing but which rows failed and why the job pauses.
+        machine: JSON lines on stdout, one per notice, instead of lines for people.
         shares: stdout goes to the same terminal, where a bar would be in its way.
+        failures: where all failed rows are listed in the end; "" where they are not.
+        now: a clock, in seconds.
     """
 
-    def __init__(self, *, quiet: bool = False, shares: bool = False) -> None:
-        self.texts: int = 0
-        self.failed: int = 0
-        self.dimensions: int = 0
-        self.requests: int = 0
-        self.tokens: int | None = 0
-        self.cost: float | None = 0.0
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        machine: bool = False,
+        shares: bool = False,
+        failures: str = "",
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._quiet = quiet
-        self._started = time.monotonic()
+        self._machine = machine
+        self._failures = failures
+        self._now = now
         self._bar: Bar | None = None
         self._task: Any = None
-        self.visible: bool = not quiet and not shares and sys.stderr.isatty()
+        self._first: tuple[float, int] | None = None  # when this run got its first rows, and how many it had
+        self._latest: Progress | None = None
+        self._line_at = now()
+        self._failed = 0
+        self._why = ""  # nothing moves
+        self.visible: bool = not quiet and not machine and not shares and sys.stderr.isatty()
 
     def __enter__(self) -> Self:
         if self.visible:
@@ -74,71 +97,151 @@ class Progress:
         if bar is not None:
             bar.stop()
 
-    def expect(self, total: int | None) -> None:
-        """How many texts there will be, where that is known."""
-        if self._bar is not None:
-            self._bar.update(self._task, total=total, description="connecting")
-
-    def add(self, part: Embeddings, faults: dict[int, str] | None = None) -> None:
-        """A part has come back and is written. `faults`: by row, what the
-        input says of those without a text; what is told is taken out.
-        """
-        usage = part.usage
-        self.texts += len(part)
-        self.failed += len(part.failures)
-        self.dimensions = self.dimensions or part.dimensions
-        self.requests += usage.requests
-        self.tokens = None if self.tokens is None or usage.tokens is None else self.tokens + usage.tokens
-        self.cost = None if self.cost is None or usage.cost is None else self.cost + usage.cost
-        for row, error in part.failures.items():
-            alone = copy.copy(error)
-            alone.rows = ()  # they count within the part, and the line names the row itself
-            known = (faults or {}).pop(part.start + row, None)
-            self._print(f"row {part.start + row}: {known or in_line(alone)}")
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self.texts, description=self._now())
+    def told(self, notice: Notice) -> None:
+        """Say a notice of the job."""
+        if self._machine and not isinstance(notice, Progress):
+            self._as_json(notice)
+        elif isinstance(notice, Progress):
+            self._progress(notice)
+        elif isinstance(notice, Scanned):
+            if not self._quiet and (notice.scan.bad or self.visible):
+                self.say(scanned(notice))
+        elif isinstance(notice, Began):
+            self._began(notice)
+        elif isinstance(notice, Paused):
+            self.say(
+                f"the provider has failed for {notice.outage:.0f} s ({in_line(notice.error)}); one batch is sent again "
+                f"in {notice.seconds:.0f} s; --patience is {notice.patience:.0f} s"
+            )
+        elif isinstance(notice, Resumed):
+            self.say(f"the provider is well again after {notice.outage:.0f} s")
+        elif isinstance(notice, RowFailed):
+            self._row_failed(notice)
 
     def observe(self, event: Event) -> None:
         """Show a wait before a retry, and its reason."""
         if self._bar is not None and isinstance(event, RetryScheduled):
             status = getattr(event.error, "status", None)
             why = f"status {status}" if status else type(event.error).__name__
-            self._bar.update(self._task, description=f"{self._now()}, trying again in {event.wait:.0f} s ({why})")
+            self._why = f", trying again in {event.wait:.0f} s ({why})"
+            self._draw()
 
-    def summary(self) -> str:
-        """The whole run in one line."""
-        seconds = time.monotonic() - self._started
-        facts = [
-            many(self.texts, "text") + (f" x {self.dimensions} dimensions" if self.dimensions else ""),
-            "tokens not reported" if self.tokens is None else many(self.tokens, "token"),
-            many(self.requests, "request"),
-            f"{seconds:.1f} s",
-            f"{self._rate()} texts/s",
-            "" if self.cost is None or not self.texts else money(self.cost),
-            f"{self.failed:,} failed (rows count from 0)" if self.failed else "",
-        ]
-        return ", ".join(filter(None, facts))
-
-    def summarize(self) -> None:
-        """Print the summary, unless asked to be quiet."""
-        if not self._quiet:
-            self._print(self.summary())
-
-    def _rate(self) -> str:
-        rate = self.texts / max(time.monotonic() - self._started, 1e-9)
-        return f"{rate:,.{1 if rate < 10 else 0}f}"  # noqa: PLR2004 (two digits that mean something)
-
-    def _now(self) -> str:
-        tokens = f", {many(self.tokens, 'token')}" if self.tokens else ""
-        total = self._bar.tasks[0].total if self._bar is not None else None
-        of = f" of {total:,.0f}" if total is not None else ""
-        return f"{self.texts:,}{of} texts, {self._rate()} texts/s{tokens}"
-
-    def _print(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """One line for people, above the bar."""
         if self._bar is not None:
             self._bar.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
         else:
             print(line, file=sys.stderr, flush=True)  # noqa: T201 (this is what a command line is for)
+
+    def finished(self, report: Report) -> None:
+        """The last line."""
+        if self._machine:
+            plain = msgspec.structs.replace(report, series=[], state={}, job=None)
+            self._write({"notice": "Report", **msgspec.to_builtins(plain)})
+        elif not self._quiet:
+            self.say(summary(report))
+
+    def _began(self, notice: Began) -> None:
+        self._first = None
+        if notice.done and not self._quiet:
+            self.say(f"going on after {many(notice.done, 'row')} of an earlier run")
+        if self._bar is not None:
+            self._bar.update(self._task, total=notice.rows, completed=notice.done, description="connecting")
+
+    def _progress(self, notice: Progress) -> None:
+        self._latest, self._why = notice, ""
+        if self._first is None:
+            self._first = (self._now(), notice.totals.rows)
+        if self._bar is not None:
+            self._draw()
+        elif not self._quiet and self._now() - self._line_at >= EVERY:
+            self._line_at = self._now()
+            if self._machine:
+                self._as_json(notice)
+            else:
+                self.say(f"{self._state(notice)}{self._left(notice)}")
+
+    def _draw(self) -> None:
+        if self._bar is not None and self._latest is not None:
+            state = f"{self._state(self._latest)}{self._why}"
+            self._bar.update(self._task, completed=self._latest.totals.rows, description=state)
+        elif self._bar is not None and self._why:
+            self._bar.update(self._task, description=f"connecting{self._why}")
+
+    def _state(self, notice: Progress) -> str:
+        totals = notice.totals
+        of = f" of {notice.rows:,}" if notice.rows is not None else ""
+        facts = [
+            f"{totals.rows:,}{of} texts",
+            f"{_rate(self._speed(notice))} texts/s",
+            many(totals.tokens, "token") if totals.tokens else "",
+            money(totals.cost) if totals.cost else "",
+            many(totals.retries, "retry") if totals.retries else "",
+            f"{notice.requests_in_flight} in flight",
+        ]
+        return ", ".join(filter(None, facts))
+
+    def _speed(self, notice: Progress) -> float:
+        began, rows = self._first or (self._now(), 0)
+        elapsed = self._now() - began
+        return (notice.totals.rows - rows) / elapsed if elapsed > 0 else 0.0
+
+    def _left(self, notice: Progress) -> str:
+        speed = self._speed(notice)
+        if notice.rows is None or speed <= 0:
+            return ""
+        return f", {duration((notice.rows - notice.totals.rows) / speed)} left"
+
+    def _row_failed(self, notice: RowFailed) -> None:
+        self._failed += 1
+        if self._failed <= SHOWN_FAILURES or not self._failures:
+            key = f" (key {notice.key})" if notice.key is not None else ""
+            self.say(f"row {notice.row}{key}: {KEYWORD.sub(_option, notice.reason)}")
+        elif self._failed == SHOWN_FAILURES + 1:
+            self.say(f"further failed rows are only listed in {self._failures}")
+
+    def _as_json(self, notice: Notice) -> None:
+        fields = {
+            name: in_line(value) if isinstance(value, BaseException) else msgspec.to_builtins(value, enc_hook=str)
+            for name, value in msgspec.structs.asdict(notice).items()
+        }
+        self._write({"notice": type(notice).__name__, **fields})
+
+    def _write(self, said: dict[str, Any]) -> None:
+        sys.stdout.write(msgspec.json.encode(said, enc_hook=str).decode() + "\n")
+        sys.stdout.flush()
+
+
+def scanned(notice: Scanned) -> str:
+    """What looking through the input has shown, in one line."""
+    scan = notice.scan
+    example = next((f" (row {row}, {why})" for row, why in scan.examples.items()), "")
+    facts = [
+        many(scan.rows, "row"),
+        f"{scan.bad:,} without a usable text{example}" if scan.bad else "",
+        f"about {many(scan.tokens, 'token')}",
+        f"about {money(notice.cost)}" if notice.cost is not None else "",
+        f"{size(notice.room)} of output" if notice.room is not None else "",
+        f"{size(notice.free)} free" if notice.room is not None and notice.free is not None else "",
+        f"looked through at {scan.bytes / 1e6 / scan.seconds:,.0f} MB/s" if scan.bytes and scan.seconds > 0 else "",
+    ]
+    return ", ".join(filter(None, facts))
+
+
+def summary(report: Report) -> str:
+    """A whole job in one line."""
+    if report.already:
+        return f"{report.output} is finished already ({many(report.rows, 'row')}); nothing was sent"
+    facts = [
+        many(report.rows, "text") + (f" x {report.dimensions} dimensions" if report.dimensions else ""),
+        "tokens not reported" if report.tokens is None else many(report.tokens, "token"),
+        many(report.requests, "request"),
+        f"{report.seconds:.1f} s",
+        f"{_rate(report.rows / max(report.seconds, 1e-9))} texts/s",
+        "" if report.cost is None or not report.rows else money(report.cost),
+        f"{report.failed:,} failed (rows count from 0)" if report.failed else "",
+    ]
+    return ", ".join(filter(None, facts))
 
 
 def in_line(error: BaseException) -> str:
@@ -150,9 +253,15 @@ def _option(keyword: re.Match[str]) -> str:
     return f"{OPTION[keyword[1]]} {keyword[2] or keyword[3] or ''}".rstrip()
 
 
+def _rate(speed: float) -> str:
+    return f"{speed:,.{1 if speed < 10 else 0}f}"  # noqa: PLR2004 (two digits that mean something)
+
+
 def many(count: int, what: str) -> str:
     """So many of something: "1 text", "2,000 texts"."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    if count != 1:
+        what = f"{what[:-1]}ies" if what.endswith("ry") else f"{what}s"
+    return f"{count:,} {what}"
 
 
 def money(dollars: float) -> str:
@@ -160,3 +269,20 @@ def money(dollars: float) -> str:
     if dollars <= 0:
         return "free"
     return f"${dollars:,.{max(2, 1 - math.floor(math.log10(dollars)))}f}"
+
+
+def size(count: int) -> str:
+    """Bytes, in the largest unit that leaves a whole number: "307 MB"."""
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:  # noqa: PLR2004 (SI)
+            break
+        value, unit = value / 1000, larger
+    return f"{value:,.{0 if value >= 100 or unit == 'B' else 1}f} {unit}"  # noqa: PLR2004 (three digits)
+
+
+def duration(seconds: float) -> str:
+    """A time that is left: "1:05:00"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

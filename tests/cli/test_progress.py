@@ -4,6 +4,7 @@ on, one line when it is done, one for every row that failed.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,78 +12,135 @@ import sys
 from inspect import signature
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import embedkit
-from embedkit import ConfigError, Embeddings, InvalidInputError, TooLongError, Usage
+from embedkit import ConfigError, InvalidInputError, ServerError
+from embedkit._bulk.contract import Scan
+from embedkit._bulk.journal import Totals
+from embedkit._bulk.notices import Began, Paused, Progress, Resumed, RowFailed, Scanned
+from embedkit._bulk.report import Report
 from embedkit.cli.commands import root
-from embedkit.cli.progress import OPTION, Progress, in_line, many, money
+from embedkit.cli.progress import OPTION, Teller, duration, in_line, many, money, scanned, size, summary
 from tests.support.servers.api import Api
 
 HERE = Path(__file__).parent.parent.parent
 
 
-def part(count, start=0, tokens=3, requests=1, cost=None, failures=()):
-    usage = Usage(tokens, requests, cost)
-    return Embeddings(np.zeros((count, 4), np.float32), "m", usage, dict(failures), start)
+def report(**fields):
+    given = {"rows": 1_500, "dimensions": 4, "tokens": 7_500, "cost": 0.375, "requests": 15, "seconds": 2.0} | fields
+    return Report(output="out.npy", complete=True, **given)
 
 
 # --- in words --------------------------------------------------------------------------------------------------------
 
 
-def test_the_summary_adds_parts_up(capsys):
-    """Texts, width, tokens, requests, cost over all parts, in one line on stderr."""
-    progress = Progress()
-    with progress:
-        progress.add(part(1_000, 0, 5_000, 10, 0.25))
-        progress.add(part(500, 1_000, 2_500, 5, 0.125))
-    progress.summarize()
-    out, err = capsys.readouterr()
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "1,500 texts x 4 dimensions, 7,500 tokens, 15 requests, 2.0 s, 750 texts/s, $0.38"),
+        (
+            {"rows": 1, "tokens": 1, "requests": 1, "cost": 0.0},
+            "1 text x 4 dimensions, 1 token, 1 request, 2.0 s, 0.5 texts/s, free",
+        ),
+        (
+            {"tokens": None, "cost": None, "failed": 2},
+            "1,500 texts x 4 dimensions, tokens not reported, 15 requests, 2.0 s, 750 texts/s, 2 failed (rows count from 0)",
+        ),
+        ({"already": True}, "out.npy is finished already (1,500 rows); nothing was sent"),
+    ],
+)
+def test_the_last_line(fields, said):
+    """Texts, width, tokens, requests, seconds, cost and failures of the whole job."""
+    assert summary(report(**fields)) == said
 
-    assert out == ""
-    assert re.fullmatch(
-        r"1,500 texts x 4 dimensions, 7,500 tokens, 15 requests, \d+\.\d s, [\d,]+(\.\d)? texts/s, \$0\.38\n", err
+
+def test_what_the_scan_says():
+    """Rows, bad rows with the first of them, tokens, cost, room and speed."""
+    scan = Scan(rows=2_000, bad=2, examples={7: "line 8: null"}, tokens=50_000, bytes=3_000_000, seconds=0.01)
+
+    assert scanned(Scanned(scan=scan, cost=0.001, room=3_072_000, free=5_000_000_000)) == (
+        "2,000 rows, 2 without a usable text (row 7, line 8: null), about 50,000 tokens, about $0.0010, "
+        "3.1 MB of output, 5.0 GB free, looked through at 300 MB/s"
     )
 
 
-def test_one_of_each_is_not_many():
-    """One text, one token, one request."""
-    progress = Progress()
-    progress.add(part(1, tokens=1))
+def test_pauses_are_lines_even_where_it_is_quiet(capsys):
+    """Why, how long already, when it goes on, and for how long at most."""
+    teller = Teller(quiet=True)
+    error = ServerError("down", status=503, provider="p", model="m")
+    teller.told(Paused(seconds=5, outage=12, patience=600, error=error))
+    teller.told(Resumed(outage=17.4))
 
-    assert progress.summary().startswith("1 text x 4 dimensions, 1 token, 1 request, ")
-
-
-def test_tokens_unknown_once_are_unknown():
-    """A sum with a hole in it is no sum."""
-    progress = Progress()
-    progress.add(part(1, tokens=None))
-    progress.add(part(1))
-
-    assert "tokens not reported" in progress.summary()
-    assert "$" not in progress.summary()
+    assert capsys.readouterr().err == (
+        "the provider has failed for 12 s (p:m: down (status 503)); one batch is sent again in 5 s; --patience is 600 s\n"
+        "the provider is well again after 17 s\n"
+    )
 
 
-def test_a_part_without_a_vector_has_no_say_in_the_width():
-    """Parts in which every text failed may be without width, at either end."""
-    progress = Progress()
-    for width in (0, 4, 0):
-        progress.add(Embeddings(np.zeros((2, width), np.float32), "m", Usage(1, 1)))
+def test_failed_rows_are_named_but_not_all_of_them(capsys):
+    """With their key and in the words of the command line; after twenty the list of failed rows has them."""
+    teller = Teller(quiet=True, failures="out.failures.jsonl")
+    teller.told(RowFailed(row=258, key="a", reason="300 tokens; pass truncate='end' to cut it"))
+    for row in range(30):
+        teller.told(RowFailed(row=row, key=None, reason="no"))
+    lines = capsys.readouterr().err.splitlines()
 
-    assert progress.summary().startswith("6 texts x 4 dimensions, ")
+    assert lines[0] == "row 258 (key a): 300 tokens; pass --truncate end to cut it"
+    assert lines[1] == "row 0: no"
+    assert lines[20:] == ["further failed rows are only listed in out.failures.jsonl"]
 
 
-def test_each_failed_row_is_named_as_the_input_counts_it(capsys):
-    """Rows count from the start of the input, not of the part; the error's own row would only confuse."""
-    progress = Progress(quiet=True)
-    errors = {2: TooLongError("300 tokens;\n pass truncate='end' to cut it", rows=[2], provider="p", model="m")}
-    progress.add(part(5, start=256, failures=errors))
-    progress.summarize()
+def test_a_line_every_half_minute_where_there_is_no_terminal(capsys):
+    """How far, how fast, what it took, and how long it will still take."""
+    clock = [0.0]
+    teller = Teller(now=lambda: clock[0])
+    teller.told(Began(done=1_000, rows=10_000))
+    for second in range(91):
+        clock[0] = float(second)
+        totals = Totals(rows=1_000 + 20 * second, tokens=40 * second, cost=0.01, retries=1)
+        teller.told(Progress(totals=totals, rows=10_000, requests_in_flight=7))
 
-    assert capsys.readouterr().err == "row 258: p:m: 300 tokens; pass --truncate end to cut it\n"
-    assert "1 failed (rows count from 0)" in progress.summary()
-    assert errors[2].rows == (2,)
+    assert capsys.readouterr().err.splitlines() == [
+        "going on after 1,000 rows of an earlier run",
+        "1,600 of 10,000 texts, 20 texts/s, 1,200 tokens, $0.010, 1 retry, 7 in flight, 7:00 left",
+        "2,200 of 10,000 texts, 20 texts/s, 2,400 tokens, $0.010, 1 retry, 7 in flight, 6:30 left",
+        "2,800 of 10,000 texts, 20 texts/s, 3,600 tokens, $0.010, 1 retry, 7 in flight, 6:00 left",
+    ]
+
+
+def test_for_machines_every_notice_is_a_json_object(capsys):
+    """On stdout, with its kind; errors as text; the report last."""
+    clock = [0.0]
+    teller = Teller(machine=True, now=lambda: clock[0])
+    teller.told(Scanned(scan=Scan(rows=2)))
+    teller.told(Paused(seconds=5, outage=12, patience=600, error=ServerError("down", status=503)))
+    clock[0] = 31.0
+    teller.told(Progress(totals=Totals(rows=1), rows=2, requests_in_flight=0))
+    teller.told(RowFailed(row=1, key=7, reason="no"))
+    teller.finished(report())
+    out, err = capsys.readouterr()
+    said = [json.loads(line) for line in out.splitlines()]
+
+    assert err == ""
+    assert [each["notice"] for each in said] == ["Scanned", "Paused", "Progress", "RowFailed", "Report"]
+    assert said[1]["error"] == "down (status 503)"
+    assert said[4]["rows"] == 1_500
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (307_200_000, "307 MB"), (3.2e9, "3.2 GB"), (5e15, "5,000 TB")],
+)
+def test_size(count, said):
+    """Bytes in a unit that leaves few digits."""
+    assert size(count) == said
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3900, "1:05:00")])
+def test_duration(seconds, said):
+    """Minutes and seconds; hours where there are some."""
+    assert duration(seconds) == said
 
 
 @pytest.mark.parametrize(
@@ -110,7 +168,10 @@ def test_errors_speak_in_options(error, said):
 def test_the_keywords_that_become_options_are_those_that_have_one():
     """Each stands for an option that the command has, and no keyword that has an option of its name is missing."""
     options = {name for parameter in root.commands["embed"].params for name in parameter.opts}
-    keywords = {*signature(embedkit.connect).parameters, *signature(embedkit.Embedder.embed).parameters}
+    keywords = {
+        *signature(embedkit.connect).parameters, *signature(embedkit.Embedder.embed).parameters,
+        *signature(embedkit.bulk.run).parameters,
+    }  # fmt: skip
 
     assert set(OPTION) <= keywords
     assert set(OPTION.values()) <= options
