@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from .._batching.options import stored_width
+from .._batching.plan import estimate
 from .._bulk.format_detection import FORMATS
 from .._bulk.sinks import FORMS, OUTPUTS, Jsonl, Output
-from .._bulk.sources import INPUTS, TOLD, Rows, Source, form_of
+from .._bulk.sources import Rows, form_of, open_files
 from .._bulk.stdio import aside
 from .._types import DType, OnError, Options
 from ..codec.vector_math import missing_rows
@@ -74,22 +75,17 @@ def embed(source: str, model: str | None, out: str, **options: Any) -> None:
     type has no NaN, null in JSONL), the row and its error on stderr, exit code 3.
     """  # noqa: D301 (click's mark for lines that stay as they are)
     asked = options.pop("input_format")
-    form = form_of(source, asked, INPUTS, TOLD, "--input-format")
-    if source == "-" and sys.stdin is None:
-        msg = "stdin is closed"
-        raise ConfigError(msg)
     kind = form_of(out, options.pop("output_format"), OUTPUTS, "jsonl", "--output-format")
     target = _target(out, kind, force=options.pop("force"))
-    column, skip, quiet = _column(options.pop("column")), options.pop("on_error") == "skip", options.pop("quiet")
+    column, skip, quiet = options.pop("column"), options.pop("on_error") == "skip", options.pop("quiet")
     like = _like(options["dimensions"], options["dtype"] or "float32")
     progress = Progress(quiet=quiet, shares=target is None and sys.stdout.isatty())
     embedder = _connected(model, observe=progress.observe, **options)
-    given = Source(
-        name=source, form=form, column=column, sure=asked is not None, carried=kind if FORMS[kind].whole else "",
-        skip=skip,
+    given = open_files(
+        [source], column=column, form=asked, carried=kind if FORMS[kind].whole else "", skip=skip,
         empty=skip or embedder.accepts_empty,
     )  # fmt: skip
-    rows = Rows(given.read())
+    rows = Rows(given.blocks())
 
     def work(output: Output) -> None:
         _run(lambda: _embed(embedder, rows, output, progress, skip=skip))
@@ -97,7 +93,8 @@ def embed(source: str, model: str | None, out: str, **options: Any) -> None:
 
     try:
         with progress:
-            progress.expect(given.look_through())
+            looked = given.scan(estimate)
+            progress.expect(None if looked is None else looked.rows)
             if target is None:
                 work(Jsonl(None, column, like))
             else:
@@ -108,15 +105,6 @@ def embed(source: str, model: str | None, out: str, **options: Any) -> None:
     progress.summarize()
     if progress.failed:
         raise click.exceptions.Exit(PARTIAL)
-
-
-def _column(name: str) -> str:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        msg = f"--column {name!a} is not UTF-8"
-        raise ConfigError(msg) from None
-    return name
 
 
 def _like(dimensions: int | None, dtype: DType) -> NDArray[Any]:
