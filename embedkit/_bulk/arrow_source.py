@@ -54,7 +54,11 @@ def blocks(batches: Iterator[Any], schema: pa.Schema, how: How, at: At, into: pa
                 own = [None if place in wrong else text for place, text in enumerate(texts)]
                 place = batch.schema.get_field_index(column)
                 batch = batch.set_column(place, column, pa.array(own, pa.large_string()))
-            yield rows.judged(texts, batch if how.carried else [{}] * len(batch), keys, wrong, None)
+            yield rows.judged(texts, batch if how.carried else [{}] * len(batch), keys, wrong, _no_line)
+
+
+def _no_line(_: int) -> None:
+    return None
 
 
 def _fitted(batch: Any, schema: pa.Schema, where: str) -> Any:

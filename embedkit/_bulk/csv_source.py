@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from .fields import missing, sayable
@@ -24,29 +25,36 @@ LONGEST_FIELD = 1 << 27  # characters; a quote that is never closed swallows no 
 def read(file: Pieces, how: How, at: At, form: str, *, lean: bool) -> Iterator[Block]:
     """Every row; a blank line is none, and a short row has no value at its end."""
     rows, table = Builder(how, at, lean=lean), _Table(file, how, at, form)
-    header, width = table.header, len(table.header)
-    fields, carried = how.fields, how.carried != "" and not lean
-    places = [header.index(name) for name in fields.names]
-    key = None if fields.key is None else header.index(fields.key)
-    simple = not fields.template and key is None and not carried
-    place = places[0]
-    coding = "UTF-8" if how.encoding == "utf-8" else how.encoding
-    for line, values in table:
-        fault = ""
-        if len(values) > width:
-            fault = f"{len(values)} fields, but the header has {width}"
-        joined = "".join(values)
-        if not joined.isascii() and not sayable(joined):
-            fault = f"not {coding}"
-        if simple and not fault and len(values) > place:
-            rows.add(line, {}, values[place], None, "")
-        else:
-            kept: list[str | None] = [each if not fault or sayable(each) else None for each in values]
-            kept += [None] * (width - len(kept))
-            rows.record(line, dict(zip(header, kept, strict=False)), fault)
-        if len(rows) == BLOCK:
+    fields, width = how.fields, len(table.header)
+    places = [table.header.index(name) for name in fields.names]
+    key = None if fields.key is None else table.header.index(fields.key)
+    for found, lines in table:
+        if not (set(map(len, found)) == {width} and _said("".join(map("".join, found)))):
+            for values, line in zip(found, lines, strict=True):
+                rows.record(line, *_record(values, table.header, how))
             yield rows.take()
-    yield rows.take()
+            continue
+        if fields.template:
+            texts = [fields.joined([values[place] for place in places], {})[0] or "" for values in found]
+        else:
+            texts = [values[places[0]] for values in found]
+        keys = None if key is None else [values[key] for values in found]
+        records = [dict(zip(table.header, values, strict=True)) for values in found] if how.carried and not lean else []
+        yield rows.lot(texts, records, keys, lines.__getitem__)
+
+
+def _said(text: str) -> bool:
+    return text.isascii() or sayable(text)
+
+
+def _record(values: list[str], header: list[str], how: How) -> tuple[dict[str, str | None], str]:
+    """(a row that is not as it should be, what is wrong with it)."""
+    fault = f"{len(values)} fields, but the header has {len(header)}" if len(values) > len(header) else ""
+    kept: list[str | None] = [each if _said(each) else None for each in values]
+    if None in kept:
+        fault = f"not {'UTF-8' if how.encoding == 'utf-8' else how.encoding}"
+    kept += [None] * (len(header) - len(kept))
+    return dict(zip(header, kept, strict=False)), fault
 
 
 def check(file: Pieces, how: How, at: At, form: str) -> list[str]:
@@ -62,41 +70,49 @@ class _Table:
     """
 
     def __init__(self, file: Pieces, how: How, at: At, form: str) -> None:
-        if (
-            csv.field_size_limit() < LONGEST_FIELD
-        ):  # 131,072 characters unless somebody said more: many a text is longer
+        # Its default, 131,072 characters, is shorter than many a text.
+        if csv.field_size_limit() < LONGEST_FIELD:
             csv.field_size_limit(LONGEST_FIELD)
         self._at = at
-        lines: Iterator[str] = io.TextIOWrapper(
-            io.BufferedReader(file, 1 << 16), "utf-8-sig", "surrogateescape", newline=""
-        )
-        first: str = next((line for line in lines if line.strip("\r\n")), "")  # a blank line is none
-        mark = how.delimiter or _delimiter(first, "\t" if form == "tsv" else ",", how.fields.needed)
-        self._rows = csv.reader(_put_back(first, lines), strict=True, delimiter=mark)
+        buffered = io.BufferedReader(file, 1 << 16)
+        lines = io.TextIOWrapper(buffered, "utf-8-sig", "surrogateescape", newline="")
+        start: list[str] = []
+        for line in lines:
+            start.append(line)
+            if line.strip("\r\n"):
+                break
+        usual = "\t" if form == "tsv" else ","
+        mark = how.delimiter or _delimiter("".join(start[-1:]), usual, how.fields.needed)
+        self._rows = csv.reader(chain(start, lines), strict=True, delimiter=mark)
         try:
-            self.header = next(self._rows, [])
+            self.header: list[str] = next(filter(None, self._rows), [])
         except csv.Error as error:
             msg = f"{at.name}, the header: {error}"
             raise ConfigError(msg) from None
         _check_header(self.header, how, at.name, mark)
 
-    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
+    def __iter__(self) -> Iterator[tuple[list[list[str]], list[int]]]:
+        """Some rows at a time, and the line that each ends in."""
         row = 0
+        found: list[list[str]] = []
+        lines: list[int] = []
         try:
             for values in self._rows:
                 if values:
-                    yield self._rows.line_num, values
-                    row += 1
+                    found.append(values)
+                    lines.append(self._rows.line_num)
+                    if len(found) == BLOCK:
+                        row += BLOCK
+                        yield found, lines
+                        found, lines = [], []
         except csv.Error as error:
-            where = f"{self._at.name}, row {self._at.first + row} (after line {self._rows.line_num})"
+            if found:
+                yield found, lines
+            where = f"{self._at.name}, row {self._at.first + row + len(found)} (after line {self._rows.line_num})"
             msg = f"{where}: {error}; what follows cannot be read"
             raise ConfigError(msg) from None
-
-
-def _put_back(first: str, lines: Any) -> Iterator[str]:
-    if first:
-        yield first
-    yield from lines
+        if found:
+            yield found, lines
 
 
 def _delimiter(line: str, usual: str, names: tuple[str, ...]) -> str:
@@ -107,7 +123,7 @@ def _delimiter(line: str, usual: str, names: tuple[str, ...]) -> str:
         except csv.Error:
             continue
         if all(name in header for name in names):
-            return mark
+            return str(mark)
     return usual
 
 

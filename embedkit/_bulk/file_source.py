@@ -158,6 +158,9 @@ class FileSource(Source):
         """The format that is told or named, if the input's beginning does not speak against it."""
         found, named = look(start, self.how.fields.names, whole=ends), "" if file.form == TOLD else file.form
         begins = start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+        if not named and found.form == "parquet" and not self._rereadable(file):
+            msg = f"stdin begins like Parquet; {NO_PIPE}"
+            raise ConfigError(msg)
         if not named and found.form and found.sure:
             return found.form
         alike = ({"json", "jsonl"}, {"csv", "tsv"})

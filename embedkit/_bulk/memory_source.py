@@ -14,7 +14,7 @@ from .arrow_fields import check_schema
 from .arrow_source import blocks as blocks_of
 from .contract import Block, Scan, Source
 from .fields import HALF, brief, sayable
-from .json_rows import check_for_parquet
+from .json_rows import DEEPEST, check_for_parquet
 from .rows import BLOCK, At, Builder, How, first
 from .scan import scan
 
@@ -74,23 +74,37 @@ class IterableSource(Source):
     def _plain(self, given: Mapping[Any, Any], row: int) -> dict[str, Any]:
         """The record, of nothing but what JSON knows, so that every output can hold it."""
         where, own = At(NAME).where(row), self.how.fields.column
-        record: dict[str, Any] = {}
-        for name, value in given.items():
-            if not isinstance(name, str):
-                msg = f"{where}: a field is called {brief(name)}, which is no string"
-                raise ConfigError(msg)
-            if name == own and isinstance(value, str):
-                record[name] = value
-                continue
+        text = {own: given[own]} if isinstance(given.get(own), str) else {}  # told by its own fault
+        rest = {name: value for name, value in given.items() if name not in text}
+        try:
+            plain, said = _written(rest)
+        except _UNWRITABLE:
+            self._name_field(rest, where)
+            raise
+        brackets = said.count(b"[") + said.count(b"{")
+        if self.how.carried == "parquet" and brackets > DEEPEST:
+            check_for_parquet(plain, self.how.fields, brackets, where)
+        return {name: text.get(name, plain.get(name)) for name in given}
+
+    def _name_field(self, record: Mapping[Any, Any], where: str) -> None:
+        for name, value in record.items():
             try:
-                record[name] = msgspec.to_builtins(value, str_keys=True, enc_hook=_plain_value)
-                said = msgspec.json.encode(record[name])
-            except (TypeError, ValueError, RecursionError, OverflowError) as error:
-                msg = f"{where}: field {name!r} cannot be written ({error}); leave it out, or write .npy"
+                _written({name: value})
+            except _UNWRITABLE as error:
+                msg = f"{where}: field {name!a} cannot be written ({error}); leave it out, or write .npy"
                 raise ConfigError(msg) from None
-            if self.how.carried == "parquet":
-                check_for_parquet({name: record[name]}, self.how.fields, said.count(b"[") + said.count(b"{"), where)
-        return record
+
+
+_UNWRITABLE = (TypeError, ValueError, RecursionError, OverflowError)
+
+
+def _written(record: Mapping[Any, Any]) -> tuple[dict[str, Any], bytes]:
+    """(a record of what JSON knows, its JSON)."""
+    if not all(isinstance(name, str) for name in record):
+        msg = "its name is no string"
+        raise TypeError(msg)
+    plain = msgspec.to_builtins(record, str_keys=True, enc_hook=_plain_value)
+    return plain, msgspec.json.encode(plain)
 
 
 def _plain_value(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from .fields import Fields
 ADDED = "embedding"  # the column that outputs add
 BLOCK = 256  # rows, at most
 LONGEST = 1 << 28  # bytes of one row: what is longer is read as a whole by nobody
+Lines = Callable[[int], int | None]  # the line of a row, by its place among some; None: there are no lines
 SKIP = "--on-error skip makes it a failed row"
 
 
@@ -128,22 +129,22 @@ class Builder:
         self._keys.append(key)
         self.row += 1
 
-    def lot(self, texts: list[str], records: list[Record], keys: list[Any] | None, line: int | None) -> Block:
-        """A block of rows that are good if they are not empty; nothing may be waiting. `line`: that of the first."""
+    def lot(self, texts: list[str], records: list[Record], keys: list[Any] | None, line_of: Lines) -> Block:
+        """A block of rows that are good if they are not empty; nothing may be waiting."""
         kept = records if self._how.carried and not self._lean else [{}] * len(texts)
         wrong = {}
         if not self._how.empty and "" in texts:
             wrong = {place: self._how.fields.empty() for place, text in enumerate(texts) if not text}
-        return self.judged([*texts], kept, keys, wrong, line)
+        return self.judged([*texts], kept, keys, wrong, line_of)
 
     def judged(
-        self, texts: list[str | None], records: Any, keys: list[Any] | None, wrong: dict[int, str], line: int | None
+        self, texts: list[str | None], records: Any, keys: list[Any] | None, wrong: dict[int, str], line_of: Lines
     ) -> Block:
         """A block of rows of which those in `wrong` (by place) have no usable text."""
         faults = {}
         for place, why in sorted(wrong.items()):
-            own = None if line is None else line + place
-            faults[self._at.first + self.row + place] = self._at.fault(self.row + place, own, why, self._how)
+            why_there = self._at.fault(self.row + place, line_of(place), why, self._how)
+            faults[self._at.first + self.row + place] = why_there
             texts[place] = None
         self.row += len(texts)
         return Block(texts, records, faults, keys)
