@@ -191,7 +191,8 @@ def _stream(file: Pieces) -> tuple[Any, Any, bool]:
     while len(start) < len(MAGIC) and (piece := file.some()):
         start += piece
     is_file = start.startswith(MAGIC)
-    rest = pa.PythonFile(Pieces(file.some, start[len(MAGIC) :] if is_file else start), mode="r")
+    whole = Pieces(file.some, start[len(MAGIC) :] if is_file else start)
+    rest = pa.PythonFile(io.BufferedReader(whole, PIECE), mode="r")
     return pa.ipc.open_stream(rest), rest, is_file
 
 

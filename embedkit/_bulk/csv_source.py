@@ -29,7 +29,7 @@ def read(file: Pieces, how: How, at: At, form: str, *, lean: bool) -> Iterator[B
     places = [table.header.index(name) for name in fields.names]
     key = None if fields.key is None else table.header.index(fields.key)
     for found, lines in table:
-        if not (set(map(len, found)) == {width} and _said("".join(map("".join, found)))):
+        if not (set(map(len, found)) == {width} and all(map(_said, map("".join, found)))):
             for values, line in zip(found, lines, strict=True):
                 rows.record(line, *_record(values, table.header, how))
             yield rows.take()

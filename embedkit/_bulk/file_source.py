@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ..errors import ConfigError
 from . import arrow_source, csv_source, json_source, jsonl_source, text_source
 from .contract import Scan, Source
-from .files import PACKED, TOLD, Named, suffix
+from .files import PACKED, TOLD, Named
 from .format_detection import FORMATS, SAMPLE, look, packing
 from .rows import At, How, first
 from .scan import scan
@@ -195,8 +195,6 @@ class FileSource(Source):
                         schemas.append((at.name, arrow_source.arrow_schema(stream, self.how, at)))
                     elif form in ("csv", "tsv"):
                         csv_source.check(stream, self.how, at, form)
-            elif file.form == "parquet" and suffix(file.name) not in PACKED:
-                raise ConfigError(NO_PIPE)
             settled.append(known)
         self.files = settled
         if self.how.carried == "parquet" and schemas:

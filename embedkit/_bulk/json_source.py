@@ -131,7 +131,8 @@ class _Window:
 
     def elements(self, row: int) -> tuple[list[bytes], Callable[[int], int]]:
         """(the next elements, of which there is one at least; a function that gives the line of each)."""
-        self._next()
+        if not self._next():
+            self.skip(b"]")
         if len(self._bytes) - self._place < FEW:
             self._more()
         found: list[bytes] = []

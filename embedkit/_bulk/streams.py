@@ -172,11 +172,11 @@ def is_utf8(piece: bytes) -> bool:
 
 
 def not_utf8(line: bytes, encoding: str) -> str:
-    """What is wrong with a line that cannot be decoded."""
-    if encoding != "utf-8":
-        return f"not {encoding}"
+    """What is wrong with a line that cannot be decoded; "" if it can."""
     try:
         line.decode()
     except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            return f"not {encoding}"
         return f"not UTF-8 ({error.reason} at byte {error.start} of the line; --encoding names another)"
     return ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+from pathlib import Path
 
 import anyio
 import pyarrow as pa
@@ -13,8 +15,8 @@ import pytest
 from embedkit import ConfigError
 from embedkit._batching.plan import estimate
 from embedkit._bulk.contract import Block
-from embedkit._bulk.sources import BLOCK, Rows
-from tests.bulk.reading import faults, refused, source, texts
+from embedkit._bulk.sources import BLOCK, Rows, open_source
+from tests.bulk.reading import faults, read, refused, source, texts
 
 
 @pytest.mark.parametrize("name", ["in.txt", "in.jsonl", "in.csv", "in.parquet"])
@@ -59,9 +61,6 @@ def test_records_come_back_beside_their_texts(takes):
         assert len(found) == each
         taken += found
     assert taken == words
-
-
-
 
 
 @pytest.mark.parametrize(
@@ -223,3 +222,103 @@ def test_parquet_that_json_cannot_say_is_refused_before_anything_is_sent(file):
     name = file("in.parquet", pa.Table.from_arrays([pa.array(["a"]), pa.array([1]), pa.array([2])], ["text", "n", "n"]))
     assert "two columns are called 'n'" in refused(name, carried="parquet")
     assert texts(name) == ["a"]
+
+
+# --- several files, options ------------------------------------------------------------------------------------------
+
+
+def test_files_of_several_formats_are_one_input(file):
+    """In the order given: rows count on, lines do not."""
+    names = [
+        file("1.txt", "a\nb\n"), file("2.jsonl.gz", gzip.compress(b'{"text": "c"}\n\n{"text": null}\n')),
+        file("3.csv", "n,text\n1,d\n2\n"), file("4.json", '["e",\n7]'), file("5.parquet", pa.table({"text": ["f", None]})),
+        file("6.txt", ""),
+    ]  # fmt: skip
+    given = source(names, skip=True)
+    found, wrong, _ = read(given)
+
+    assert found == ["a", "b", "c", None, "d", None, "e", None, "f", None]
+    assert wrong == {
+        3: f"{names[1]}, line 3: 'text' is null, which is no string",
+        5: f"{names[2]}, line 3: 'text' is null, which is no string",
+        7: f"{names[3]}, line 2: 7 is neither an object nor a string",
+        9: f"{names[4]}, row 1: 'text' is null, which is no string",
+    }
+    assert refused(names).startswith(f"{names[1]}, row 3 (line 3): 'text' is null")
+    assert given.scan(estimate).bytes == sum(Path(name).stat().st_size for name in names)
+    for limit in range(12):
+        assert texts(names, skip=True, limit=limit) == found[:limit]
+
+
+def test_a_limit_ends_before_a_bad_row(file):
+    """What lies behind it is not read."""
+    names = [file("a.jsonl", '"a"\n' * 300 + "oops\n"), file("b.csv", "text\nb\n")]
+
+    assert texts(names, limit=300) == ["a"] * 300
+    assert "row 300 (line 301)" in refused(names, limit=301)
+
+
+def test_what_a_journal_keeps_of_an_input(file):
+    """Names as they were given, formats, sizes, fields, the encoding: in JSON, and the same each time."""
+    name = file("in.csv.gz", gzip.compress(b"a,b\n1,2\n"))
+    described = source(name, template="{a}{b}", key="a", encoding="latin-1", limit=5).described()
+
+    assert described == {
+        "inputs": [name],
+        "files": [{"name": name, "format": "csv", "bytes": Path(name).stat().st_size}],
+        "template": ["", "a", "", "b", ""],
+        "key": "a",
+        "encoding": "iso8859-1",
+        "limit": 5,
+    }
+    assert json.loads(json.dumps(described)) == described
+    assert source(name, "a").described()["column"] == "a"
+
+
+def test_a_path_a_list_of_paths_or_texts(file):
+    """A string is a name; a list of strings is texts, unless they are called like files."""
+    name = file("a.txt", "one\n")
+
+    assert (
+        read(open_source(name))[0] == read(open_source(Path(name)))[0] == read(open_source([Path(name)]))[0] == ["one"]
+    )
+    assert read(open_source(["one", name]))[0] == ["one", name]
+    assert read(open_source(iter([name])))[0] == [name]
+    for given in ([name], [name, name], (name,), [Path(name), "one"]):
+        with pytest.raises(ConfigError, match="are these names of files, or texts"):
+            open_source(given)
+    assert read(open_source([]))[0] == []
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"column": ""}, "--column is empty"),
+        ({"column": "\udcff"}, r"--column '\udcff' is not UTF-8"),
+        ({"key": "\udcff"}, r"--key '\udcff' is not UTF-8"),
+        ({"column": "a", "template": "{b}"}, "contradict each other"),
+        ({"template": "b"}, "names no field"),
+        ({"encoding": "nope"}, "Python has no such text encoding"),
+        ({"delimiter": "::"}, "it is one character"),
+        ({"limit": -1}, "it is a number of rows"),
+        ({"form": "xml"}, "format 'xml': it is one of text, jsonl"),
+    ],
+)
+def test_an_option_that_is_none_is_refused(file, how, message):
+    """Before a file is opened."""
+    with pytest.raises(ConfigError) as error:
+        open_source("none.txt", **how)
+    assert message in str(error.value)
+
+
+def test_an_input_that_changes_has_another_digest(file):
+    """One character, one row, one key: not so what is beside them."""
+    rows = [{"text": f"text {number}", "id": number, "n": 0} for number in range(300)]
+
+    def digest(**change):
+        changed = [*rows[:299], {**rows[299], **change}]
+        name = file("in.jsonl", "".join(json.dumps(row) + "\n" for row in changed))
+        return source(name, key="id").scan(estimate).digest
+
+    assert digest() == digest(n=1)
+    assert len({digest(), digest(text="text 298"), digest(id=300), digest(id="299")}) == 4

@@ -34,9 +34,18 @@ def test_text_has_one_row_per_line(file, content, rows):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"one\ntwo \xff\n", "row 1 (line 2): not UTF-8 (invalid start byte at byte 4 of the line; --encoding names another)"),
-        (b"caf\xe9\n", "row 0 (line 1): not UTF-8 (unexpected end of data at byte 3 of the line; --encoding names another)"),
-        (b"cut \xe2\x82", "row 0 (line 1): not UTF-8 (unexpected end of data at byte 4 of the line; --encoding names another)"),
+        (
+            b"one\ntwo \xff\n",
+            "row 1 (line 2): not UTF-8 (invalid start byte at byte 4 of the line; --encoding names another)",
+        ),
+        (
+            b"caf\xe9\n",
+            "row 0 (line 1): not UTF-8 (unexpected end of data at byte 3 of the line; --encoding names another)",
+        ),
+        (
+            b"cut \xe2\x82",
+            "row 0 (line 1): not UTF-8 (unexpected end of data at byte 4 of the line; --encoding names another)",
+        ),
     ],
 )
 def test_text_that_is_not_utf8_is_refused_by_place(file, content, message):
@@ -59,5 +68,3 @@ def test_a_missing_file_is_an_oserror(tmp_path):
     """The system says it best."""
     with pytest.raises(FileNotFoundError):
         texts(str(tmp_path / "none.txt"))
-
-
