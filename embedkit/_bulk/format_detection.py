@@ -5,33 +5,36 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
 SAMPLE = 64 * 1024  # bytes looked at
-FORMATS = {"text": "text", "jsonl": "JSON lines", "csv": "CSV", "tsv": "TSV", "parquet": "Parquet"}
+FORMATS = {
+    "text": "text", "jsonl": "JSON lines", "json": "a JSON array", "csv": "CSV", "tsv": "TSV", "parquet": "Parquet",
+    "arrow": "Arrow",
+}  # fmt: skip
+PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+UTF_16 = ("text in UTF-16", "pass --encoding utf-16")
 MAGIC = {
-    b"\x1f\x8b": ("gzip", "unpack it first, as gzip -dc does"),
-    b"\x28\xb5\x2f\xfd": ("Zstandard", "unpack it first, as zstd -dc does"),
     b"\xfd7zXZ\x00": ("xz", "unpack it first, as xz -dc does"),
     b"BZh91AY&SY": ("bzip2", "unpack it first, as bzip2 -dc does"),
     b"PK\x03\x04": ("a ZIP archive or an office document", "unpack it, or export text from it, first"),
     b"%PDF-": ("PDF", "extract its text first"),
-    b"ARROW1\x00\x00": ("an Arrow file", "write it as Parquet first"),
-    b"\xff\xff\xff\xff": ("an Arrow stream", "write it as Parquet first"),
     b"\x93NUMPY": ("a NumPy array", "that holds vectors, not texts"),
     b"SQLite format 3\x00": ("an SQLite database", "export its texts first"),
     b"Obj\x01": ("Avro", "write it as Parquet or JSON lines first"),
-    b"\xff\xfe": ("text in UTF-16", "make it UTF-8 first, as iconv -f UTF-16 -t UTF-8 does"),
-    b"\xfe\xff": ("text in UTF-16", "make it UTF-8 first, as iconv -f UTF-16 -t UTF-8 does"),
+    b"FEA1": ("Feather of the first version", "write it anew, as Feather 2, Arrow or Parquet"),
+    b"\xff\xfe": UTF_16,
+    b"\xfe\xff": UTF_16,
 }
 OBJECT = re.compile(r'\{\s*(?:"(?:[^"\\]|\\.)*"\s*:|\})')
 ARRAY = re.compile(r'\[\s*(?:\{\s*"|$)')
 UNFINISHED = re.compile(r'\[\s*[\["{]')  # of a line that goes on beyond what is looked at
 DICT = re.compile(r"\{\s*'[^']*'\s*:")
 NAME = re.compile(r"[^\W\d][\w.-]*(?: [\w.-]+)*")
-PARTED: dict[str, Literal["csv", "tsv"] | None] = {",": "csv", "\t": "tsv", ";": None, "|": None}
+MARKS = (",", "\t", ";", "|")  # between the fields of a table
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -44,7 +47,7 @@ class Look(msgspec.Struct, frozen=True):
         sure: False where it may as well be text.
     """
 
-    form: Literal["text", "jsonl", "csv", "tsv", "parquet"] | None
+    form: Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "arrow"] | None
     what: str
     way: str = ""
     sure: bool = True
@@ -53,10 +56,17 @@ class Look(msgspec.Struct, frozen=True):
 TEXT = Look("text", "text")
 
 
-def look(start: bytes, column: str, *, whole: bool) -> Look:
-    """What begins like this. `whole`: nothing comes after it."""
+def packing(start: bytes) -> str:
+    """How a file that begins like this is packed: "gzip", "zstd", or "" for not at all."""
+    return next((codec for magic, codec in PACKED.items() if start.startswith(magic)), "")
+
+
+def look(start: bytes, columns: Sequence[str], *, whole: bool) -> Look:
+    """What begins like this. `columns`: what a table's header would have to name; `whole`: nothing comes after it."""
     if start.startswith(b"PAR1"):
         return Look("parquet", "Parquet")
+    if start.startswith((b"ARROW1\x00\x00", b"\xff\xff\xff\xff")):
+        return Look("arrow", "Arrow")
     for magic, (what, way) in MAGIC.items():
         if start.startswith(magic):
             return Look(None, what, way)
@@ -67,17 +77,22 @@ def look(start: bytes, column: str, *, whole: bool) -> Look:
     there = [line.strip() for line in lines if line.strip()]
     if not there:
         return TEXT
-    return _json(there, finished=finished) or _table([line.removesuffix("\r") for line in lines], column) or TEXT
+    return _json(there, finished=finished) or _table([line.removesuffix("\r") for line in lines], columns) or TEXT
 
 
 def _json(lines: list[str], *, finished: bool) -> Look | None:
     first = lines[0]
     objects = sum(OBJECT.match(line) is not None for line in lines)
-    array = ARRAY.match(first) or (not finished and UNFINISHED.match(first)) or isinstance(_parsed(first), list)
+    listed = isinstance(_parsed(first), list)
+    array = ARRAY.match(first) or (not finished and UNFINISHED.match(first)) or listed
     cases = (
         (OBJECT.match(first), Look("jsonl", "JSON lines")),
         (DICT.match(first), Look(None, "dicts as Python prints them", "write JSON, as json.dumps does")),
-        (array, Look(None, "a JSON array", "write one object per line, as jq -c '.[]' does")),
+        (
+            listed and len(lines) > 1,
+            Look(None, "JSON arrays on lines", "write one object per line, as jq -c '.[]' does"),
+        ),
+        (array, Look("json", "a JSON array")),
         (first == "{", Look(None, "a JSON document of several lines", "write one object per line, as jq -c does")),
         (2 * objects >= len(lines), Look(None, "JSON lines, with others among them", "pass --input-format jsonl")),
         (all(isinstance(_parsed(line), str) for line in lines), Look("jsonl", "JSON strings", sure=False)),
@@ -95,11 +110,11 @@ def _parsed(line: str) -> object:
     return found
 
 
-def _table(lines: list[str], column: str) -> Look | None:
-    tables = {mark: _rows(lines, mark) for mark in PARTED}
+def _table(lines: list[str], columns: Sequence[str]) -> Look | None:
+    tables = {mark: _rows(lines, mark) for mark in MARKS}
     for mark, rows in tables.items():
-        if column in rows[0]:
-            one = Look("csv", f"CSV of one column, {column!r}", sure=False)
+        if all(column in rows[0] for column in columns):
+            one = Look("csv", f"CSV of one column, {rows[0][0]!r}", sure=False)
             return one if len(rows[0]) == 1 else _parted(mark)
     for mark, rows in tables.items():
         header, counted = rows[0], rows[: -1 if len(rows) > 3 else None]  # noqa: PLR2004 (the last may be cut off)
@@ -119,7 +134,6 @@ def _rows(lines: list[str], mark: str) -> list[list[str]]:
 
 
 def _parted(mark: str) -> Look:
-    form = PARTED[mark]
-    if form is None:
-        return Look(None, f"a table whose fields are parted by {mark!r}", "part them by commas (csv) or tabs (tsv)")
-    return Look(form, FORMATS[form])
+    if mark == "\t":
+        return Look("tsv", "TSV")
+    return Look("csv", "CSV" if mark == "," else f"a table whose fields are parted by {mark!r}")

@@ -9,7 +9,6 @@ import io
 import json
 import random
 import string
-import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,44 +16,26 @@ import pytest
 
 from embedkit import ConfigError
 from embedkit._bulk.format_detection import SAMPLE, look
-from embedkit._bulk.sources import TOLD, Source
+from tests.bulk.reading import stdin, texts
 
-PARQUET = io.BytesIO()
+ARROW, STREAM, PARQUET = io.BytesIO(), io.BytesIO(), io.BytesIO()
+with pa.ipc.new_file(ARROW, pa.schema([("text", pa.string())])) as writer:
+    writer.write(pa.table({"text": ["a"]}))
+with pa.ipc.new_stream(STREAM, pa.schema([("text", pa.string())])) as writer:
+    writer.write(pa.table({"text": ["a"]}))
 pq.write_table(pa.table({"text": ["a"]}), PARQUET)
 LINES = b'{"text": "a"}\n{"text": "b"}\n'
 
 
-class Pipe(io.RawIOBase):
-    """A pipe that gives so many bytes at a time."""
-
-    def __init__(self, content, size):
-        self._content, self._size = content, size
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        count = min(self._size, len(buffer))
-        piece, self._content = self._content[:count], self._content[count:]
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-
-def stdin(monkeypatch, content, *, size=1 << 16, **how):
-    """The texts that come through a pipe of this content."""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Pipe(content, size))))
-    return [text for block in Source(name="-", form=TOLD, sure=False, **how).read() for text in block.texts]
-
-
-def named(tmp_path, name, content, form):
-    """The texts of a file whose suffix says this format."""
+def named(tmp_path, name, content):
+    """The texts of a file whose suffix says something."""
     (tmp_path / name).write_bytes(content)
-    return [text for block in Source(name=str(tmp_path / name), form=form, sure=False).read() for text in block.texts]
+    return texts(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 16], ids="pieces of {}".format)
 @pytest.mark.parametrize(
-    ("content", "texts"),
+    ("content", "rows"),
     [
         (LINES, ["a", "b"]),
         (b'{"text": "a"}', ["a"]),
@@ -65,6 +46,17 @@ def named(tmp_path, name, content, form):
         (b"id,text\n1,a\n2,b\n", ["a", "b"]),
         (b'id,text,n\n1,"a, b\nc",2\n', ["a, b\nc"]),
         (b"id\ttext\n1\ta\n", ["a"]),
+        (b"id;text\n1;a\n", ["a"]),
+        (b"id|text\n1|a\n", ["a"]),
+        (b'[{"text": "a"},\n{"text": "b"}]\n', ["a", "b"]),
+        (json.dumps([{"text": "a"}] * 10_000).encode(), ["a"] * 10_000),
+        (json.dumps(["a"] * 50_000).encode(), ["a"] * 50_000),
+        (json.dumps([{"text": "a"}, "b"], indent=2).encode(), ["a", "b"]),
+        (gzip.compress(LINES), ["a", "b"]),
+        (gzip.compress(b'["a", "b"]'), ["a", "b"]),
+        (pa.compress(b"id,text\n1,a\n", "zstd", asbytes=True), ["a"]),
+        (ARROW.getvalue(), ["a"]),
+        (STREAM.getvalue(), ["a"]),
         (b"one\ntwo, three\n", ["one", "two, three"]),
         (b"one, two\nthree, four\n", ["one, two", "three, four"]),
         (b"\n\none\n", ["", "", "one"]),
@@ -78,16 +70,12 @@ def named(tmp_path, name, content, form):
         (b'# a\n\n    {"x": 1}\n\nmore\n', ["# a", "", '    {"x": 1}', "", "more"]),
     ],
 )  # fmt: skip
-def test_a_pipe_is_read_as_what_it_holds(monkeypatch, content, texts, size):
+def test_a_pipe_is_read_as_what_it_holds(monkeypatch, content, rows, size):
     """JSON lines, CSV and TSV by their first lines, whatever the pieces they come in; prose stays prose."""
-    assert stdin(monkeypatch, content, size=size if len(content) < SAMPLE else max(size, 7)) == texts
+    assert stdin(monkeypatch, content, size=size if len(content) < SAMPLE else max(size, 7)) == rows
 
 
 REFUSED = {
-    "a JSON array": b'[{"text": "a"},\n{"text": "b"}]\n',
-    "a JSON array on a line": json.dumps([{"text": "a"}] * 10_000).encode(),
-    "a JSON array of strings": json.dumps(["a"] * 50_000).encode(),
-    "a JSON array, indented": json.dumps([{"text": "a"}], indent=2).encode(),
     "a JSON object, indented": json.dumps({"text": "a"}, indent=2).encode(),
     "JSON strings": b'"a"\n"b"\n',
     "JSON lines behind a comment": b'# made today\n{"text": "a"}\n{"text": "b"}\n',
@@ -96,13 +84,11 @@ REFUSED = {
     "a CSV of other names": b"id,body\n1,a\n2,b\n",
     "a TSV of other names": b"id\tbody\n1\ta b c\n2\tb\n",
     "a CSV of one column": b"text\na\nb\n",
-    "semicolons": b"id;text\n1;a\n",
-    "bars": b"id|text\n1|a\n",
-    "gzip": gzip.compress(LINES),
+    "arrays on lines": b'["a"]\n["b"]\n',
+    "bzip2": b"BZh91AY&SY",
     "Parquet": PARQUET.getvalue(),
     "UTF-16": "text\n".encode("utf-16"),
     "a ZIP archive": b"PK\x03\x04\x14\x00",
-    "an Arrow file": b"ARROW1\x00\x00",
 }
 
 
@@ -115,49 +101,61 @@ def test_a_pipe_that_is_no_text_is_refused(monkeypatch, content, skip, size):
         stdin(monkeypatch, content, skip=skip, size=size)
 
 
-@pytest.mark.parametrize("content", [LINES, *REFUSED.values()])
+@pytest.mark.parametrize("content", [LINES, *(each for each in REFUSED.values())])
 def test_what_is_asked_for_is_not_looked_at(tmp_path, content):
     """`--input-format text`: raw lines, whatever they look like."""
     path = tmp_path / "in.jsonl"
     path.write_bytes(content)
-    source = Source(name=str(path), form="text", skip=True)
 
-    assert sum(len(block.texts) for block in source.read()) == content.count(b"\n") + (not content.endswith(b"\n"))
+    assert len(texts(str(path), form="text", skip=True)) == content.count(b"\n") + (not content.endswith(b"\n"))
 
 
+ARRAY = b'[{"text": "a"}]'
 MISNAMED = {
-    ("in.txt", "text"): (LINES, REFUSED["a JSON array"], b"id,text\n1,a\n", b"a\tb\n1\t2\n", gzip.compress(LINES),
-     PARQUET.getvalue()),
-    ("in.jsonl", "jsonl"): (b"id,text\n1,a\n", gzip.compress(LINES), PARQUET.getvalue()),
-    ("in.csv", "csv"): (LINES, b"id\ttext\n1\ta\n", b"id;text\n1;a\n", gzip.compress(LINES), PARQUET.getvalue()),
-    ("in.tsv", "tsv"): (LINES, b"id,text\n1,a\n", PARQUET.getvalue()),
+    "in.txt": (LINES, ARRAY, b"id,text\n1,a\n", b"a\tb\n1\t2\n", PARQUET.getvalue(), ARROW.getvalue(),
+               gzip.compress(LINES)),
+    "in.jsonl": (b"id,text\n1,a\n", PARQUET.getvalue(), b'{\n"text": "a"\n}', gzip.compress(b"id,text\n1,a\n")),
+    "in.json": (b"id,text\n1,a\n", PARQUET.getvalue(), b'{\n"text": "a"\n}', STREAM.getvalue()),
+    "in.csv": (LINES, ARRAY, PARQUET.getvalue()),
+    "in.tsv": (LINES, ARRAY, PARQUET.getvalue()),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("name", "form", "content"), [(*key, content) for key, contents in MISNAMED.items() for content in contents]
+    ("name", "content"), [(name, content) for name, contents in MISNAMED.items() for content in contents]
 )
-def test_a_misleading_suffix_is_refused(tmp_path, name, form, content):
+def test_a_misleading_suffix_is_refused(tmp_path, name, content):
     """The suffix says one thing, the content another: both are named, and the option that settles it."""
-    with pytest.raises(ConfigError, match=rf"{name} is .* by its suffix, but begins like .*--input-format {form} to "):
-        named(tmp_path, name, content, form)
+    if name == "in.jsonl" and content.startswith(b"{"):
+        pytest.skip("a line that is no JSON is a bad row")
+    with pytest.raises(ConfigError, match=rf"{name} is .* by its suffix, but begins like .*--input-format \w+ to "):
+        named(tmp_path, name, content)
 
 
 @pytest.mark.parametrize(
-    ("name", "form", "content", "texts"),
+    ("name", "content", "rows"),
     [
-        ("in.txt", "text", b"text\na\n", ["text", "a"]),
-        ("in.txt", "text", b'"a"\n"b"\n', ['"a"', '"b"']),
-        ("in.txt", "text", b"Paris,France\nRome,Italy\n", ["Paris,France", "Rome,Italy"]),
-        ("in.csv", "csv", b'"text"\n"a"\n', ["a"]),
-        ("in.csv", "csv", b"text\na\n", ["a"]),
-        ("in.jsonl", "jsonl", b'"a"\n{"text": "b"}\n', ["a", "b"]),
-        ("in.parquet", "parquet", PARQUET.getvalue(), ["a"]),
+        ("in.txt", b"text\na\n", ["text", "a"]),
+        ("in.txt", b'"a"\n"b"\n', ['"a"', '"b"']),
+        ("in.txt", b"Paris,France\nRome,Italy\n", ["Paris,France", "Rome,Italy"]),
+        ("in.csv", b'"text"\n"a"\n', ["a"]),
+        ("in.csv", b"text\na\n", ["a"]),
+        ("in.csv", b"id\ttext\n1\ta\n", ["a"]),
+        ("in.tsv", b"id,text\n1,a\n", ["a"]),
+        ("in.jsonl", b'"a"\n{"text": "b"}\n', ["a", "b"]),
+        ("in.jsonl", ARRAY, ["a"]),
+        ("in.json", LINES, ["a", "b"]),
+        ("in.json", ARRAY, ["a"]),
+        ("in.json", b" []", []),
+        ("in.parquet", PARQUET.getvalue(), ["a"]),
+        ("in.feather", ARROW.getvalue(), ["a"]),
+        ("in.arrow", STREAM.getvalue(), ["a"]),
+        ("in.jsonl", gzip.compress(LINES), ["a", "b"]),
     ],
 )
-def test_a_suffix_holds_where_nothing_speaks_against_it(tmp_path, name, form, content, texts):
-    """What may as well be what the suffix says is that."""
-    assert named(tmp_path, name, content, form) == texts
+def test_a_suffix_holds_where_nothing_speaks_against_it(tmp_path, name, content, rows):
+    """What may as well be what the suffix says is that; of JSON and of tables the content knows which."""
+    assert named(tmp_path, name, content) == rows
 
 
 def test_a_pipe_read_as_a_format_says_so_in_its_errors(monkeypatch):
@@ -179,6 +177,6 @@ def test_json_objects_on_lines_are_never_text():
             fields, ensure_ascii=chance.random() < 0.5, separators=chance.choice([(",", ":"), (", ", ": ")])
         )
         found = look(
-            (chance.choice(["", " ", "\n"]) + line + chance.choice(["", "\n", "\r\n"])).encode(), "text", whole=True
+            (chance.choice(["", " ", "\n"]) + line + chance.choice(["", "\n", "\r\n"])).encode(), ["text"], whole=True
         )
         assert found.form == "jsonl", line
