@@ -16,7 +16,7 @@ import msgspec
 
 from ..codec.vector_math import missing_value
 from . import arrow_values
-from .sources import ADDED, Line
+from .sources.open_source import ADDED, Line
 from .stdio import own
 
 if TYPE_CHECKING:

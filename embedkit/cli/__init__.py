@@ -2,7 +2,7 @@
 loaded. Each command has a file of its own beside this one.
 
 Exit codes: 0 done, 1 the provider or the network failed, 2 usage, configuration or a bad file, 3 done but for some
-rows, 4 stopped at a limit of tokens or cost, 130 Ctrl-C (143 SIGTERM, 129 SIGHUP), 141 nobody reads the output any more.
+rows, 4 stopped at a limit of tokens or cost, 130 Ctrl-C (143 SIGTERM, 129 SIGHUP), 141 nobody reads the output.
 """
 
 from __future__ import annotations

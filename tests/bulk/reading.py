@@ -10,7 +10,7 @@ import pytest
 from embedkit import ConfigError
 from embedkit._batching.plan import estimate
 from embedkit._bulk.contract import RowDigest
-from embedkit._bulk.sources import open_files
+from embedkit._bulk.sources.open_source import open_files
 
 
 def source(names, column="text", **how):

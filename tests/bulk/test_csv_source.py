@@ -107,7 +107,7 @@ def test_blank_lines_before_the_header_are_none(file):
 
 def test_a_quote_that_is_never_closed_does_not_fill_the_memory(file, monkeypatch):
     """The field ends at a length that no text has: an error, whatever may be skipped."""
-    monkeypatch.setattr("embedkit._bulk.csv_source.LONGEST_FIELD", 100)
+    monkeypatch.setattr("embedkit._bulk.sources.csv_source.LONGEST_FIELD", 100)
     monkeypatch.setattr("csv.field_size_limit", lambda _=None, limit=csv.field_size_limit: limit(150_000) and 150_000)
     name = file("a.csv", 'text\na\n"' + "x\n" * 100_000)
 

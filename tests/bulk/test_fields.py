@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from embedkit import ConfigError
-from embedkit._bulk.fields import MISSING, Fields, find, parse_template
+from embedkit._bulk.sources.fields import MISSING, Fields, find, parse_template
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from embedkit import ConfigError
-from embedkit._bulk.files import INPUTS, TOLD, form_of, found, natural
+from embedkit._bulk.sources.files import INPUTS, TOLD, form_of, found, natural
 
 
 @pytest.mark.parametrize(

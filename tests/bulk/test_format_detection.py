@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedkit import ConfigError
-from embedkit._bulk.format_detection import SAMPLE, look
+from embedkit._bulk.sources.format_detection import SAMPLE, look
 from tests.bulk.reading import stdin, texts
 
 ARROW, STREAM, PARQUET = io.BytesIO(), io.BytesIO(), io.BytesIO()

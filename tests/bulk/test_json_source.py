@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from embedkit._bulk import json_source, streams
+from embedkit._bulk.sources import json_source, streams
 from tests.bulk.reading import faults, keys, read, records, refused, source, texts
 
 ROWS = [{"text": "one", "id": 1}, "two", {"text": "th\nree", "id": 3, "deep": {"a": [{"b": "}, {"}]}}, {"text": "四"}]

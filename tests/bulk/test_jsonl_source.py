@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from embedkit import ConfigError
-from embedkit._bulk.sources import open_files
+from embedkit._bulk.sources.open_source import open_files
 from tests.bulk.reading import keys, read, records, refused, source, texts
 
 
@@ -119,7 +119,7 @@ def test_a_key_or_a_field_that_is_not_there_costs_the_row(file, carried):
 
 def test_a_line_without_an_end_is_refused_before_the_memory_is_full(file, monkeypatch):
     """What is longer than any row is no row."""
-    monkeypatch.setattr("embedkit._bulk.streams.LONGEST", 3 << 20)
+    monkeypatch.setattr("embedkit._bulk.sources.streams.LONGEST", 3 << 20)
     name = file("in.jsonl", '"a"\n' + '{"text": "' + "x" * (6 << 20))
 
     assert "a line is longer than 256 MiB" in refused(name, skip=True).replace(" 3 MiB", " 256 MiB")

@@ -16,7 +16,7 @@ import pytest
 
 from embedkit import ConfigError
 from embedkit._batching.plan import estimate
-from embedkit._bulk.sources import open_source
+from embedkit._bulk.sources.open_source import open_source
 from tests.bulk.reading import read
 
 ROWS = [{"text": f"text {number}", "id": number, "doc": {"a": f"a{number}"}} for number in range(600)]
@@ -99,7 +99,7 @@ def test_frames_of_pandas_give_keys_and_templates():
 
 
 def test_a_frame_of_mixed_objects_costs_its_bad_rows():
-    """pandas has columns of anything."""
+    """Pandas has columns of anything."""
     frame = pd.DataFrame({"text": ["a", 7, None, ["x"], "e"], "id": [1, 2, 3, 4, 5]}, dtype=object)
 
     assert read(open_source(frame, key="id", carried="jsonl"))[:2] == [

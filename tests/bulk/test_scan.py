@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 
 from embedkit import ConfigError
 from embedkit._bulk.contract import Block, RowDigest
-from embedkit._bulk.scan import EXAMPLES, scan
+from embedkit._bulk.sources.scan import EXAMPLES, scan
 
 
 def looked(blocks, count_tokens=len):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from embedkit._bulk import sinks
 from embedkit._bulk.sinks import FORMS, OUTPUTS, Jsonl, Npy
-from embedkit._bulk.sources import Line
+from embedkit._bulk.sources.open_source import Line
 from embedkit.codec.vector_math import missing_rows
 
 WIDTH = 3

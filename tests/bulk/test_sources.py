@@ -15,7 +15,7 @@ import pytest
 from embedkit import ConfigError
 from embedkit._batching.plan import estimate
 from embedkit._bulk.contract import Block
-from embedkit._bulk.sources import BLOCK, Rows, open_source
+from embedkit._bulk.sources.open_source import BLOCK, Rows, open_source
 from tests.bulk.reading import faults, read, refused, source, texts
 
 

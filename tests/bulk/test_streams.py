@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from embedkit import ConfigError
-from embedkit._bulk import streams
-from embedkit._bulk.streams import Pieces, beginning, encoding_named, in_utf8, pieces, whole_lines
+from embedkit._bulk.sources import streams
+from embedkit._bulk.sources.streams import Pieces, beginning, encoding_named, in_utf8, pieces, whole_lines
 from tests.bulk.reading import faults, refused, texts
 
 LINES = b"".join(b"row %d\n" % number for number in range(5_000))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from embedkit import ConfigError
-from embedkit._bulk.sources import BLOCK
+from embedkit._bulk.sources.open_source import BLOCK
 from tests.bulk.reading import refused, source, texts
 
 

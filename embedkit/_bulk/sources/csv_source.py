@@ -7,14 +7,14 @@ import io
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 from .fields import missing, sayable
 from .rows import ADDED, BLOCK, Builder, taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .contract import Block
+    from ..contract import Block
     from .rows import At, How
     from .streams import Pieces
 

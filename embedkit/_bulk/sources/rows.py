@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from ..errors import ConfigError
-from .contract import Block, Record
+from ...errors import ConfigError
+from ..contract import Block, Record
 from .fields import Fields
 
 ADDED = "embedding"  # the column that outputs add

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 from .json_reader import JsonReader
 from .json_rows import real, whole
 from .rows import BLOCK, LONGEST
@@ -23,7 +23,7 @@ from .rows import BLOCK, LONGEST
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .contract import Block
+    from ..contract import Block
     from .rows import At, How
     from .streams import Pieces
 

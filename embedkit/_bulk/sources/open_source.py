@@ -13,21 +13,21 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
-from .contract import Source
+from ...errors import ConfigError
+from ..contract import Source
+from ..stdio import aside
 from .fields import Fields, parse_template
 from .file_source import FileSource
 from .files import INPUTS, TOLD, form_of, found
 from .format_detection import FORMATS
 from .memory_source import source_of
 from .rows import ADDED, BLOCK, How, Line
-from .stdio import aside
 from .streams import encoding_named
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from .contract import Block, Records
+    from ..contract import Block, Records
 
 SOME = 16  # strings looked at, to see whether they are names of files
 

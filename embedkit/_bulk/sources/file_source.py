@@ -8,20 +8,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..errors import ConfigError
+from ...errors import ConfigError
+from ..contract import Scan, Source
+from ..stdio import own
 from . import arrow_source, csv_source, json_source, jsonl_source, text_source
-from .contract import Scan, Source
 from .files import PACKED, TOLD, Named
 from .format_detection import FORMATS, SAMPLE, look, packing
 from .rows import At, How, first
 from .scan import scan
-from .stdio import own
 from .streams import Pieces, beginning, in_utf8, pieces, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .contract import Block
+    from ..contract import Block
 
 NO_PIPE = "Parquet cannot be read from a pipe, because its index stands at the end: pass a file"
 TABLES = ("parquet", "arrow")  # formats whose columns have types

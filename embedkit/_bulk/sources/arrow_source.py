@@ -8,9 +8,9 @@ import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..errors import ConfigError
+from ...errors import ConfigError
+from ..contract import Block
 from .arrow_fields import check_schema, check_strings, texts_of
-from .contract import Block
 from .rows import BLOCK, Builder
 from .streams import PIECE, Pieces
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
-from .arrow_values import readable, unspeakable, values
+from ...errors import ConfigError
+from ..arrow_values import readable, unspeakable, values
 from .fields import missing
 from .rows import ADDED, taken
 

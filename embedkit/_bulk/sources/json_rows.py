@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from ..errors import ConfigError
-from .contract import Record
+from ...errors import ConfigError
+from ..contract import Record
 from .fields import HALF, SHOWN, Fields, find, sayable
 from .rows import Line
 

@@ -17,7 +17,7 @@ from .rows import Builder, Line
 from .streams import is_utf8, not_utf8
 
 if TYPE_CHECKING:
-    from .contract import Block
+    from ..contract import Block
     from .rows import At, How
 
 

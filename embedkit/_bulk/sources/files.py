@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 
 INPUTS = {
     ".txt": "text", ".text": "text", ".md": "text", ".log": "text", ".jsonl": "jsonl", ".ndjson": "jsonl",

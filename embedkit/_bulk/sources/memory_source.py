@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .._batching.texts import one_by_one
-from ..errors import ConfigError
+from ..._batching.texts import one_by_one
+from ...errors import ConfigError
+from ..contract import Block, Scan, Source
 from .arrow_fields import check_schema
 from .arrow_source import blocks as blocks_of
-from .contract import Block, Scan, Source
 from .fields import HALF, brief, sayable
 from .json_rows import DEEPEST, check_for_parquet
 from .rows import BLOCK, At, Builder, How, first

@@ -13,7 +13,7 @@ from .streams import whole_lines
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .contract import Block
+    from ..contract import Block
     from .rows import At, How
     from .streams import Pieces
 

@@ -6,7 +6,7 @@ import codecs
 import io
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 from .rows import LONGEST
 
 if TYPE_CHECKING:

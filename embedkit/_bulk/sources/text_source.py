@@ -12,7 +12,7 @@ from .streams import not_utf8, whole_lines
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .contract import Block
+    from ..contract import Block
     from .rows import At, How
     from .streams import Pieces
 

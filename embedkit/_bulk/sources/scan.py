@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ..errors import ConfigError
-from .contract import Block, RowDigest, Scan
+from ...errors import ConfigError
+from ..contract import Block, RowDigest, Scan
 
 EXAMPLES = 5  # bad rows that are told
 ALL_OF = 16  # blocks whose tokens are all counted; of those after them one in so many is

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 
 SHOWN = 60  # characters of a value in a message
 MISSING: Any = msgspec.UNSET
