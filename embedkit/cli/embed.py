@@ -13,7 +13,7 @@ import click
 
 from .._batching.options import stored_width
 from .._bulk.format_detection import FORMATS
-from .._bulk.sinks import FORMS, OUTPUTS, Jsonl, Output
+from .._bulk.outputs import FORMS, OUTPUTS, Jsonl, Output
 from .._bulk.sources import INPUTS, TOLD, Rows, Source, form_of
 from .._bulk.stdio import aside
 from .._types import DType, OnError, Options

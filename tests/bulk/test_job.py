@@ -130,7 +130,7 @@ def test_an_error_before_the_first_row_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("lines", range(2, 9))
-@pytest.mark.parametrize("garbage", [b"", b"{", b"00000000 {}\n", b"\0" * 300, b"deadbeef {\"checkpoint\":null}\n"])
+@pytest.mark.parametrize("garbage", [b"", b"{", b"00000000 {}\n", b"\0" * 300, b'deadbeef {"checkpoint":null}\n'])
 def test_a_torn_journal_costs_its_last_lines_only(tmp_path, lines, garbage):
     """Whatever a crash left at its end, the job goes on from the last whole line."""
     with pytest.raises(QuotaError):

@@ -38,7 +38,9 @@ class Texts(Source):
             digest.update(block.texts, block.keys)
             bad |= block.faults
             tokens += sum(count_tokens(text) for text in block.texts if text)
-        return Scan(rows=digest.rows, bad=len(bad), examples=dict(list(bad.items())[:3]), tokens=tokens, digest=digest.hex())
+        return Scan(
+            rows=digest.rows, bad=len(bad), examples=dict(list(bad.items())[:3]), tokens=tokens, digest=digest.hex()
+        )
 
 
 class Lines(Sink):

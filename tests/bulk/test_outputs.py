@@ -18,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from embedkit._bulk import sinks
-from embedkit._bulk.sinks import FORMS, OUTPUTS, Jsonl, Npy
+from embedkit._bulk import outputs
+from embedkit._bulk.outputs import FORMS, OUTPUTS, Jsonl, Npy
 from embedkit._bulk.sources import Line
 from embedkit.codec.vector_math import missing_rows
 
@@ -412,7 +412,7 @@ def test_any_records_of_json_become_a_table(records):
 @pytest.fixture
 def small_groups(monkeypatch):
     """Every part is a row group of its own."""
-    monkeypatch.setattr(sinks, "GROUP_BYTES", 1)
+    monkeypatch.setattr(outputs, "GROUP_BYTES", 1)
 
 
 @pytest.mark.parametrize("groups", ["one group", "a group per part"])
@@ -444,7 +444,7 @@ def test_a_column_is_as_wide_as_its_values(tmp_path, monkeypatch, groups, values
     row groups end; without a common type they are text.
     """
     if groups != "one group":
-        monkeypatch.setattr(sinks, "GROUP_BYTES", 1)
+        monkeypatch.setattr(outputs, "GROUP_BYTES", 1)
     parts = [([{"text": "t", "value": value}], vectors(1, row)) for row, value in enumerate(values)]
     found = table(tmp_path, parts)
 
