@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -67,9 +68,12 @@ class Parquet:
 
     def schema(self, path: Path) -> pa.Schema:
         """See `Format`."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        return pq.read_schema(path)
+        # As it was given to the writer; the schema that Parquet makes of it has other names within lists.
+        written = (pq.read_metadata(path).metadata or {}).get(b"ARROW:schema")
+        return pq.read_schema(path) if written is None else pa.ipc.read_schema(pa.py_buffer(b64decode(written)))
 
     def count(self, path: Path) -> int:
         """See `Format`."""

@@ -61,9 +61,11 @@ class AppendedFile:
     def append(self, data: Any) -> None:
         """Write all of it: bytes, or an array in C order."""
         with self._lasting_error():
-            rest = memoryview(data).cast("B")
-            self.size += len(rest)
-            while rest:  # one call may take less than it is given
+            rest = memoryview(data)
+            self.size += rest.nbytes
+            if rest.nbytes:  # an empty view cannot be cast
+                rest = rest.cast("B")
+            while rest.nbytes:  # one call may take less than it is given
                 rest = rest[self._file.write(rest) :]
 
     def put(self, data: bytes, place: int) -> None:

@@ -215,7 +215,8 @@ def lines(pieces: list[Records], vectors: NDArray[Any], failures: Mapping[int, s
         record for piece in pieces for record in (piece if isinstance(piece, list) else arrow_values.records(piece))
     )
     found = bytearray()
-    for row, (record, vector) in enumerate(zip(records, np.ascontiguousarray(vectors), strict=True)):
+    rows = np.ascontiguousarray(vectors, vectors.dtype.newbyteorder("="))
+    for row, (record, vector) in enumerate(zip(records, rows, strict=True)):
         fields = record.source if isinstance(record, Line) else msgspec.json.encode(record, enc_hook=str)
         if row in failures:
             values = b'null,"%b":%b' % (ERROR.encode(), msgspec.json.encode(sayable(failures[row])))

@@ -152,20 +152,16 @@ def _spelled(value: Any) -> Any:
     if hasattr(value, "tolist"):  # of numpy
         return _spelled(value.tolist())
     kind = next((each for each in type(value).__mro__ if each in SPELLINGS or each in PLAIN), str)
-    if kind is str:
-        return sayable(str(value))
-    if kind in SPELLINGS and not (kind is int and -(2**63) <= value < 2**64):
-        return _tagged(value, *SPELLINGS[kind])
-    return value
+    return sayable(str(value)) if kind is str else _tagged(value, kind)
 
 
-def _tagged(value: Any, code: int, spell: Callable[[Any], str], read: Callable[[str], Any]) -> Any:
-    try:
-        text = spell(value)
-        read(text)
-    except (ValueError, OverflowError):  # such as "not a time" of pandas
-        return str(value)
-    return msgspec.msgpack.Ext(code, text.encode())
+def _tagged(value: Any, kind: type) -> Any:
+    if kind in PLAIN and (kind is not int or -(2**63) <= value < 2**64):
+        return value
+    if kind is dt.datetime and str(value) == "NaT":  # "not a time" of pandas
+        return None
+    code, spell, _ = SPELLINGS[kind]
+    return msgspec.msgpack.Ext(code, spell(value).encode())
 
 
 def _written_stream(batches: list[Any]) -> bytes:

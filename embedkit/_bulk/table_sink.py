@@ -220,7 +220,8 @@ class FolderSink(TableFileSink):
             sync_file(new)
             move(new, self._part(number))
         self._open.close()
-        self._open.path.unlink()
+        for spool in sorted(self._folder.glob("spool-*")):  # the last one last
+            spool.unlink()
 
     def finished(self, folder: Path, state: Mapping[str, Any]) -> bool:
         """The last spool is gone: it goes when all else is done."""
@@ -261,9 +262,9 @@ class FolderSink(TableFileSink):
 
     def _numbers(self) -> list[int]:
         """Of the parts that are there."""
-        found = (PART.fullmatch(each.name) for each in self.place.iterdir())
-        numbers = sorted(int(match[1]) for match in found if match)
-        return [number for number in numbers if self._part(number).exists()]
+        names = [each.name for each in self.place.iterdir()]
+        numbers = sorted(int(match[1]) for match in map(PART.fullmatch, names) if match)
+        return [number for number in dict.fromkeys(numbers) if self._part(number).name in names]
 
 
 def _spool(folder: Path, number: int = 0) -> Path:
