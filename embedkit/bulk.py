@@ -24,7 +24,7 @@ from ._bulk.contract import Block, RowDigest, Scan, Sink, Source, State
 from ._bulk.job import Job, Settings
 from ._bulk.notices import Began, Notice, Paused, Progress, Resumed, RowFailed, Scanned
 from ._bulk.report import Report
-from ._bulk.sinks import open_sink
+from ._bulk.sinks.open_sink import open_sink
 from ._bulk.sources.open_source import open_source
 from ._connect.factory import connect
 from ._embedders.base import Embedder

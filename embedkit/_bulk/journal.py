@@ -19,6 +19,7 @@ import msgspec
 
 from ..errors import ConfigError
 from .contract import State
+from .disk import naming, sync_folder
 
 FORMAT = 1  # of the journal and of what lies beside it; another one is refused
 NAME = "journal.jsonl"
@@ -144,8 +145,9 @@ class Journal:
             self._file = self.path.open("ab", buffering=0)
             if new:
                 sync_folder(self.path.parent)
-        self._file.write(encoded(line))
-        os.fsync(self._file.fileno())
+        with naming(self.path):
+            self._file.write(encoded(line))
+            os.fsync(self._file.fileno())
         self._take(line)
 
     def close(self) -> None:
@@ -172,22 +174,11 @@ def decoded(raw: bytes) -> Line | None:
         return None
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a crash; a no-op where folders cannot be opened (Windows)."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def replace_file(path: Path, data: bytes) -> None:
     """Write a small file whole: a reader sees the old one or the new one, also after a crash."""
     beside = path.with_name(f".{path.name}.new")
     try:
-        with beside.open("wb") as file:
+        with naming(path), beside.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from .._types import DType
 from ..codec.vector_math import missing_rows
 from ..errors import EmbedkitError
 from .contract import Records, Sink
+from .disk import AppendedFile
 from .journal import Checkpoint, Journal, Line, Totals
 from .stdio import aside as left_behind
 
@@ -61,7 +61,7 @@ class Writer:
         self._early: list[Rows] = []  # before the width is known
         self._refused = 0
         self._width: int | None = None
-        self._failures: Any = None
+        self._failures: AppendedFile | Any = None
         self._last: Rows | None = None  # the newest that is written
         self._synced = -float("inf")
         self._ended = False
@@ -70,10 +70,7 @@ class Writer:
 
     def begin(self, last: Checkpoint | None) -> None:
         """Go on after a checkpoint, or start. What was written after it is undone."""
-        path = self._folder / FAILURES
-        self._failures = path.open("r+b" if path.exists() else "w+b")
-        self._failures.truncate(last.failures if last else 0)
-        self._failures.seek(0, os.SEEK_END)
+        self._failures = AppendedFile(self._folder / FAILURES, last.failures if last else None)
         if last is not None:
             self._width = last.width
             self._sink.begin(self._folder, missing_rows(0, last.width, self._dtype), last.state)
@@ -154,15 +151,14 @@ class Writer:
         self._sink.write(rows.pieces, vectors, rows.failures, rows.keys)
         for place, reason in rows.failures.items():
             failure = {"row": rows.start + place, "key": rows.keys[place] if rows.keys else None, "reason": reason}
-            self._failures.write(msgspec.json.encode(failure, enc_hook=str) + b"\n")
+            self._failures.append(msgspec.json.encode(failure, enc_hook=str) + b"\n")
         self._last = rows
 
     def _checkpoint(self, *, complete: bool) -> None:
         if self._last is None and not complete:
             return
         state = self._sink.sync()
-        self._failures.flush()
-        os.fsync(self._failures.fileno())
+        self._failures.sync()
         before = self._journal.last
         totals = self._last.totals if self._last is not None else before.totals if before is not None else Totals()
         digest = self._last.digest if self._last is not None else before.digest if before is not None else ""
@@ -173,7 +169,7 @@ class Writer:
                     digest=digest,
                     width=self._width or 0,
                     state=state,
-                    failures=self._failures.tell(),
+                    failures=self._failures.size,
                     complete=complete,
                 )
             )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from .._bulk.job import Job, Settings
-from .._bulk.sinks import FORMS, open_sink
+from .._bulk.sinks.open_sink import FORMS, open_sink
 from .._bulk.sources.format_detection import FORMATS
 from .._bulk.sources.open_source import open_source
 from .._traffic.rate import Rate

@@ -90,7 +90,7 @@ def test_fields_parted_by_something_else_are_seen_in_the_header(file, name, mark
 
 
 def test_a_delimiter_may_be_said(file):
-    """Any character, `\\t` as it is typed in a shell too; then the header has to be parted by it."""
+    r"""Any character, `\t` as it is typed in a shell too; then the header has to be parted by it."""
     assert texts(file("a.csv", "id~text\n1~a,b\n"), delimiter="~") == ["a,b"]
     assert texts(file("b.csv", "id\ttext,x\n1\ta\n"), "text,x", delimiter="\\t") == ["a"]
     message = refused(file("c.csv", "id;text\n1;a\n"), delimiter="|")

@@ -1,499 +1,551 @@
-"""Files out: every row in its place, in a file that others can read, whatever the parts it came in."""
+"""Every sink: what comes out is the same, whatever happened on the way."""
 
 from __future__ import annotations
 
-import datetime as dt
-import decimal
-import io
+import errno
 import json
-import math
-from decimal import Decimal
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedkit._bulk import sinks
-from embedkit._bulk.sinks import FORMS, OUTPUTS, Jsonl, Npy
-from embedkit._bulk.sources.open_source import Line
-from embedkit.codec.vector_math import missing_rows
-
-WIDTH = 3
-JSONS = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.integers(-5, 5) | st.floats() | st.text(max_size=3),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "", "x.y", "é"]), inner, max_size=3)
-    ),
-    max_leaves=8,
+from embedkit import ConfigError
+from embedkit._bulk.contract import Sink
+from embedkit._bulk.sinks import open_sink as sinks
+from embedkit._bulk.sinks.file_sink import FileSink
+from embedkit._bulk.sinks.jsonl_sink import StdoutSink
+from embedkit._bulk.sinks.open_sink import FORMS, SUFFIXES, open_sink
+from tests.support.sinks import (
+    METADATA,
+    NAMES,
+    WIDTH,
+    KilledError,
+    expected_vectors,
+    files_of,
+    killed_at,
+    like,
+    opened,
+    other_file_system,
+    rows_of,
+    small_disk,
+    small_files,
+    spoil,
+    target,
+    vectors_of,
+    whole,
+    write,
 )
-KINDS = {"float32": np.float32, "int8": np.int8, "uint8": np.uint8}
 
+ROWS = 26
+every_sink = pytest.mark.parametrize("kind", FORMS)
 
-def vectors(count, start=0, dtype="float32"):
-    return (np.arange(start * WIDTH, (start + count) * WIDTH) % 100).reshape(count, WIDTH).astype(KINDS[dtype])
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """By kind, the files of a job of `ROWS` rows that nothing interrupted, in small parts."""
+    base = tmp_path_factory.mktemp("undisturbed")
+    with small_files():
+        found = {kind: files_of(whole(base / kind, kind, ROWS)) for kind in FORMS}
+    return lambda kind: found[kind]
 
-def blank(count, width=WIDTH, dtype="float32"):
-    return missing_rows(count, width, dtype)
 
+# --- names -----------------------------------------------------------------------------------------------------------
 
-def written(tmp_path, kind, parts, like=None):
-    """The path of what was written of (records, vectors, failed rows) parts."""
-    output = FORMS[kind](tmp_path, "text", missing_rows(0, 0, "float32") if like is None else like)
-    try:
-        for records, rows, *failed in parts:
-            output.write([records], rows, *failed)
-        output.finish()
-    finally:
-        output.close()
-    return output.path
 
-
-def dicts(*texts):
-    return [{"text": text} for text in texts]
-
-
-def table(tmp_path, parts, like=None):
-    return pq.read_table(written(tmp_path, "parquet", parts, like))
-
-
-def lines(tmp_path, parts, like=None):
-    return [json.loads(line) for line in written(tmp_path, "jsonl", parts, like).read_text("utf-8").splitlines()]
-
-
-# --- what all of them do ---------------------------------------------------------------------------------------------
-
-
-def loaded(path, kind):
-    """The vectors in a file, None for a row without one."""
-    if kind == "jsonl":
-        return [json.loads(line)["embedding"] for line in path.read_text("utf-8").splitlines()]
-    rows = np.load(path).tolist() if kind == "npy" else pq.read_table(path)["embedding"].to_pylist()
-    return [None if all(map(math.isnan, row)) else row for row in rows]
-
-
-@pytest.mark.parametrize("kind", FORMS)
-@pytest.mark.parametrize("dtype", KINDS)
-def test_rows_come_out_as_they_went_in(tmp_path, kind, dtype):
-    """Parts of any size, none among them, end up as one table in order, in the type they have."""
-    sizes = [2, 0, 1, 5]
-    starts = np.cumsum([0, *sizes])
-    parts = [(dicts(*"x" * size), vectors(size, start, dtype)) for size, start in zip(sizes, starts, strict=False)]
-    path = written(tmp_path, kind, parts, missing_rows(0, 0, dtype))
-
-    assert loaded(path, kind) == vectors(8, 0, dtype).tolist()
-
-
-@pytest.mark.parametrize("kind", FORMS)
-def test_rows_before_the_first_success_wait_for_its_width(tmp_path, kind):
-    """A part in which every text failed has no width of its own; its rows are there, without vectors."""
-    parts = [(dicts("a", "b"), blank(2, 0), {0, 1}), (dicts("c", "d"), vectors(2), ()), (dicts("e"), blank(1), {0})]
-    path = written(tmp_path, kind, parts)
-
-    assert loaded(path, kind) == [None, None, [0, 1, 2], [3, 4, 5], None]
-
-
-def test_a_failed_row_of_integers_is_null_in_json_alone(tmp_path):
-    """Integers have no NaN: JSON tells a failed row from a vector of zeros, the others cannot."""
-    rows = np.zeros((3, WIDTH), np.int8)
-    like = missing_rows(0, 0, "int8")
-
-    for kind, missing in {"jsonl": None, "npy": [0, 0, 0], "parquet": [0, 0, 0]}.items():
-        assert loaded(written(tmp_path, kind, [(dicts("a", "b", "c"), rows, {1})], like), kind) == [
-            [0, 0, 0],
-            missing,
-            [0, 0, 0],
-        ]
-
-
-@pytest.mark.parametrize("dtype", KINDS)
-def test_parquet_has_no_null_among_its_vectors(tmp_path, dtype):
-    """A null there would make a file that pyarrow up to 23 cannot read at all."""
-    found = table(tmp_path, [(dicts("a", "b"), missing_rows(2, WIDTH, dtype), {0, 1})], missing_rows(0, 0, dtype))
-
-    assert found["embedding"].null_count == 0
-
-
-@pytest.mark.parametrize("kind", FORMS)
-def test_no_rows_make_a_file_all_the_same(tmp_path, kind):
-    """Nothing in, a valid file of nothing out, as wide as asked."""
-    path = written(tmp_path, kind, [([], blank(0, 0))], missing_rows(0, WIDTH, "float32"))
-
-    assert loaded(path, kind) == []
-    if kind == "npy":
-        assert np.load(path).shape == (0, WIDTH)
-
-
-def test_suffixes_lead_to_the_three_forms():
-    """Every suffix names a form that is there."""
-    assert set(OUTPUTS.values()) == set(FORMS)
-
-
-# --- .npy ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("dtype", "kind"), KINDS.items())
-def test_npy_is_what_numpy_writes(tmp_path, dtype, kind):
-    """Byte for byte the file of `np.save`, so that anything that reads one reads ours."""
-    path = written(
-        tmp_path,
-        "npy",
-        [(dicts("a", "b"), vectors(2, 0, dtype)), (dicts("c"), vectors(1, 2, dtype))],
-        missing_rows(0, 0, dtype),
-    )
-    np.save(tmp_path / "theirs.npy", vectors(3, 0, dtype))
-
-    assert path.read_bytes() == (tmp_path / "theirs.npy").read_bytes()
-
-
-def test_npy_maps_into_memory(tmp_path):
-    """The header is 128 bytes, so rows are aligned and the file can be mapped."""
-    mapped = np.load(written(tmp_path, "npy", [(dicts("a", "b"), vectors(2))]), mmap_mode="r")
-
-    assert mapped.offset == 128
-    assert np.array_equal(mapped, vectors(2))
-
-
-def test_npy_writes_rows_that_are_not_contiguous(tmp_path):
-    """A view with strides is written as the rows it shows."""
-    wide = np.arange(12, dtype=np.float32).reshape(2, 6)
-
-    assert np.array_equal(np.load(written(tmp_path, "npy", [(dicts("a", "b"), wide[:, ::2])])), wide[:, ::2])
-
-
-def test_npy_header_has_room_for_any_shape(tmp_path):
-    """However many rows, the header stays 128 bytes long."""
-    output = Npy(tmp_path, "text", missing_rows(0, 4096, "float32"))
-    output._count = 10**15
-    output._header()
-    output.close()
-
-    assert output.path.stat().st_size == 128
-
-
-# --- JSON lines ------------------------------------------------------------------------------------------------------
-
-
-def test_jsonl_has_the_record_and_then_its_embedding(tmp_path):
-    """Fields in their order, Unicode as it is, the embedding last; a float32 survives the way through text."""
-    record = {"z": 1, "text": "Grüße 🙂", "a": {"deep": [1, None, 2.5]}, "big": 2**70}
-    rows = np.array([[0.1, 1e-20, 16777217.0]], np.float32)
-    path = written(tmp_path, "jsonl", [([record], rows)])
-    line = path.read_text("utf-8")
-
-    assert line.startswith(
-        '{"z":1,"text":"Grüße 🙂","a":{"deep":[1,null,2.5]},"big":1180591620717411303424,"embedding":['
-    )
-    assert np.array_equal(np.array(json.loads(line)["embedding"], np.float32), rows[0])
-
-
-def test_jsonl_spells_what_json_lacks(tmp_path):
-    """Dates, times, decimals and bytes of a Parquet file become text."""
-    batch = pa.RecordBatch.from_pydict(
-        {
-            "text": ["a"], "day": [dt.date(2026, 11, 25)], "time": pa.array([0], pa.timestamp("s")),
-            "sum": [decimal.Decimal("1.10")],
-            "raw": [b"\x00\xff"], "span": pa.array([1], pa.duration("s")), "list": [[1, 2]],
-        }
-    )  # fmt: skip
-    (line,) = lines(tmp_path, [(batch, vectors(1))])
-
-    assert line == {
-        "text": "a", "day": "2026-11-25", "time": "1970-01-01T00:00:00", "sum": "1.10", "raw": "AP8=", "span": "PT1S",
-        "list": [1, 2],
-        "embedding": [0, 1, 2],
-    }  # fmt: skip
-
-
-def kept(source, **record):
-    """A record of JSONL and its line."""
-    line = Line(record)
-    line.source = source
-    return line
-
-
-def test_a_record_of_jsonl_is_written_to_the_letter(tmp_path):
-    """What JSON does not know, what no float holds, keys that
-    repeat, spaces: as they came; an empty object needs no comma.
-    """
-    sources = [b'{"text":"a","n":NaN,"big":1e999,"x":1,"x":2}', b'{ "text" : "b" , "half":"\\ud800" }', b"{ }"]
-    records = [kept(sources[0], text="a", x=2), kept(sources[1], text="b"), kept(sources[2])]
-    path = written(tmp_path, "jsonl", [(records, vectors(3), {2})])
-
-    assert path.read_bytes().splitlines() == [
-        sources[0][:-1] + b',"embedding":[0.0,1.0,2.0]}', sources[1][:-1] + b',"embedding":[3.0,4.0,5.0]}',
-        b'{ "embedding":null}',
-    ]  # fmt: skip
-
-
-ODD = [
-    0.0,
-    -0.0,
-    1e-45,
-    -1e-45,
-    1.1754942e-38,
-    1.17549435e-38,
-    3.4028235e38,
-    -3.4028235e38,
-    0.1,
-    1 / 3,
-    16777217.0,
-    1e22,
-    9.5367431640625e-07,
-]
-
-
-@given(
-    st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=64),
-    st.integers(0, 2**32 - 1),
-)
-@example(ODD, 0)
-def test_a_float32_comes_back_bit_by_bit_from_short_text(numbers, seed):
-    """Through `json.loads` and numpy: every bit, denormals and the sign of zero too, in at most nine digits."""
-    bits = np.random.default_rng(seed).integers(0, 2**32, 256, np.uint32).view(np.float32)
-    rows = np.concatenate([np.array(numbers, np.float32), bits[np.isfinite(bits)]])[None, :]
-    with TemporaryDirectory() as folder:
-        text = written(Path(folder), "jsonl", [(dicts("a"), rows)]).read_text("utf-8")
-    spelled = json.loads(text, parse_float=str, parse_constant=refuse)["embedding"]
-
-    assert np.array(json.loads(text)["embedding"], np.float32).tobytes() == rows.tobytes()
-    assert max(len(Decimal(each).normalize().as_tuple().digits) for each in spelled) <= 9
-
-
-def refuse(constant):
-    """No JSON has this."""
-    raise AssertionError(constant)
-
-
-def test_a_line_is_about_half_as_long_as_with_doubles(tmp_path):
-    """1,536 components of a unit vector: about 12.5 bytes each, where a double's text takes 21."""
-    row = np.random.default_rng(9).standard_normal((1, 1536)).astype(np.float32)
-    row /= np.linalg.norm(row)
-    line = written(tmp_path, "jsonl", [(dicts("a"), row)]).read_bytes()
-
-    assert len(line) < 0.62 * len(json.dumps({"text": "a", "embedding": row[0].tolist()}, separators=(",", ":")))
-
-
-def test_rows_that_are_not_contiguous_are_written_too(tmp_path):
-    """Views with strides, and rows of Fortran's order."""
-    wide = np.arange(12, dtype=np.float32).reshape(2, 6)
-    for view in (wide[:, ::2], np.asfortranarray(wide)[:, 1:4], wide[::-1]):
-        found = [line["embedding"] for line in lines(tmp_path, [(dicts("a", "b"), view)])]
-        assert found == view.tolist()
-
-
-def test_a_pipe_may_take_a_line_in_pieces(tmp_path):
-    """An unbuffered handle that takes seven bytes at a time gets all of them, once."""
-
-    class Narrow(io.RawIOBase):
-        taken = b""
-
-        def write(self, data):
-            self.taken += bytes(data[:7])
-            return min(len(data), 7)
-
-    output = Jsonl(tmp_path, "text", missing_rows(0, 0, "float32"))
-    output.close()
-    output._file = Narrow()
-    output.write([dicts("a", "b")], vectors(2))
-
-    assert output._file.taken == b'{"text":"a","embedding":[0.0,1.0,2.0]}\n{"text":"b","embedding":[3.0,4.0,5.0]}\n'
-
-
-# --- Parquet ---------------------------------------------------------------------------------------------------------
-
-
-def test_parquet_has_a_list_of_fixed_size(tmp_path):
-    """The type vector stores expect, with the input's columns before it."""
-    schema = table(tmp_path, [(dicts("a"), vectors(1))]).schema
-
-    assert schema.names == ["text", "embedding"]
-    assert schema.field("embedding").type == pa.list_(pa.float32(), WIDTH)
-
-
-def test_parquet_looks_for_repetition_in_the_texts_only(tmp_path):
-    """Vectors never repeat: a dictionary of them would cost time and space."""
-    path = written(tmp_path, "parquet", [(dicts("a", "a"), vectors(2))])
-    text, vector = (pq.read_metadata(path).row_group(0).column(number) for number in (0, 1))
-
-    assert "RLE_DICTIONARY" in text.encodings
-    assert "RLE_DICTIONARY" not in vector.encodings
-
-
-def test_parquet_keeps_the_input_s_columns_as_they_were(tmp_path):
-    """Categories, large strings, times, nested columns, nulls, metadata: what came from Parquet goes back unchanged."""
-    kinds = {
-        "text": pa.array(["a", "b", "a"], pa.large_string()),
-        "category": pa.array(["x", None, "x"]).dictionary_encode(),
-        "list": pa.array([[1, None], None, []], pa.list_(pa.int16())),
-        "struct": pa.array([{"a": 1, "b": "x"}, None, {"a": None, "b": ""}]),
-        "time": pa.array([0, None, 1], pa.timestamp("us", "UTC")),
-        "none": pa.nulls(3),
-        "decimal": pa.array([decimal.Decimal("1.10"), None, decimal.Decimal("2.20")]),
-    }
-    source = pa.table(kinds).replace_schema_metadata({"made by": "a test"})
-    batches = source.to_batches(max_chunksize=2)
-    found = table(tmp_path, [(batch, vectors(len(batch), start)) for batch, start in zip(batches, (0, 2), strict=True)])
-
-    assert found.drop_columns(["embedding"]).equals(source)
-    assert found.schema.metadata == {b"made by": b"a test"}
-    assert found["embedding"].to_pylist() == vectors(3).tolist()
-
-
-def test_parquet_joins_categories_of_different_batches(tmp_path):
-    """Each batch has its own dictionary; the column has the values of all."""
-    batches = [
-        pa.RecordBatch.from_pydict({"text": pa.array(words).dictionary_encode()}) for words in (["a", "b"], ["c", "a"])
-    ]
-    found = table(tmp_path, [(batch, vectors(2)) for batch in batches])
-
-    assert found["text"].to_pylist() == ["a", "b", "c", "a"]
-
-
-def nested(depth, make):
-    value = 1
-    for _ in range(depth):
-        value = make(value)
-    return value
-
-
-@pytest.mark.parametrize("make", [lambda value: [value], lambda value: {"a": value}], ids=["lists", "objects"])
-@pytest.mark.parametrize("depth", [1, 30, 31, 400])
-def test_nesting_that_readers_refuse_becomes_text(tmp_path, make, depth):
-    """Parquet can be written deeper than it is read; many lists side by side are not deep."""
-    value = nested(depth, make)
-    wide = {f"field {number}": [number] for number in range(50)}
-    found = table(tmp_path, [([{"text": "a", "value": value, "wide": wide}], vectors(1))])
-
-    assert found["wide"].to_pylist() == [wide]
-    assert found["value"].to_pylist() == [value if depth <= 30 else json.dumps(value, separators=(",", ":"))]
-
-
-@pytest.mark.usefixtures("small_groups")
-@pytest.mark.parametrize("order", [1, -1])
-def test_whole_numbers_keep_every_digit_beside_others(tmp_path, order):
-    """One that no float64 holds makes a column of text, wherever the row groups end; smaller ones are numbers."""
-    parts = [([{"text": "t", "id": value, "n": small}], vectors(1)) for value, small in ((2**60 + 1, 3), (0.5, 0.5))][
-        ::order
-    ]
-    found = table(tmp_path, parts)
-
-    assert found["id"].to_pylist() == [str(2**60 + 1), "0.5"][::order]
-    assert found["n"].to_pylist() == [3.0, 0.5][::order]
-
-
-def test_text_of_a_mixed_column_is_what_python_writes(tmp_path):
-    """NaN within a value is not lost on the way."""
-    found = table(tmp_path, [([{"text": "t", "v": {"x": math.nan}}, {"text": "t", "v": "plain"}], vectors(2))])
-
-    assert found["v"].to_pylist() == ['{"x":NaN}', "plain"]
-
-
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.dictionaries(st.sampled_from(["v", "", "x.y"]), JSONS, max_size=3), min_size=1, max_size=5))
-@pytest.mark.usefixtures("small_groups")
-def test_any_records_of_json_become_a_table(records):
-    """Whatever stands in a column from row to row: one file that
-    can be read, none of its rows lost, and no error after the bill.
-    """
-    with TemporaryDirectory() as folder:
-        found = table(
-            Path(folder), [([{"text": "t", **record}], vectors(1, row)) for row, record in enumerate(records)]
-        )
-
-    assert found["embedding"].to_pylist() == vectors(len(records)).tolist()
-
-
-@pytest.fixture
-def small_groups(monkeypatch):
-    """Every part is a row group of its own."""
-    monkeypatch.setattr(sinks, "GROUP_BYTES", 1)
-
-
-@pytest.mark.parametrize("groups", ["one group", "a group per part"])
 @pytest.mark.parametrize(
-    ("values", "kind", "expected"),
+    ("name", "form", "made"),
     [
-        ([1, 2], pa.int64(), [1, 2]),
-        ([1, 2.5], pa.float64(), [1.0, 2.5]),
-        ([2.5, 1], pa.float64(), [2.5, 1.0]),
-        ([None, 1], pa.int64(), [None, 1]),
-        ([1, "x"], pa.string(), ["1", "x"]),
-        (["x", {"a": 1}], pa.string(), ["x", '{"a":1}']),
-        (
-            [{"a": 1}, {"b": "x"}],
-            pa.struct([("a", pa.int64()), ("b", pa.string())]),
-            [{"a": 1, "b": None}, {"a": None, "b": "x"}],
-        ),
-        ([[1], [2.5]], pa.list_(pa.float64()), [[1.0], [2.5]]),
-        ([[1], "x"], pa.string(), ["[1]", "x"]),
-        ([True, 1], pa.string(), ["true", "1"]),
-        ([{}, {"a": 1}], None, None),
-        ([2**80, 1], pa.string(), [str(2**80), "1"]),
-        ([None, None], pa.null(), [None, None]),
+        ("a.npy", None, "npy"), ("a.NPY", None, "npy"), ("a.jsonl", None, "jsonl"), ("a.ndjson", None, "jsonl"),
+        ("a.parquet", None, "parquet"), ("a.pq", None, "parquet"), ("a.arrow", None, "arrow"),
+        ("a.feather", None, "arrow"), ("a/", None, "folder"), ("there", None, "folder"), ("there", "parquet", "folder"),
+        ("a", "folder", "folder"), ("a.npy", "jsonl", "jsonl"), ("a.v1", "parquet", "parquet"),
+        ("there.npy", None, "folder"), ("-", None, "jsonl"), ("-", "jsonl", "jsonl"),
     ],
-    ids=str,
+)  # fmt: skip
+def test_a_name_tells_the_form(tmp_path, name, form, made):
+    """By suffix, a slash at the end or a folder that is there, unless a form is asked for."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there.npy").mkdir()
+    sink = open_sink(name if name == "-" else f"{tmp_path}/{name}", form)
+
+    assert sink.form == made
+    assert isinstance(sink, StdoutSink) == (name == "-")
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "says"),
+    [
+        ("a", None, "suffix names no known format"), ("a.txt", None, "suffix names no known format"),
+        ("a.npy", "csv", "there is npy, jsonl"), ("there", "npy", "is a folder"), ("a/", "jsonl", "is a folder"),
+        ("no/a.npy", None, "no folder"), ("-", "npy", "does not go to stdout"), ("file", "folder", "is a file"),
+        ("pipe.npy", None, "not a regular file"), ("sqlite:x.db", "npy", "is a store"),
+    ],
+)  # fmt: skip
+def test_a_name_that_cannot_be_written_is_refused(tmp_path, name, form, says):
+    """Before anything is sent, with the name."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe.npy")
+    with pytest.raises(ConfigError, match=says):
+        open_sink(name if name == "-" or ":" in name else f"{tmp_path}/{name}", form)
+
+
+def test_the_url_of_a_store_goes_to_the_stores(monkeypatch):
+    """With the column and the key; a drive's letter is no store."""
+
+    class Stores:
+        @staticmethod
+        def open_store(url, **options):
+            return url, options
+
+    monkeypatch.setattr(sinks, "import_module", lambda name, package: Stores)
+    for url in ("lancedb:x", "qdrant:http://h:1#c", "postgresql://h/d", "postgres://h/d", "sqlite:a.db", "duckdb:a"):
+        assert open_sink(url, column="c", key="k") == (url, {"column": "c", "key": "k"})
+    with pytest.raises(ConfigError, match="suffix"):
+        open_sink("c:out")
+
+
+def test_every_form_has_a_suffix_or_is_a_folder():
+    """No suffix leads nowhere."""
+    assert {*SUFFIXES.values(), "folder"} == set(FORMS)
+
+
+@every_sink
+def test_opening_makes_nothing(tmp_path, kind):
+    """A job that is refused leaves no trace."""
+    sink = open_sink(f"{tmp_path}/{NAMES[kind]}")
+
+    assert not sink.exists()
+    assert list(tmp_path.iterdir()) == []
+    assert isinstance(sink, Sink)
+    assert sink.place == target(tmp_path, kind)
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+@every_sink
+@pytest.mark.parametrize("rows", [0, 1, 7, 8, 16, ROWS])
+def test_rows_come_out_as_they_went_in(tmp_path, kind, rows):
+    """In order, each once, whatever the number; failed ones without a vector."""
+    with small_files():
+        path = whole(tmp_path, kind, rows)
+
+    assert vectors_of(path) == expected_vectors(rows)
+    assert list((tmp_path / "job").iterdir()) == []
+
+
+@every_sink
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_vectors_keep_their_type(tmp_path, kind, dtype):
+    """A failed row of integers is zeros in a matrix, null elsewhere."""
+    path = whole(tmp_path, kind, 5, dtype)
+    found = np.load(path).tolist() if kind == "npy" else vectors_of(path)
+    missing = [0] * WIDTH if kind == "npy" else None
+
+    assert found == [missing if row == 3 else rows_of(row, 1, dtype)[1][0].tolist() for row in range(5)]
+
+
+@every_sink
+def test_rows_come_out_whatever_their_memory_looks_like(tmp_path, kind):
+    """Views with strides, Fortran's order and big-endian numbers are written as the rows they show."""
+    wide = np.arange(24, dtype=np.float32).reshape(4, 6)
+    views = [wide[:, ::2], np.asfortranarray(wide)[:, 1:4], wide[::-1, :3], wide[:, :3].astype(">f4")]
+    sink = opened(tmp_path, kind)
+    for view in views:
+        sink.write([[{"text": "t"}] * 4], view, {}, None)
+    sink.sync()
+    sink.finish({})
+    sink.close()
+
+    assert vectors_of(target(tmp_path, kind)) == np.concatenate(views).tolist()
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "folder"])
+def test_records_and_vectors_must_be_as_many(tmp_path, kind):
+    """A mistake of the caller's is no shifted output."""
+    sink = opened(tmp_path, kind)
+    with pytest.raises(ValueError, match="1 records for 2 vectors"):
+        sink.write([[{"text": "t"}]], np.zeros((2, WIDTH), np.float32), {}, None)
+    sink.close()
+
+
+# --- crashes ---------------------------------------------------------------------------------------------------------
+
+steps = st.lists(
+    st.tuples(st.integers(0, 9), st.sampled_from(["go on", "sync", "sync", "crash", "crash before the journal"])),
+    max_size=12,
 )
-def test_a_column_is_as_wide_as_its_values(tmp_path, monkeypatch, groups, values, kind, expected):
-    """Values of JSON that need a wider type get it, wherever the
-    row groups end; without a common type they are text.
+
+
+@every_sink
+@settings(deadline=None, max_examples=25)
+@given(steps, st.binary(max_size=300))
+def test_random_crashes_change_nothing(undisturbed, kind, steps, garbage):
+    """After any crash a new sink goes on from the last state that the journal has, and the files are, byte by byte,
+    those of a job that nothing interrupted.
     """
-    if groups != "one group":
-        monkeypatch.setattr(sinks, "GROUP_BYTES", 1)
-    parts = [([{"text": "t", "value": value}], vectors(1, row)) for row, value in enumerate(values)]
-    found = table(tmp_path, parts)
+    with TemporaryDirectory() as folder, small_files():
+        base = Path(folder)
+        sink, row, states = opened(base, kind), 0, [None]
+        for count, then in steps:
+            write(sink, row, min(count, ROWS - row))
+            row += min(count, ROWS - row)
+            if then == "sync":
+                states.append(sink.sync())
+                assert states[-1]["rows"] == row
+            elif then != "go on":
+                if then != "crash":
+                    sink.sync()  # and the process ends before the journal has that
+                sink.close()
+                spoil(base / "job", garbage)
+                state = states[-1]
+                assert state is None or not sink.finished(base / "job", state)
+                sink = opened(base, kind, None if state is None else json.loads(json.dumps(state)))
+                row = 0 if state is None else state["rows"]
+        write(sink, row, ROWS - row)
+        sink.sync()
+        sink.finish(METADATA)
+        sink.close()
+        sink.close()
 
-    assert found["text"].to_pylist() == ["t"] * len(values)
-    assert found["embedding"].to_pylist() == vectors(len(values)).tolist()
-    if kind is not None:
-        assert (found.schema.field("value").type, found["value"].to_pylist()) == (kind, expected)
-    else:
-        assert found["value"].null_count == 0
-
-
-@pytest.mark.usefixtures("small_groups")
-def test_columns_that_come_and_go_are_null_where_they_are_not(tmp_path):
-    """A field of some records only is a column of all."""
-    found = table(
-        tmp_path,
-        [
-            ([{"text": "a", "x": 1}], vectors(1)),
-            ([{"text": "b", "y": "z"}], vectors(1, 1)),
-            ([{"text": "c"}], vectors(1, 2)),
-        ],
-    )
-
-    assert found.drop_columns(["embedding"]).to_pylist() == [
-        {"text": "a", "x": 1, "y": None}, {"text": "b", "x": None, "y": "z"}, {"text": "c", "x": None, "y": None},
-    ]  # fmt: skip
-    assert found["embedding"].to_pylist() == vectors(3).tolist()
+        assert files_of(target(base, kind)) == undisturbed(kind)
 
 
-@pytest.mark.usefixtures("small_groups")
-def test_a_widened_table_is_one_file(tmp_path):
-    """What was begun anew is joined: one path, all rows, in order."""
-    parts = [
-        ([{"text": str(row), "value": row if row < 50 else "x" if row > 80 else 0.5}], vectors(1, row))
-        for row in range(100)
-    ]
-    path = written(tmp_path, "parquet", parts)
-    found = pq.read_table(path)
+@every_sink
+def test_a_crash_at_any_step_changes_nothing(tmp_path, undisturbed, kind):
+    """Whichever call the process dies at, in parts, in checkpoints or at the end, it goes on from its journal."""
+    step, over = 0, False
+    while not over:
+        step += 1
+        base = tmp_path / str(step)
+        base.mkdir()
+        states, row, sink = [None], 0, None
+        try:
+            with small_files(), killed_at(step):
+                sink = opened(base, kind)
+                while row < ROWS:
+                    write(sink, row, min(6, ROWS - row))
+                    row += min(6, ROWS - row)
+                    states.append(sink.sync())
+                sink.finish(METADATA)
+                over = True
+        except KilledError:
+            if sink is not None:
+                sink.close()
+        state = states[-1]
+        if over or (state is not None and sink.finished(base / "job", state)):
+            assert files_of(target(base, kind)) == undisturbed(kind)
+            continue
+        row = state["rows"] if state else 0
+        with small_files():
+            sink = opened(base, kind, state)
+            write(sink, row, ROWS - row)
+            sink.sync()
+            sink.finish(METADATA)
+            sink.close()
 
-    assert found["text"].to_pylist() == [str(row) for row in range(100)]
-    assert found["embedding"].to_pylist() == vectors(100).tolist()
-    assert found["value"].to_pylist()[::25] == ["0", "25", "0.5", "0.5"]
+        assert files_of(target(base, kind)) == undisturbed(kind), step
+    assert step > 3
 
 
-def test_no_rows_of_a_known_schema_keep_it(tmp_path):
-    """An empty Parquet file in, one with the same columns out."""
-    batch = pa.RecordBatch.from_pydict({"text": pa.array([], pa.string()), "n": pa.array([], pa.int8())})
-    schema = table(tmp_path, [(batch, blank(0, 0))], missing_rows(0, WIDTH, "float32")).schema
+@every_sink
+def test_a_new_job_does_not_harm_the_old_output_before_it_is_done(tmp_path, kind):
+    """A file stays as it is until another takes its name; of a folder only parts of ours go."""
+    path = whole(tmp_path, kind, 5)
+    before = files_of(path)
+    if kind == "folder":
+        (path / "notes.txt").write_text("mine")
+    sink = opened(tmp_path, kind)
+    write(sink, 0, 3)
+    sink.sync()
+    during = files_of(path)
+    sink.finish(METADATA)
+    sink.close()
 
-    assert schema.names == ["text", "n", "embedding"]
-    assert schema.field("n").type == pa.int8()
-    assert schema.field("embedding").type == pa.list_(pa.float32(), WIDTH)
+    assert during == before if kind != "folder" else set(during) == {"notes.txt"}
+    if kind != "folder":
+        assert vectors_of(path) == expected_vectors(3)
+
+
+@every_sink
+def test_a_shorter_file_than_it_was_is_refused(tmp_path, kind):
+    """What somebody has cut off cannot be gone on with, and the message says what to do."""
+    sink = opened(tmp_path, kind)
+    write(sink, 0, 5)
+    state = sink.sync()
+    sink.close()
+    (path,) = (tmp_path / "job").iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+
+    with pytest.raises(ConfigError, match=f"{path.name} holds .*--force"):
+        opened(tmp_path, kind, state)
+    path.unlink()
+    with pytest.raises(ConfigError, match=f"{path.name} is gone.*--force"):
+        opened(tmp_path, kind, state)
+
+
+@pytest.mark.parametrize("kind", ["npy", "parquet", "arrow", "folder"])
+def test_vectors_of_another_width_are_refused(tmp_path, kind):
+    """A file of rows of one width gets no others."""
+    sink = opened(tmp_path, kind)
+    state = sink.sync()
+    sink.close()
+
+    with pytest.raises(ConfigError, match="vectors of 3 <f4, and these are of 4 <f4"):
+        open_sink(str(target(tmp_path, kind)), kind).begin(tmp_path / "job", like(width=4), state)
+
+
+def test_a_part_that_is_gone_is_told(tmp_path):
+    """Nobody else writes it again."""
+    with small_files():
+        sink = opened(tmp_path, "folder")
+        write(sink, 0, ROWS)
+        state = sink.sync()
+        sink.close()
+        (tmp_path / "out" / "part-00001.parquet").unlink()
+        with pytest.raises(ConfigError, match=r"part-00001.parquet is gone"):
+            opened(tmp_path, "folder", state)
+
+
+# --- adding to a finished output -------------------------------------------------------------------------------------
+
+
+@every_sink
+@pytest.mark.parametrize("first", [5, 8, 16])
+def test_rows_are_added_to_a_finished_output(tmp_path, kind, first):
+    """As often as wanted, after crashes too; the output is there all the time."""
+    with small_files():
+        path = whole(tmp_path, kind, first)
+        sink = open_sink(str(path), kind)
+        left = open_sink(str(path), kind)
+        state = {"rows": first, "parts": first // 8, "spooled": first % 8}
+        added = left.reopen(tmp_path / "job", state)
+        assert added["rows"] == first
+        assert vectors_of(path) == expected_vectors(first)
+        sink.begin(tmp_path / "job", like(), added)
+        write(sink, first, 10)
+        sink.close()
+        sink = opened(tmp_path, kind, json.loads(json.dumps(added)))
+        write(sink, first, ROWS - first)
+        sink.sync()
+        sink.finish(METADATA)
+        sink.close()
+
+    assert vectors_of(path) == expected_vectors(ROWS)
+    assert list((tmp_path / "job").iterdir()) == []
+
+
+@every_sink
+def test_an_output_that_was_changed_gets_no_rows(tmp_path, kind):
+    """More or fewer rows than the job left in it: somebody else's."""
+    path = whole(tmp_path, kind, 5)
+    with pytest.raises(ConfigError, match="it has 5 rows, and was left with 6"):
+        open_sink(str(path), kind).reopen(tmp_path / "job", {"rows": 6, "parts": 0, "spooled": 6})
+
+    assert vectors_of(path) == expected_vectors(5)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "arrow", "folder"])
+def test_what_an_output_holds_can_be_read_back(tmp_path, kind):
+    """Keys, texts and vectors of the rows that have one, in order; fields by name, by path, or from the record."""
+    with small_files():
+        path = whole(tmp_path, kind, ROWS)
+    good = [row for row, vector in enumerate(expected_vectors(ROWS)) if vector]
+    for text, key in (("text", "id"), (lambda record: record["text"], "nested.a"), ("text", None)):
+        found = list(open_sink(str(path), kind).read_back(text, key, like()))
+        texts = [each for block in found for each in block[1]]
+        rows = np.concatenate([block[2] for block in found])
+        assert texts == [f"text of row {row}" for row in good]
+        assert rows.tolist() == [vector for vector in expected_vectors(ROWS) if vector]
+        if key is None:
+            assert all(block[0] is None for block in found)
+        else:
+            wanted = good if key == "id" else [[row] if row < 17 else [] for row in good]
+            assert [each for block in found for each in block[0]] == wanted
+
+
+def test_a_matrix_cannot_be_read_back(tmp_path):
+    """It has no texts."""
+    with pytest.raises(ConfigError, match="holds no records"):
+        open_sink(str(tmp_path / "a.npy")).read_back("text", "id", like())
+
+
+@every_sink
+def test_files_of_others_get_no_rows(tmp_path, kind):
+    """What embedkit has not written is not copied, and not touched."""
+    path = target(tmp_path, kind)
+    if kind == "folder":
+        path.mkdir()
+        path /= "part-00000.parquet"
+    path.write_bytes(b"something else, without an end of line")
+    (tmp_path / "job").mkdir()
+    with pytest.raises(ConfigError):
+        open_sink(str(target(tmp_path, kind)), kind).reopen(
+            tmp_path / "job", {"rows": 1, "parts": 0, "spooled": 1, "bytes": 0}
+        )
+    assert path.read_bytes() == b"something else, without an end of line"
+
+
+# --- room ------------------------------------------------------------------------------------------------------------
+
+
+@every_sink
+def test_the_room_that_is_asked_for_is_enough(tmp_path, kind):
+    """And not more than three times what is taken at most."""
+    rows, width = 3000, 64
+    vectors = np.random.default_rng(0).standard_normal((rows, width)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    records = [{"text": f"text {row}"} for row in range(rows)]
+    sink = open_sink(f"{tmp_path}/{NAMES[kind]}")
+    assert isinstance(sink, FileSink)
+    job = tmp_path / "job"
+    job.mkdir()
+    sink.begin(job, vectors[:0], None)
+    sink.write([records], vectors, {}, None)
+    sink.sync()
+    inside = sum(path.stat().st_size for path in job.iterdir())
+    sink.finish({})
+    sink.close()
+    path = target(tmp_path, kind)
+    taken = sum(each.stat().st_size for each in (path.iterdir() if path.is_dir() else [path]))
+    taken += inside if kind in ("parquet", "arrow", "folder") else 0
+    asked = sink.room_needed(rows, vectors[:0], len(json.dumps(records)))
+
+    assert 0.95 * taken < asked < 3 * taken
+
+
+@every_sink
+def test_a_full_disk_is_named_and_gone_on_with(tmp_path, kind):
+    """The error says which file; when there is room again, the job goes on from its journal and nothing is lost."""
+    rows = 6000
+    with small_disk(tmp_path / "disk", 40_000 if kind == "npy" else 250_000) as remount:
+        base = tmp_path / "disk"
+        sink, states, row = opened(base, kind), [None], 0
+        with pytest.raises(OSError, match="No space left") as caught:
+            while row < rows:
+                write(sink, row, 100)
+                row += 100
+                states.append(sink.sync())
+            sink.finish(METADATA)
+        assert caught.value.errno == errno.ENOSPC
+        assert str(base) in caught.value.filename
+        with pytest.raises(OSError, match="No space left"):  # no later call says that all is well
+            write(sink, row, 100)
+            sink.sync()
+            sink.finish(METADATA)
+        sink.close()
+        remount("size=100000000")
+        sink = opened(base, kind, states[-1])
+        row = states[-1]["rows"]
+        write(sink, row, rows - row)
+        sink.sync()
+        sink.finish(METADATA)
+        sink.close()
+        found = vectors_of(target(base, kind))
+
+    assert found == expected_vectors(rows)
+
+
+@every_sink
+def test_a_read_only_folder_is_told_before_anything_is_written(tmp_path, kind):
+    """`begin` names it."""
+    with small_disk(tmp_path / "disk", 1_000_000) as remount:
+        base = tmp_path / "disk"
+        (tmp_path / "job").mkdir()
+        if kind == "folder":
+            target(base, kind).mkdir()
+        remount("ro")
+        with pytest.raises(OSError, match="no file can be made there") as caught:
+            open_sink(str(target(base, kind)), kind).begin(tmp_path / "job", like(), None)
+        assert caught.value.filename.startswith(str(base))
+
+
+@every_sink
+def test_an_output_on_another_file_system_gets_its_name_at_once_too(tmp_path, kind):
+    """It is copied under a hidden name there, and renamed."""
+    with small_files(), other_file_system(tmp_path / "job"):
+        path = whole(tmp_path, kind, ROWS)
+
+    assert vectors_of(path) == expected_vectors(ROWS)
+    assert not list(tmp_path.rglob(".*"))
+    assert list((tmp_path / "job").iterdir()) == []
+
+
+# --- kill -9 ---------------------------------------------------------------------------------------------------------
+
+WRITER = """
+import json, os, sys
+from pathlib import Path
+from tests.support.sinks import METADATA, opened, write
+base, kind, rows = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+journal = (base / "journal").open("a")
+lines = (base / "journal").read_text().splitlines()
+state = json.loads(lines[-1]) if lines and lines[-1] != "null" else None
+row = state["rows"] if state else 0
+from embedkit._bulk.sinks import table_sink
+table_sink.PART_BYTES = 12 * 1024
+sink = opened(base, kind, state)
+print("began", flush=True)
+while row < rows:
+    write(sink, row, min(300, rows - row))
+    row += min(300, rows - row)
+    state = sink.sync()
+    if row // 300 % 3 == 0 or row == rows:
+        journal.write(json.dumps(state) + "\\n")
+        journal.flush()
+        os.fsync(journal.fileno())
+sink.finish(METADATA)
+print("done", flush=True)
+"""
+
+
+def killed_and_resumed(base, kind, rows, kills, moments):
+    """Write in a process that is killed at random moments, until one comes to its end."""
+    base.mkdir(exist_ok=True)
+    deaths = 0
+    while True:
+        command = [sys.executable, "-c", WRITER, str(base), kind, str(rows)]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
+        ) as child:
+            assert child.stdout.readline() == "began\n"
+            if deaths < kills:
+                time.sleep(moments.uniform(0, 0.15))
+                child.send_signal(signal.SIGKILL)
+            last = child.stdout.readline()
+        journal = (base / "journal").read_text().splitlines()
+        if last == "done\n" or (
+            journal and open_sink(str(target(base, kind)), kind).finished(base / "job", json.loads(journal[-1]))
+        ):
+            return target(base, kind)
+        assert child.returncode == -signal.SIGKILL
+        deaths += 1
+
+
+@pytest.mark.parametrize("kind", ["npy", "folder"])
+def test_a_process_that_is_killed_is_gone_on_with(tmp_path, kind):
+    """`kill -9`, three times, at random moments: the same values, row by row."""
+    moments = random.Random(kind)
+    path = killed_and_resumed(tmp_path / "killed", kind, 6000, 3, moments)
+
+    assert vectors_of(path) == expected_vectors(6000)
+
+
+@pytest.mark.engines
+@every_sink
+def test_a_process_that_is_killed_twenty_times_is_gone_on_with(tmp_path, kind):
+    """`kill -9` at 20 random moments."""
+    moments = random.Random(f"{kind} 20")
+    path = killed_and_resumed(tmp_path / "killed", kind, 60_000, 20, moments)
+
+    assert vectors_of(path) == expected_vectors(60_000)

@@ -32,6 +32,7 @@ class IterableSource(Source):
         self.how = how
         self._rows, self._kind = rows, kind
         self.again = not isinstance(rows, Iterator)
+        self.aside = False
 
     def blocks(self) -> Iterator[Block]:
         """The rows, as they are made."""

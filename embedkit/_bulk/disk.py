@@ -1,0 +1,176 @@
+"""Files that outlast a crash, and errors that name them.
+
+What is said to be on disk is there in this order: the bytes, the file (fsync), its name (rename), the name's folder
+(fsync). A rename within a file system is atomic: https://pubs.opengroup.org/onlinepubs/9799919799/functions/rename.html
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+
+PIECE = 1 << 30  # bytes copied at once
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Every OSError within names this file, where it names none: a full disk is met by writes, which know no name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        number = error.errno or errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+class AppendedFile:
+    """A file that only grows, and can be cut back to a size that was on disk.
+
+    After an error nothing more is taken: a second fsync after one that failed may say that all is well, though the
+    pages are gone (https://www.usenix.org/conference/atc20/presentation/rebello).
+
+    Args:
+        path: of the file.
+        size: what is kept of it, in bytes; None begins a new one.
+
+    Raises:
+        ConfigError: it is shorter than that.
+        OSError: it cannot be opened, written or brought to disk; names it.
+    """
+
+    def __init__(self, path: Path, size: int | None = None) -> None:
+        self.path, self.size = path, size or 0
+        self._error: OSError | None = None
+        self._named = size is not None
+        if size is not None:
+            _check_size(path, size)
+        with naming(path):
+            self._file = path.open("wb" if size is None else "r+b", buffering=0)
+            if size is not None:
+                self._file.truncate(size)
+                self._file.seek(size)
+
+    def append(self, data: Any) -> None:
+        """Write all of it: bytes, or an array in C order."""
+        with self._lasting_error():
+            rest = memoryview(data)
+            self.size += rest.nbytes
+            if rest.nbytes:  # an empty view cannot be cast
+                rest = rest.cast("B")
+            while rest.nbytes:  # one call may take less than it is given
+                rest = rest[self._file.write(rest) :]
+
+    def put(self, data: bytes, place: int) -> None:
+        """Write over what stands there."""
+        with self._lasting_error():
+            self._file.seek(place)
+            self._file.write(data)
+            self._file.seek(self.size)
+
+    def sync(self) -> None:
+        """Bring it to disk; the first time its name, too."""
+        with self._lasting_error():
+            os.fsync(self._file.fileno())
+            if not self._named:
+                sync_folder(self.path.parent)
+                self._named = True
+
+    def close(self) -> None:
+        """Close it. May be called twice."""
+        self._file.close()
+
+    @contextmanager
+    def _lasting_error(self) -> Iterator[None]:
+        if self._error is not None:
+            raise self._error
+        try:
+            with naming(self.path):
+                yield
+        except OSError as error:
+            self._error = error
+            raise
+
+
+def sync_file(path: Path) -> None:
+    """Bring a file to disk that somebody else wrote and closed."""
+    with naming(path), path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Bring the names in a folder to disk; Windows does so by itself, and opens no folder."""
+    if os.name == "nt":
+        return
+    with naming(path):
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def copy(source: Path, target: Path) -> None:
+    """A copy, on disk when this returns; the file system shares the blocks where it can."""
+    with source.open("rb") as read, naming(target), target.open("wb") as written:
+        try:
+            while os.copy_file_range(read.fileno(), written.fileno(), PIECE):
+                pass
+        except (AttributeError, OSError) as error:  # not on this system, or not between these two file systems
+            if getattr(error, "errno", None) not in (None, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            read.seek(0)
+            written.seek(0)
+            shutil.copyfileobj(read, written, 1 << 20)
+        written.flush()
+        os.fsync(written.fileno())
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a file that is on disk its name at once, and bring the name to disk. Into another file system (a folder of
+    the output's that is mounted) it is copied, under a hidden name, and gets its own name there.
+    """
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        beside = target.with_name(f".{target.name}.part")
+        copy(source, beside)
+        beside.replace(target)
+        sync_folder(target.parent)
+        source.unlink()
+        return
+    sync_folder(target.parent)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder in which no file can be made, before anything is paid for.
+
+    Raises:
+        OSError: as making one would.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(path))
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "no file can be made there", str(path))
+
+
+def sayable(text: str) -> str:
+    """The text without halves of surrogate pairs, which UTF-8 cannot hold."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _check_size(path: Path, size: int) -> None:
+    there = path.stat().st_size if path.exists() else -1
+    if there < size:
+        what = "is gone" if there < 0 else f"holds {there} bytes, and held {size}"
+        msg = f"{path} {what}: something else has changed it since; begin anew with --force"
+        raise ConfigError(msg)

@@ -1,0 +1,1 @@
+"""Where a job writes: files, folders, and stdout."""

@@ -1,0 +1,103 @@
+"""From an output's name to its sink."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+
+from ...errors import ConfigError
+from ..contract import Sink
+from .jsonl_sink import JsonlSink, StdoutSink
+from .npy_sink import NpySink
+from .table_sink import FolderSink, TableFileSink
+
+STDOUT = "-"
+FORMS = ("npy", "jsonl", "parquet", "arrow", "folder")
+SUFFIXES = {
+    ".npy": "npy", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow",
+    ".feather": "arrow",
+}  # fmt: skip
+STORE = re.compile("(lancedb|qdrant|postgres|postgresql|sqlite|duckdb):")
+
+
+def open_sink(
+    target: str,
+    form: str | None = None,
+    *,
+    column: str = "text",
+    key: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Sink:
+    """The sink of an output. Nothing is made, opened or imported for it yet.
+
+    Args:
+        target: a file; a folder (one that is there, or a name that ends in "/"); "-", stdout; the URL of a store.
+        form: one of `FORMS`; None: told by the name.
+        column: the text's.
+        key: the key's column, for stores.
+        metadata: of the job, as far as it is known before the first row; for the parts of a folder.
+
+    Raises:
+        ConfigError: the name tells no form, or contradicts the one that is asked for; there is no such folder.
+    """
+    if STORE.match(target):
+        if form is not None:
+            msg = f"{target.partition(':')[0]}: is a store, and takes no --output-format"
+            raise ConfigError(msg)
+        found: Sink = import_module("..stores", __package__).open_store(target, column=column, key=key)
+        return found
+    if target == STDOUT:
+        if form not in (None, "jsonl"):
+            msg = f"{form} does not go to stdout; name a file, or leave --output-format out"
+            raise ConfigError(msg)
+        return StdoutSink()
+    made = _form(target, form)
+    _check_place(target, made)
+    makers: dict[str, Callable[[], Sink]] = {
+        "npy": lambda: NpySink(target),
+        "jsonl": lambda: JsonlSink(target),
+        "parquet": lambda: TableFileSink(target, "parquet", column=column),
+        "arrow": lambda: TableFileSink(target, "arrow", column=column),
+        "folder": lambda: FolderSink(target, column=column, metadata=metadata),
+    }
+    return makers[made]()
+
+
+def _form(target: str, asked: str | None) -> str:
+    """Which of `FORMS`."""
+    if asked is not None and asked not in FORMS:
+        msg = f"--output-format {asked}: there is {', '.join(FORMS)}"
+        raise ConfigError(msg)
+    if _is_folder(target):
+        if asked in (None, "folder", "parquet"):
+            return "folder"
+        msg = f"{target} is a folder, which holds parts in Parquet, not {asked}"
+        raise ConfigError(msg)
+    found = asked or SUFFIXES.get(Path(target).suffix.lower())
+    if found is None:
+        msg = (
+            f"{target}: its suffix names no known format ({', '.join(SUFFIXES)}); pass --output-format, or end the "
+            "name in / for a folder of Parquet files"
+        )
+        raise ConfigError(msg)
+    return found
+
+
+def _is_folder(target: str) -> bool:
+    return target.endswith(("/", os.sep)) or Path(target).is_dir()
+
+
+def _check_place(target: str, form: str) -> None:
+    path = Path(os.path.realpath(target))
+    if form == "folder" and path.exists() and not path.is_dir():
+        msg = f"{target} is a file, not a folder"
+        raise ConfigError(msg)
+    if form != "folder" and path.exists() and not path.is_file():
+        msg = f"{target} is not a regular file (- is stdout)"
+        raise ConfigError(msg)
+    if not path.parent.is_dir():
+        msg = f"{target}: there is no folder {path.parent}"
+        raise ConfigError(msg)
