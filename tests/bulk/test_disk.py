@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from embedkit import ConfigError
+from embedkit._bulk import disk
 from embedkit._bulk.disk import AppendedFile, check_folder, copy, move, naming, sync_file, sync_folder
 
 

@@ -226,6 +226,24 @@ def test_parts_have_one_schema(tmp_path):
     assert pl.read_parquet(f"{path}/*.parquet")["id"].to_list() == list(range(26))
 
 
+def test_numbers_keep_every_digit_across_a_crash(tmp_path):
+    """A whole number that no float64 holds lies in a part; the fraction that makes its column text comes after."""
+    values = [2**60 + 1, 0.5]
+    with small_files(chunk=1, part=1):
+        state = None
+        for row, value in enumerate(values):
+            sink = opened(tmp_path, "folder", state)
+            sink.write([[{"text": "t", "n": value}]], ones(1), {}, None)
+            state = sink.sync()
+            assert state["rows"] == row + 1
+            sink.close()
+        sink = opened(tmp_path, "folder", state)
+        sink.finish({})
+        sink.close()
+
+    assert table_of(target(tmp_path, "folder"))["n"].to_pylist() == [str(2**60 + 1), "0.5"]
+
+
 def test_a_part_takes_so_many_bytes_of_vectors(tmp_path, monkeypatch):
     """Whatever their width, and never less than a chunk of rows."""
     monkeypatch.setattr(table_sink, "PART_BYTES", 1024 * 1024)

@@ -168,6 +168,13 @@ def test_any_records_of_json_become_a_table(form, records):
         ([{}, {"a": 1}], None, None),
         ([2**80, 1], pa.string(), [str(2**80), "1"]),
         ([None, None], pa.null(), [None, None]),
+        ([[None, None], [1]], pa.list_(pa.int64()), [[None, None], [1]]),
+        ([[None, None], None], pa.list_(pa.null()), [[None, None], None]),
+        (
+            [{"a": [None, None], "b": 1}, {"b": 0.5}],
+            pa.struct([("a", pa.list_(pa.null())), ("b", pa.float64())]),
+            [{"a": [None, None], "b": 1.0}, {"a": None, "b": 0.5}],
+        ),
     ],
     ids=str,
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..._hints import NDArray
 from ..disk import naming
 from .spool import Spool
-from .tables import ERROR, VECTOR, Widening, added_columns, fitted, table, without_vectors
+from .tables import ERROR, VECTOR, Widening, added_columns, cast, fitted, table, without_vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -96,10 +96,11 @@ class Arrow:
 
     def fit(self, table: pa.Table) -> pa.Table:
         """See `Format`."""
-        import pyarrow as pa
-
-        fields = [field.with_type(_plain(field.type)) for field in table.schema]
-        return table.cast(pa.schema(fields, table.schema.metadata))
+        for place, field in enumerate(table.schema):
+            plain = field.with_type(_plain(field.type))
+            if plain.type != field.type:
+                table = table.set_column(place, plain, cast(table.column(place), plain.type))
+        return table
 
     def batches(self, path: Path, rows: int) -> Iterator[pa.RecordBatch]:
         """See `Format`."""

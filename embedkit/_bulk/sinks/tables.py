@@ -74,9 +74,26 @@ def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
         column = table.column(field.name) if field.name in table.column_names else pa.nulls(len(table), field.type)
         if column.type != field.type:
             text = pa.types.is_string(field.type)
-            column = pa.array(_texts(column.to_pylist()), pa.string()) if text else column.cast(field.type, safe=False)
+            column = pa.array(_texts(column.to_pylist()), pa.string()) if text else cast(column, field.type)
         columns.append(column)
     return pa.table(columns, schema=schema)
+
+
+def cast(column: pa.ChunkedArray, kind: pa.DataType) -> Any:
+    """The column in another type, as an array.
+
+    A cast by pyarrow (26.0) spoils nulls without a type within lists where they stay such; they go through Python.
+    """
+    import pyarrow as pa
+
+    return pa.array(column.to_pylist(), kind) if _has_null_type(kind) else column.cast(kind, safe=False)
+
+
+def _has_null_type(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    inner = [kind.field(number).type for number in range(kind.num_fields)]
+    return any(pa.types.is_null(each) or _has_null_type(each) for each in inner)
 
 
 def vector_type(like: NDArray[Any]) -> pa.DataType:
