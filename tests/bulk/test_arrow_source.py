@@ -103,9 +103,9 @@ def test_parquet_does_not_come_through_a_pipe(monkeypatch):
 
 def test_an_embedding_column_in_parquet_is_not_overwritten(file):
     """As in JSONL."""
-    name = file("in.parquet", pa.table({"text": ["a"], "embedding": [1]}))
-
-    assert "there is an 'embedding' already" in refused(name, carried="jsonl")
+    for column in ("embedding", "embedding_error"):
+        name = file("in.parquet", pa.table({"text": ["a"], column: [1]}))
+        assert f"there is an '{column}' already" in refused(name, carried="jsonl")
 
 
 # --- Arrow -----------------------------------------------------------------------------------------------------------

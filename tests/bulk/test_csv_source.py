@@ -117,4 +117,5 @@ def test_a_quote_that_is_never_closed_does_not_fill_the_memory(file, monkeypatch
 def test_a_header_that_the_output_could_not_hold(file):
     """It has what the output adds."""
     assert "there is an 'embedding' already" in refused(file("a.csv", "text,embedding\na,1\n"), carried="jsonl")
+    assert "there is an 'embedding_error'" in refused(file("a.csv", "text,embedding_error\na,1\n"), carried="jsonl")
     assert texts(file("a.csv", "text,embedding\na,1\n")) == ["a"]

@@ -79,6 +79,15 @@ def test_an_embedding_that_is_there_already_is_not_overwritten(file, content):
     assert texts(name, column) == ["a"]
 
 
+def test_an_error_that_is_there_already_is_not_overwritten(file):
+    """As little as an embedding, whether the file is looked through or read."""
+    name = file("in.jsonl", '{"text":"a"}\n{"text":"b","embedding_error":null}\n')
+
+    for form in ("jsonl", "parquet"):
+        assert "row 1 (line 2): there is an 'embedding_error' already" in refused(name, carried=form)
+    assert texts(name) == ["a", "b"]
+
+
 # --- nested fields, templates, keys ----------------------------------------------------------------------------------
 
 

@@ -143,6 +143,7 @@ def test_records_of_a_program_are_made_of_what_outputs_can_hold():
             ({"text": "a", "x": "\ud800"}, "field 'x' cannot be written"),
             ({"text": "a", 1: 2}, "field 1 cannot be written"),
             ({"text": "a", "embedding": 2}, "there is an 'embedding' already"),
+            ({"text": "a", "embedding_error": ""}, "there is an 'embedding_error' already"),
         ):
             with pytest.raises(ConfigError, match=message):
                 open_source([bad], carried=carried).scan(estimate)

@@ -36,8 +36,8 @@ def check_schema(schema: pa.Schema, name: str, how: How) -> None:
         if wanted:
             msg = f"{name}: {each!r} is {_find_type(schema, each)}, not {wanted}"
             raise ConfigError(msg)
-    if carried and ADDED in schema.names:
-        raise ConfigError(taken(name))
+    if carried and not ADDED.isdisjoint(schema.names):
+        raise ConfigError(taken(name, schema.names))
     if carried == "jsonl" and (found := unspeakable(schema)) is not None:
         msg = f"{name}: column {found[0]!r} cannot be written as JSON: {found[1]}; write .parquet or .npy"
         raise ConfigError(msg)

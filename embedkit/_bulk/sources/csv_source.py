@@ -138,8 +138,8 @@ def _check_header(header: list[str], how: How, name: str, mark: str) -> None:
         what = missing(lacking, header, option) + _other_mark(header, mark)
     elif twice is not None:
         what = f"two columns are called {twice!r}"
-    elif how.carried and ADDED in header:
-        raise ConfigError(taken(name))
+    elif how.carried and not ADDED.isdisjoint(header):
+        raise ConfigError(taken(name, header))
     if what:
         msg = f"{name}: {what}"
         raise ConfigError(msg)

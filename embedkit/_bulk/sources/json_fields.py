@@ -18,7 +18,7 @@ Values = tuple[list[str], "list[Any] | None"]
 
 def typed(fields: Fields, *, beside: bool) -> Callable[[list[bytes]], Values | None] | None:
     """A function: rows of JSON → (texts, keys), or None if one of them is not as it should be. None if there is none.
-    With `beside` no row may have a field called "embedding".
+    With `beside` no row may have one of the fields that outputs add.
     """
     worded = str | int | float | bool
     kinds: dict[str, Any] = dict.fromkeys(fields.names, worded if fields.template else str)
@@ -32,13 +32,14 @@ def typed(fields: Fields, *, beside: bool) -> Callable[[list[bytes]], Values | N
     strings = fields.key is None and not fields.template  # a string is a row
     decode = msgspec.json.Decoder(shape | str if strings else shape).decode
     getters = [_getter(name) for name in kinds]
+    added, none = attrgetter(*ADDED), (MISSING,) * len(ADDED)
 
     def values(parts: list[bytes]) -> Values | None:
         try:
             rows: list[Any] = [*map(decode, parts)]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        if beside and any(type(row) is not str and row.beside is not MISSING for row in rows):
+        if beside and any(type(row) is not str and added(row) != none for row in rows):
             return None
         if strings:
             get = getters[0]
@@ -75,8 +76,8 @@ def _shape(kinds: dict[str, Any], *, beside: bool) -> Any:
         fields.append((_within(head), shape | msgspec.UnsetType, MISSING))
         renamed[_within(head)] = head
     if beside:
-        fields.append(("beside", msgspec.Raw | msgspec.UnsetType, MISSING))
-        renamed["beside"] = ADDED
+        fields += [(each, msgspec.Raw | msgspec.UnsetType, MISSING) for each in ADDED]
+        renamed.update({each: each for each in ADDED})
     if len(set(renamed.values())) < len(renamed):
         return None
     return msgspec.defstruct("Row", fields, rename=renamed, gc=False, kw_only=True)

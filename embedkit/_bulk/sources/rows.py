@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ from ...errors import ConfigError
 from ..contract import Block, Record
 from .fields import Fields
 
-ADDED = "embedding"  # the column that outputs add
+ADDED = frozenset({"embedding", "embedding_error"})  # the columns that outputs add
 BLOCK = 256  # rows, at most
 LONGEST = 1 << 28  # bytes of one row: what is longer is read as a whole by nobody
 Lines = Callable[[int], int | None]  # the line of a row, by its place among some; None: there are no lines
@@ -108,8 +108,8 @@ class Builder:
     def record(self, line: int | None, record: Record, fault: str = "") -> None:
         """Add the row that a record is."""
         how, text, key = self._how, None, None
-        if how.carried and ADDED in record:
-            raise ConfigError(taken(self._at.where(self.row, line)))
+        if how.carried and not ADDED.isdisjoint(record):
+            raise ConfigError(taken(self._at.where(self.row, line), record))
         if not fault:
             text, fault = how.fields.text(record)
         if how.fields.key is not None:
@@ -150,9 +150,10 @@ class Builder:
         return Block(texts, records, faults, keys)
 
 
-def taken(where: str) -> str:
+def taken(where: str, names: Iterable[str]) -> str:
     """That the input has what the output adds."""
-    return f"{where}: there is an {ADDED!r} already, and the output adds its own; rename it, or write .npy"
+    name = min(ADDED.intersection(names))
+    return f"{where}: there is an {name!r} already, and the output adds its own; rename it, or write .npy"
 
 
 def first(blocks: Iterator[Block], limit: int | None) -> Iterator[Block]:
