@@ -39,7 +39,7 @@ class AppendedFile:
 
     Args:
         path: of the file.
-        size: what is kept of it, in bytes; None begins a new one.
+        size: what is kept of it, in bytes; None or 0 begins a new one.
 
     Raises:
         ConfigError: it is shorter than that.
@@ -49,14 +49,13 @@ class AppendedFile:
     def __init__(self, path: Path, size: int | None = None) -> None:
         self.path, self.size = path, size or 0
         self._error: OSError | None = None
-        self._named = size is not None
-        if size is not None:
-            _check_size(path, size)
+        self._named = self.size > 0
+        if self.size:
+            _check_size(path, self.size)
         with naming(path):
-            self._file = path.open("wb" if size is None else "r+b", buffering=0)
-            if size is not None:
-                self._file.truncate(size)
-                self._file.seek(size)
+            self._file = path.open("r+b" if self.size else "wb", buffering=0)
+            self._file.truncate(self.size)
+            self._file.seek(self.size)
 
     def append(self, data: Any) -> None:
         """Write all of it: bytes, or an array in C order."""

@@ -23,6 +23,8 @@ def test_a_file_grows_and_is_cut_back(tmp_path):
     file.append(b"two")
     file.sync()
     file.close()
+    (tmp_path / "gone").mkdir()
+    AppendedFile(tmp_path / "gone" / "b", 0).close()  # nothing was there, and nothing is missing
     again = AppendedFile(tmp_path / "a", 5)
     again.append(b"three")
     again.close()

@@ -68,7 +68,7 @@ def undisturbed(tmp_path_factory):
         ("a.parquet", None, "parquet"), ("a.pq", None, "parquet"), ("a.arrow", None, "arrow"),
         ("a.feather", None, "arrow"), ("a/", None, "folder"), ("there", None, "folder"), ("there", "parquet", "folder"),
         ("a", "folder", "folder"), ("a.npy", "jsonl", "jsonl"), ("a.v1", "parquet", "parquet"),
-        ("there.npy", None, "folder"), ("-", None, "jsonl"), ("-", "jsonl", "jsonl"),
+        ("there.npy/", None, "folder"), ("-", None, "jsonl"), ("-", "jsonl", "jsonl"),
     ],
 )  # fmt: skip
 def test_a_name_tells_the_form(tmp_path, name, form, made):
@@ -85,14 +85,15 @@ def test_a_name_tells_the_form(tmp_path, name, form, made):
     ("name", "form", "says"),
     [
         ("a", None, "suffix names no known format"), ("a.txt", None, "suffix names no known format"),
-        ("a.npy", "csv", "there is npy, jsonl"), ("there", "npy", "is a folder"), ("a/", "jsonl", "is a folder"),
-        ("no/a.npy", None, "no folder"), ("-", "npy", "does not go to stdout"), ("file", "folder", "is a file"),
+        ("a.npy", "csv", "there is npy, jsonl"), ("there.npy", None, r"regular file \(end the name in /"), ("there", "npy", "is a folder"), ("a/", "jsonl", "is a folder"),
+        ("no/a.npy", None, "no folder .*no$"), ("-", "npy", "does not go to stdout"), ("file", "folder", "is a file"),
         ("pipe.npy", None, "not a regular file"), ("sqlite:x.db", "npy", "is a store"),
     ],
 )  # fmt: skip
 def test_a_name_that_cannot_be_written_is_refused(tmp_path, name, form, says):
     """Before anything is sent, with the name."""
     (tmp_path / "there").mkdir()
+    (tmp_path / "there.npy").mkdir()
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe.npy")
     with pytest.raises(ConfigError, match=says):

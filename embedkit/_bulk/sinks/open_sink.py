@@ -71,12 +71,13 @@ def _form(target: str, asked: str | None) -> str:
     if asked is not None and asked not in FORMS:
         msg = f"--output-format {asked}: there is {', '.join(FORMS)}"
         raise ConfigError(msg)
-    if _is_folder(target):
+    suffixed = SUFFIXES.get(Path(target).suffix.lower())
+    if _ends_as_folder(target) or (Path(target).is_dir() and not suffixed):
         if asked in (None, "folder", "parquet"):
             return "folder"
         msg = f"{target} is a folder, which holds parts in Parquet, not {asked}"
         raise ConfigError(msg)
-    found = asked or SUFFIXES.get(Path(target).suffix.lower())
+    found = asked or suffixed
     if found is None:
         msg = (
             f"{target}: its suffix names no known format ({', '.join(SUFFIXES)}); pass --output-format, or end the "
@@ -86,8 +87,8 @@ def _form(target: str, asked: str | None) -> str:
     return found
 
 
-def _is_folder(target: str) -> bool:
-    return target.endswith(("/", os.sep)) or Path(target).is_dir()
+def _ends_as_folder(target: str) -> bool:
+    return target.endswith(("/", os.sep))
 
 
 def _check_place(target: str, form: str) -> None:
@@ -96,8 +97,9 @@ def _check_place(target: str, form: str) -> None:
         msg = f"{target} is a file, not a folder"
         raise ConfigError(msg)
     if form != "folder" and path.exists() and not path.is_file():
-        msg = f"{target} is not a regular file (- is stdout)"
+        way = "end the name in / for a folder of Parquet files" if path.is_dir() else "- is stdout"
+        msg = f"{target} is not a regular file ({way})"
         raise ConfigError(msg)
     if not path.parent.is_dir():
-        msg = f"{target}: there is no folder {path.parent}"
+        msg = f"{target}: there is no folder {Path(target).parent}"
         raise ConfigError(msg)
