@@ -24,7 +24,6 @@ from ._bulk.contract import Block, RowDigest, Scan, Sink, Source, State
 from ._bulk.job import Job, Settings
 from ._bulk.notices import Began, Notice, Paused, Progress, Resumed, RowFailed, Scanned
 from ._bulk.report import Report
-from ._bulk.sinks.open_sink import open_sink
 from ._bulk.sources.open_source import open_source
 from ._connect.factory import connect
 from ._embedders.base import Embedder
@@ -225,7 +224,9 @@ async def _job(
         msg = f'embedder is {type(embedder).__name__}; pass "provider:model", or what connect() makes'
         raise TypeError(msg)
     try:
-        sink = output if isinstance(output, Sink) else open_sink(fspath(output), output_format, column=column, key=key)
+        sink = output
+        if not isinstance(sink, Sink):
+            sink = open_sink(fspath(sink), output_format, column=column, key=key, metadata=metadata_of(used))
         given = source
         if not isinstance(source, Source):
             given = open_source(

@@ -121,6 +121,16 @@ class Sink(ABC):
         """Whether there is an output of this name that a new job would replace."""
 
     @abstractmethod
+    def room_needed(self, rows: int, like: NDArray[Any], records: int) -> int | None:
+        """Bytes on disk that a job takes here at most, unfinished files included: an estimate. None: nobody knows.
+
+        Args:
+            rows: how many there are.
+            like: no rows, of the type and width to come.
+            records: bytes of the input, for outputs that keep it.
+        """
+
+    @abstractmethod
     def begin(self, folder: Path, like: NDArray[Any], state: Mapping[str, Any] | None) -> None:
         """Start, or go on.
 

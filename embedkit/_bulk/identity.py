@@ -16,7 +16,7 @@ from .journal import FORMAT, Header
 if TYPE_CHECKING:
     from .._embedders.base import Embedder
 
-VOLATILE = ("names", "sizes")  # a file may be moved or grow: its rows are compared themselves
+VOLATILE = ("inputs", "files", "rows", "limit")  # a file may be moved or grow: its rows are compared themselves
 ROWS = "the rows of the input"
 
 
@@ -38,6 +38,15 @@ def header_of(source: Source, embedder: Embedder, sink: Sink, options: Options, 
         version=version(),
         started=time.time(),
     )
+
+
+def metadata_of(embedder: Embedder) -> dict[str, str]:
+    """What an output that can hold metadata says of how it was made."""
+    said = {name: value for name, value in msgspec.structs.asdict(embedder.options).items() if value}
+    return {
+        "embedkit.model": f"{embedder.provider}:{embedder.model}",
+        "embedkit.options": msgspec.json.encode(said, enc_hook=str).decode(),
+    }
 
 
 def changed(before: Header, now: Header, *, append: bool = False) -> list[str]:

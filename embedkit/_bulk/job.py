@@ -11,18 +11,22 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from .._batching.options import stored_width, validated
+from .._batching.plan import estimate
 from .._threads import aside
-from .._types import PACKED, Embeddings, OnError, array_of
+from .._types import PACKED, Embeddings, OnError
+from ..codec.vector_math import missing_rows
 from ..errors import ConfigError, EmbedkitError
 from .budget import Budget
 from .contract import Scan, Sink, Source
 from .feed import Feed
-from .identity import changed, header_of, refusal
+from .identity import changed, header_of, metadata_of, refusal
 from .journal import Checkpoint, Header, Journal, Line, Totals
 from .notices import Began, Notice, Progress, RowFailed, Scanned
 from .patience import Patient, StoppedError
@@ -94,6 +98,13 @@ class Job:
                 request. A note on the error says what is kept.
             OSError: a file cannot be read or written; with such a note.
         """
+        if self._sink.resumable:
+            return await self._run()
+        with TemporaryDirectory(prefix="embedkit-") as folder:  # nothing is left of a job whose output is a pipe
+            self._work = Workplace(self._sink.target, Path(folder) / "pipe")
+            return await self._run()
+
+    async def _run(self) -> Report:
         self._check_cost()
         scan = await aside(self._scan)
         header = header_of(self._source, self._embedder, self._sink, self._options, scan)
@@ -132,7 +143,7 @@ class Job:
 
     async def estimate(self) -> Scanned:
         """Look through the input, and do nothing else."""
-        scan = await aside(self._source.scan, self._embedder.count_tokens)
+        scan = await aside(self._source.scan, estimate)
         if scan is None:
             msg = "this input can be read once only, so that it cannot be looked through first: pass a file"
             raise ConfigError(msg)
@@ -147,7 +158,7 @@ class Job:
             raise ConfigError(msg)
 
     def _scan(self) -> Scan | None:
-        scan = self._source.scan(self._embedder.count_tokens) if self._settings.scan else None
+        scan = self._source.scan(estimate) if self._settings.scan else None
         if scan is None:
             return None
         self._rows = scan.rows
@@ -168,12 +179,12 @@ class Job:
     def _scanned(self, scan: Scan) -> Scanned:
         price = self._embedder.price
         width = self._embedder.known_width(self._options) or stored_width(self._options)
-        vectors = scan.rows * width * array_of(self._options.dtype)().itemsize
+        like = missing_rows(0, width, self._options.dtype)
         parent = self._work.place.parent
         return Scanned(
             scan=scan,
             cost=None if price is None else scan.tokens * price / 1e6,
-            room=vectors + (scan.bytes if self._sink.carried else 0) if width else None,
+            room=self._sink.room_needed(scan.rows, like, scan.bytes) if width else None,
             free=shutil.disk_usage(parent).free if parent.is_dir() else None,
         )
 
@@ -222,14 +233,8 @@ class Job:
             rows=report.rows, failed=report.failed, tokens=report.tokens, cost=report.cost, requests=report.requests,
             retries=report.retries, seconds=report.seconds,
         )  # fmt: skip
-        journal.append(Line(header=header))
-        journal.append(
-            Line(
-                checkpoint=Checkpoint(
-                    totals=totals, digest=report.digest, width=report.width, state=state, failures=failures
-                )
-            )
-        )
+        done = Checkpoint(totals=totals, digest=report.digest, width=report.width, state=state, failures=failures)
+        journal.append(Line(header=header, checkpoint=done))
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
@@ -237,8 +242,8 @@ class Job:
         last = journal.last
         if last is not None and last.complete and self._sink.finished(self._work.folder, last.state):
             report = await aside(self._settle, journal)
-            return await self.run() if self._settings.append else report
-        writer = Writer(self._sink, journal, self._work.folder, self._options.dtype, self._now)
+            return await self._run() if self._settings.append else report
+        writer = Writer(self._sink, journal, self._work.folder, self._options, self._now)
         try:
             await aside(writer.begin, last)
             if last is None or not last.complete or self._settings.append:
@@ -248,7 +253,7 @@ class Job:
                     return self._report(journal, complete=False)
                 self._refuse_nothing()
                 await aside(writer.complete, feed.digest.hex())
-            await aside(self._sink.finish, self._metadata())
+            await aside(self._sink.finish, metadata_of(self._embedder))
             return await aside(self._settle, journal)
         finally:
             writer.close()
@@ -328,15 +333,6 @@ class Job:
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
-    def _metadata(self) -> dict[str, str]:
-        """What an output that can hold it says of itself."""
-        embedder, options = self._embedder, self._options
-        said = {name: value for name, value in msgspec.structs.asdict(options).items() if value}
-        return {
-            "embedkit.model": f"{embedder.provider}:{embedder.model}",
-            "embedkit.options": msgspec.json.encode(said, enc_hook=str).decode(),
-        }
-
     def _settle(self, journal: Journal) -> Report:
         """What follows when the output is at its name: the list of failed rows, the report, an end of the folder."""
         report = self._report(journal, complete=True)
@@ -363,7 +359,9 @@ class Job:
         )  # fmt: skip
 
     def _nothing_kept(self, journal: Journal) -> bool:
-        return not journal.batches and (journal.last is None or not journal.last.totals.rows)
+        """No row has a vector, so that a folder would only be in the way."""
+        totals = journal.last.totals if journal.last is not None else Totals()
+        return not journal.batches and totals.rows == totals.failed
 
     def kept(self, journal: Journal) -> str:
         """What an unfinished job has, and how to go on."""

@@ -77,8 +77,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line: exactly one of its parts is there. `batch`: number and state of a job at the provider; `run`: when
-    another run began.
+    """One line. `batch`: number and state of a job at the provider; `run`: when another run began. What must be true
+    together is one line: a job that goes on after a finished one begins with header and checkpoint.
     """
 
     header: Header | None = None
@@ -129,11 +129,11 @@ class Journal:
     def _take(self, line: Line) -> None:
         if line.header is not None:
             self.header = line.header
-        elif line.batch is not None:
+        if line.batch is not None:
             self.batches[line.batch[0]] = line.batch[1]
-        elif line.run is not None:
+        if line.run is not None:
             self.runs += 1
-        elif line.checkpoint is not None:
+        if line.checkpoint is not None:
             self.last = line.checkpoint
             totals = line.checkpoint.totals
             self.history.append((totals.seconds, totals.rows, totals.tokens, totals.retries))

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
+from .._batching.options import stored_width
 from .._hints import NDArray
 from .._threads import aside
-from .._types import DType
+from .._types import Options
 from ..codec.vector_math import missing_rows
 from ..errors import EmbedkitError
 from .contract import Records, Sink
@@ -44,17 +45,18 @@ class Writer:
     Args:
         sink, journal: where rows and checkpoints go.
         folder: the job's.
-        dtype: of the vectors.
+        options: what the vectors are like.
         now: a clock, in seconds.
     """
 
-    def __init__(self, sink: Sink, journal: Journal, folder: Path, dtype: DType, now: Callable[[], float]) -> None:
+    def __init__(self, sink: Sink, journal: Journal, folder: Path, options: Options, now: Callable[[], float]) -> None:
         self._sink = sink
         # A pipe that nobody reads must not keep a canceled job from ending.
         self._aside: Callable[..., Awaitable[object]] = aside if sink.resumable else left_behind
         self._journal = journal
         self._folder = folder
-        self._dtype: DType = dtype
+        self._dtype = options.dtype
+        self._asked = stored_width(options)  # for an output without a vector; 0: nobody asked
         self._now = now
         self._waiting: list[Rows] = []
         self._bytes = 0
@@ -180,7 +182,7 @@ class Writer:
     def complete(self, digest: str) -> None:
         """Every row is written: say so in the journal. `digest`: of all rows."""
         if self._width is None:
-            self._start(0)
+            self._start(self._asked)
         if self._journal.last is None and self._last is None:  # an input without rows
             self._last = Rows(0, [], None, missing_rows(0, 0, self._dtype), {}, 0, digest, Totals())
         self._checkpoint(complete=True)

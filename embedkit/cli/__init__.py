@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if missing:
         sys.stderr.write(f"embedkit: the command line needs {', '.join(missing)}: {install('cli')}\n")
         sys.exit(2)
+    _hold_closed_streams()
     if sys.stderr is None:  # closed by whoever started us
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 (for good)
     ended: list[int] = []
@@ -44,6 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             sys.exit(128 + ended[0])
         raise
     sys.exit(0)
+
+
+def _hold_closed_streams() -> None:
+    """Keep the numbers 0 to 2 for streams: a socket or file that got one would be written to as stdout, and libuv ends
+    the process where it is to close one (`uv__close` in its src/unix/core.c).
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _end_like_ctrl_c(ended: list[int]) -> None:

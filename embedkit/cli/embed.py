@@ -5,16 +5,15 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from .._bulk.identity import metadata_of
 from .._bulk.job import Job, Settings
 from .._bulk.sinks.open_sink import FORMS, open_sink
 from .._bulk.sources.format_detection import FORMATS
-from .._bulk.sources.open_source import open_source
+from .._bulk.sources.open_source import open_files
 from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import OnError
@@ -25,7 +24,6 @@ from .progress import Teller, scanned
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .._bulk.contract import Sink
     from .._bulk.notices import Scanned
     from .._bulk.report import Report
 
@@ -92,11 +90,13 @@ def embed(inputs: tuple[str, ...], model: str | None, out: str, **options: Any) 
 
     \b
     OUT        rows
-    .npy       one matrix, row i for the i-th text: float32, or what --dtype says
-    .parquet   the input's columns, "embedding" (a list of fixed size) and "embedding_error"; .arrow likewise
+    .npy       one matrix, row i for the i-th text: float32, or as --dtype says
+    .parquet   the input's columns, "embedding" (a list of fixed size) and
+               "embedding_error"; .arrow likewise
     OUT/       numbered Parquet files, for any number of rows
     .jsonl     the input's record (of JSONL: to the letter), and "embedding"
-    URL        lancedb:PATH#table, qdrant:URL#collection, postgresql://…#table, sqlite:PATH#table, duckdb:PATH#table
+    a URL      of a store: lancedb:PATH#table, qdrant:URL#collection,
+               postgresql://…#table, sqlite:PATH#table, duckdb:PATH#table
 
     A row without a text, or one that is refused, costs itself only: NaN in .npy (zeros where the type has no NaN), null
     elsewhere, and exit code 3. --on-error raise ends the job there instead.
@@ -125,18 +125,22 @@ def embed(inputs: tuple[str, ...], model: str | None, out: str, **options: Any) 
         quiet=quiet, machine=machine, shares=out == STDOUT and sys.stdout is not None and sys.stdout.isatty(),
         failures="" if out == STDOUT else f"{out.rstrip('/')}.failures.jsonl",
     )  # fmt: skip
+    if dry_run and options["api_key_env"] is None:
+        options["api_key"] = "not sent"  # nobody needs a key to see what a job would cost
     embedder = _connected(model, observe=teller.observe, **options)
-    with _sink(out, form, reading["column"], reading["key"]) as sink:
-        source = open_source(
-            inputs if len(inputs) > 1 else inputs[0], **reading, carried=sink.carried, empty=embedder.accepts_empty,
-            skip=settings.on_error == "skip",
-        )  # fmt: skip
-        job = Job(source, embedder, sink, settings, teller.told)
-        if dry_run:
-            _show(_run(job.estimate), teller, machine=machine)
-            return
-        with teller:
-            report, number = _run(lambda: _until_signal(job, embedder, quiet=quiet))
+    if out == STDOUT and sys.stdout is None:
+        msg = "stdout is closed"
+        raise ConfigError(msg)
+    sink = open_sink(out, form, column=reading["column"], key=reading["key"], metadata=metadata_of(embedder))
+    source = open_files(
+        inputs, **reading, carried=sink.carried, empty=embedder.accepts_empty, skip=settings.on_error == "skip"
+    )
+    job = Job(source, embedder, sink, settings, teller.told)
+    if dry_run:
+        _show(_run(job.estimate), teller, machine=machine)
+        return
+    with teller:
+        report, number = _run(lambda: _until_signal(job, embedder, quiet=quiet))
     _end(report, number, teller, out)
 
 
@@ -161,21 +165,6 @@ def _show(found: Scanned, teller: Teller, *, machine: bool) -> None:
         teller.told(found)
     else:
         click.echo(scanned(found))
-
-
-@contextmanager
-def _sink(out: str, form: str | None, column: str, key: str | None) -> Iterator[Sink]:
-    """The output. That of stdout keeps nothing, so its job has a folder that goes with it."""
-    if out != STDOUT:
-        yield open_sink(out, form, column=column, key=key)
-        return
-    if sys.stdout is None:
-        msg = "stdout is closed"
-        raise ConfigError(msg)
-    with TemporaryDirectory(prefix="embedkit-") as folder:
-        sink = open_sink(out, form, column=column, key=key)
-        sink.place = Path(folder) / "stdout"
-        yield sink
 
 
 async def _until_signal(job: Job, embedder: Any, *, quiet: bool) -> tuple[Report, int]:

@@ -18,7 +18,7 @@ def test_help_fits_the_screen_and_shows_no_markup(command):
     assert "\b" not in long[1]
     assert "\\b" not in long[1]
     if command == ["embed"]:
-        assert '\n  .parquet   the input\'s columns, and "embedding", a list of fixed size\n' in long[1]
+        assert '\n  .parquet   the input\'s columns, "embedding" (a list of fixed size) and\n' in long[1]
 
 
 def test_help_names_every_exit_code():

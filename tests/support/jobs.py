@@ -26,7 +26,7 @@ class Texts(Source):
             yield Block(list(texts), [{"text": text} for text in texts], faults, keys)
 
     def described(self):
-        return {"names": ["texts"], "column": "text"}
+        return {"inputs": ["texts"], "column": "text"}
 
     def scan(self, count_tokens):
         if not self.scans:
@@ -55,6 +55,9 @@ class Lines(Sink):
 
     def exists(self):
         return self.place.exists()
+
+    def room_needed(self, rows, like, records):
+        return rows * like.shape[1] * 20
 
     def begin(self, folder, like, state):
         self.path = folder / "rows"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -159,11 +157,16 @@ class StdoutSink(Sink):
     resumable: ClassVar[bool] = False
     target = "-"
     form = "jsonl"
-    place = Path(tempfile.gettempdir()) / f"embedkit-stdout-{os.getpid()}"
+    place = Path("-")
 
     def exists(self) -> bool:
         """As `Sink.exists`: a stream is nothing that could be replaced."""
         return False
+
+    def room_needed(self, rows: int, like: NDArray[Any], records: int = 0) -> int | None:
+        """As `Sink.room_needed`: none is known."""
+        del rows, like, records
+        return None
 
     def begin(self, folder: Path, like: NDArray[Any], state: Mapping[str, Any] | None) -> None:
         """Take stdout. ConfigError: it is closed, or there is a state to go on from."""
