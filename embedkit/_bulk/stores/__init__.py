@@ -3,7 +3,7 @@
 | address | extra | a row without a vector | types of vectors |
 | --- | --- | --- | --- |
 | `lancedb:PATH#table` | `lancedb` | null | float32; integers as float16; bits as uint8 |
-| `qdrant:http://host:6333#name`, `qdrant:PATH#name` | `qdrant` | a point without one | float32; uint8; int8 as float16 |
+| `qdrant:http://host:6333#name`, `qdrant:PATH#name` | `qdrant` | a point without | float32; uint8; int8 as float16 |
 | `postgresql://user@host/database#table` | `postgres` | null | vector; integers as halfvec; bits as bit(n) |
 | `sqlite:PATH#table` | `sqlite-vec` | no row in `table_vec` | float, int8, bit; uint8 as float |
 | `duckdb:PATH#table` | `duckdb` | null | FLOAT[n], for integers too; bits as UTINYINT[n] |

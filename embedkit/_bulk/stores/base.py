@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, NoReturn, get_args
 
 import msgspec
 
@@ -24,7 +24,6 @@ from .url import StoreUrl
 Metric = Literal["cosine", "l2", "ip"]
 FLUSH_ROWS = 8192
 FLUSH_BYTES = 16 * 1024 * 1024  # of vectors
-PACKED = ("binary", "ubinary")
 LAYOUT = 1  # of the columns; a table of another one is refused
 
 
@@ -88,6 +87,8 @@ class Store(Sink):
 
     def __init__(self, url: StoreUrl, setup: Setup) -> None:
         self.target = url.shown
+        self.form = url.kind
+        self.place = Path(url.slug)
         self.url = url
         self.setup = setup
         self._held: list[Rows] = []
@@ -97,11 +98,35 @@ class Store(Sink):
         self._there: Label | None = None
         self._opened = False
         if setup.metric not in self.metrics:
-            raise self._refusal(f"it has no metric {setup.metric!r}; there is {', '.join(self.metrics)}")
+            self._refuse(f"it has no metric {setup.metric!r}; there is {', '.join(self.metrics)}")
         if setup.dtype is not None:
             self._check_dtype(setup.dtype)
 
     # --- what a job calls ---
+
+    def expect(self, metadata: Mapping[str, str]) -> None:
+        """Learn what will make the vectors, before anything is asked of the store: as `finish` is told it later."""
+        made_by = {name: value for name, value in metadata.items() if name.startswith("embedkit.")}
+        options = msgspec.json.decode(made_by.get("embedkit.options", "{}"))
+        dtype = options.get("dtype", self.setup.dtype or "float32")
+        self._check_dtype(dtype)
+        self.setup = msgspec.structs.replace(self.setup, made_by=made_by, dtype=dtype)
+
+    def exists(self) -> bool:
+        """Whether a new job would replace rows: where rows are known by their number, and the table is there.
+
+        Raises:
+            ConfigError, StoreError: as `check`, so that nothing is paid for that the table could not hold.
+        """
+        try:
+            self.check()
+            return self._there is not None and not self.setup.keyed
+        finally:
+            self.close()
+
+    def reopen(self, folder: Path, state: Mapping[str, Any]) -> State:  # noqa: ARG002
+        """Nothing has to be prepared: rows are added, or replaced by key."""
+        return dict(state)
 
     def check(self) -> None:
         """Connect, and compare the table that is there, if any, with what the job asks. Nothing is written.
@@ -126,7 +151,7 @@ class Store(Sink):
             self._compare(self._there, wanted)
             wanted = msgspec.structs.replace(wanted, width=self._there.width)
         elif self._rows and wanted.width:
-            raise self._refusal(f"{self._rows:,} rows are written, but the table is gone; begin anew")
+            self._refuse(f"{self._rows:,} rows are written, but the table is gone; begin anew")
         self._wanted = wanted if wanted.width else None
 
     def write(
@@ -147,7 +172,7 @@ class Store(Sink):
         )
         if self.setup.keyed:
             if keys is None:
-                raise self._refusal("it was opened for rows with keys, and these have none")
+                self._refuse("it was opened for rows with keys, and these have none")
             found, places = stored_keys(keys or [], failures, first)
             rows = msgspec.structs.replace(rows if len(places) == count else rows.take(places), keys=found)
         self._held.append(rows)
@@ -281,14 +306,14 @@ class Store(Sink):
         if found is None:
             return
         columns, text = found
-        self._there = label_from(text)
-        if self._there is None:
-            raise self._refusal("there is such a table, and no job of embedkit has made it; name another")
+        label = label_from(text)
+        if label is None:
+            self._refuse("there is such a table, and no job of embedkit has made it; name another")
         missing = [name for name in COLUMNS if columns and name not in columns]
-        if missing or self._there.layout != LAYOUT:
-            raise self._refusal(
-                f"the table is not as a job of embedkit makes it (missing: {', '.join(missing)}); name another"
-            )
+        if missing or label.layout != LAYOUT:
+            lacks = f"it lacks {', '.join(missing)}" if missing else f"its layout is {label.layout}"
+            self._refuse(f"the table is not as a job of embedkit makes it ({lacks}); name another")
+        self._there = label
 
     def _label(self, dtype: DType, width: int) -> Label:
         keys: Literal["text", "integer"] = "text" if self.setup.keyed else "integer"
@@ -306,11 +331,11 @@ class Store(Sink):
         pairs += [(name, there.made_by.get(name, value), value) for name, value in mine.made_by.items()]
         told = [f"{name} {held!r} there, {asked!r} here" for name, held, asked in pairs if held != asked]
         if told:
-            raise self._refusal(f"the table holds other vectors ({'; '.join(told)}); name another table, or ask for the same")
+            self._refuse(f"the table holds other vectors ({'; '.join(told)}); name another table, or ask for the same")
 
     def _check_dtype(self, dtype: DType) -> None:
         if dtype not in self.dtypes:
-            raise self._refusal(f"it cannot hold dtype {dtype!r}; there is {', '.join(self.dtypes)}")
+            self._refuse(f"it cannot hold dtype {dtype!r}; there is {', '.join(self.dtypes)}")
 
     def _make(self, rows: Rows | None) -> None:
         if self._wanted is None:
@@ -318,7 +343,7 @@ class Store(Sink):
         self._create(self._wanted, rows)
         self._look()
         if self._there is None:
-            raise self._refusal("the table was dropped while it was made")
+            self._refuse("the table was dropped while it was made")
         self._compare(self._there, self._wanted)
 
     def _flush(self) -> None:
@@ -334,8 +359,9 @@ class Store(Sink):
     def _key(self, key: Any) -> Any:
         return key_text(key) if self.setup.keyed else int(key)
 
-    def _refusal(self, why: str) -> ConfigError:
-        return ConfigError(f"{self.target}: {why}")
+    def _refuse(self, why: str) -> NoReturn:
+        msg = f"{self.target}: {why}"
+        raise ConfigError(msg)
 
 
 def _dtype_of(like: NDArray[Any]) -> DType:

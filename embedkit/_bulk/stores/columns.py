@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from ..._hints import NDArray
+from ..._types import PACKED
 from .. import arrow_values
 from ..contract import Record, Records
-from .base import PACKED, Label
+from .base import Label
 from .rows import COLUMNS, DIGEST, ERROR, KEY, RECORD, VECTOR, Rows, json_text, unpacked_sign
 
 MOST = 2**63  # whole numbers of 64 bits are below

@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from ..._types import PACKED
 from ...errors import ConfigError
-from .base import PACKED, Label, Store
+from .base import Label, Store
 from .columns import fields_of, table_of, vector_type
 from .rows import COLUMNS, KEY, Rows
 
@@ -47,18 +48,12 @@ class DuckStore(Store):
         return (duckdb.Error,)
 
     def _found(self) -> tuple[Sequence[str], str | None] | None:
-        told = self._base.execute(
-            "SELECT comment FROM duckdb_tables() WHERE lower(table_name) = lower(?) AND schema_name = 'main'"
-            " AND database_name = current_database()",
-            [self.url.table],
-        ).fetchone()
+        where = "WHERE lower(table_name) = lower(?) AND schema_name = 'main' AND database_name = current_database()"
+        told = self._base.execute(f"SELECT comment FROM duckdb_tables() {where}", [self.url.table]).fetchone()
         if told is None:
             return None
-        return [row[1] for row in self._described()], told[0]
-
-    def _described(self) -> list[Any]:
-        found: list[Any] = self._base.execute(f"PRAGMA table_info({_text(self.url.table)})").fetchall()
-        return found
+        names = self._base.execute(f"SELECT column_name FROM duckdb_columns() {where}", [self.url.table]).fetchall()
+        return [name for (name,) in names], told[0]
 
     def _create(self, label: Label, rows: Rows | None) -> None:
         key = "VARCHAR" if label.keys == "text" else "BIGINT"
@@ -88,7 +83,7 @@ class DuckStore(Store):
 
     def _fields(self) -> list[pa.Field]:
         """The table's fields of records, as Arrow calls their types."""
-        found = self._base.execute(f"SELECT * FROM {self._table} LIMIT 0").to_arrow_table().schema
+        found = self._base.sql(f"SELECT * FROM {self._table} LIMIT 0").to_arrow_table().schema
         return [field for field in found if field.name not in COLUMNS]
 
     def _put(self, rows: Rows, label: Label) -> None:

@@ -70,9 +70,8 @@ class LanceStore(Store):
         schema = self._table.schema
         fields = [field for field in schema if field.name not in COLUMNS]
         given = table_of(rows, fields, vector_type(label, pa.float16()))
-        self._table.merge_insert(KEY).when_matched_update_all().when_not_matched_insert_all().execute(
-            given.select(schema.names)
-        )
+        merge = self._table.merge_insert(KEY).when_matched_update_all().when_not_matched_insert_all()
+        merge.execute(given.select(schema.names), on_bad_vectors="null")  # a row without a vector is one of those
 
     def _digests(self, keys: Sequence[Any]) -> Mapping[Any, str | None]:
         found: dict[Any, str | None] = {}
@@ -84,9 +83,11 @@ class LanceStore(Store):
         return found
 
     def _relabel(self, label: Label) -> None:
+        from lancedb.index import BTree
+
         self._table.update_field_metadata({"path": VECTOR, "metadata": {LABEL: label.json()}})
-        if not any(index.columns == [KEY] for index in self._table.list_indices()):
-            self._table.create_scalar_index(KEY)
+        if self._table.count_rows() and not any(index.columns == [KEY] for index in self._table.list_indices()):
+            self._table.create_index(KEY, config=BTree())
         self._table.optimize()
 
     def _close(self) -> None:

@@ -17,8 +17,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..._hints import NDArray
+from ..._types import PACKED
 from ...errors import ConfigError
-from .base import PACKED, Label, Store
+from .base import Label, Store
 from .rows import COLUMNS, Rows, json_records, runs, unpacked_sign
 
 # postgresql.org/docs/current/sql-copy.html: the signature, no flags, no extension of the header; then the end

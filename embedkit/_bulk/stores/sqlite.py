@@ -16,8 +16,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..._types import PACKED
 from ...errors import ConfigError
-from .base import PACKED, Label, Metric, Store
+from .base import Label, Metric, Store
 from .rows import Rows, json_records, runs, unpacked_sign
 
 LABELS = "embedkit_tables"

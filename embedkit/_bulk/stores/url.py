@@ -46,6 +46,13 @@ class StoreUrl(msgspec.Struct, frozen=True):
         return f"{place}#{self.table}" if self.kind == "postgresql" else f"{self.kind}:{place}#{self.table}"
 
     @property
+    def slug(self) -> str:
+        """The name for a job's files: of the database, and the table."""
+        bare = safe_url(self.place) if "://" in self.place else self.place
+        named = re.split(r"[/\\]", bare.rstrip("/\\"))[-1]
+        return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in f"{named}.{self.table}")
+
+    @property
     def secrets(self) -> list[str]:
         """What no message may hold, the longest first."""
         if "://" not in self.place:
