@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -25,7 +24,8 @@ def write(url, journal, rows, step, prefix="k", wait=0.0):
     state = json.loads(journal.read_text()) if journal.exists() else None
     store = open_store(url, key="id")
     store.begin(journal.parent, missing_rows(0, WIDTH, "float32"), state)
-    print("begun", flush=True)
+    sys.stdout.write("begun\n")
+    sys.stdout.flush()
     at = state["rows"] if state else 0
     for turn, start in enumerate(range(at, rows, step)):
         count = min(step, rows - start)
@@ -43,7 +43,7 @@ def write(url, journal, rows, step, prefix="k", wait=0.0):
 def keep(journal, state):
     fresh = journal.with_suffix(".fresh")
     fresh.write_text(json.dumps(state))
-    os.replace(fresh, journal)
+    fresh.replace(journal)
 
 
 if __name__ == "__main__":

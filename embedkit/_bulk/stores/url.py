@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from typing import Literal
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 
-from ..._types import safe_url
 from ...errors import ConfigError
 
 Kind = Literal["lancedb", "qdrant", "postgresql", "sqlite", "duckdb"]
@@ -23,6 +22,7 @@ FORMS: dict[Kind, str] = {
 LONGEST = 63  # bytes of a name in PostgreSQL, which cuts longer ones off without an error
 _SCHEME = re.compile(r"(lancedb|qdrant|postgresql|postgres|sqlite|duckdb):(?!\\)", re.IGNORECASE)
 _NAME = re.compile(r"[\w.-]+")  # what LanceDB and Qdrant take; tables of SQL may have any other name
+_HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:\d+)?")
 _REMOTE = re.compile(r"https?://", re.IGNORECASE)
 
 
@@ -42,28 +42,38 @@ class StoreUrl(msgspec.Struct, frozen=True):
     @property
     def shown(self) -> str:
         """The address as it may be shown: without user, password and query."""
-        place = safe_url(self.place) if "://" in self.place else self.place
+        place = _bare(self.place)
         return f"{place}#{self.table}" if self.kind == "postgresql" else f"{self.kind}:{place}#{self.table}"
 
     @property
     def slug(self) -> str:
         """The name for a job's files: of the database, and the table."""
-        bare = safe_url(self.place) if "://" in self.place else self.place
-        named = re.split(r"[/\\]", bare.rstrip("/\\"))[-1]
+        named = re.split(r"[/\\]", _bare(self.place).rstrip("/\\"))[-1]
         return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in f"{named}.{self.table}")
 
     @property
     def secrets(self) -> list[str]:
         """What no message may hold, the longest first."""
-        if "://" not in self.place:
+        _, mark, rest = self.place.partition("://")
+        if not mark:
             return []
-        parts = urlsplit(self.place)
-        words = [self.place, parts.netloc.rpartition("@")[0].partition(":")[2]]
-        words += [value for name, value in parse_qsl(parts.query) if "pass" in name.lower() or "key" in name.lower()]
+        head, _, query = rest.partition("?")
+        pairs = [pair.partition("=") for pair in query.split("&")]
+        words = [self.place, rest.rpartition("@")[0].partition(":")[2], head.rpartition("@")[0].partition(":")[2]]
+        words += [value for name, _, value in pairs if "pass" in name.lower() or "key" in name.lower()]
         return sorted({each for word in words for each in (word, unquote(word)) if each}, key=len, reverse=True)
 
     def __repr__(self) -> str:
         return f"StoreUrl({self.shown!r})"
+
+
+def _bare(place: str) -> str:
+    """A place without user, password and query, also where a password holds what it should not (/, ?, @)."""
+    scheme, mark, rest = place.partition("://")
+    if not mark:
+        return place
+    hosts, slash, path = rest.partition("?")[0].rpartition("@")[2].partition("/")
+    return scheme + mark + (hosts if all(map(_HOST.fullmatch, hosts.split(","))) else "***") + slash + path
 
 
 def is_store(target: str) -> bool:

@@ -562,7 +562,7 @@ def test_a_store_of_one_process_says_who_has_it(real, tmp_path):
     code = "import sys; from tests.bulk.stores.test_stores import opened; s = opened(sys.argv[1]); print('there', flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code, url], stdin=-1, stdout=-1) as child:
         assert child.stdout.readline() == b"there\n"
-        with pytest.raises(StoreError, match="lock|already accessed"):
+        with pytest.raises(StoreError, match=r"lock|already accessed"):
             opened(url)
         child.stdin.close()
     opened(url).close()
