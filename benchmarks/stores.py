@@ -15,8 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,14 +33,14 @@ STEP = 256  # rows that come back at once
 COMMIT = 8192  # rows
 
 
-def rss():
+def rss() -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1024
     raise OSError
 
 
-def parts(rows):
+def parts(rows: int) -> Iterator[Any]:
     noise = np.random.default_rng(0)
     for start in range(0, rows, STEP):
         count = min(STEP, rows - start)
@@ -48,7 +50,7 @@ def parts(rows):
         yield records, noise.random((count, WIDTH), dtype=np.float32)
 
 
-def ours(url, rows):
+def ours(url: str, rows: int) -> Iterator[None]:
     store = open_store(url, key="id")
     store.begin(Path(), missing_rows(0, WIDTH, "float32"), None)
     yield
@@ -60,8 +62,9 @@ def ours(url, rows):
     store.close()
 
 
-def blocks(rows):
-    held, matrix = [], []
+def blocks(rows: int) -> Iterator[Any]:
+    held: list[Any] = []
+    matrix: list[Any] = []
     for records, vectors in parts(rows):
         held += records
         matrix.append(vectors)
@@ -72,7 +75,7 @@ def blocks(rows):
         yield held, np.concatenate(matrix)
 
 
-def arrow(records, vectors):
+def arrow(records: Any, vectors: Any) -> Any:
     import pyarrow as pa
 
     return pa.table(
@@ -85,7 +88,7 @@ def arrow(records, vectors):
     )
 
 
-def alone_sqlite(url, rows):
+def alone_sqlite(url: str, rows: int) -> Iterator[None]:
     import apsw
     import sqlite_vec
 
@@ -115,7 +118,7 @@ def alone_sqlite(url, rows):
     base.close()
 
 
-def alone_duckdb(url, rows):
+def alone_duckdb(url: str, rows: int) -> Iterator[None]:
     import duckdb
 
     base = duckdb.connect(url.partition(":")[2].rpartition("#")[0], config={"memory_limit": "512MB"})
@@ -128,7 +131,7 @@ def alone_duckdb(url, rows):
     base.close()
 
 
-def alone_lancedb(url, rows):
+def alone_lancedb(url: str, rows: int) -> Iterator[None]:
     import lancedb
 
     base = lancedb.connect(url.partition(":")[2].rpartition("#")[0])
@@ -142,7 +145,7 @@ def alone_lancedb(url, rows):
             table.add(given)
 
 
-def alone_postgresql(url, rows):
+def alone_postgresql(url: str, rows: int) -> Iterator[None]:
     import psycopg
     from pgvector.psycopg import register_vector
 
@@ -159,7 +162,7 @@ def alone_postgresql(url, rows):
     base.close()
 
 
-def alone_qdrant(url, rows):
+def alone_qdrant(url: str, rows: int) -> Iterator[None]:
     from qdrant_client import QdrantClient, models
 
     base = QdrantClient(path=url.partition(":")[2].rpartition("#")[0])
@@ -174,7 +177,7 @@ def alone_qdrant(url, rows):
     base.close()
 
 
-def measured(name, how, folder):
+def measured(name: str, how: str, folder: Path) -> dict[str, Any]:
     rows = ROWS.get(name, 200_000)
     url = REAL[name].url(folder)
     steps = ours(url, rows) if how == "embedkit" else globals()[f"alone_{name}"](url, rows)
@@ -187,7 +190,7 @@ def measured(name, how, folder):
     return {"store": name, "how": how, "rows": rows, "rows/s": round(rows / lasted), "MB": round(peak - before)}
 
 
-def main():
+def main() -> None:
     if len(sys.argv) > 2 and sys.argv[1] == "one":
         with tempfile.TemporaryDirectory() as folder, REAL[sys.argv[2]].running():
             print(json.dumps(measured(sys.argv[2], sys.argv[3], Path(folder))))

@@ -48,4 +48,4 @@ def keep(journal, state):
 
 if __name__ == "__main__":
     base.FLUSH_ROWS = int(sys.argv[4]) * 2
-    write(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:6], wait=0.002)
+    write(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), (sys.argv[5:] or ["k"])[0], 0.002)

@@ -4,9 +4,10 @@ says what its vectors are.
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn, get_args
@@ -24,11 +25,15 @@ from .url import StoreUrl
 Metric = Literal["cosine", "l2", "ip"]
 FLUSH_ROWS = 8192
 FLUSH_BYTES = 16 * 1024 * 1024  # of vectors
+WAITS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between tries, for a server that restarts
 LAYOUT = 1  # of the columns; a table of another one is refused
 
 
 class StoreError(EmbedkitError):
-    """The store failed: no connection, no room, a lock that another process holds. A job can go on later."""
+    """The store failed: no connection, no room, a lock that another process holds. A job can go on later.
+
+    `retryable`: the server may be back in a moment.
+    """
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,9 +86,11 @@ class Store(Sink):
     """
 
     extra: ClassVar[str]
-    client: ClassVar[str]
+    clients: ClassVar[tuple[str, ...]]  # modules, which the extra installs
     metrics: ClassVar[tuple[Metric, ...]] = get_args(Metric)
     dtypes: ClassVar[tuple[DType, ...]] = get_args(DType)
+    waits: Sequence[float] = WAITS
+    sleep = staticmethod(time.sleep)
 
     def __init__(self, url: StoreUrl, setup: Setup) -> None:
         self.target = url.shown
@@ -204,9 +211,7 @@ class Store(Sink):
     def close(self) -> None:
         """Close the connection; what was not synced is not written."""
         self._held = []
-        if self._opened:
-            self._opened = False
-            self._close()
+        self._drop()
 
     def unchanged(self, keys: Sequence[Any], texts: Sequence[str | None]) -> set[int]:
         """The places of those rows that the table holds already: a vector under this key, made of exactly this text.
@@ -269,6 +274,14 @@ class Store(Sink):
     def _failures(self) -> tuple[type[Exception], ...]:
         """What the client raises."""
 
+    def _passing(self, error: Exception) -> bool:  # noqa: ARG002
+        """Whether a server failed that may be back in a moment."""
+        return False
+
+    def _secrets(self) -> list[str]:
+        """What no message may hold."""
+        return self.url.secrets
+
     # --- what they share ---
 
     @contextmanager
@@ -282,23 +295,29 @@ class Store(Sink):
             if not isinstance(error, (OSError, *self._failures())):
                 raise
             said = str(error).strip() or type(error).__name__
-            for secret in self.url.secrets:
+            for secret in self._secrets():
                 said = said.replace(secret, "***")
-            msg = f"{self.target}: {said}"
-            raise StoreError(msg) from None
+            failure = StoreError(f"{self.target}: {said}")
+            failure.retryable = self._passing(error)
+            raise failure from None
 
     def _connect(self) -> None:
         if self._opened:
             return
-        try:
-            import_module(self.client)
-        except ImportError:
-            msg = f"{self.target}: its client, {self.client}, is not installed; {install(self.extra)}"
-            raise ConfigError(msg) from None
+        for client in self.clients:
+            try:
+                import_module(client)
+            except ImportError:
+                msg = f"{self.target}: its client, {client}, is not installed; {install(self.extra)}"
+                raise ConfigError(msg) from None
         with self.guard():
             self._open()
             self._opened = True
-            self._look()
+            try:
+                self._look()
+            except BaseException:
+                self._drop()
+                raise
 
     def _look(self) -> None:
         found = self._found()
@@ -350,11 +369,33 @@ class Store(Sink):
         if not self._held or self._wanted is None:
             return
         rows = joined(self._held)
+        for wait in self.waits:
+            try:
+                self._commit(rows)
+                break
+            except StoreError as error:
+                if not error.retryable:
+                    raise
+            self.sleep(wait)
+            self._drop()
+        else:
+            self._commit(rows)
+        self._held, self._held_rows, self._held_bytes = [], 0, 0
+
+    def _commit(self, rows: Rows) -> None:
+        self._connect()
         with self.guard():
             if self._there is None:
                 self._make(rows)
-            self._put(rows, self._wanted)
-        self._held, self._held_rows, self._held_bytes = [], 0, 0
+            if self._wanted is not None:
+                self._put(rows, self._wanted)
+
+    def _drop(self) -> None:
+        """Close the connection, in whatever state it is."""
+        if self._opened:
+            self._opened = False
+            with suppress(Exception):
+                self._close()
 
     def _key(self, key: Any) -> Any:
         return key_text(key) if self.setup.keyed else int(key)

@@ -29,7 +29,7 @@ class DuckStore(Store):
     """A table in a file of DuckDB."""
 
     extra: ClassVar[str] = "duckdb"
-    client: ClassVar[str] = "duckdb"
+    clients: ClassVar[tuple[str, ...]] = ("duckdb",)
     _base: Any = None
 
     def _open(self) -> None:

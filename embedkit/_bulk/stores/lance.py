@@ -28,7 +28,7 @@ class LanceStore(Store):
     """A table of LanceDB."""
 
     extra: ClassVar[str] = "lancedb"
-    client: ClassVar[str] = "lancedb"
+    clients: ClassVar[tuple[str, ...]] = ("lancedb",)
     _base: Any = None
     _table: Any = None
 

@@ -35,7 +35,7 @@ class PostgresStore(Store):
     """A table of PostgreSQL."""
 
     extra: ClassVar[str] = "postgres"
-    client: ClassVar[str] = "psycopg"
+    clients: ClassVar[tuple[str, ...]] = ("psycopg",)
     _base: Any = None
 
     def _open(self) -> None:
@@ -49,6 +49,11 @@ class PostgresStore(Store):
         import psycopg
 
         return (psycopg.Error,)
+
+    def _passing(self, error: Exception) -> bool:
+        import psycopg
+
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
 
     def _run(self, query: str, values: Sequence[Any] = ()) -> Any:
         """Run SQL in which {table} stands for the table's name."""

@@ -5,7 +5,8 @@
 A row without a key column is the point of its number; a key is the point `uuid5(NAMESPACE, key)`. The fields of the
 record are the payload, with `embedding_key`, `embedding_digest` and `embedding_error` beside them. A row that failed is
 a point without a vector. With the metric "cosine" Qdrant keeps vectors at unit length
-(qdrant.tech/documentation/concepts/collections). The key of a server is in QDRANT_API_KEY.
+(qdrant.tech/documentation/concepts/collections). The key of a server is in QDRANT_API_KEY; a server has to be of
+version 1.16 or newer, which keeps metadata of a collection.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ ASKED = 1_000  # points per question
 BATCH = 256  # points per request
 BODY = 8 * 1024 * 1024  # bytes of a request, about; a server takes 32 MiB unless told otherwise
 DIGITS = 20  # bytes of a number in JSON, at most
+BUSY = (408, 429, 500, 502, 503, 504)
 TIMEOUT = 120  # seconds for one request
 
 
@@ -36,16 +38,17 @@ class QdrantStore(Store):
     """A collection of Qdrant."""
 
     extra: ClassVar[str] = "qdrant"
-    client: ClassVar[str] = "qdrant_client"
+    clients: ClassVar[tuple[str, ...]] = ("qdrant_client",)
     dtypes: ClassVar[tuple[DType, ...]] = ("float32", "int8", "uint8")
     _base: Any = None
 
     def _open(self) -> None:
         from qdrant_client import QdrantClient
 
-        place, key = self.url.place, os.environ.get("QDRANT_API_KEY") or None
+        place = self.url.place
         if "://" in place:
-            self._base = QdrantClient(url=place, api_key=key, timeout=TIMEOUT)
+            key = os.environ.get("QDRANT_API_KEY") or None
+            self._base = QdrantClient(url=place, api_key=key, timeout=TIMEOUT, check_compatibility=False)
             return
         path = Path(place).expanduser().absolute()
         if not path.parent.is_dir():
@@ -59,6 +62,16 @@ class QdrantStore(Store):
         from qdrant_client.http.exceptions import ApiException
 
         return (ApiException, QdrantException, RuntimeError, ValueError)  # local mode raises the last two
+
+    def _passing(self, error: Exception) -> bool:
+        from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+        if isinstance(error, UnexpectedResponse):
+            return error.status_code in BUSY
+        return isinstance(error, ResponseHandlingException)
+
+    def _secrets(self) -> list[str]:
+        return [*super()._secrets(), *filter(None, [os.environ.get("QDRANT_API_KEY")])]
 
     def _found(self) -> tuple[Sequence[str], str | None] | None:
         if not self._base.collection_exists(self.url.table):

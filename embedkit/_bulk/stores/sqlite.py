@@ -30,7 +30,7 @@ class SqliteStore(Store):
     """A table in a file of SQLite."""
 
     extra: ClassVar[str] = "sqlite-vec"
-    client: ClassVar[str] = "apsw"
+    clients: ClassVar[tuple[str, ...]] = ("apsw", "sqlite_vec")
     metrics: ClassVar[tuple[Metric, ...]] = ("cosine", "l2")
     _base: Any = None
 
