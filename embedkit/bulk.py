@@ -210,6 +210,7 @@ async def _job(
     output_format: str | None,
     input_format: str | None,
     column: str,
+    template: str | None,
     key: str | None,
     **reading: Any,
 ) -> AsyncIterator[Job]:
@@ -225,12 +226,14 @@ async def _job(
         msg = f'embedder is {type(embedder).__name__}; pass "provider:model", or what connect() makes'
         raise TypeError(msg)
     try:
-        sink = output if isinstance(output, Sink) else open_sink(fspath(output), output_format, column=column, key=key)
+        sink = output
+        if not isinstance(sink, Sink):
+            sink = open_sink(fspath(sink), output_format, column=column, template=template, key=key)
         given = source
         if not isinstance(source, Source):
             given = open_source(
-                source, column=column, key=key, form=input_format, carried=sink.carried, empty=used.accepts_empty,
-                skip=settings.on_error == "skip", **reading,
+                source, column=column, template=template, key=key, form=input_format, carried=sink.carried,
+                empty=used.accepts_empty, skip=settings.on_error == "skip", **reading,
             )  # fmt: skip
         yield Job(given, used, sink, settings, progress or _ignore)
     finally:

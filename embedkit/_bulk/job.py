@@ -95,6 +95,7 @@ class Job:
             OSError: a file cannot be read or written; with such a note.
         """
         self._check_cost()
+        self._sink.expect(self._metadata())
         scan = await aside(self._scan)
         header = header_of(self._source, self._embedder, self._sink, self._options, scan)
         earlier = await aside(self._finished_before, header)

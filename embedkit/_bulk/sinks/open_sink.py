@@ -28,6 +28,7 @@ def open_sink(
     form: str | None = None,
     *,
     column: str = "text",
+    template: str | None = None,
     key: str | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> Sink:
@@ -37,6 +38,7 @@ def open_sink(
         target: a file; a folder (one that is there, or a name that ends in "/"); "-", stdout; the URL of a store.
         form: one of `FORMS`; None: told by the name.
         column: the text's.
+        template: what the texts are made of instead.
         key: the key's column, for stores.
         metadata: of the job, as far as it is known before the first row; for the parts of a folder.
 
@@ -47,7 +49,8 @@ def open_sink(
         if form is not None:
             msg = f"{target.partition(':')[0]}: is a store, and takes no --output-format"
             raise ConfigError(msg)
-        found: Sink = import_module("..stores", __package__).open_store(target, column=column, key=key)
+        stores = import_module("..stores", __package__)
+        found: Sink = stores.open_store(target, column=column, template=template, key=key)
         return found
     if target == STDOUT:
         if form not in (None, "jsonl"):

@@ -21,13 +21,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..._types import DType
+from ..sources.fields import Fields, parse_template
 from .base import Metric, Setup, StoreError
 from .rows import texts_of
 from .url import is_store, parse_url
 
 if TYPE_CHECKING:
     from .base import Store
-    from .rows import Texts
 
 
 def open_store(
@@ -35,7 +35,7 @@ def open_store(
     *,
     column: str = "text",
     key: str | None = None,
-    texts: Texts | None = None,
+    template: str | None = None,
     dtype: DType | None = None,
     metric: Metric = "cosine",
     made_by: Mapping[str, str] | None = None,
@@ -46,7 +46,7 @@ def open_store(
         url: as in the table above; without `#table` the table is `embeddings`.
         column: of the text in a record.
         key: the key column's name; None: rows are known by their number.
-        texts: gives the texts of records, where they are not in `column` (a template).
+        template: what the texts are made of, in place of `column`.
         dtype: of the vectors to come; None: as they come, but packed bits cannot be told from numbers then.
         metric: how the vectors are to be compared: "cosine", "l2" (Euclidean) or "ip" (inner product).
         made_by: what changes a vector (model, options); a table that says another is refused.
@@ -55,8 +55,9 @@ def open_store(
         ConfigError: the address is none, or the store has no such type or metric.
     """
     address = parse_url(url)
+    fields = Fields(column, parse_template(template) if template is not None else ())
     setup = Setup(
-        texts=texts or texts_of(column), keyed=key is not None, dtype=dtype, metric=metric, made_by=dict(made_by or {})
+        texts=texts_of(fields), keyed=key is not None, dtype=dtype, metric=metric, made_by=dict(made_by or {})
     )
     return _kind(address.kind)(address, setup)
 

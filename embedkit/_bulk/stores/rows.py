@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
@@ -14,6 +14,8 @@ from ..._hints import NDArray
 from ...errors import ConfigError
 from .. import arrow_values
 from ..contract import Records
+from ..sources import arrow_fields
+from ..sources.fields import Fields
 
 Keys = list[str] | list[int]
 Texts = Callable[[Records], Sequence[str | None]]
@@ -133,35 +135,15 @@ def _speakable(batch: Any) -> list[dict[str, Any]]:
     return arrow_values.records(batch)
 
 
-def texts_of(column: str) -> Texts:
-    """Reads the texts of records from one column; a.b is field b within a, unless a column has that very name."""
+def texts_of(fields: Fields) -> Texts:
+    """Reads the texts of records, as their source has made them."""
 
     def read(records: Records) -> Sequence[str | None]:
         if isinstance(records, list):
-            return [_text(_within(record, column)) for record in records]
-        names = records.schema.names
-        if column in names:
-            return [_text(value) for value in records.column(names.index(column)).to_pylist()]
-        return [_text(_within(record, column)) for record in records.select(_roots(names, column)).to_pylist()]
+            return [fields.text(record)[0] for record in records]
+        return arrow_fields.texts_of(records, fields, empty=True)[0]
 
     return read
-
-
-def _roots(names: list[str], column: str) -> list[str]:
-    return [name for name in names if column.startswith(f"{name}.")]
-
-
-def _within(record: Mapping[str, Any], column: str) -> Any:
-    if column in record:
-        return record[column]
-    found: Any = record
-    for name in column.split("."):
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def unpacked_sign(vectors: NDArray[Any]) -> NDArray[Any]:

@@ -47,7 +47,7 @@ def plain(record):
     return {name: value for name, value in json.loads(json_text(record)).items() if value is not None}
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(RECORDS, RECORDS)
 def test_what_goes_in_comes_out(first, later):
     """Fields are decided by the first records; a later one of another type or name is in `record`."""
@@ -63,7 +63,7 @@ def test_what_goes_in_comes_out(first, later):
         ) == plain(given_)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(RECORDS)
 def test_arrow_and_dicts_are_put_alike(records):
     """A batch into columns that dicts decided, and the other way round."""

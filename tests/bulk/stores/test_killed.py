@@ -59,7 +59,7 @@ def check(real, tmp_path, tell, rows, step, kills):
 @pytest.mark.parametrize("real", params("sqlite", "duckdb"), indirect=True)
 def test_three_kills_lose_and_double_nothing(real, tmp_path, tell):
     """Kill -9 at three instants of a short job."""
-    check(real, tmp_path, tell, rows=1_500, step=25, kills=3)
+    check(real, tmp_path, tell, rows=900, step=25, kills=3)
 
 
 @pytest.mark.engines
@@ -76,20 +76,20 @@ def test_twenty_kills_lose_and_double_nothing(name, servers, tmp_path, tell):
 def test_two_jobs_at_once_both_have_their_rows(real, tmp_path):
     """Different keys and the table made by both at the same moment."""
     url = real.url(tmp_path)
-    jobs = [child(url, tmp_path / f"journal {prefix}", 600, 20, prefix) for prefix in ("a", "b")]
+    jobs = [child(url, tmp_path / f"journal {prefix}", 300, 20, prefix) for prefix in ("a", "b")]
     for process in jobs:
         ended(process)
     found = real.rows(url)
 
-    assert set(found) == {f"{prefix}{row}" for prefix in ("a", "b") for row in range(600)}
+    assert set(found) == {f"{prefix}{row}" for prefix in ("a", "b") for row in range(300)}
 
 
 @pytest.mark.parametrize("real", params("sqlite", "postgresql"), indirect=True)
 def test_two_jobs_with_the_same_keys_do_not_wait_in_a_circle(real, tmp_path):
     """Both write all rows, and each key is there once."""
     url = real.url(tmp_path)
-    jobs = [child(url, tmp_path / f"journal {number}", 600, 20) for number in (1, 2)]
+    jobs = [child(url, tmp_path / f"journal {number}", 300, 20) for number in (1, 2)]
     for process in jobs:
         ended(process)
 
-    assert set(real.rows(url)) == {f"k{row}" for row in range(600)}
+    assert set(real.rows(url)) == {f"k{row}" for row in range(300)}

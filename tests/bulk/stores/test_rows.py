@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedkit._bulk.sources.fields import Fields
 from embedkit._bulk.stores.rows import Rows, joined, json_text, key_text, runs, stored_keys, texts_of, unpacked_sign
 from embedkit.codec.vector_math import quantize
 from embedkit.errors import ConfigError
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(
         st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), min_size=1, max_size=5), min_size=1, max_size=4
@@ -44,7 +45,7 @@ def test_of_equal_keys_the_last_row_is_left(writes):
     assert dict(zip(rows.keys, numbers, strict=True)) == expected
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
@@ -57,7 +58,7 @@ def test_every_value_is_json(value):
     json.loads(json_text(value).decode(), parse_constant=pytest.fail)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.text(st.characters()) | st.integers() | st.floats() | st.booleans())
 def test_every_key_is_text(key):
     """It can be written as UTF-8, and is the same each time."""
@@ -73,23 +74,19 @@ def test_rows_without_a_key_are_named():
 
 
 @pytest.mark.parametrize(
-    ("column", "records", "expected"),
+    ("fields", "expected"),
     [
-        ("text", [{"text": "a"}, {"text": 1}, {}], ["a", None, None]),
-        ("a.b", [{"a": {"b": "x"}}, {"a.b": "y", "a": {"b": "x"}}, {"a": "z"}, {}], ["x", "y", None, None]),
+        (Fields("t"), ["y", None]),
+        (Fields("a.b"), ["x", None]),
+        (Fields(template=("<", "t", ">")), ["<y>", None]),
     ],
 )
-def test_texts_are_read_from_records(column, records, expected):
-    """A column, or a field within one; from dicts and from Arrow."""
-    assert texts_of(column)(records) == expected
+def test_texts_are_those_of_the_source(fields, expected):
+    """A column, a field within one, a template; from dicts and from Arrow."""
+    records = [{"a": {"b": "x"}, "t": "y"}, {"a": None, "t": None}]
 
-
-def test_texts_are_read_from_arrow():
-    """Also where the column is within another."""
-    batch = pa.RecordBatch.from_pylist([{"a": {"b": "x"}, "t": "y"}, {"a": None, "t": None}])
-
-    assert texts_of("t")(batch) == ["y", None]
-    assert texts_of("a.b")(batch) == ["x", None]
+    assert texts_of(fields)(records) == expected
+    assert texts_of(fields)(pa.RecordBatch.from_pylist(records)) == expected
 
 
 def test_both_kinds_of_packed_bits_are_the_same_bits():
@@ -99,7 +96,7 @@ def test_both_kinds_of_packed_bits_are_the_same_bits():
     assert np.array_equal(unpacked_sign(quantize(floats, "binary")), quantize(floats, "ubinary"))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.integers(0, 50), st.integers(1, 9))
 def test_runs_cover_everything_once(size, step):
     """In order, none longer than a step."""

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from embedkit._bulk.sources import Line
+from embedkit._bulk.sources.rows import Line
 from embedkit._bulk.stores import StoreError, base, open_store
 from embedkit.codec.vector_math import missing_rows
 from embedkit.errors import ConfigError
