@@ -24,6 +24,7 @@ from ._bulk.contract import Block, RowDigest, Scan, Sink, Source, State
 from ._bulk.job import Job, Settings
 from ._bulk.notices import Began, Notice, Paused, Progress, Resumed, RowFailed, Scanned
 from ._bulk.report import Report
+from ._bulk.sinks.open_sink import open_sink
 from ._bulk.sources.open_source import open_source
 from ._connect.factory import connect
 from ._embedders.base import Embedder
@@ -209,6 +210,7 @@ async def _job(
     output_format: str | None,
     input_format: str | None,
     column: str,
+    template: str | None,
     key: str | None,
     **reading: Any,
 ) -> AsyncIterator[Job]:
@@ -226,12 +228,12 @@ async def _job(
     try:
         sink = output
         if not isinstance(sink, Sink):
-            sink = open_sink(fspath(sink), output_format, column=column, key=key, metadata=metadata_of(used))
+            sink = open_sink(fspath(sink), output_format, column=column, template=template, key=key)
         given = source
         if not isinstance(source, Source):
             given = open_source(
-                source, column=column, key=key, form=input_format, carried=sink.carried, empty=used.accepts_empty,
-                skip=settings.on_error == "skip", **reading,
+                source, column=column, template=template, key=key, form=input_format, carried=sink.carried,
+                empty=used.accepts_empty, skip=settings.on_error == "skip", **reading,
             )  # fmt: skip
         yield Job(given, used, sink, settings, progress or _ignore)
     finally:

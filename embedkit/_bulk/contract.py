@@ -116,6 +116,16 @@ class Sink(ABC):
     form: str = ""
     place: Path
 
+    def expect(self, metadata: Mapping[str, str]) -> None:  # noqa: B027 (most outputs need not know)
+        """Learn what will make the vectors, before anything else is asked.
+
+        Args:
+            metadata: as `finish` will be given it.
+
+        Raises:
+            ConfigError: the output cannot hold such vectors.
+        """
+
     @abstractmethod
     def exists(self) -> bool:
         """Whether there is an output of this name that a new job would replace."""

@@ -106,6 +106,7 @@ class Job:
 
     async def _run(self) -> Report:
         self._check_cost()
+        self._sink.expect(metadata_of(self._embedder))
         scan = await aside(self._scan)
         header = header_of(self._source, self._embedder, self._sink, self._options, scan)
         earlier = await aside(self._finished_before, header)

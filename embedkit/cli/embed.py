@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from .._bulk.identity import metadata_of
 from .._bulk.job import Job, Settings
 from .._bulk.sinks.open_sink import FORMS, open_sink
 from .._bulk.sources.format_detection import FORMATS
@@ -131,7 +130,7 @@ def embed(inputs: tuple[str, ...], model: str | None, out: str, **options: Any) 
     if out == STDOUT and sys.stdout is None:
         msg = "stdout is closed"
         raise ConfigError(msg)
-    sink = open_sink(out, form, column=reading["column"], key=reading["key"], metadata=metadata_of(embedder))
+    sink = open_sink(out, form, **{name: reading[name] for name in ("column", "template", "key")})
     source = open_files(
         inputs, **reading, carried=sink.carried, empty=embedder.accepts_empty, skip=settings.on_error == "skip"
     )

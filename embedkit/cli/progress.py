@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 SAME = (
     *Options.__struct_fields__,
     "base_url",
+    "cache",
     "max_concurrency",
+    "max_tokens",
     "model",
     "on_error",
     "proxy",
+    "rate",
     "timeout",
-    "max_tokens",
 )
 OPTION = {"api_key": "--api-key-env", "ssl": "--ca-file", "max_cost": "--max-cost"} | {
     name: f"--{name.replace('_', '-')}" for name in SAME if name != "extra"

@@ -186,7 +186,8 @@ def test_files_say_how_they_were_made(tmp_path, kind):
 
 def test_every_part_says_how_it_was_made(tmp_path):
     """As far as it is known when the part is written."""
-    sink = FolderSink(str(tmp_path / "out"), metadata={"embedkit.model": "test:m"})
+    sink = FolderSink(str(tmp_path / "out"))
+    sink.expect({"embedkit.model": "test:m"})
     with small_files(chunk=1, part=2):
         path = finished(sink, tmp_path, ([{"text": "a"}] * 5, ones(5)), metadata={"embedkit.options": "{}"})
     about = [pq.read_schema(each).metadata for each in sorted(path.iterdir())]

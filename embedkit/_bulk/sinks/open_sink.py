@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -28,8 +28,8 @@ def open_sink(
     form: str | None = None,
     *,
     column: str = "text",
+    template: str | None = None,
     key: str | None = None,
-    metadata: Mapping[str, str] | None = None,
 ) -> Sink:
     """The sink of an output. Nothing is made, opened or imported for it yet.
 
@@ -37,8 +37,8 @@ def open_sink(
         target: a file; a folder (one that is there, or a name that ends in "/"); "-", stdout; the URL of a store.
         form: one of `FORMS`; None: told by the name.
         column: the text's.
+        template: what the texts are made of instead.
         key: the key's column, for stores.
-        metadata: of the job, as far as it is known before the first row; for the parts of a folder.
 
     Raises:
         ConfigError: the name tells no form, or contradicts the one that is asked for; there is no such folder.
@@ -47,7 +47,8 @@ def open_sink(
         if form is not None:
             msg = f"{target.partition(':')[0]}: is a store, and takes no --output-format"
             raise ConfigError(msg)
-        found: Sink = import_module("..stores", __package__).open_store(target, column=column, key=key)
+        stores = import_module("..stores", __package__)
+        found: Sink = stores.open_store(target, column=column, template=template, key=key)
         return found
     if target == STDOUT:
         if form not in (None, "jsonl"):
@@ -61,7 +62,7 @@ def open_sink(
         "jsonl": lambda: JsonlSink(target),
         "parquet": lambda: TableFileSink(target, "parquet", column=column),
         "arrow": lambda: TableFileSink(target, "arrow", column=column),
-        "folder": lambda: FolderSink(target, column=column, metadata=metadata),
+        "folder": lambda: FolderSink(target, column=column),
     }
     return makers[made]()
 

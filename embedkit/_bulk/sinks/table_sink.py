@@ -125,14 +125,16 @@ class FolderSink(TableFileSink):
     Args:
         target: the folder, which is made if need be.
         column: the text's.
-        metadata: of the job, as far as it is known before the first row; in every part. The last one has what `finish`
-            is given, too.
     """
 
-    def __init__(self, target: str, *, column: str = "text", metadata: Mapping[str, str] | None = None) -> None:
+    def __init__(self, target: str, *, column: str = "text") -> None:
         super().__init__(target, "parquet", column=column)
         self.form = "folder"
-        self._metadata = dict(metadata or {})
+        self._metadata: dict[str, str] = {}
+
+    def expect(self, metadata: Mapping[str, str]) -> None:
+        """As `Sink.expect`: every part has it."""
+        self._metadata = dict(metadata)
 
     def exists(self) -> bool:
         """As `Sink.exists`: whether there is anything in the folder."""

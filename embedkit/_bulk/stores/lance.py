@@ -1,0 +1,98 @@
+"""LanceDB: a table in a folder or an object store, rows by way of Arrow.
+
+    table.search(vector).distance_type("cosine").limit(5).to_list()
+
+Fields of the records are columns of their types. A flush is one `merge_insert`: one version of the table, there or not
+there. At the end of a job the table is compacted, and `key` has an index. LanceDB knows no unique columns: two jobs
+that write the same new key at the same moment may leave it twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from ...errors import ConfigError
+from .base import Label, Store
+from .columns import fields_of, table_of, vector_type
+from .rows import COLUMNS, DIGEST, ERROR, KEY, RECORD, VECTOR, Rows, runs
+
+ASKED = 5_000  # keys per query
+LABEL = "embedkit"  # in the metadata of the field of vectors
+
+
+class LanceStore(Store):
+    """A table of LanceDB."""
+
+    extra: ClassVar[str] = "lancedb"
+    clients: ClassVar[tuple[str, ...]] = ("lancedb",)
+    _base: Any = None
+    _table: Any = None
+
+    def _open(self) -> None:
+        import lancedb
+
+        place = self.url.place
+        if "://" not in place:
+            path = Path(place).expanduser().absolute()
+            if not path.parent.is_dir():
+                msg = f"{self.target}: there is no folder {path.parent}"
+                raise ConfigError(msg)
+            place = str(path)
+        self._base = lancedb.connect(place)
+
+    def _failures(self) -> tuple[type[Exception], ...]:
+        return (RuntimeError, ValueError)  # LanceDB has no errors of its own
+
+    def _found(self) -> tuple[Sequence[str], str | None] | None:
+        try:
+            self._table = self._base.open_table(self.url.table)
+        except ValueError as error:
+            if "not found" in str(error):
+                return None
+            raise
+        schema = self._table.schema
+        held = schema.field(VECTOR).metadata if VECTOR in schema.names else None
+        return schema.names, (held or {}).get(LABEL.encode(), b"").decode()
+
+    def _create(self, label: Label, rows: Rows | None) -> None:
+        key = pa.string() if label.keys == "text" else pa.int64()
+        vector = pa.field(VECTOR, vector_type(label, pa.float16()), metadata={LABEL: label.json()})
+        own = [pa.field(KEY, key, nullable=False), vector]
+        own += [pa.field(name, pa.string()) for name in (ERROR, DIGEST, RECORD)]
+        fields = fields_of(rows.pieces if rows else [], lambda name: bool(name) and "." not in name)
+        self._base.create_table(self.url.table, schema=pa.schema([*own, *fields]), exist_ok=True)
+
+    def _put(self, rows: Rows, label: Label) -> None:
+        schema = self._table.schema
+        fields = [field for field in schema if field.name not in COLUMNS]
+        given = table_of(rows, fields, vector_type(label, pa.float16()))
+        merge = self._table.merge_insert(KEY).when_matched_update_all().when_not_matched_insert_all()
+        merge.execute(given.select(schema.names), on_bad_vectors="null")  # a row without a vector is one of those
+
+    def _digests(self, keys: Sequence[Any]) -> Mapping[Any, str | None]:
+        found: dict[Any, str | None] = {}
+        for start, end in runs(len(keys), ASKED):
+            asked = ",".join(_literal(key) for key in keys[start:end])
+            query = self._table.search().where(f"{KEY} IN ({asked})").select([KEY, DIGEST]).limit(end - start)
+            rows = query.to_arrow()
+            found.update(zip(rows.column(KEY).to_pylist(), rows.column(DIGEST).to_pylist(), strict=True))
+        return found
+
+    def _relabel(self, label: Label) -> None:
+        from lancedb.index import BTree
+
+        self._table.update_field_metadata({"path": VECTOR, "metadata": {LABEL: label.json()}})
+        if self._table.count_rows() and not any(index.columns == [KEY] for index in self._table.list_indices()):
+            self._table.create_index(KEY, config=BTree())
+        self._table.optimize()
+
+    def _close(self) -> None:
+        self._table = self._base = None
+
+
+def _literal(key: Any) -> str:
+    return str(key) if isinstance(key, int) else "'" + key.replace("'", "''") + "'"
