@@ -10,6 +10,7 @@ Names are resolved on first use (PEP 562), so that importing this package costs 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from . import cache as cache
     from . import catalog as catalog
     from . import cli as cli
     from . import codec as codec
@@ -76,7 +77,7 @@ __all__ = [
     "connect_sync",
 ]
 
-_MODULES = ("catalog", "cli", "codec", "errors", "events", "local", "providers", "sync", "testing", "tokens")
+_MODULES = ("cache", "catalog", "cli", "codec", "errors", "events", "local", "providers", "sync", "testing", "tokens")
 _HOMES = {
     "_connect.factory": ("connect",),
     "_embedders.base": ("Embedder",),
