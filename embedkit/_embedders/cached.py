@@ -19,7 +19,7 @@ from .._loops import PerLoop, this_loop
 from .._threads import aside
 from .._types import Embeddings, Options
 from ..cache.base import Cache, CacheError, Row
-from ..errors import ConfigError, EmbedkitError
+from ..errors import ConfigError, EmbedkitError, TransportTimeoutError
 from ..events import CacheRead
 from .cache_keys import CacheKeys
 from .cached_call import CachedCall
@@ -61,7 +61,7 @@ class Cached(Wrapped):
 
     def _reset(self) -> None:
         self._reads, self._writes = _Rest(self._clock), _Rest(self._clock)
-        self._limiters: PerLoop[tuple[anyio.CapacityLimiter, anyio.CapacityLimiter]] = PerLoop()
+        self._turns: PerLoop[dict[str, anyio.CapacityLimiter]] = PerLoop()
         self._told: set[str] = set()
         self._kept: dict[int, tuple[Options, CacheKeys]] = {}
 
@@ -100,7 +100,11 @@ class Cached(Wrapped):
             return await ask(rows)
         known = CachedCall(UniqueTexts(rows, accepts_empty=True, skip=skip), keys, options.dtype)
         looking = self._look_up(known, self.known_width(options))
-        await (looking if time is None else time.within(looking))
+        try:
+            await (looking if time is None else time.within(looking))
+        except TransportTimeoutError as error:
+            self._tell_end(error)
+            raise
         while known.todo:
             try:
                 made = await ask(known.texts())
@@ -141,14 +145,12 @@ class Cached(Wrapped):
 
     async def _look_up(self, known: CachedCall, width: int) -> None:
         began = self._clock()
-        error: Exception | None = None
         if self._reads.ready():
             rows = self._peek(known)
             if rows is not None:
-                error = known.read(lambda _: rows, width)
+                self._note(self._reads, known.read(lambda _: rows, width), "read")
             else:
-                error = await aside(known.read, self.cache.read, width, limiter=self._turns()[0], leave=True)
-            self._note(self._reads, error, "read")
+                await self._aside(self._reads, "read", known.read, self.cache.read, width)
         if self.observe is not None:
             texts, seconds = len(known.unique.texts), self._clock() - began
             told = CacheRead(
@@ -176,18 +178,21 @@ class Cached(Wrapped):
         import anyio
 
         with anyio.move_on_after(math.inf if time is None else max(0.0, time.left())):
-            error = await aside(known.write, self.cache.write, known.todo, made, limiter=self._turns()[1], leave=True)
-            self._note(self._writes, error, "written")
+            await self._aside(self._writes, "written", known.write, self.cache.write, known.todo, made)
 
-    def _turns(self) -> tuple[anyio.CapacityLimiter, anyio.CapacityLimiter]:
-        loop = this_loop()
-        turns = self._limiters.get(loop)
+    async def _aside(self, rest: _Rest, what: str, work: Callable[..., Exception | None], *given: Any) -> None:
+        """Do this in a worker thread, unless the cache has failed while it waited for its turn."""
+        turns = self._turns.get(loop := this_loop())
         if turns is None:
-            import anyio
+            from anyio import CapacityLimiter
 
-            self._limiters.sweep()
-            turns = self._limiters[loop] = anyio.CapacityLimiter(READERS), anyio.CapacityLimiter(1)
-        return turns
+            self._turns.sweep()
+            turns = self._turns[loop] = {
+                "read": CapacityLimiter(READERS), "written": CapacityLimiter(1), "threads": CapacityLimiter(math.inf),
+            }  # fmt: skip
+        async with turns[what]:
+            if rest.ready():
+                self._note(rest, await aside(work, *given, limiter=turns["threads"], leave=True), what)
 
     def _note(self, rest: _Rest, error: Exception | None, what: str) -> None:
         """Remember whether the cache works, and tell each trouble once."""

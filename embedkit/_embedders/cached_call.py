@@ -89,7 +89,7 @@ class CachedCall:
         for start in range(0, len(keys), PART):
             part = keys[start : start + PART]
             found = ask(part)
-            rows = [found.get(key, b"") for key in part]
+            rows = [found.get(key) or b"" for key in part]
             size = size or next((len(row) for row in rows if row and not len(row) % kind.itemsize), 0)
             places = [place for place, row in enumerate(rows, start) if row and len(row) == size]
             if not places:

@@ -33,6 +33,7 @@ class Lending(Generic[C]):
         self._turn = threading.Condition(threading.Lock())
         self._idle: list[C] = []
         self._lent = 0
+        self._held = False  # for a fork
         _all.add(cast("Lending[object]", self))
 
     @contextmanager
@@ -74,6 +75,7 @@ class Lending(Generic[C]):
 
     def _take(self) -> C | None:
         with self._turn:
+            self._turn.wait_for(lambda: not self._held)
             self._lent += 1
             found = self._idle.pop() if self._idle else None
         if found is None or self._fits(found):
@@ -94,6 +96,7 @@ class Lending(Generic[C]):
     def hold(self) -> None:
         """Lend nothing from now on, and close all."""
         self._turn.acquire()
+        self._held = True
         self._turn.wait_for(lambda: not self._lent, LONGEST)
         for each in self._idle:
             self._closes(each)
@@ -103,6 +106,8 @@ class Lending(Generic[C]):
         """Lend again. `forgets`: whoever had one is not in this process."""
         if forgets:
             self._lent = 0
+        self._held = False
+        self._turn.notify_all()
         self._turn.release()
 
 

@@ -20,6 +20,7 @@ import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
@@ -43,9 +44,12 @@ PAGE = 8192  # bytes; measured: 4,096 reads rows in order 30 % slower, 16,384 ro
 PART = 256  # keys per query
 PEEK = 8  # most keys that are read on the event loop
 PATIENCE = 2.0  # seconds that a lock of another process is waited for
-NOTED = 4096  # first hits that are written together
+NOTED = 2**15  # first hits that are written together; fewer at a time rewrite most of `entries` as often
 EVICTED, ROUNDS = 512, 64  # rows considered at a time, and how often per write
-CORRUPT = (11, 26)  # SQLITE_CORRUPT, SQLITE_NOTADB: https://www.sqlite.org/rescode.html
+# SQLITE_CORRUPT, SQLITE_NOTADB; and SQLITE_TOOBIG, SQLITE_CONSTRAINT, SQLITE_MISMATCH, which nothing that is written here
+# can cause: https://www.sqlite.org/rescode.html
+DAMAGE = (11, 26, 18, 19, 20)
+FURTHEST = 2**62  # place; no file has so many rows
 # The log is written back when it has 4 MiB, and never stays larger than 8.
 SETTINGS = ("synchronous = NORMAL", "wal_autocheckpoint = 512", f"journal_size_limit = {2**23}", "cache_size = -8192")
 ENTRIES = "CREATE TABLE entries (key INTEGER PRIMARY KEY, place INTEGER NOT NULL, used INTEGER NOT NULL)"
@@ -76,6 +80,10 @@ class _Open(NamedTuple):
     file: tuple[int, int]
 
 
+class _DamagedError(Exception):
+    """What was read from the file cannot have been written."""
+
+
 class SQLiteCache(Cache):
     """Rows in a file, of at most about `max_bytes`.
 
@@ -96,7 +104,7 @@ class SQLiteCache(Cache):
         self.path = Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links)
         self.max_bytes = max_bytes
         self._unused: list[int] = []  # keys whose first hit is not written yet
-        self._connections: Lending[_Open] = Lending(self._open, _close, self._is_current)
+        self._connections = Lending(partial(_open, self.path), _close, partial(_is_current, self.path))
         _refuse(self.path, os.fspath(path))
 
     def read(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
@@ -149,7 +157,7 @@ class SQLiteCache(Cache):
         unused: list[int] = []
         for start in range(0, len(keys), PART):
             for key, used, digest, checksum, row in sql.execute(FIND, (_listed(_halves(keys[start : start + PART])),)):
-                if crc32(row) == checksum:
+                if type(row) is bytes and crc32(row) == checksum:
                     found[digest] = row
                 if not used:
                     unused.append(key)
@@ -167,7 +175,7 @@ class SQLiteCache(Cache):
         keys = _halves([key for key, _ in items])
         sql.execute("BEGIN IMMEDIATE")
         sql.execute(REPLACED, (_listed(keys),))
-        first = sql.execute(NEXT).fetchone()[0]
+        first = _next(sql)
         sql.executemany(
             "INSERT INTO vectors VALUES (?, ?, ?, ?, ?)",
             [
@@ -211,42 +219,14 @@ class SQLiteCache(Cache):
                 opened.sql.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
                 yield opened.sql
                 opened.sql.execute("PRAGMA busy_timeout = 0")  # `peek` does not wait
-        except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in CORRUPT:
+        except (sqlite3.Error, _DamagedError) as error:
+            if _is_damage(error):
                 raise CacheError(self._set_aside(used[0].file if used else _file(self.path))) from None
             msg = f"{self.path}: {error}"
             raise CacheError(msg) from None
         except OSError as error:
             msg = f"{self.path}: {error.strerror or type(error).__name__}"
             raise CacheError(msg) from None
-
-    def _is_current(self, opened: _Open) -> bool:
-        """Whether it is to the file that has the name now: it may have been set aside, replaced or removed."""
-        return opened.file == _file(self.path)
-
-    def _open(self) -> _Open:
-        header = _header(self.path)
-        if header and not _is_ours(header):
-            msg = f"{self.path} is no cache of embedkit, or its beginning is damaged: it is left as it is, and unused"
-            raise CacheError(msg)
-        sql = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
-        try:
-            self._prepare(sql, new=not header)
-        except BaseException:
-            sql.close()
-            raise
-        return _Open(sql, _file(self.path))
-
-    def _prepare(self, sql: sqlite3.Connection, *, new: bool) -> None:
-        if new:
-            _create(sql)
-        if (found := sql.execute("PRAGMA user_version").fetchone()[0]) != FORMAT:
-            msg = f"{self.path} is a cache of format {found}, and this embedkit has format {FORMAT}: name another file"
-            raise CacheError(msg)
-        with suppress(sqlite3.OperationalError):  # busy: another process does the same just now
-            sql.execute("PRAGMA journal_mode = WAL").fetchall()
-        for how in SETTINGS:
-            sql.execute(f"PRAGMA {how}").fetchall()
 
     def _set_aside(self, file: tuple[int, int]) -> str:
         """Rename a damaged file, if it is the one that has its name still, and ours. What has become of it, in words.
@@ -263,14 +243,49 @@ class SQLiteCache(Cache):
         while aside.exists():
             number += 1
             aside = Path(f"{self.path}.corrupt.{number}")
-        for suffix in ("-wal", "-shm", ""):
-            with suppress(FileNotFoundError):
-                os.replace(f"{self.path}{suffix}", f"{aside}{suffix}")  # noqa: PTH105 (of text, not of a path)
+        try:
+            for suffix in ("-wal", "-shm", ""):
+                with suppress(FileNotFoundError):
+                    os.replace(f"{self.path}{suffix}", f"{aside}{suffix}")  # noqa: PTH105 (of text, not of a path)
+        except OSError as error:
+            return f"{self.path} is damaged, and cannot be renamed ({error.strerror}): it is unused"
         return f"{self.path} was damaged; it was set aside as {aside.name}, and a new one is begun"
 
 
 def _revived(path: str, max_bytes: int) -> SQLiteCache:
     return SQLiteCache(path, max_bytes=max_bytes)
+
+
+def _is_current(path: Path, opened: _Open) -> bool:
+    """Whether it is to the file that has the name now: it may have been set aside, replaced or removed."""
+    return opened.file == _file(path)
+
+
+def _open(path: Path) -> _Open:
+    """A connection to a cache, which is made where there is no file, or an empty one."""
+    header = _header(path)
+    if header and not _is_ours(header):
+        msg = f"{path} is no cache of embedkit, or its beginning is damaged: it is left as it is, and unused"
+        raise CacheError(msg)
+    sql = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(sql, path, new=not header)
+    except BaseException:
+        sql.close()
+        raise
+    return _Open(sql, _file(path))
+
+
+def _prepare(sql: sqlite3.Connection, path: Path, *, new: bool) -> None:
+    if new:
+        _create(sql)
+    if (found := sql.execute("PRAGMA user_version").fetchone()[0]) != FORMAT:
+        msg = f"{path} is a cache of format {found}, and this embedkit has format {FORMAT}: name another file"
+        raise CacheError(msg)
+    with suppress(sqlite3.OperationalError):  # busy: another process does the same just now
+        sql.execute("PRAGMA journal_mode = WAL").fetchall()
+    for how in SETTINGS:
+        sql.execute(f"PRAGMA {how}").fetchall()
 
 
 def _create(sql: sqlite3.Connection) -> None:
@@ -290,7 +305,7 @@ def _evict(sql: sqlite3.Connection) -> None:
         return
     kept = [(place, key) for place, key, used in oldest if used][: len(oldest) // 2]
     moved = {place for place, _ in kept}
-    first = sql.execute(NEXT).fetchone()[0]
+    first = _next(sql)
     sql.executemany(
         "UPDATE vectors SET place = ? WHERE place = ?", [(new, place) for new, (place, _) in enumerate(kept, first)]
     )
@@ -304,6 +319,20 @@ def _evict(sql: sqlite3.Connection) -> None:
     sql.execute("DELETE FROM vectors WHERE place <= ?", (oldest[-1][0],))
 
 
+def _next(sql: sqlite3.Connection) -> int:
+    """The place of the next row."""
+    place = sql.execute(NEXT).fetchone()[0]
+    if not isinstance(place, int) or not 0 < place < FURTHEST:
+        raise _DamagedError
+    return place
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether the file is at fault. A table is missing where its name was overwritten."""
+    missing = str(error) in ("no such table: entries", "no such table: vectors")
+    return missing or isinstance(error, _DamagedError) or getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGE
+
+
 def _halves(keys: Sequence[bytes]) -> tuple[int, ...]:
     """The first eight bytes of each key, as SQLite's integers, by which it finds rows fastest."""
     return struct.unpack(f"<{2 * len(keys)}q", b"".join(keys))[::2]
@@ -314,7 +343,7 @@ def _listed(keys: Sequence[int]) -> str:
 
 
 def _close(opened: _Open) -> None:
-    with suppress(sqlite3.Error):
+    with suppress(Exception):  # also while the interpreter ends, when nothing can be imported any more
         opened.sql.close()
 
 
