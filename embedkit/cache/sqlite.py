@@ -46,7 +46,7 @@ PEEK = 8  # most keys that are read on the event loop
 PATIENCE = 2.0  # seconds that a lock of another process is waited for
 NOTED = 2**15  # first hits that are written together; fewer at a time rewrite most of `entries` as often
 EVICTED, ROUNDS = 512, 64  # rows considered at a time, and how often per write
-# SQLITE_CORRUPT, SQLITE_NOTADB; and SQLITE_TOOBIG, SQLITE_CONSTRAINT, SQLITE_MISMATCH, which nothing that is written here
+# SQLITE_CORRUPT, SQLITE_NOTADB; and SQLITE_TOOBIG, SQLITE_CONSTRAINT, SQLITE_MISMATCH, which nothing that is done here
 # can cause: https://www.sqlite.org/rescode.html
 DAMAGE = (11, 26, 18, 19, 20)
 FURTHEST = 2**62  # place; no file has so many rows
