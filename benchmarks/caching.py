@@ -1,5 +1,5 @@
 """How fast known texts come back from a cache: embedkit's SQLite file beside LangChain's CacheBackedEmbeddings over its
-LocalFileStore, and litellm's disk cache. `python -m benchmarks.caching`
+LocalFileStore, and litellm's cache in memory (it has none on disk any more). `python -m benchmarks.caching`
 
 Each cache is filled with vectors that are known, then all texts are asked for, several times over, and every vector is
 checked. The first time is a measurement of its own: embedkit then writes that the rows were used, which decides what
@@ -24,7 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 VENV = Path(os.environ.get("CACHING_PEERS", ROOT / "build" / "caching"))
-REQUIREMENTS = ("numpy", "langchain-classic", "litellm", "diskcache", "openai")
+REQUIREMENTS = ("numpy", "langchain-classic", "litellm")
 WIDTHS = (("float32", 384), ("float32", 1536), ("int8", 1536))
 BATCH = 256  # texts that a peer is given at once; embedkit gets them all, or a stream, or one
 PASSES = 4
@@ -134,15 +134,16 @@ def litellm(folder: str, given: list[str], known: Any, dtype: str) -> Get:
         return model_response
 
     OpenAIChatCompletion.aembedding = answer
-    library.cache = library.Cache(type="disk", disk_cache_dir=folder)
+    library.cache = library.Cache(type="local")
     loop = asyncio.new_event_loop()
 
     async def embed(texts: Texts) -> Any:
         found = await library.aembedding(model="openai/m", input=list(texts), api_key="k", caching=True)
-        await asyncio.sleep(0.05 if rows else 0)  # it writes in tasks of its own
         return [each["embedding"] for each in found.data]
 
+    library.cache.cache.max_size_in_memory = 10 * len(given)
     batched(lambda texts: loop.run_until_complete(embed(texts)))(given)
+    loop.run_until_complete(asyncio.sleep(2))  # it writes in tasks of its own
     rows.clear()  # from now on a miss fails
     return batched(lambda texts: loop.run_until_complete(embed(texts)))
 
@@ -152,7 +153,7 @@ PEERS: dict[str, tuple[Callable[[str, list[str], Any, str], Get], int, str]] = {
     "embedkit-stream": (lambda *given: embedkit_cache("stream", *given), 200_000, "the same, stream()"),
     "embedkit-single": (lambda *given: embedkit_cache("single", *given), 20_000, "the same, embed_query() one by one"),
     "langchain": (langchain, 10_000, f"CacheBackedEmbeddings, LocalFileStore, {BATCH} texts a call"),
-    "litellm": (litellm, 1000, f"Cache(type='disk'), aembedding(caching=True), {BATCH} texts a call"),
+    "litellm": (litellm, 1000, f"Cache(type='local'), aembedding(caching=True), {BATCH} texts a call"),
 }
 
 
@@ -243,7 +244,7 @@ def main() -> None:
         found: dict[str, list[dict[str, Any]]] = {
             peer: [] for peer in peers if dtype == "float32" or "embedkit" in peer
         }
-        for number in range(options.rounds):
+        for number in range(options.rounds if found else 0):
             turn = number % len(found)
             for peer in [*list(found)[turn:], *list(found)[:turn]]:  # nobody is always first
                 found[peer].append(run(peer, dtype, width, options.share))

@@ -59,7 +59,7 @@ VECTORS = (
 )
 # CROSS JOIN keeps SQLite to this order of tables: https://www.sqlite.org/optoverview.html, section 8.1
 FIND = (
-    "SELECT e.key, e.used, v.digest, v.checksum, v.row FROM json_each(?) AS wanted "
+    "SELECT e.used, v.digest, v.checksum, v.row FROM json_each(?) AS wanted "
     "CROSS JOIN entries AS e ON e.key = wanted.value CROSS JOIN vectors AS v ON v.place = e.place"
 )
 REPLACED = (
@@ -103,7 +103,7 @@ class SQLiteCache(Cache):
             raise ConfigError(msg)
         self.path = Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links)
         self.max_bytes = max_bytes
-        self._unused: list[int] = []  # keys whose first hit is not written yet
+        self._unused: list[bytes] = []  # keys whose first hit is not written yet
         self._connections = Lending(partial(_open, self.path), _close, partial(_is_current, self.path))
         _refuse(self.path, os.fspath(path))
 
@@ -154,13 +154,13 @@ class SQLiteCache(Cache):
 
     def _found(self, sql: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
-        unused: list[int] = []
+        unused: list[bytes] = []
         for start in range(0, len(keys), PART):
-            for key, used, digest, checksum, row in sql.execute(FIND, (_listed(_halves(keys[start : start + PART])),)):
-                if type(row) is bytes and crc32(row) == checksum:
+            for used, digest, checksum, row in sql.execute(FIND, (_listed(_halves(keys[start : start + PART])),)):
+                if type(row) is type(digest) is bytes and crc32(row, crc32(digest)) == checksum:
                     found[digest] = row
-                if not used:
-                    unused.append(key)
+                    if not used:
+                        unused.append(digest)
         self._unused += unused
         return found
 
@@ -169,7 +169,7 @@ class SQLiteCache(Cache):
         noted, self._unused = self._unused, []
         with suppress(sqlite3.OperationalError):
             sql.execute("PRAGMA busy_timeout = 0")
-            sql.execute(NOTE, (_listed(noted),))
+            sql.execute(NOTE, (_listed(_halves(noted)),))
 
     def _add(self, sql: sqlite3.Connection, items: Sequence[tuple[bytes, bytes]]) -> None:
         keys = _halves([key for key, _ in items])
@@ -179,7 +179,7 @@ class SQLiteCache(Cache):
         sql.executemany(
             "INSERT INTO vectors VALUES (?, ?, ?, ?, ?)",
             [
-                (place, key, digest, crc32(row), row)
+                (place, key, digest, crc32(row, crc32(digest)), row)
                 for place, (key, (digest, row)) in enumerate(zip(keys, items, strict=True), first)
             ],
         )
