@@ -11,6 +11,7 @@ Names are resolved on first use (PEP 562), so that importing this package costs 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import bulk as bulk
+    from . import cache as cache
     from . import catalog as catalog
     from . import cli as cli
     from . import codec as codec
@@ -77,7 +78,9 @@ __all__ = [
     "connect_sync",
 ]
 
-_MODULES = ("bulk", "catalog", "cli", "codec", "errors", "events", "local", "providers", "sync", "testing", "tokens")
+_MODULES = (
+    "bulk", "cache", "catalog", "cli", "codec", "errors", "events", "local", "providers", "sync", "testing", "tokens",
+)  # fmt: skip
 _HOMES = {
     "_connect.factory": ("connect",),
     "_embedders.base": ("Embedder",),

@@ -112,12 +112,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 class Usage(msgspec.Struct, frozen=True):
     """What it took: `tokens` and `cost` (US dollars) are None when the provider reports none.
 
-    `requests` counts every attempt that was sent, failed ones too.
+    `requests` counts every attempt that was sent, failed ones too. `cached` counts the rows that came from a cache:
+    they are in none of the others.
     """
 
     tokens: int | None = None
     requests: int = 0
     cost: float | None = None
+    cached: int = 0
 
 
 class Embeddings(msgspec.Struct, frozen=True, eq=False):

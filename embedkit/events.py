@@ -25,6 +25,7 @@ __all__ = [
     "BatchDone",
     "BatchFailed",
     "BatchSplit",
+    "CacheRead",
     "Event",
     "RequestSent",
     "RetryScheduled",
@@ -139,3 +140,17 @@ class BatchFailed(Event, frozen=True, kw_only=True):
 
     texts: int
     error: EmbedkitError
+
+
+class CacheRead(Event, frozen=True, kw_only=True):
+    """The cache was asked for the vectors of a call.
+
+    Attributes:
+        texts: that the call holds, equal ones counted once.
+        found: those whose vector the cache had.
+        seconds: how long it took.
+    """
+
+    texts: int
+    found: int
+    seconds: float

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,6 +114,14 @@ class LocalEmbedder(Embedder):
         made = vectors if options.dtype == "float32" else quantize(vectors, options.dtype)
         return Embeddings(made, self.model, Usage(sum(map(len, ids)), 1), dtype=options.dtype)
 
+    def origin(self, options: Options) -> Mapping[str, Any]:  # noqa: ARG002 (no option changes the model)
+        """The packaged weights by their digest; those of a directory by name, size and time of change."""
+        directory = _directory(self.path)
+        if directory is None:
+            return {"provider": self.provider, "model": MODEL, "weights": SHA256}
+        files = [str(directory), *(_seen(directory / name) for name in ("model.onnx", VOCABULARY.name))]
+        return {"provider": self.provider, "model": MODEL, "weights": files}
+
     def count_tokens(self, text: str) -> int:
         """Tokens of a text as the model counts them, its two special ones included."""
         return len(self._ready().encode([text])[0])
@@ -133,10 +141,9 @@ class _Engine:
     """Tokenizer and session of one process, each loaded on first use, both safe to use from several threads."""
 
     def __init__(self, path: Path | None, threads: int | None) -> None:
-        given = os.environ.get("EMBEDKIT_MODEL_DIR")
         self.pid = os.getpid()
         self.threads = threads or _cores()
-        self._directory = path or (Path(given) if given else None)
+        self._directory = _directory(path)
         self._lock = threading.Lock()
         self._tokenizer: Any = None
         self._session: Any = None
@@ -180,6 +187,21 @@ class _Engine:
         weights = mask.astype(np.float32) / mask.sum(axis=1, keepdims=True, dtype=np.float32)
         means: NDArray[Any] = np.matmul(weights[:, None, :], hidden)[:, 0, :]
         return means
+
+
+def _directory(path: Path | None) -> Path | None:
+    """Where the model lies; None: in the installed package."""
+    given = os.environ.get("EMBEDKIT_MODEL_DIR")
+    return path or (Path(given) if given else None)
+
+
+def _seen(path: Path) -> list[int]:
+    """What tells this version of a file from another, without reading it; nothing where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _tokenizer(directory: Path | None) -> Any:

@@ -90,9 +90,13 @@ class TextSplitter(msgspec.Struct, frozen=True):
         middle = len(piece) // 2
         return [piece[:middle] or piece, piece[middle:]][: 2 if self.how == "mean" and middle else 1]
 
-    def _fits(self, text: str) -> bool:
+    def surely_fits(self, text: str) -> bool:
+        """Whether the text is short enough however tokens are counted."""
         # No character has more than four tokens, nor a text eight of its own.
-        return self.most is None or 4 * len(text) + 8 <= self.most or self.count_tokens(text) <= self.most
+        return self.most is not None and 4 * len(text) + 8 <= self.most
+
+    def _fits(self, text: str) -> bool:
+        return self.most is None or self.surely_fits(text) or self.count_tokens(text) <= self.most
 
 
 async def embed_long(

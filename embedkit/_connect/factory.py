@@ -8,6 +8,7 @@ key from the environment goes only where it belongs.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -25,13 +26,26 @@ from .._http.settings import HttpSettings
 from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import DType, InputType, Limits, Options, Truncate
+from ..cache.base import Cache
 from ..codec import Target
 from ..errors import ConfigError
 from ..events import Event
 from ..providers import find
 from .base_url import address, without_user
 from .credentials import Credential, _credentials
-from .keywords import _agreed, _known, _of_kind, _parameter, _proxy, _public, _session, _share, _verification, _whole
+from .keywords import (
+    _agreed,
+    _cache,
+    _known,
+    _of_kind,
+    _parameter,
+    _proxy,
+    _public,
+    _session,
+    _share,
+    _verification,
+    _whole,
+)
 from .model_name import LOCAL, split
 
 if TYPE_CHECKING:
@@ -72,6 +86,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
     hedge: bool | float = False,
     observe: Callable[[Event], object] | None = None,
     exchange: Exchange | None = None,
+    cache: Cache | str | os.PathLike[str] | None = None,
     **parameters: Any,
 ) -> Embedder:
     """An embedder for "provider:model". Sends nothing; works with and without `async with`.
@@ -119,6 +134,10 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
             takes the first good answer. A number: that share instead of 0.05.
         observe: called with each frozen event.
         exchange: what carries requests instead of aiohttp (`embedkit.testing.FakeExchange`).
+        cache: keeps vectors, so that no text is paid for twice: the path of a file (SQLite, at most 4 GiB), a redis://
+            URL, or a `Cache` of `embedkit.cache`. Only what this package can know to change a vector makes another key,
+            so not what a callable given as `headers` says, nor a header or a field of the URL's query that is named
+            like a secret (key, token …). A cache that fails costs hits and a warning, never the call.
         **parameters: what only this host takes (`api_version` for
             Azure …); an unknown one is a TypeError that lists them.
 
@@ -159,7 +178,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         own = _local(
             name, options, limits, observe, parameters, [each for each, value in wire.items() if value is not None]
         )
-        return _wrapped(own, long_text, coalesce, total_timeout)
+        return _wrapped(own, long_text, coalesce, total_timeout, cache)
     retry = retry or RetryPolicy()
 
     def one(place: str | None, key: Credential | None, policy: RetryPolicy) -> HttpEmbedder:
@@ -202,7 +221,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         embedder = _pooled(base_url, api_key, retry, one)
     else:
         embedder = one(cast("str | None", base_url), cast("Credential | None", api_key), retry)
-    return _wrapped(embedder, long_text, coalesce, total_timeout)
+    return _wrapped(embedder, long_text, coalesce, total_timeout, cache)
 
 
 def _several(value: object) -> bool:
@@ -233,7 +252,11 @@ def _pooled(
 
 
 def _wrapped(
-    embedder: Embedder, long_text: Literal["mean"] | None, coalesce: bool | float, total_timeout: float | None
+    embedder: Embedder,
+    long_text: Literal["mean"] | None,
+    coalesce: bool | float,
+    total_timeout: float | None,
+    cache: Cache | str | os.PathLike[str] | None,
 ) -> Embedder:
     if long_text not in (None, "mean"):
         msg = f"long_text={long_text!r}: it is 'mean' or None; to cut long texts off pass truncate='end'"
@@ -251,6 +274,10 @@ def _wrapped(
         from .._embedders.coalescing import Coalesced
 
         embedder = Coalesced(embedder, 0.0 if coalesce is True else float(coalesce))
+    if cache is not None:
+        from .._embedders.cached import Cached
+
+        embedder = Cached(embedder, _cache(cache), owned=not isinstance(cache, Cache))
     return embedder
 
 

@@ -12,6 +12,7 @@ from .._http.credentials import Variable
 from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import Limits
+from ..cache.base import Cache
 from ..codec import Host, to_json
 from ..errors import ConfigError
 from .base_url import parts, shown
@@ -33,6 +34,19 @@ def _share(hedge: bool | float) -> float:
         msg = f"hedge={hedge!r}: True, False, or a share of all requests, like 0.05"
         raise ConfigError(msg)
     return float(share)
+
+
+def _cache(given: Any) -> Cache:
+    if isinstance(given, Cache):
+        return given
+    if isinstance(given, (str, os.PathLike)):
+        from .. import cache as caches
+
+        if "://" not in (path := os.fspath(given)):
+            return caches.SQLiteCache(path)
+        return caches.RedisCache(path)
+    msg = f"cache is {type(given).__name__}; it takes the path of a file, a redis:// URL, or an embedkit.cache.Cache"
+    raise ConfigError(msg)
 
 
 def _of_kind(**given: object) -> None:

@@ -243,18 +243,18 @@ class Embedder(ABC):
             return Embeddings(missing_rows(0, 0, options.dtype), self.model, Usage(0, 0), dtype=options.dtype)
         call = next(_numbers)
         try:
-            how, lone = self._shortens(options), len(rows) == 1 and not skip
-            if how is None:
+            splitter, lone = self.splitter(options), len(rows) == 1 and not skip
+            if splitter is None:
                 tally = RequestCount(patient, time, call)
                 return await self._settled(rows, options, tally, skip=skip, workers=workers, lone=lone)
             if self.joins_texts(options):
+                option = "long_text" if splitter.how == "mean" else "truncate"
                 msg = (
-                    f"{'long_text' if how == 'mean' else 'truncate'}={how!r} cuts texts on the client, and here a "
+                    f"{option}={splitter.how!r} cuts texts on the client, and here a "
                     "vector depends on the other texts of its request: leave it out and shorten the texts before"
                 )
                 raise ConfigError(msg)
             options = msgspec.structs.replace(options, truncate=None)
-            splitter = TextSplitter(how, self.most_text_tokens(options), self.count_tokens)
             made = await embed_long(
                 rows,
                 lambda pieces: self._settled(
@@ -336,6 +336,17 @@ class Embedder(ABC):
     def joins_texts(self, options: Options) -> bool:  # noqa: ARG002 (they may ask for it)
         """Whether a vector depends on the other texts of its request, so that those of a call are one request."""
         return False
+
+    def splitter(self, options: Options) -> TextSplitter | None:
+        """How texts that are too long are cut on the client; None: they are not."""
+        how = self._shortens(options)
+        return None if how is None else TextSplitter(how, self.most_text_tokens(options), self.count_tokens)
+
+    def origin(self, options: Options) -> Mapping[str, Any] | None:  # noqa: ARG002 (a prefix depends on them)
+        """What decides a vector besides its text and the options, as JSON, for the key of a cache; None: nobody knows,
+        so nothing is cached.
+        """
+        return None
 
     # --- one call ----------------------------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ from ..errors import (
     TooLongError,
 )
 from .base import Embedder
+from .cache_keys import http_origin
 from .learned import lasting
 from .postprocess import shaped
 
@@ -162,6 +163,10 @@ class HttpEmbedder(Embedder):
         most = super().most_text_tokens(options) or (facts.tokens if facts is not None else None)
         prefix = facts.prefixes.get(options.input_type or "", "") if facts is not None else ""
         return max(1, most - self.count_tokens(prefix)) if most is not None and prefix else most
+
+    def origin(self, options: Options) -> Mapping[str, Any]:
+        """Who answers, where, which model, and what the request says besides text and options."""
+        return http_origin(self._target, self._headers, options)
 
     # --- one batch ---------------------------------------------------------------------------------------------------
 

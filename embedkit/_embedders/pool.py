@@ -39,7 +39,7 @@ from .http import HttpEmbedder
 from .learned import lasting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -110,6 +110,12 @@ class Pool(Embedder):
 
     def most_text_tokens(self, options: Options) -> int | None:
         return self._embedders[0].most_text_tokens(options)
+
+    def origin(self, options: Options) -> Mapping[str, Any]:
+        """As of the first endpoint, but with the addresses of all: their vectors agree, but need not be equal."""
+        places = [place for each in self._embedders for place in each.origin(options)["place"]]
+        different = sorted(place for row, place in enumerate(places) if place not in places[:row])
+        return {**self._embedders[0].origin(options), "place": different}
 
     @until_closed
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from .base import Embedder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
+    from .._batching.long_text import TextSplitter
     from .._types import Embeddings, Limits, Options
     from ..events import Event
 
@@ -141,6 +143,14 @@ class Wrapped(Embedder):
     def joins_texts(self, options: Options) -> bool:
         """As with the inner embedder."""
         return self.inner.joins_texts(options)
+
+    def splitter(self, options: Options) -> TextSplitter | None:
+        """As the inner embedder cuts texts."""
+        return self.inner.splitter(options)
+
+    def origin(self, options: Options) -> Mapping[str, Any] | None:
+        """As the inner embedder says."""
+        return self.inner.origin(options)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.inner!r}>"

@@ -46,6 +46,7 @@ WRONG: dict[str, list[object]] = {
     "exchange": [7, "https://"],
     "long_text": ["max", True, 7],
     "coalesce": [-1, "yes", math.nan, math.inf, None],
+    "cache": [7, True, b"c", "", ":memory:", "/", "/no/such/folder/c", "http://host", "postgresql://host/d"],
     "hedge": [-0.1, 1.5, "yes", math.nan, None],
     "api_key": ["", "  ", 7, b"key", "Bearer sk-1", "sk\n1", "sk\x00", "sk-…", "sk-\ud800"],
     "base_url": ["", " ", 7, b"http://h", object()],

@@ -1,0 +1,1 @@
+"""Tests of the caches, each on the real thing."""
