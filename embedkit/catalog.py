@@ -99,6 +99,31 @@ def _hosted(source: str, *rows: Mapping[str, Any]) -> tuple[ModelFacts, ...]:
 
 _QWEN3, _BGE = "Qwen/Qwen3-Embedding-", "BAAI/bge-"
 
+# What a batch job costs, as a part of the price.
+BATCH_PRICES = {
+    "openai": 0.5,  # platform.openai.com/docs/guides/batch
+    "mistral": 0.5,  # docs.mistral.ai, capabilities/batch
+    "gemini": 0.5,  # ai.google.dev/gemini-api/docs/batch-api
+    "voyage": 0.67,  # docs.voyageai.com/docs/batch-inference: a third off
+}
+# Those that no page of batch jobs names: Voyage's lists its models, Google's gives a price for the first generation.
+_NOT_IN_BATCHES = {
+    "voyage-code-4", "voyage-context-4", "voyage-multimodal-3.5", "voyage-multimodal-3",
+    "gemini-embedding-2", "gemini-embedding-2-preview",
+}  # fmt: skip
+
+
+def _in_batches(provider: str, known: tuple[ModelFacts, ...]) -> tuple[ModelFacts, ...]:
+    """The models of a provider with their prices in batch jobs."""
+    part = BATCH_PRICES.get(provider)
+    return tuple(
+        each
+        if part is None or each.price is None or each.name in _NOT_IN_BATCHES
+        else msgspec.structs.replace(each, batch_price=round(each.price * part, 6))
+        for each in known
+    )
+
+
 MODELS: dict[str, tuple[ModelFacts, ...]] = {
     "openai": _block(
         "OpenAI API reference and developers.openai.com model pages, 2026-11",
@@ -357,6 +382,7 @@ MODELS: dict[str, tuple[ModelFacts, ...]] = {
         _row("all-minilm-l6-v2", 384, 256, 0.0),
     ),
 }  # fmt: skip
+MODELS = {provider: _in_batches(provider, known) for provider, known in MODELS.items()}
 
 
 def facts(provider: str, model: str) -> ModelFacts | None:

@@ -98,6 +98,7 @@ class HttpEmbedder(Embedder):
         self.loading = target.host.loading  # seconds that the server may take to load its model
         self.observe = observe
         self.price = target.facts.price if target.facts is not None else None
+        self.batch_price = target.facts.batch_price if target.facts is not None else None
         if count_tokens is not None:
             self.count_tokens = count_tokens
         self._codec = complete(codec, target)
