@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -37,13 +37,25 @@ from ..errors import (
     TransportError,
 )
 from .batch_answers import Answers, Reads, Verdict, about_texts
-from .batch_texts import Line, Places, key_of, lines_of, read_lines, read_texts, whole_file, write_lines, write_texts
+from .batch_texts import (
+    Line,
+    Places,
+    answer_lines,
+    key_of,
+    lines_of,
+    read_lines,
+    read_texts,
+    whole_file,
+    write_lines,
+    write_texts,
+)
 
 if TYPE_CHECKING:
     from .._embedders.http import HttpEmbedder
-    from .._types import Reply, Response
+    from .._types import Reply, Request, Response
     from ..codec import OutputRows
 
+T = TypeVar("T")
 PATIENT = 10  # failures in a row of one chunk's requests before they are the caller's; each is tried again by itself
 FULL = 24 * 3600.0  # seconds for which a chunk waits for room at the provider
 SHORT, LONG = 300.0, 3600.0  # seconds for a request, and for an upload or a download
@@ -122,6 +134,9 @@ class Work:
         tell: Callable[[BatchEvent], object],
     ) -> None:
         self.embedder = embedder
+        self.longest = embedder.most_text_tokens(options)
+        self.cuts = self.longest if options.truncate == "end" and not embedder.cuts_texts() else None
+        options = options if self.cuts is None else msgspec.structs.replace(options, truncate=None)
         self.options = (embedder.as_sent(options), options)
         self.caps = caps
         self.folder = folder
@@ -131,8 +146,6 @@ class Work:
         self.new_key = new_key
         self.tell = tell
         self.tally = RequestCount(patient=True)
-        self.longest = embedder.most_text_tokens(options)
-        self.cuts = self.longest if options.truncate == "end" and not embedder.cuts_texts() else None
         self.full_until = 0.0
         self.most = caps.lines
         self.created = 0
@@ -146,6 +159,22 @@ class Work:
     def line_limits(self) -> Limits:
         """What one line may hold."""
         return tightened(self.embedder.known_limits(), Limits(max_texts=self.caps.texts))
+
+    async def ask(self, request: Request, read: Callable[[Response], T], tries: int | None = None) -> T:
+        """What `read` makes of the answer to a short request."""
+        return await self.embedder.ask(request, read, self.tally, seconds=SHORT, tries=tries)
+
+    async def find(self, key: str) -> str | None:
+        """The id of the job with this key of ours; None: the provider's list does not have it."""
+        api, after = self.api, None
+        for _ in range(PAGES):
+            found, after = await self.ask(api.listing(after), partial(api.listed, after=after))
+            for each in found:
+                if each.key == key:
+                    return each.id
+            if after is None:
+                break
+        return None
 
     def remove(self, number: int) -> None:
         """Delete the files of a chunk."""
@@ -291,15 +320,10 @@ class Chunk:
 
     async def _look(self, current: dict[str, Any]) -> None:
         """Look for a job that may have been created, by its key."""
-        api, after = self._work.api, None
-        for _ in range(PAGES):
-            found, after = await self._ask(api.listing(after), partial(api.listed, after=after))
-            ours = next((each for each in found if each.key == current["key"]), None)
-            if ours is not None:
-                self._adopted(current, ours.id, "found")
-                return
-            if after is None:
-                break
+        job = await self._work.find(current["key"])
+        if job is not None:
+            self._adopted(current, job, "found")
+            return
         self._looks += 1
         if self._looks % LOOKS:
             self._wait(self._work.poll.first)  # it may not be listed yet
@@ -450,18 +474,15 @@ class Chunk:
         import anyio.lowlevel
 
         api, read = self._work.api, 0
-        with path.open("rb") as file:
-            for line in file:
-                read += len(line)
-                if read > PIECE:
-                    await anyio.lowlevel.checkpoint()
-                    read = 0
-                if not line.strip():
-                    continue
-                try:
-                    answers.take(api.answer(line))
-                except DecodeError:
-                    answers.strange += 1
+        for line in answer_lines(path):
+            read += len(line)
+            if read > PIECE:
+                await anyio.lowlevel.checkpoint()
+                read = 0
+            try:
+                answers.take(api.answer(line))
+            except DecodeError:
+                answers.strange += 1
 
     def _begin(self, verdict: Verdict, answers: Answers) -> None:
         """Write down the lines of the next job: what has to be sent again first, then what was never sent."""
@@ -563,9 +584,8 @@ class Chunk:
     def _answers_at(self, number: int, place: int) -> Path:
         return self._path(f"{place}.answers", number)
 
-    async def _ask(self, request: Any, read: Callable[[Response], Any], tries: int | None = None) -> Any:
-        work = self._work
-        return await work.embedder.ask(request, read, work.tally, seconds=SHORT, tries=tries)
+    async def _ask(self, request: Request, read: Callable[[Response], T], tries: int | None = None) -> T:
+        return await self._work.ask(request, read, tries)
 
     def _keep(self) -> None:
         self._work.store.put(self.number, self._record)
@@ -588,6 +608,12 @@ def unfinished_job(record: dict[str, Any]) -> str:
     """The id of the job that a record tells of and that is not known to be finished; empty: there is none."""
     last: dict[str, Any] = record["rounds"][-1] if record["rounds"] else {}
     return "" if last.get("fetched") else str(last.get("job", ""))
+
+
+def lost_key(record: dict[str, Any]) -> str:
+    """The key of a job that may have been created, but whose id is not known; empty: there is none."""
+    last: dict[str, Any] = record["rounds"][-1] if record["rounds"] else {}
+    return str(last["key"]) if last.get("asked") and "job" not in last else ""
 
 
 def name_of(number: int) -> str:

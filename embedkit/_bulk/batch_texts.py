@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .._types import Limits
 
 Line = tuple[int, int]  # the first place of a line, and the one after its last
+LONGEST = 2**26  # bytes of a line of answers: 32 vectors of 4096 numbers are a twentieth of that
 _KEY = re.compile(r"(\d{1,9})-(\d{1,9})")
 _json = msgspec.json.Encoder()
 
@@ -164,3 +165,11 @@ def read_lines(path: Path) -> list[Line]:
     """
     found = (line_of(text) for text in path.read_text("ascii").splitlines())
     return [line for line in found if line is not None]
+
+
+def answer_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file of answers, one at a time, whatever the file is; of a line that is too long, pieces."""
+    with path.open("rb") as file:
+        while line := file.readline(LONGEST):
+            if line.strip():
+                yield line

@@ -26,7 +26,7 @@ from .._embedders.wrapper import Wrapped
 from .._types import Embeddings, OnError, Options, Usage
 from ..codec import Caps
 from ..errors import ApiError, AuthError, ClosedError, ConfigError
-from .batch_chunk import SHORT, BatchEvent, Chunk, Poll, Store, Work, unfinished_job
+from .batch_chunk import BatchEvent, Chunk, Poll, Store, Work, lost_key, unfinished_job
 from .batch_texts import placed, size_of
 from .contract import RowDigest
 
@@ -86,7 +86,6 @@ def batch_stream(  # noqa: PLR0913 (the seams of a job)
     options = validated(options)
     api = known.batches()
     _refuse_what_jobs_cannot(known, options)
-    api.line("0-1", ["a"], known.as_sent(options))  # an option that cannot be honored is refused here
     work = Work(
         known, options,
         caps=api.caps if caps is None else _within(caps, api.caps),
@@ -94,6 +93,7 @@ def batch_stream(  # noqa: PLR0913 (the seams of a job)
         new_key=new_key or (lambda: f"embedkit-{secrets.token_hex(8)}"),
         tell=on_event or (lambda event: None),  # noqa: ARG005 (nobody asks)
     )  # fmt: skip
+    api.line("0-1", ["a"], work.options[0])  # an option that cannot be honored is refused here
     return BatchStream(work, texts, first=first, skip=on_error == "skip", sleep=sleep)
 
 
@@ -201,7 +201,11 @@ class BatchStream(AsyncIterator[Embeddings]):
         self._ended = True
         found, number = [], 0
         while (record := self._work.store.get(number)) is not None:
-            if job := unfinished_job(record):
+            job = unfinished_job(record)
+            if not job and (key := lost_key(record)):
+                job = await self._work.find(key) or ""
+                record["rounds"][-1] |= {"job": job} if job else {}
+            if job:
                 await self._stop(number, record, job)
                 found.append(job)
             number += 1
@@ -213,7 +217,7 @@ class BatchStream(AsyncIterator[Embeddings]):
         record["rounds"][-1]["stopped"] = True
         work.store.put(number, record)
         try:
-            await work.embedder.ask(work.api.cancel(job), bool, work.tally, seconds=SHORT)
+            await work.ask(work.api.cancel(job), bool)
         except AuthError:
             raise
         except ApiError as error:  # it is finished already
@@ -238,7 +242,7 @@ class BatchStream(AsyncIterator[Embeddings]):
                 if (read := await self._reader.next()) is not None:
                     window.append(read)
                     await read.step()
-                self._stops |= self._reader.passed
+                self._stops |= self._reader.take_passed()
             if not window:
                 return
             if window[0].ready:
@@ -277,7 +281,7 @@ class _Reader:
 
     def __init__(self, work: Work, texts: Iterable[str | None] | AsyncIterable[str | None], first: int) -> None:
         self.ended = False
-        self.passed: dict[int, int] = {}  # chunks whose rows were all given by an earlier run → the row after the last
+        self._passed: dict[int, int] = {}
         self._work = work
         self._later: AsyncIterator[str | None] | None = aiter(texts) if isinstance(texts, AsyncIterable) else None
         self._now: Iterator[str | None] = (
@@ -287,6 +291,11 @@ class _Reader:
         self._held: list[str | None] = []  # read, but the chunk before was full
         self._number = 0
         self._row = 0
+
+    def take_passed(self) -> dict[int, int]:
+        """Chunks read since this was called last whose rows were all given by an earlier run: number → row after it."""
+        passed, self._passed = self._passed, {}
+        return passed
 
     async def next(self) -> Chunk | None:
         """The next chunk of which a part is wanted; None: there was none, or `ended`."""
@@ -306,7 +315,7 @@ class _Reader:
             raise ConfigError(msg)
         self._number, self._row = number + 1, start + len(rows)
         if self._row <= self._first:
-            self.passed[number] = self._row
+            self._passed[number] = self._row
             return None
         if work.store.get(number) is None:
             work.remove(number)  # files of a chunk that nothing tells of

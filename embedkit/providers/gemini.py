@@ -113,12 +113,13 @@ class Gemini(Dialect, frozen=True):
 class _Line(msgspec.Struct, frozen=True):
     key: Any = None
     metadata: Any = None
-    response: msgspec.Raw | None = None
+    response: msgspec.Raw = msgspec.Raw()
     error: Any = None
-    embedding: msgspec.Raw | None = None
+    embedding: msgspec.Raw = msgspec.Raw()
 
 
 _lines = msgspec.json.Decoder(_Line)
+_NOTHING = (b"", b"null")
 
 
 class GeminiBatches(Batches, frozen=True):
@@ -222,10 +223,11 @@ class GeminiBatches(Batches, frozen=True):
             msg = f"no line of answers: {error}"
             raise DecodeError(msg) from None
         key = key_of(found.key or dict_of(found.metadata).get("key"))
-        if found.response is not None:
-            return Answer(key, Response(200, {}, bytes(found.response)))
+        if (body := bytes(found.response)) not in _NOTHING:
+            return Answer(key, Response(200, {}, body))
         # A page says that each line is an EmbedContentResponse.
-        return Answer(key, Response(200, {}, line) if found.embedding is not None else refused(found.error))
+        whole = bytes(found.embedding) not in _NOTHING
+        return Answer(key, Response(200, {}, line) if whole else refused(found.error))
 
 
 def _bare(model: str) -> str:
