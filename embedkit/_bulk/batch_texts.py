@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Line = tuple[int, int]  # the first place of a line, and the one after its last
 LONGEST = 2**26  # bytes of a line of answers: 32 vectors of 4096 numbers are a twentieth of that
-_KEY = re.compile(r"(\d{1,9})-(\d{1,9})")
+_KEY = re.compile(r"(\d{1,9})-(\d{1,9})", re.ASCII)
 _json = msgspec.json.Encoder()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedkit._batching.plan import estimate
@@ -60,6 +60,7 @@ def test_lines_cover_every_place_once_within_the_limits(texts, most_texts, most_
             assert max(tokens) <= most
 
 
+@settings(max_examples=30)
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=9), max_size=20), data=st.data())
 def test_texts_come_back_from_disk(tmp_path_factory, texts, data):
     """Any lines of the texts, in order, are read as they were written, line breaks and all."""
@@ -79,7 +80,7 @@ def test_keys_name_their_lines(tmp_path):
     assert read_lines(tmp_path / "lines") == lines
     assert [line_of(key_of(line)) for line in lines] == lines
     for key in ("", "1", "1-", "-1", "1-2-3", "a-b", " 1-2", "1-2\n", "9999999999-1", "١-٢"):
-        assert line_of(key) is None or key == "١-٢"
+        assert line_of(key) is None
 
 
 def test_a_file_has_its_name_only_when_it_is_whole(tmp_path):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -13,7 +17,7 @@ from embedkit import errors
 from embedkit._bulk.batch_chunk import Poll
 from embedkit._bulk.provider_batch import Caps, batch_stream
 from embedkit._traffic.retry import RetryPolicy
-from embedkit._types import Options
+from embedkit._types import Options, Request
 from embedkit.testing import FakeExchange, response
 from tests.support.batch_servers import SERVERS, Gemini, Mistral, OpenAI, Refused, Voyage, vector
 
@@ -151,7 +155,13 @@ async def test_options_reach_every_line(kind, tmp_path):
     server = kind()
     if kind is Mistral:
         server.model = "codestral-embed"
-        server.success = lambda key, line, job: {"custom_id": key, "response": {"status_code": 200, "body": server.body(server.texts_of(line), None, line["body"]["output_dimension"])}}
+        server.success = lambda key, line, job: {
+            "custom_id": key,
+            "response": {
+                "status_code": 200,
+                "body": server.body(server.texts_of(line), None, line["body"]["output_dimension"]),
+            },
+        }
     options = Options(dimensions=512, input_type="document" if kind in (Voyage, Gemini) else None)
     run = Run(server, tmp_path)
 
@@ -189,32 +199,32 @@ async def test_a_crash_at_any_step_costs_no_second_job(kind, tmp_path):
 
 
 @each_server
-async def test_a_job_whose_create_lost_its_answer_is_found(kind, tmp_path):
-    """A create that ends in a 500 or without an answer is looked for in the list, beyond its first page."""
-    server = kind()
+@pytest.mark.parametrize(
+    "trouble", [response("oops", 502), errors.TransportError("the line broke")], ids=["502", "cut"]
+)
+async def test_a_job_whose_create_lost_its_answer_is_found(kind, trouble, tmp_path):
+    """A create that ends in a 502 or without an answer is looked for in the list, beyond its first page."""
+    server, lost = kind(), []
+    other = {"custom_id": "x", "key": "x", "body": {"input": ["x"]}, "request": {"content": {"parts": [{"text": "x"}]}}}
 
-    for trouble in (response("oops", 502), errors.TransportError("the line broke")):
-        done = []
-
-        def handle(request, trouble=trouble, done=done):
-            answer = server.answer(request)
-            if request.method == "POST" and ("batch" in request.url.rpartition("/")[2].lower() or request.url.endswith("/jobs")) and not done:
-                done.append(request)
-                for _ in range(3):  # others of the account, made later
-                    server.new_job([{"custom_id": "x", "key": "x", "body": {"input": ["x"]}, "request": {"content": {"parts": [{"text": "x"}]}}}], metadata={}, display="", params={})
-                return trouble
+    def handle(request):
+        jobs = len(server.jobs)
+        answer = server.answer(request)
+        if len(server.jobs) == jobs or lost:
             return answer
+        lost.append(request)
+        for _ in range(3):  # others of the account, made later
+            server.new_job([other], metadata={}, display="", params={})
+        return trouble
 
-        run = Run(server, tmp_path)
-        run.exchange = FakeExchange(handle)
-        await run(TEXTS[:5])
+    run = Run(server, tmp_path)
+    run.exchange = FakeExchange(handle)
+    await run(TEXTS[:5])
 
-        assert done
-        assert right(run.rows, TEXTS[:5])
-        assert "found" in run.states()
-        assert server.texts_run()[TEXTS[0]] == 1
-        server, tmp_path = kind(), tmp_path / "other"
-        tmp_path.mkdir()
+    assert right(run.rows, TEXTS[:5])
+    assert "found" in run.states()
+    assert set(server.texts_run().values()) == {1}
+    assert len(server.jobs) == 4
 
 
 async def test_a_create_that_never_arrived_is_sent_again(tmp_path):
@@ -240,7 +250,9 @@ async def test_a_create_that_never_arrived_is_sent_again(tmp_path):
 async def test_a_bad_text_costs_its_own_row(kind, tmp_path):
     """A line that is refused for one of its texts is sent again text by text; the bad one's row fails, typed."""
     server = kind()
-    server.refuse = lambda text: (400, "input is too long: maximum context length is 8192 tokens") if "number 3 " in text else None
+    server.refuse = lambda text: (
+        (400, "input is too long: maximum context length is 8192 tokens") if "number 3 " in text else None
+    )
 
     run = await Run(server, tmp_path)(TEXTS[:6])
 
@@ -463,7 +475,11 @@ async def test_a_full_account_is_waited_for(kind, tmp_path):
 async def test_a_job_of_too_many_tokens_goes_out_in_smaller_ones(kind, tmp_path):
     """A job that fails for its tokens while nothing else is under way is cut until it passes; nothing is lost."""
     server = kind()
-    too_many = {"code": "token_limit_exceeded" if kind is not Gemini else "RESOURCE_EXHAUSTED", "message": "Enqueued token limit reached. Limit: 10 enqueued tokens.", "line": None}
+    too_many = {
+        "code": "token_limit_exceeded" if kind is not Gemini else "RESOURCE_EXHAUSTED",
+        "message": "Enqueued token limit reached. Limit: 10 enqueued tokens.",
+        "line": None,
+    }
     server.fails = lambda number, lines: too_many if len(lines) > 2 else None
 
     run = await Run(server, tmp_path)(TEXTS[:6])
@@ -641,8 +657,7 @@ async def test_a_text_too_long_is_cut_where_the_provider_cannot(tmp_path):
 
     def success(key, line, job):
         seen.extend(map(len, server.texts_of(line)))
-        made = good(key, line, job)
-        return made
+        return good(key, line, job)
 
     server.success = success
     run = await Run(server, tmp_path)(["word " * 20_000, "short"], options=Options(truncate="end"))
@@ -689,3 +704,119 @@ async def test_raise_names_the_row(tmp_path):
     with pytest.raises(errors.InvalidInputError) as caught:
         await run(["a", "b", None], on_error="raise")
     assert caught.value.rows == (2,)
+
+
+# --- a process of its own, over real HTTP -----------------------------------------------------------------------------
+
+CHILD = """
+import asyncio, json, os, pathlib, sys
+import numpy as np
+import embedkit
+from embedkit._bulk.batch_chunk import Poll
+from embedkit._bulk.provider_batch import Caps, batch_stream
+from embedkit._types import Options
+
+name, url, folder = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
+
+class Store:
+    def get(self, number):
+        path = folder / f"{number}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def put(self, number, record):
+        unfinished = folder / f"{number}.json.new"
+        unfinished.write_text(json.dumps(record))
+        os.replace(unfinished, folder / f"{number}.json")
+
+async def main():
+    first = sum(1 for _ in folder.glob("row-*.npy"))
+    texts = json.loads((folder / "texts.json").read_text())
+    async with embedkit.connect(name, base_url=url, api_key="sk-of-the-test-123") as embedder:
+        caps = Caps(lines=6, inputs=6, bytes=10**6, texts=2)
+        stream = batch_stream(embedder, iter(texts), Options(), store=Store(), folder=folder, first=first, caps=caps,
+                              poll=Poll(first=0.02, most=0.05))
+        async for part in stream:
+            for row in range(len(part)):
+                unfinished = folder / "row.new.npy"
+                np.save(unfinished, part.vectors[row])
+                os.replace(unfinished, folder / f"row-{part.start + row:03d}.npy")
+
+asyncio.run(main())
+"""
+
+
+class Loopback:
+    """A fake provider over HTTP, which kills the process `victim` when it has received so many requests of it."""
+
+    def __init__(self, server):
+        loopback, lock = self, threading.Lock()
+        self.victim, self.left, self.after = None, None, False
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                pass
+
+            def do(self):
+                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                if self.headers.get("transfer-encoding"):
+                    raise AssertionError
+                with lock:
+                    request = Request(
+                        f"http://{self.headers['host']}{self.path}",
+                        body,
+                        {k.lower(): v for k, v in self.headers.items()},
+                        self.command,
+                    )
+                    struck = loopback.left == 0
+                    loopback.left = None if loopback.left is None else loopback.left - 1
+                    if struck and not loopback.after:
+                        loopback.victim.kill()
+                        return
+                    answer = server.answer(request)
+                    if struck:
+                        loopback.victim.kill()
+                        return
+                self.send_response(answer.status)
+                for name, value in {**answer.headers, "content-length": str(len(answer.body))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(answer.body)
+
+            do_GET = do_POST = do
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+
+    def close(self):
+        self.http.shutdown()
+        self.http.server_close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "kills"), [(OpenAI, [(1, True), (3, False)]), (Gemini, [(2, True)])], ids=["openai", "gemini"]
+)
+def test_kill_9_costs_no_second_job(kind, kills, tmp_path):
+    """Killed at several requests, one process after the other, over real HTTP: every row is right, no job was doubled."""
+    server = kind()
+    loopback = Loopback(server)
+    (tmp_path / "texts.json").write_text(json.dumps(TEXTS))
+    codes = []
+    for left, after in [*kills, (None, False)]:
+        loopback.after = after
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, f"{server.name}:{server.model}", loopback.url, str(tmp_path)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        loopback.victim, loopback.left = child, left
+        codes.append(child.wait(60))
+    loopback.close()
+
+    assert codes == [-9] * len(kills) + [0]
+    rows = {row: np.load(tmp_path / f"row-{row:03d}.npy") for row in range(len(TEXTS))}
+    assert right(rows, TEXTS)
+    assert set(server.texts_run().values()) == {1}
+    assert len(server.jobs) == 3

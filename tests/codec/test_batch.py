@@ -140,7 +140,10 @@ def test_contextualized_models_have_their_own_route():
     """Voyage's contextualized models take documents, at a route of their own, in jobs as elsewhere."""
     batches = embedkit.connect("voyage:voyage-context-3", api_key="k-123456").batches()
 
-    assert json.loads(batches.line("k", ["a", "b"], Options())) == {"custom_id": "k", "body": {"inputs": [["a"], ["b"]]}}
+    assert json.loads(batches.line("k", ["a", "b"], Options())) == {
+        "custom_id": "k",
+        "body": {"inputs": [["a"], ["b"]]},
+    }
     job = json.loads(batches.create("k", "f", Options(dimensions=512)).body)
     assert job["endpoint"] == "/v1/contextualizedembeddings"
     assert job["request_params"] == {"model": "voyage-context-3", "output_dimension": 512}
@@ -150,9 +153,17 @@ def test_contextualized_models_have_their_own_route():
 def test_a_failed_job_says_why(name):
     """The first error of a failed job is its refusal, and one about tokens that wait is one that waiting cures."""
     shown = {
-        "openai": {"id": "b", "status": "failed", "errors": {"data": [{"code": "token_limit_exceeded", "message": "m"}]}},
+        "openai": {
+            "id": "b",
+            "status": "failed",
+            "errors": {"data": [{"code": "token_limit_exceeded", "message": "m"}]},
+        },
         "mistral": {"id": "b", "status": "FAILED", "errors": [{"message": "token_limit_exceeded", "count": 2}]},
-        "gemini": {"name": "batches/b", "metadata": {"state": "BATCH_STATE_FAILED"}, "error": {"code": 8, "status": "RESOURCE_EXHAUSTED", "message": "m"}},
+        "gemini": {
+            "name": "batches/b",
+            "metadata": {"state": "BATCH_STATE_FAILED"},
+            "error": {"code": 8, "status": "RESOURCE_EXHAUSTED", "message": "m"},
+        },
     }
     job = api(name).batch(response(shown.get(name, shown["openai"])))
 

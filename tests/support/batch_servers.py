@@ -69,9 +69,6 @@ class Server:
         except Refused as refusal:
             return refusal.answer
 
-    def created(self):
-        return [job for job in self.jobs.values()]
-
     def texts_run(self):
         """How often each text was run by a job."""
         found = {}
@@ -173,6 +170,8 @@ class Server:
 
 
 class OpenAI(Server):
+    """OpenAI; the others that have files and jobs like its own say what differs."""
+
     name, model, url = "openai", "text-embedding-3-small", "https://api.openai.com/v1"
     jobs_route, line_keys, window = "/batches", {"custom_id", "method", "url", "body"}, "24h"
 
@@ -235,7 +234,12 @@ class OpenAI(Server):
 
     def success(self, key, line, job):
         body = self.body(self.texts_of(line), line["body"].get("encoding_format"), line["body"].get("dimensions"))
-        return {"id": "r", "custom_id": key, "response": {"status_code": 200, "request_id": "x", "body": body}, "error": None}
+        return {
+            "id": "r",
+            "custom_id": key,
+            "response": {"status_code": 200, "request_id": "x", "body": body},
+            "error": None,
+        }
 
     def failed(self, key, status, message):
         body = {"error": {"message": message, "type": "invalid_request_error"}}
@@ -264,7 +268,12 @@ class Voyage(OpenAI):
         return {"batch_id": "b", "custom_id": key, "response": {"status_code": 200, "body": body}, "error": None}
 
     def failed(self, key, status, message):
-        return {"batch_id": "b", "custom_id": key, "response": {"status_code": status, "message": message}, "error": None}
+        return {
+            "batch_id": "b",
+            "custom_id": key,
+            "response": {"status_code": status, "message": message},
+            "error": None,
+        }
 
     def shown(self, name, job):
         return {**super().shown(name, job), "created_at": "2026-11-19T02:46:44.5+00:00"}
@@ -292,7 +301,9 @@ class Mistral(OpenAI):
         return {"object": "list", "data": data, "total": len(names)}
 
     def state(self, job):
-        return {"cancelled": "CANCELLED", "expired": "TIMEOUT_EXCEEDED", "failed": "FAILED"}.get(super().state(job), super().state(job))
+        return {"cancelled": "CANCELLED", "expired": "TIMEOUT_EXCEEDED", "failed": "FAILED"}.get(
+            super().state(job), super().state(job)
+        )
 
     def shown(self, name, job):
         files = job["files"] or []
@@ -326,7 +337,7 @@ class Gemini(Server):
     def job_name(self, number):
         return f"batches/b{number}"
 
-    def route(self, request, path, query):
+    def route(self, request, path, query):  # noqa: PLR0911 (a route each)
         if path == "/upload/v1beta/files" and "upload_id" not in query:
             assert request.headers["x-goog-upload-command"] == "start"
             self.expects = int(request.headers["x-goog-upload-header-content-length"])
@@ -375,7 +386,10 @@ class Gemini(Server):
         if job["files"] and job["files"][0]:
             if self.inline:
                 lines = [json.loads(line) for line in self.files[job["files"][0]].splitlines()]
-                items = [{**{k: v for k, v in line.items() if k != "key"}, "metadata": {"key": line["key"]}} for line in lines]
+                items = [
+                    {**{k: v for k, v in line.items() if k != "key"}, "metadata": {"key": line["key"]}}
+                    for line in lines
+                ]
                 told["output"] = {"inlinedResponses": {"inlinedResponses": items}}
             else:
                 told["output"] = {"responsesFile": job["files"][0]}
@@ -387,7 +401,13 @@ class Gemini(Server):
     def success(self, key, line, job):
         width = line["request"].get("outputDimensionality")
         (text,) = self.texts_of(line)
-        return {"key": key, "response": {"embedding": {"values": vector_as_sent(text, None, width or 8)}, "tokenCount": len(text.split())}}
+        return {
+            "key": key,
+            "response": {
+                "embedding": {"values": vector_as_sent(text, None, width or 8)},
+                "tokenCount": len(text.split()),
+            },
+        }
 
     def failed(self, key, status, message):
         return {"key": key, "error": {"code": 3 if status == 400 else 13, "message": message}}
