@@ -27,6 +27,7 @@ from ..codec import Batch, Batches, Caps, job_failure
 from ..codec.vector_math import missing_rows, missing_value
 from ..errors import (
     ApiError,
+    ClosedError,
     ConfigError,
     DecodeError,
     EmbedkitError,
@@ -60,6 +61,7 @@ PATIENT = 10  # failures in a row of one chunk's requests before they are the ca
 FULL = 24 * 3600.0  # seconds for which a chunk waits for room at the provider
 SHORT, LONG = 300.0, 3600.0  # seconds for a request, and for an upload or a download
 LOOKS, PAGES = 2, 100  # times a lost job is looked for, and pages of the list each time
+HALVINGS = 6  # times jobs are made smaller because there is no room; a quota of less than a 64th is none
 PIECE = 2**22  # bytes of answers read before others have a turn
 
 
@@ -117,6 +119,7 @@ class Work:
         cuts: tokens to which texts are cut here; None: they are not.
         full_until: when, by `now`, the provider may have room for another job.
         most: lines of one job, where one of more was refused for holding too many tokens.
+        halvings: times it was made smaller without being told that a job was too large by itself.
         created: jobs that were created and are not finished.
     """
 
@@ -148,6 +151,7 @@ class Work:
         self.tally = RequestCount(patient=True)
         self.full_until = 0.0
         self.most = caps.lines
+        self.halvings = 0
         self.created = 0
 
     @property
@@ -202,6 +206,7 @@ class Chunk:
         ready: every row has its vector or its error.
         due: when, by `now`, there is something to do.
         rows: how many.
+        failure: why it goes no further in this run; None: it does.
     """
 
     def __init__(self, work: Work, number: int, start: int, record: dict[str, Any], places: Places) -> None:
@@ -210,6 +215,7 @@ class Chunk:
         self.rows = len(places.of)
         self.ready = False
         self.due = 0.0
+        self.failure: EmbedkitError | None = None
         self._work = work
         self._record = record
         self._of, self._faults, self._count = places.of, places.faults, len(places.texts)
@@ -235,19 +241,23 @@ class Chunk:
     # --- steps -------------------------------------------------------------------------------------------------------
 
     async def step(self) -> None:
-        """Do what can be done now. What may pass by itself is tried again later, so many times in a row.
+        """Do what can be done now. What may pass by itself is tried again later, so many times in a row; where it does
+        not, or never will, that is the `failure`, and the record says where to go on.
 
         Raises:
-            EmbedkitError: it did not pass, or never will. The record says where to go on.
+            ClosedError: the embedder was closed.
+            ConfigError: the job's folder is not what it was.
         """
-        while not self.ready and self.due <= self._work.now():
+        while not self.ready and self.failure is None and self.due <= self._work.now():
             try:
                 await self._next()
+            except (ClosedError, ConfigError):
+                raise
             except EmbedkitError as error:
                 self._failures += 1
                 passing = error.retryable or isinstance(error, DecodeError)
                 if not passing or self._failures >= PATIENT:
-                    raise
+                    self.failure = error
                 self._wait(max(error.retry_after or 0.0, self._interval))
                 self._tell("failing", message=str(error))
             else:
@@ -277,7 +287,8 @@ class Chunk:
         begin = api.begin_upload(name, len(content))
         begun = None if begin is None else await self._ask(begin, lambda response: response)
         request = api.upload(name, content, begun)
-        current["file"] = await work.embedder.ask(request, api.uploaded, work.tally, seconds=LONG)
+        tries = None if begin is None else 1  # what was begun is not sent twice: the next try begins anew
+        current["file"] = await work.embedder.ask(request, api.uploaded, work.tally, seconds=LONG, tries=tries)
         self._fresh.add(current["file"])
         self._keep()
         self._tell("uploaded")
@@ -414,7 +425,8 @@ class Chunk:
         if work.now() - self._waits_since > FULL:
             self._failures = PATIENT
             raise error
-        if halve and not work.created and len(self._lines(self._last)) > 1:
+        if halve and not work.created and work.halvings < HALVINGS and len(self._lines(self._last)) > 1:
+            work.halvings += 1
             self._halve(error)
         work.full_until = work.now() + max(error.retry_after or 0.0, work.caps.full)
         self.due = work.full_until

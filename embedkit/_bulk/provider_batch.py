@@ -238,21 +238,28 @@ class BatchStream(AsyncIterator[Embeddings]):
         while True:
             for chunk in window:
                 await chunk.step()
-            while len(window) < ahead and work.full_until <= work.now() and not self._reader.ended:
+            while self._takes_more(ahead):
                 if (read := await self._reader.next()) is not None:
                     window.append(read)
                     await read.step()
                 self._stops |= self._reader.take_passed()
             if not window:
                 return
+            if (failure := window[0].failure) is not None:
+                raise failure
             if window[0].ready:
                 for part in self._given(window[0]):
                     yield part
                 window.popleft()
                 continue
-            due = min(chunk.due for chunk in window if not chunk.ready)
+            due = min(chunk.due for chunk in window if not chunk.ready and chunk.failure is None)
             if due > work.now():
                 await self._sleep(due - work.now())
+
+    def _takes_more(self, ahead: int) -> bool:
+        """Whether another chunk is to be begun. After a failure none is: what is paid for is waited for, no more."""
+        room = len(self._window) < ahead and self._work.full_until <= self._work.now()
+        return room and not self._reader.ended and all(chunk.failure is None for chunk in self._window)
 
     def _given(self, chunk: Chunk) -> Iterator[Embeddings]:
         stop = chunk.start + chunk.rows

@@ -34,7 +34,7 @@ _FINAL: Mapping[str, State] = {
     "failed": "failed",
 }  # fmt: skip
 # The job, or the account's jobs together, hold more tokens than may wait at once: a failure that waiting cures.
-_FULL = r"token_limit_exceeded|enqueued token limit|RESOURCE_EXHAUSTED"
+_FULL = r"token_limit_exceeded|enqueued token limit|RESOURCE_EXHAUSTED|rate.?limit"
 # Codes of a line that was never answered: the window ended, the job was cancelled, the model took too long.
 _UNANSWERED = ("batch_expired", "batch_cancelled", "batch_canceled", "request_timeout")
 # google.rpc.Code → the HTTP status that means it (googleapis, google/rpc/code.proto).
@@ -281,10 +281,11 @@ def refused(error: Any) -> Response:
     code, message = found.get("code"), text_of(found.get("message"))
     if code in _UNANSWERED or not found:
         return failure(503, message or "the line was not answered", code)
-    number = whole_number(code)
+    number, said = whole_number(code), f"{code} {message}"
+    if re.search(_FULL, said, re.IGNORECASE):
+        return failure(429, message or said, code)
     if number is None:
-        said = f"{code} {message}"
-        return failure(429 if re.search(r"rate.?limit", said, re.IGNORECASE) else _UNKNOWN, message or said, code)
+        return failure(_UNKNOWN, message or said, code)
     return failure(number if number >= _ERRORS else _RPC.get(number, _UNKNOWN), message, text_of(found.get("status")))
 
 

@@ -31,7 +31,6 @@ from ..codec import (
     decoder_of,
     dict_of,
     dicts_of,
-    job_failure,
     key_of,
     matrix,
     named,
@@ -201,7 +200,6 @@ class GeminiBatches(Batches, frozen=True):
         )  # its pages and its client disagree about the name
         total, pending = whole_number(stats.get("requestCount")), whole_number(stats.get("pendingRequestCount"))
         state = state_of(said)
-        message = text_of(error.get("message"))
         return Batch(
             id=required(job.get("name"), "a job", response),
             state=state,
@@ -211,9 +209,7 @@ class GeminiBatches(Batches, frozen=True):
             answers=tuple(to_json(each) for each in dicts_of(dict_of(inline).get("inlinedResponses"))),
             total=total,
             finished=None if total is None or pending is None else total - pending,
-            refusal=job_failure(message, error.get("status") or error.get("code"))
-            if error and state == "failed"
-            else None,
+            refusal=refused(error) if error and state == "failed" else None,
         )
 
     def answer(self, line: bytes) -> Answer:

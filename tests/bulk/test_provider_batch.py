@@ -9,6 +9,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -502,6 +503,66 @@ async def test_a_job_that_fails_its_check_is_an_error_and_resumable(kind, tmp_pa
     again = await Run(server, tmp_path, run.store)(TEXTS[:3])
 
     assert right(again.rows, TEXTS[:3])
+
+
+@each_server
+async def test_what_is_paid_for_comes_before_the_failure_of_a_later_job(kind, tmp_path):
+    """A later job that fails ends the run when its turn comes: the rows before it are given, and nothing new is sent."""
+    server = kind()
+    wrong = {"code": "invalid_json_line", "message": "line 1 cannot be read", "line": 1}
+    server.fails = lambda number, lines: wrong if number == 1 else None
+    server.polls = 1
+    run = Run(server, tmp_path)
+
+    with pytest.raises(errors.EmbedkitError, match="line 1 cannot be read"):
+        await run([*TEXTS, *(f"more {number}" for number in range(100))], caps=msgspec.structs.replace(SMALL, jobs=2))
+
+    assert sorted(run.rows) == [0, 1, 2, 3, 4, 5]
+    assert len(server.jobs) == 2
+
+
+@each_server
+async def test_a_crash_at_any_step_of_a_bad_night(kind, tmp_path):
+    """The same where jobs expire, a text is refused, a line fails, the account is full; at every other step, to take less
+    time.
+    """
+
+    def bad():
+        server = kind()
+        server.ends = ["expired"]
+        full, broken = iter([1]), iter([1])
+
+        def refuse(text):
+            if "number 1 " in text:
+                return 400, "refused"
+            return (500, "the model failed") if "number 4 " in text and next(broken, None) else None
+
+        server.refuse = refuse
+
+        def on_create(number):
+            if number == 1 and next(full, None):
+                raise Refused(429, "too many batch jobs in flight", "rate_limit_exceeded")
+
+        server.on_create = on_create
+        return server
+
+    (tmp_path / "whole").mkdir()
+    whole = await Run(bad(), tmp_path / "whole")(TEXTS[:8])
+    assert right(whole.rows, TEXTS[:8], failed={1})
+    assert len(whole.server.jobs) == 3
+    for crash_at in range(SERVERS.index(kind) % 2, whole.steps, 2):
+        folder = tmp_path / str(crash_at)
+        folder.mkdir()
+        server = bad()
+        before = Run(server, folder, crash_at=crash_at)
+        with pytest.raises(Crash):
+            await before(TEXTS[:8])
+        first = len(before.rows)
+        after = await Run(server, folder, before.store)(TEXTS[:8], first=first)
+
+        assert right({**before.rows, **after.rows}, TEXTS[:8], failed={1}), crash_at
+        assert len(server.jobs) == len(whole.server.jobs), crash_at
+        assert server.texts_run() == whole.server.texts_run(), crash_at
 
 
 @pytest.mark.parametrize("whole", [False, True])

@@ -395,7 +395,8 @@ class Gemini(Server):
                 told["output"] = {"responsesFile": job["files"][0]}
         found = {"name": name, "metadata": told, "done": told["state"] != self.running}
         if job.get("failure"):
-            found["error"] = {"code": 8, "message": job["failure"]["message"], "status": job["failure"]["code"]}
+            code = 8 if job["failure"]["code"] == "RESOURCE_EXHAUSTED" else 3  # of google.rpc
+            found["error"] = {"code": code, "message": job["failure"]["message"]}
         return found
 
     def success(self, key, line, job):
