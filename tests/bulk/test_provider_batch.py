@@ -228,6 +228,20 @@ async def test_a_job_whose_create_lost_its_answer_is_found(kind, trouble, tmp_pa
     assert len(server.jobs) == 4
 
 
+@each_server
+async def test_a_job_is_in_the_record_before_it_is_asked_for(kind, tmp_path):
+    """Its id is stored before the first poll: the list, which may be long, is for lost answers only."""
+    server = kind()
+    run = Run(server, tmp_path)
+    answer = server.polled
+    server.polled = lambda name: answer(name) if any(name in kept for kept in run.store.kept.values()) else None
+
+    await run(TEXTS[:3])
+
+    assert right(run.rows, TEXTS[:3])
+    assert not any(path.endswith(("/batches", "/jobs")) for method, path in server.log if method == "GET")
+
+
 async def test_a_create_that_never_arrived_is_sent_again(tmp_path):
     """Where the list does not have the job either, twice, it is created."""
     server, lost = OpenAI(), []
