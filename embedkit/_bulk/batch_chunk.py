@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -48,7 +49,7 @@ from .batch_texts import (
     read_texts,
     whole_file,
     write_lines,
-    write_texts,
+    write_places,
 )
 
 if TYPE_CHECKING:
@@ -180,6 +181,10 @@ class Work:
                 break
         return None
 
+    def texts_at(self, number: int) -> Path:
+        """Where the texts of a chunk lie."""
+        return self.folder / f"{name_of(number)}.texts"
+
     def remove(self, number: int) -> None:
         """Delete the files of a chunk."""
         for path in self.folder.glob(f"{name_of(number)}[.-]*"):
@@ -209,9 +214,9 @@ class Chunk:
         failure: why it goes no further in this run; None: it does.
     """
 
-    def __init__(self, work: Work, number: int, start: int, record: dict[str, Any], places: Places) -> None:
+    def __init__(self, work: Work, number: int, record: dict[str, Any], places: Places) -> None:
         self.number = number
-        self.start = start
+        self.start: int = record["start"]
         self.rows = len(places.of)
         self.ready = False
         self.due = 0.0
@@ -229,9 +234,9 @@ class Chunk:
         self._fresh: set[str] = set()  # files uploaded by this process
         if self.job:
             work.created += 1
-        path = self._path("texts")
+        path = work.texts_at(number)
         if not path.exists():
-            write_texts(path, places.texts)
+            write_places(path, places)
 
     @property
     def job(self) -> str:
@@ -600,7 +605,7 @@ class Chunk:
         return await self._work.ask(request, read, tries)
 
     def _keep(self) -> None:
-        self._work.store.put(self.number, self._record)
+        self._work.store.put(self.number, deepcopy(self._record))  # it may be kept as it is
 
     def _wait(self, seconds: float) -> None:
         self.due = self._work.now() + seconds

@@ -21,6 +21,8 @@ from .._batching.plan import BatchBuilder, measure
 from .._batching.texts import plain, without_text
 from .._hints import NDArray
 from ..errors import EmbedkitError, InvalidInputError
+from .contract import RowDigest
+from .disk import naming, sync_folder
 
 if TYPE_CHECKING:
     from .._types import Limits
@@ -54,6 +56,16 @@ class Places(msgspec.Struct, frozen=True):
     texts: list[str]
     of: NDArray[Any]
     faults: dict[int, EmbedkitError]
+
+    def rows(self, count: int) -> list[str | None]:
+        """The first rows again; None for what is not sent."""
+        return [self.texts[place] if place >= 0 else None for place in self.of[:count].tolist()]
+
+    def digest(self) -> str:
+        """A digest of all rows, what is not sent being the same whatever it is."""
+        found = RowDigest()
+        found.update(self.rows(len(self.of)))
+        return found.hex()
 
 
 def placed(rows: Sequence[str | None], *, accepts_empty: bool) -> Places:
@@ -121,22 +133,44 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file that has its name once it is on disk, whole; before that, nothing has it."""
     unfinished = path.with_name(f"{path.name}.part")
     with unfinished.open("w+b") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        except EmbedkitError:  # of what is written; a timeout is an OSError too
+            raise
+        except OSError:
+            with naming(path):
+                raise
+    unfinished.replace(path)
+    sync_folder(path.parent)
 
 
-def write_texts(path: Path, texts: Iterable[str]) -> None:
-    """Texts, one a line, as JSON."""
+def write_places(path: Path, places: Places) -> None:
+    """The texts, one a line, as JSON; and beside them, in a file that comes first, the places of the rows."""
+    import numpy as np
+
+    with whole_file(_beside(path)) as file:
+        np.save(file, places.of)
     with whole_file(path) as file:
-        file.writelines(_json.encode(text) + b"\n" for text in texts)
+        file.writelines(_json.encode(text) + b"\n" for text in places.texts)
+
+
+def read_places(path: Path) -> Places:
+    """What was written, without the faults.
+
+    Raises:
+        OSError: it is not there.
+    """
+    import numpy as np
+
+    of = np.load(_beside(path))
+    texts = [msgspec.json.decode(line, type=str) for line in path.read_bytes().splitlines()]
+    return Places(texts, of, {})
+
+
+def _beside(path: Path) -> Path:
+    return path.with_suffix(".places")
 
 
 def read_texts(path: Path, lines: Iterable[Line]) -> Iterator[list[str]]:

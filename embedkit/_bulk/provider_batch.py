@@ -27,8 +27,7 @@ from .._types import Embeddings, OnError, Options, Usage
 from ..codec import Caps
 from ..errors import ApiError, AuthError, ClosedError, ConfigError
 from .batch_chunk import BatchEvent, Chunk, Poll, Store, Work, lost_key, unfinished_job
-from .batch_texts import placed, size_of
-from .contract import RowDigest
+from .batch_texts import placed, read_places, size_of
 
 if TYPE_CHECKING:
     from .._embedders.base import Embedder
@@ -64,13 +63,13 @@ def batch_stream(  # noqa: PLR0913 (the seams of a job)
 
     Args:
         embedder: made by `connect`, for one endpoint; its own `options` are not looked at.
-        texts: all of the input, from its first row, also when it was begun before: a row without a text is a failed
-            row. After a crash they have to be the same.
+        texts: of the input, from row `first`; a row without a text is a failed row. After a crash they have to be the
+            same.
         options: how to embed.
         store: keeps a record per chunk. Nothing that costs money is sent before the record that tells of it is stored.
         folder: is there, and keeps the answers until `forget`; the same after a crash. A chunk takes the room of its
             texts, its answers and, until it has been given, its rows.
-        first: parts begin at this row: those before it were given by an earlier run, and are read and compared only.
+        first: rows of the input before these texts, which an earlier run has given.
         on_error: "skip" marks failed rows, "raise" raises the first.
         poll: how often a job is asked how it stands.
         caps: what one job may hold, where it is to be less than the provider allows.
@@ -180,7 +179,7 @@ class BatchStream(AsyncIterator[Embeddings]):
         return [chunk.job for chunk in self._window if chunk.job]
 
     def forget(self, rows: int) -> None:
-        """All rows before this one are safe with the reader: what is kept of chunks before it is deleted."""
+        """All rows of the input before this one are safe with the reader: what is kept of their chunks is deleted."""
         for number, stop in list(self._stops.items()):
             if stop <= rows:
                 del self._stops[number]
@@ -238,11 +237,10 @@ class BatchStream(AsyncIterator[Embeddings]):
         while True:
             for chunk in window:
                 await chunk.step()
-            while self._takes_more(ahead):
-                if (read := await self._reader.next()) is not None:
-                    window.append(read)
-                    await read.step()
-                self._stops |= self._reader.take_passed()
+            while self._takes_more(ahead) and (read := await self._reader.next()) is not None:
+                window.append(read)
+                await read.step()
+            self._stops |= self._reader.take_passed()
             if not window:
                 return
             if (failure := window[0].failure) is not None:
@@ -265,7 +263,8 @@ class BatchStream(AsyncIterator[Embeddings]):
         stop = chunk.start + chunk.rows
         for start in range(max(chunk.start, self._first), stop, PART):
             at = start - chunk.start
-            yield self._finished(chunk.part(at, min(at + PART, chunk.rows), self._width))
+            part = chunk.part(at, min(at + PART, chunk.rows), self._width)
+            yield self._finished(msgspec.structs.replace(part, start=start - self._first))
         chunk.close()
         self._stops[chunk.number] = stop
 
@@ -297,7 +296,7 @@ class _Reader:
         self._first = first
         self._held: list[str | None] = []  # read, but the chunk before was full
         self._number = 0
-        self._row = 0
+        self._row = first  # of the text that is read next
 
     def take_passed(self) -> dict[int, int]:
         """Chunks read since this was called last whose rows were all given by an earlier run: number → row after it."""
@@ -305,32 +304,44 @@ class _Reader:
         return passed
 
     async def next(self) -> Chunk | None:
-        """The next chunk of which a part is wanted; None: there was none, or `ended`."""
-        work, number, start = self._work, self._number, self._row
-        record = work.store.get(number)
-        rows = await self._rows(None if record is None else record["rows"])
+        """The next chunk of which a part is wanted; None, and `ended`: there is none."""
+        work, record = self._work, self._work.store.get(self._number)
+        while record is not None and record["start"] + record["rows"] <= self._first:
+            self._passed[self._number] = record["start"] + record["rows"]
+            self._number += 1
+            record = work.store.get(self._number)
+        number, start = self._number, self._row if record is None else record["start"]
+        rows = self._given(number, self._row - start)
+        rows += await self._rows(None if record is None else record["rows"] - len(rows))
         if not rows and record is None:
             self.ended = True
             return None
-        digest = RowDigest()
-        digest.update(rows)
+        places = placed(rows, accepts_empty=work.embedder.accepts_empty)
+        found = {"start": start, "rows": len(rows), "digest": places.digest()}
         if record is None:
-            record = {"rows": len(rows), "digest": digest.hex(), "rounds": []}
-        elif (record["rows"], record["digest"]) != (len(rows), digest.hex()):
+            work.remove(number)  # files of a chunk that nothing tells of
+            record = {**found, "rounds": []}
+            work.store.put(number, record)
+        elif start > self._row or any(record[name] != value for name, value in found.items()):
             stop = start + record["rows"]
             msg = f"rows {start} to {stop - 1} of the input are not those that were sent to the provider: begin anew"
             raise ConfigError(msg)
         self._number, self._row = number + 1, start + len(rows)
-        if self._row <= self._first:
-            self._passed[number] = self._row
-            return None
-        if work.store.get(number) is None:
-            work.remove(number)  # files of a chunk that nothing tells of
-            work.store.put(number, record)
-        return Chunk(work, number, start, record, placed(rows, accepts_empty=work.embedder.accepts_empty))
+        return Chunk(work, number, record, places)
+
+    def _given(self, number: int, count: int) -> list[str | None]:
+        """The first rows of a chunk, which an earlier run has given."""
+        if count <= 0:
+            return []
+        path = self._work.texts_at(number)
+        try:
+            return read_places(path).rows(count)
+        except FileNotFoundError:
+            msg = f"{path} is missing: without it nobody knows what the batch job holds; begin anew"
+            raise ConfigError(msg) from None
 
     async def _rows(self, count: int | None) -> list[str | None]:
-        """So many rows; None: as many as a job takes."""
+        """So many rows, or as many as there are; None: as many as a job takes."""
         caps = self._work.caps
         most = min(caps.inputs, caps.lines * caps.texts) if count is None else count
         room: float = min(SIZE, caps.bytes) if count is None else math.inf

@@ -15,9 +15,10 @@ from embedkit._bulk.batch_texts import (
     lines_of,
     placed,
     read_lines,
+    read_places,
     read_texts,
     write_lines,
-    write_texts,
+    write_places,
 )
 from embedkit._types import Limits
 
@@ -64,12 +65,30 @@ def test_lines_cover_every_place_once_within_the_limits(texts, most_texts, most_
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=9), max_size=20), data=st.data())
 def test_texts_come_back_from_disk(tmp_path_factory, texts, data):
     """Any lines of the texts, in order, are read as they were written, line breaks and all."""
-    path = tmp_path_factory.mktemp("t") / "texts"
-    write_texts(path, texts)
+    path = tmp_path_factory.mktemp("t") / "a.texts"
+    texts = placed(texts, accepts_empty=True).texts
+    write_places(path, placed(texts, accepts_empty=True))
     cuts = sorted(data.draw(st.sets(st.integers(0, len(texts)), max_size=6)))
     lines = list(zip(cuts[::2], cuts[1::2], strict=False))
 
     assert list(read_texts(path, lines)) == [texts[first:stop] for first, stop in lines]
+
+
+@settings(max_examples=30)
+@given(rows=TEXTS, other=TEXTS)
+def test_rows_come_back_from_disk(tmp_path_factory, rows, other):
+    """The rows are known again from what was written, and so is their digest, which tells other rows from them."""
+    path = tmp_path_factory.mktemp("t") / "a.texts"
+    places = placed(rows, accepts_empty=False)
+    write_places(path, places)
+    read = read_places(path)
+
+    sent = [None if row in places.faults else text for row, text in enumerate(rows)]
+    assert read.rows(len(rows)) == sent
+    assert read.rows(2) == sent[:2]
+    assert read.digest() == places.digest()
+    others = placed(other, accepts_empty=False)
+    assert (others.digest() == places.digest()) == (others.rows(len(other)) == sent)
 
 
 def test_keys_name_their_lines(tmp_path):
