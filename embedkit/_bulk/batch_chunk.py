@@ -188,7 +188,8 @@ class Work:
     def remove(self, number: int) -> None:
         """Delete the files of a chunk."""
         for path in self.folder.glob(f"{name_of(number)}[.-]*"):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # Windows keeps a file that is mapped; it goes with the folder
+                path.unlink(missing_ok=True)
 
     def reader(self) -> Reads:
         """Reads one answer after the other. A refusal of which the dialect learns something may pass the next time."""

@@ -260,13 +260,12 @@ class BatchStream(AsyncIterator[Embeddings]):
         return room and not self._reader.ended and all(chunk.failure is None for chunk in self._window)
 
     def _given(self, chunk: Chunk) -> Iterator[Embeddings]:
-        stop = chunk.start + chunk.rows
+        stop = self._stops[chunk.number] = chunk.start + chunk.rows
         for start in range(max(chunk.start, self._first), stop, PART):
             at = start - chunk.start
             part = chunk.part(at, min(at + PART, chunk.rows), self._width)
             yield self._finished(msgspec.structs.replace(part, start=start - self._first))
         chunk.close()
-        self._stops[chunk.number] = stop
 
     def _finished(self, part: Embeddings) -> Embeddings:
         self._width = part.vectors.shape[1] or self._width

@@ -123,6 +123,7 @@ class HttpEmbedder(Embedder):
         self._signer.redactor.add(self._http.secrets(), lasting=True)
         self._quota = shared_quota(self._quota_key(), self.model, self._rate)
         self._transports: PerLoop[Transport] = PerLoop()
+        self._job_limiters: PerLoop[Limiter] = PerLoop()
         self._pid = os.getpid()
         self._probed = self._codec.probe() is None
         self._probing: dict[object, anyio.Event] = {}
@@ -494,7 +495,7 @@ class HttpEmbedder(Embedder):
             return read(response)
 
         calm = Transport(
-            exchange, self._signer.on(exchange), transport.limiter,
+            exchange, self._signer.on(exchange), self._job_limiter(),
             policy if tries is None else msgspec.structs.replace(policy, attempts=tries),
             name=(self.provider, self.model), host=host_of(self._target.base_url), observe=self.observe,
             timeout=seconds, clock=self._clock,
@@ -503,6 +504,17 @@ class HttpEmbedder(Embedder):
             return await calm.send(request, receive, tally)
         except EmbedkitError as error:
             raise self._redacted(error) from None
+
+    def _job_limiter(self) -> Limiter:
+        """Who may ask about batch jobs on this event loop: their limits are not those of requests for vectors."""
+        loop = this_loop()
+        found = self._job_limiters.get(loop)
+        if found is None:
+            self._job_limiters.sweep()
+            quota = shared_quota(f"{self._quota_key()}\nbatch jobs", self.model, None)
+            window = ConcurrencyLimit(START, START, time.thread_time)
+            found = self._job_limiters[loop] = Limiter(window, quota, clock=self._clock, sleep=_pause)
+        return found
 
     def answered(
         self, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows

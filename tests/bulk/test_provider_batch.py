@@ -489,6 +489,23 @@ async def test_a_full_account_is_waited_for(kind, tmp_path):
     assert "waiting" in run.states()
 
 
+async def test_a_full_account_slows_no_request_for_vectors(tmp_path):
+    """The limits of batch jobs are their own: a 429 on a create changes nothing for calls of `embed` with the same key."""
+    server, refusals = OpenAI(), iter(range(4))
+
+    def on_create(number):
+        if next(refusals, None) is not None:
+            raise Refused(429, "too many batch jobs in flight", "rate_limit_exceeded")
+
+    server.on_create = on_create
+    run = Run(server, tmp_path)
+    await run(TEXTS[:2])
+
+    limiter = run.embedder._transport().limiter
+    assert limiter.window.size == 100
+    assert limiter.quota.owed(0.0) == 0
+
+
 @pytest.mark.parametrize("kind", [OpenAI, Voyage, Gemini])
 async def test_a_job_of_too_many_tokens_goes_out_in_smaller_ones(kind, tmp_path):
     """A job that fails for its tokens while nothing else is under way is cut until it passes; nothing is lost."""
@@ -658,6 +675,7 @@ async def test_forget_deletes_what_is_no_longer_needed(tmp_path):
     server = OpenAI()
     run = Run(server, tmp_path)
     await run(TEXTS)
+    run.last.forget(5)
     assert sorted({path.name[:12] for path in tmp_path.iterdir()}) == ["batch-000000", "batch-000001", "batch-000002"]
     assert not list(tmp_path.glob("*.rows"))
 
@@ -665,6 +683,35 @@ async def test_forget_deletes_what_is_no_longer_needed(tmp_path):
     assert sorted({path.name[:12] for path in tmp_path.iterdir()}) == ["batch-000001", "batch-000002"]
     run.last.forget(15)
     assert not list(tmp_path.iterdir())
+
+
+@each_server
+async def test_a_full_disk_ends_it_and_costs_nothing(kind, tmp_path, monkeypatch):
+    """Wherever the disk is full, the error names the file, and the next run goes on without a second job."""
+    writes, limit = [0], [0]
+
+    def fsync(descriptor):
+        writes[0] += 1
+        if writes[0] == limit[0]:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    await Run(kind(), tmp_path)(TEXTS[:3])
+    total = writes[0]
+    assert total > 5
+
+    for place in range(1, total + 1):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        writes[0], limit[0], server = 0, place, kind()
+        run = Run(server, folder)
+        with pytest.raises(OSError, match="No space left") as caught:
+            await run(TEXTS[:3])
+        assert str(folder) in str(caught.value.filename)
+        again = await Run(server, folder, run.store)(TEXTS[:3])
+
+        assert right(again.rows, TEXTS[:3])
+        assert len(server.jobs) == 1
 
 
 async def test_polls_outlast_an_outage(tmp_path):
