@@ -345,28 +345,23 @@ class _Reader:
         most = min(caps.inputs, caps.lines * caps.texts) if count is None else count
         room: float = min(SIZE, caps.bytes) if count is None else math.inf
         rows: list[str | None] = []
-        async for text in self._texts():
-            size = size_of(text if isinstance(text, str) else None)
+        while len(rows) < most and (found := await self._next_text()):
+            size = size_of(found[0] if isinstance(found[0], str) else None)
             if rows and size > room:
-                self._held.append(text)
+                self._held += found
                 break
             room -= size
-            rows.append(text)
-            if len(rows) == most:
-                break
+            rows += found
         return rows
 
-    async def _texts(self) -> AsyncIterator[str | None]:
-        while self._held:
-            yield self._held.pop()
-        if self._later is not None:
-            while True:
-                try:
-                    yield await anext(self._later)
-                except StopAsyncIteration:
-                    return
-        for text in self._now:
-            yield text
+    async def _next_text(self) -> list[str | None]:
+        """The next text; none at the end."""
+        if self._held:
+            return [self._held.pop()]
+        try:
+            return [next(self._now) if self._later is None else await anext(self._later)]
+        except (StopIteration, StopAsyncIteration):
+            return []
 
 
 __all__ = ["BatchEvent", "BatchStream", "Caps", "Poll", "Store", "batch_stream"]

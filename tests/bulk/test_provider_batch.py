@@ -138,6 +138,25 @@ async def test_every_row_comes_in_order(kind, tmp_path):
     assert sum(part.usage.requests for part in run.parts) == len(server.log)
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_texts_may_come_later_and_on_any_loop(backend, tmp_path):
+    """An async iterable is read as any other, on asyncio and on trio, chunk by chunk, and nothing is left to collect."""
+    import anyio
+
+    async def later():
+        for text in TEXTS:
+            yield text
+
+    async def main():
+        run = Run(OpenAI(), tmp_path)
+        rows = {}
+        async for part in run.stream(later()):
+            rows |= {part.start + row: part.vectors[row] for row in range(len(part))}
+        return rows
+
+    assert right(anyio.run(main, backend=backend), TEXTS)
+
+
 @each_server
 async def test_rows_without_text_fail_alone(kind, tmp_path):
     """A row that is None, empty or no Unicode is a failed row, and nothing of it is sent."""
