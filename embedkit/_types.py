@@ -185,6 +185,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
         widths: the other widths it was trained to be cut to (Matryoshka); empty: none. A `range` means any in it.
         tokens: the most tokens one text may have.
         price: US dollars per million tokens.
+        batch_price: the same in a batch job; None: not published, or it has none.
         dtypes: the dtypes besides float32 that its provider makes itself.
         prefixes: input type → text to put before every text, for families that want it in the text itself.
         prefix_field: the request field that takes the prefix at this provider; empty: it goes before every text here.
@@ -196,6 +197,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     widths: Sequence[int] = ()
     tokens: int | None = None
     price: float | None = None
+    batch_price: float | None = None
     dtypes: Sequence[DType] = ()
     prefixes: Mapping[str, str] = {}
     prefix_field: str = ""

@@ -99,6 +99,31 @@ def _hosted(source: str, *rows: Mapping[str, Any]) -> tuple[ModelFacts, ...]:
 
 _QWEN3, _BGE = "Qwen/Qwen3-Embedding-", "BAAI/bge-"
 
+# What a batch job costs, as a part of the price, and of which models; None: of all.
+BATCH_PRICES: dict[str, tuple[float, frozenset[str] | None]] = {
+    "openai": (0.5, None),  # platform.openai.com/docs/guides/batch
+    "mistral": (0.5, None),  # docs.mistral.ai, capabilities/batch
+    # ai.google.dev/gemini-api/docs/batch-api; no page has a price for the second generation.
+    "gemini": (0.5, frozenset({"gemini-embedding-001"})),
+    # docs.voyageai.com/docs/batch-inference: a third off, with this list.
+    "voyage": (0.67, frozenset({
+        "voyage-4-large", "voyage-4", "voyage-4-lite", "voyage-3-large", "voyage-3.5", "voyage-3.5-lite",
+        "voyage-context-3", "voyage-code-3", "voyage-code-2",
+    })),
+}  # fmt: skip
+
+
+def _in_batches(provider: str, known: tuple[ModelFacts, ...]) -> tuple[ModelFacts, ...]:
+    """The models of a provider with their prices in batch jobs."""
+    part, models = BATCH_PRICES.get(provider, (1.0, frozenset()))
+    return tuple(
+        msgspec.structs.replace(each, batch_price=round(each.price * part, 6))
+        if each.price is not None and (models is None or each.name in models)
+        else each
+        for each in known
+    )
+
+
 MODELS: dict[str, tuple[ModelFacts, ...]] = {
     "openai": _block(
         "OpenAI API reference and developers.openai.com model pages, 2026-11",
@@ -357,6 +382,7 @@ MODELS: dict[str, tuple[ModelFacts, ...]] = {
         _row("all-minilm-l6-v2", 384, 256, 0.0),
     ),
 }  # fmt: skip
+MODELS = {provider: _in_batches(provider, known) for provider, known in MODELS.items()}
 
 
 def facts(provider: str, model: str) -> ModelFacts | None:

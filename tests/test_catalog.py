@@ -160,3 +160,15 @@ def test_widths_of_the_predecessor():
     assert {name: catalog.facts("cohere", name).dimensions for name in known} == known
     assert catalog.facts("cohere", "embed-english-v2.0") is None
     assert find("cohere").name == "cohere"
+
+
+def test_prices_of_batch_jobs():
+    """A batch job costs what the provider's page says; no other provider and no model beside the pages has a price."""
+    assert catalog.facts("openai", "text-embedding-3-small").batch_price == 0.01
+    assert catalog.facts("gemini", "gemini-embedding-001").batch_price == 0.075
+    assert catalog.facts("voyage", "voyage-3.5").batch_price == pytest.approx(0.06 * 0.67)
+    assert catalog.facts("mistral", "mistral-embed").batch_price == 0.05
+    for provider, model in [("gemini", "gemini-embedding-2"), ("voyage", "voyage-law-2"), ("cohere", "embed-v4.0")]:
+        assert catalog.facts(provider, model).batch_price is None
+    for provider, (_, models) in catalog.BATCH_PRICES.items():
+        assert (models or set()) <= {facts.name for facts in catalog.MODELS[provider]}

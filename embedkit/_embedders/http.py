@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -29,7 +29,7 @@ from .._traffic.quota import TOKENS, shared_quota
 from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import Embeddings, Limits, Options, Reply, Request, RequestCount, Response, Usage, safe_url
-from ..codec import Codec, Dialect, OutputRows, Secrets, Target, complete, together, widths
+from ..codec import Batches, Codec, Dialect, OutputRows, Secrets, Target, complete, together, widths
 from ..codec.error_body import wordless
 from ..codec.error_mapping import error_from_response, error_in_success, with_url
 from ..errors import (
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from ..events import Event
 
 
+T = TypeVar("T")
 # Refusals of one batch after which it is taken to be too large for the quota, and comes back so much smaller.
 STUBBORN, SMALLER = 3, 4
 START, CEILING = 8, 64  # requests in flight: at first, and at most, where the caller says nothing
@@ -98,6 +99,7 @@ class HttpEmbedder(Embedder):
         self.loading = target.host.loading  # seconds that the server may take to load its model
         self.observe = observe
         self.price = target.facts.price if target.facts is not None else None
+        self.batch_price = target.facts.batch_price if target.facts is not None else None
         if count_tokens is not None:
             self.count_tokens = count_tokens
         self._codec = complete(codec, target)
@@ -122,6 +124,7 @@ class HttpEmbedder(Embedder):
         self._signer.redactor.add(self._http.secrets(), lasting=True)
         self._quota = shared_quota(self._quota_key(), self.model, self._rate)
         self._transports: PerLoop[Transport] = PerLoop()
+        self._job_limiters: PerLoop[Limiter] = PerLoop()
         self._pid = os.getpid()
         self._probed = self._codec.probe() is None
         self._probing: dict[object, anyio.Event] = {}
@@ -440,6 +443,103 @@ class HttpEmbedder(Embedder):
             del self._probing[loop]
             answered.set()
 
+    # --- batch jobs --------------------------------------------------------------------------------------------------
+
+    def batches(self) -> Batches:
+        """What the provider's API for batch jobs is asked, by the dialect as it is known by now.
+
+        Raises:
+            ConfigError: it has none, or embedkit does not use it; the message says why.
+        """
+        made = self._target.host.batches
+        if isinstance(made, str):
+            some = "openai, mistral, voyage and gemini"
+            msg = f"{self.provider} cannot be used through batch jobs: {made}; embedkit knows those of {some}"
+            raise ConfigError(msg)
+        found: Batches = made(self._codec)
+        return found
+
+    def as_sent(self, options: Options) -> Options:
+        """The options as the provider gets them; what it does not make is made here of what it answers."""
+        return self._wire_options(options)
+
+    @until_closed
+    async def ask(
+        self,
+        request: Request,
+        read: Callable[[Response], T],
+        tally: RequestCount,
+        *,
+        seconds: float,
+        tries: int | None = None,
+        into: BinaryIO | None = None,
+    ) -> T:
+        """What `read` makes of the answer to a request for something else than vectors.
+
+        Args:
+            request: without credentials.
+            read: gets a success only.
+            tally: counts what is sent.
+            seconds: one attempt may take.
+            tries: how often it is sent at most; None: as the policy says.
+            into: a file that gets the body, of any size; the response that `read` gets then has none.
+
+        Raises:
+            EmbedkitError: the refusal, named and redacted, or no answer came.
+            OSError: the file cannot be written.
+        """
+        transport = self._transport()
+        exchange = _LongExchange(transport.exchange, seconds, into)
+        policy = msgspec.structs.replace(self._retry, deadline=None)
+        codec = self._codec
+
+        def receive(response: Response) -> T:
+            if not response.ok:
+                veiled = self._signer.redactor.redact_response(response)
+                raise self._redacted(with_url(self._judged(codec, veiled), self._signer.sent_to(request)))
+            return read(response)
+
+        calm = Transport(
+            exchange, self._signer.on(exchange), self._job_limiter(),
+            policy if tries is None else msgspec.structs.replace(policy, attempts=tries),
+            name=(self.provider, self.model), host=host_of(self._target.base_url), observe=self.observe,
+            timeout=seconds, clock=self._clock,
+        )  # fmt: skip
+        try:
+            return await calm.send(request, receive, tally)
+        except EmbedkitError as error:
+            raise self._redacted(error) from None
+
+    def _job_limiter(self) -> Limiter:
+        """Who may ask about batch jobs on this event loop: their limits are not those of requests for vectors."""
+        loop = this_loop()
+        found = self._job_limiters.get(loop)
+        if found is None:
+            self._job_limiters.sweep()
+            quota = shared_quota(f"{self._quota_key()}\nbatch jobs", self.model, None)
+            window = ConcurrencyLimit(START, START, time.thread_time)
+            found = self._job_limiters[loop] = Limiter(window, quota, clock=self._clock, sleep=_pause)
+        return found
+
+    def answered(
+        self, response: Response, asked: tuple[Options, Options], count: int, out: OutputRows
+    ) -> tuple[Reply | None, EmbedkitError | None]:
+        """The rows of one answer that came in a batch job, as (sent, wanted) options ask, or why there are none."""
+        try:
+            if not response.ok:
+                return None, self.judged(response)
+            return self._decoded(self._codec, response, asked, count, out), None
+        except EmbedkitError as error:
+            return None, error
+
+    def judged(self, response: Response) -> ApiError:
+        """The error that a refusal is."""
+        return self._redacted(self._judged(self._codec, self._signer.redactor.redact_response(response)))  # type: ignore[return-value]
+
+    def adopt(self, refusal: Response) -> bool:
+        """True where the dialect knows better after this refusal, and the request is worth another try."""
+        return self._adopt(self._codec, refusal)
+
     def _quota_key(self) -> str:
         """Whose quota is spent: the provider, where it is, and every credential. Only a hash of it is kept."""
         whose = (source if isinstance(source, str) else str(id(source)) for source in self._sources.values())
@@ -546,6 +646,31 @@ def _quoting(error: DecodeError, response: Response) -> DecodeError:
     if shown and shown not in error.message:
         error.message = f"{error.message}; the reply {shown}"
     return error
+
+
+class _LongExchange:
+    """An exchange with seconds of its own for one attempt, which may put the body of a success into a file."""
+
+    def __init__(self, exchange: Exchange, seconds: float, into: BinaryIO | None) -> None:
+        self._exchange = exchange
+        self._seconds = seconds
+        self._into = into
+
+    async def __call__(self, request: Request) -> Response:
+        within = getattr(self._exchange, "within", None)
+        if within is not None:
+            found: Response = await within(request, self._seconds, self._into)
+            return found
+        response = await self._exchange(request)
+        if self._into is None or not response.ok:
+            return response
+        self._into.seek(0)
+        self._into.truncate()
+        self._into.write(response.body)
+        return Response(response.status, response.headers, b"")
+
+    async def aclose(self) -> None:
+        await self._exchange.aclose()
 
 
 async def _pause(seconds: float) -> None:

@@ -18,7 +18,7 @@ import sys
 import threading
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
@@ -64,15 +64,28 @@ class AiohttpExchange:
         self._keeper: AsyncGenerator[None, None] | None = None
         self._pid = os.getpid()
 
-    async def within(self, request: Request, seconds: float) -> Response:
-        """The same within so many seconds, instead of those of the settings."""
+    async def within(self, request: Request, seconds: float, into: BinaryIO | None = None) -> Response:
+        """The same within so many seconds, instead of those of the settings.
+
+        Args:
+            request: signed.
+            seconds: from connecting to the last byte.
+            into: a file that gets the body of a success, of any size, in place of the response. What it held is gone.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         deadline = type(self._deadline)(seconds)
         try:
-            return await self(request, deadline)
+            return await self(request, deadline, into)
+        except _UnwritableError as error:
+            raise error.reason from None
         finally:
             deadline.close()
 
-    async def __call__(self, request: Request, deadline: Deadline | None = None) -> Response:
+    async def __call__(
+        self, request: Request, deadline: Deadline | None = None, into: BinaryIO | None = None
+    ) -> Response:
         """Send, read to the end.
 
         Raises:
@@ -94,9 +107,10 @@ class AiohttpExchange:
             headers = {**added, **request.headers}
             ticket = deadline.begin()
             try:
-                response = await _read(
+                response = await _received(
                     await session.request(request.method, url, data=data, headers=headers, **options),
-                    self._settings.cap,
+                    self._settings,
+                    into,
                 )
             except BaseException as error:
                 if deadline.end(ticket, error):
@@ -240,6 +254,51 @@ async def _read(reply: aiohttp.ClientResponse, cap: int) -> Response:
         msg = f"the response exceeds {cap} bytes; raise max_response_bytes if that is expected"
         raise DecodeError(msg)
     return Response(reply.status, reply.headers, b"".join(pieces))
+
+
+class _UnwritableError(Exception):
+    """A file could not be written. No OSError, which would be taken for one of the connection."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+async def _received(reply: aiohttp.ClientResponse, settings: HttpSettings, into: BinaryIO | None) -> Response:
+    if into is None or reply.status >= REFUSED:
+        return await _read(reply, settings.cap)
+    return await _save(reply, into, settings.timeout)
+
+
+async def _save(reply: aiohttp.ClientResponse, into: BinaryIO, silent: float) -> Response:
+    """The response without its body, which goes into a file piece by piece. Leaves nothing open.
+
+    It may take long, so a server that falls silent is given up by the seconds without a piece.
+    """
+    import asyncio
+
+    try:
+        _write(into, b"", anew=True)
+        whole = False
+        while not whole:
+            async with asyncio.timeout(silent):
+                piece = await reply.content.readany()
+            _write(into, piece)
+            whole = reply.content.at_eof()
+    finally:
+        if not reply.closed:
+            reply.close()
+    return Response(reply.status, reply.headers, b"")
+
+
+def _write(into: BinaryIO, piece: bytes, *, anew: bool = False) -> None:
+    try:
+        if anew:
+            into.seek(0)
+            into.truncate()
+        into.write(piece)
+    except OSError as error:
+        raise _UnwritableError(error) from None
 
 
 def _resolver(loop: asyncio.AbstractEventLoop) -> Any:

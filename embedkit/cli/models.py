@@ -41,13 +41,21 @@ def models(words: tuple[str, ...], provider: str | None, *, as_json: bool) -> No
             click.echo("\t".join(row))
 
 
-HEADS = ("provider", "model", "width", "other widths", "tokens", "$/million")
+HEADS = ("provider", "model", "width", "other widths", "tokens", "$/million", "in batches")
 
 
 def _row(provider: str, facts: ModelFacts) -> tuple[str, ...]:
     widths = facts.widths
     spelled = f"{widths[0]}-{widths[-1]}" if isinstance(widths, range) else ", ".join(map(str, widths))
-    return provider, facts.name, _shown(facts.dimensions), spelled, _shown(facts.tokens), _shown(facts.price)
+    return (
+        provider,
+        facts.name,
+        _shown(facts.dimensions),
+        spelled,
+        _shown(facts.tokens),
+        _shown(facts.price),
+        _shown(facts.batch_price),
+    )
 
 
 def _shown(value: float | None) -> str:
@@ -59,7 +67,8 @@ def _described(provider: str, facts: ModelFacts) -> dict[str, Any]:
     return {
         "provider": provider, "model": facts.name, "dimensions": facts.dimensions,
         "widths": {"least": widths[0], "most": widths[-1]} if isinstance(widths, range) else list(widths),
-        "max_tokens": facts.tokens, "price": facts.price, "source": facts.source,
+        "max_tokens": facts.tokens, "price": facts.price, "batch_price": facts.batch_price,
+        "source": facts.source,
     }  # fmt: skip
 
 

@@ -224,6 +224,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         catalog: which models of the catalog live here (a family's name); empty: the host's own name.
         catalog_name: `catalog_name(model)`, the model's name in the catalog (Bedrock's names may carry a region).
         unreachable_hint: what to say when nothing listens there.
+        batches: `batches(codec)`, what its API for batch jobs is asked (a `Batches`); or why embedkit uses none.
     """
 
     name: str
@@ -252,3 +253,4 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     catalog: str = ""
     catalog_name: Callable[[str], str] = str
     unreachable_hint: str = ""
+    batches: Callable[[Any], Any] | str = "no page describes batch jobs of it for embeddings"

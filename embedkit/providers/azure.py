@@ -47,6 +47,7 @@ HOSTS = (
         url_variables=("AZURE_OPENAI_ENDPOINT",), resolve_url=_azure_url, authorize=_azure_key, static_auth=True,
         catalog="openai",
         parameters=_AZURE, quirks={"refuses": True}, limits=_OPENAI,
+        batches="its table of models for batch deployments lists no embedding model (learn.microsoft.com, batch)",
     ),
     # Azure AI Foundry's other models on the same routes. 96 is Cohere's limit (docs.cohere.com/reference/embed).
     Host(

@@ -109,5 +109,6 @@ HOSTS = (
         key_variables=("CO_API_KEY", "COHERE_API_KEY"), key_required=True, start=100, ceiling=128,
         own_domains=("cohere.com", "cohere.ai"), url_variables=("CO_API_URL",), read_url=address,
         limits=Limits(max_texts=96),  # docs.cohere.com/reference/embed
+        batches="its embed jobs have no lower price, and of its newer batches no page gives the format of a row",
     ),
 )  # fmt: skip

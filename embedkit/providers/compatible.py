@@ -83,13 +83,6 @@ HOSTS = (
     Host(name="compatible", dialect=OpenAI, version_path="/v1", limits=FEW, accepts_empty=True, loading=600.0),
 
     # --- hosted ---
-    # Strict: an unknown field is a 422 (docs.mistral.ai). It limits tokens and texts (chroma-core/chroma#5597), and
-    # answers floats to base64.
-    _hosted(
-        "mistral", "https://api.mistral.ai/v1", "MISTRAL_API_KEY", own_domains=("mistral.ai",),
-        quirks={"encoding": "float", "width_field": "output_dimension", "dtype_field": "output_dtype"},
-        limits=Limits(max_texts=256, max_tokens=14_000, max_text_tokens=8192),  # of 16,384: the count is an estimate
-    ),
     # The model's prompt is a field, `prompt`, and every dtype an encoding.
     _hosted(
         "mixedbread", "https://api.mixedbread.com/v1", "MXBAI_API_KEY", url_variables=("MIXEDBREAD_BASE_URL",),

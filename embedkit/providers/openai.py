@@ -15,6 +15,8 @@ import msgspec
 from .._types import QUANTIZED, Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    Batches,
+    Caps,
     Dialect,
     Host,
     Out,
@@ -135,6 +137,12 @@ class OpenAI(Dialect, frozen=True, dict=True):
         return msgspec.structs.replace(self, encoding=None) if refused else self
 
 
+class OpenAIBatches(Batches, frozen=True):
+    """OpenAI's batch jobs. The caps: openai-python, `types/batch_create_params.py`, `input_file_id`."""
+
+    caps: ClassVar[Caps] = Caps(lines=50_000, inputs=50_000, bytes=200_000_000, texts=32)
+
+
 def _organized(request: Request, credentials: Mapping[str, str], now: float) -> Request:
     """OpenAI: the key, and the organization and project it is billed to (openai-python, _client.py)."""
     names = {"organization": "openai-organization", "project": "openai-project"}
@@ -156,6 +164,6 @@ HOSTS = (
             "organization": Parameter(("OPENAI_ORG_ID",), secret=True, help="organisation to bill, org-…"),
             "project": Parameter(("OPENAI_PROJECT_ID",), secret=True, help="project to bill, proj_…"),
         },
-        quirks={"refuses": True}, limits=_OPENAI,
+        quirks={"refuses": True}, limits=_OPENAI, batches=OpenAIBatches,
     ),
 )  # fmt: skip

@@ -154,5 +154,6 @@ HOSTS = (
             ),
         },
         limits=Limits(max_texts=250, max_tokens=16_000),  # of 20,000: the count is an estimate
+        batches="its batch jobs read from and write to Cloud Storage, which embedkit does not speak",
     ),
 )  # fmt: skip

@@ -16,6 +16,9 @@ import msgspec
 from .._types import Limits, Options, Reply, Request, Response
 from ..codec import (
     JSON,
+    MARK,
+    Batches,
+    Caps,
     Dialect,
     Host,
     Out,
@@ -26,6 +29,7 @@ from ..codec import (
     reject_unsupported,
     to_json,
 )
+from ..errors import ConfigError
 
 # Value of `output_dtype`; None: the default.
 _KINDS = {"float32": None, "int8": "int8", "uint8": "uint8", "binary": "binary", "ubinary": "ubinary"}
@@ -97,6 +101,41 @@ class Voyage(Dialect, frozen=True):
         return Reply(matrix(vectors, options, count, out), model, tokens)
 
 
+class VoyageBatches(Batches, frozen=True):
+    """Voyage's batch jobs: a line holds the texts alone, and the options stand in the job, once for all lines.
+
+    docs.voyageai.com/docs/batch-inference, with the caps; it advises to wait for half an hour where the account has no
+    room for a further job.
+    """
+
+    caps: ClassVar[Caps] = Caps(lines=100_000, inputs=100_000, bytes=1_000_000_000, texts=32, full=1800.0)
+    window: ClassVar[str] = "12h"
+
+    def line(self, key: str, texts: Sequence[str], options: Options) -> bytes:
+        body = self._body(texts, options)
+        return to_json({"custom_id": key, "body": {name: body[name] for name in _TEXTS if name in body}})
+
+    def create(self, key: str, file: str, options: Options) -> Request:
+        body = self._body(["a"], options)
+        job = {
+            "input_file_id": file,
+            "endpoint": self.endpoint(self.codec.encode(["a"], options)),
+            "completion_window": self.window,
+            # `encoding_format` is none of its parameters.
+            "request_params": {name: body[name] for name in body if name not in (*_TEXTS, "encoding_format")},
+            "metadata": {MARK: key},
+        }
+        return Request(self.url(self.jobs), to_json(job), JSON)
+
+    def _body(self, texts: Sequence[str], options: Options) -> dict[str, Any]:
+        if self.codec.target.model.startswith("voyage-multimodal-"):
+            msg = f"{self.codec.target.model}: Voyage runs no batch jobs for multimodal models"
+            raise ConfigError(msg)
+        found: dict[str, Any] = msgspec.json.decode(self.codec.encode(texts, options).body)
+        return found
+
+
+_TEXTS = ("input", "inputs")  # of a body
 _OWN, _ATLAS = "https://api.voyageai.com/", "https://ai.mongodb.com/"
 
 
@@ -119,6 +158,6 @@ HOSTS = (
         base_url=_OWN + "v1", version_path="/v1", authorize=_routed, static_auth=True,
         key_variables=("VOYAGE_API_KEY",), key_file=key_path, key_required=True, start=100, ceiling=128,
         # The limit: docs.voyageai.com/reference/embeddings-api.
-        own_domains=("voyageai.com", "ai.mongodb.com"), limits=Limits(max_texts=1000),
+        own_domains=("voyageai.com", "ai.mongodb.com"), limits=Limits(max_texts=1000), batches=VoyageBatches,
     ),
 )  # fmt: skip

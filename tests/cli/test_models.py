@@ -16,12 +16,12 @@ def test_models_lists_the_catalog_in_columns():
     head, *rows = (line.split("\t") for line in stdout.splitlines())
 
     assert (code, stderr) == (0, "")
-    assert head == ["provider", "model", "width", "other widths", "tokens", "$/million"]
+    assert head == ["provider", "model", "width", "other widths", "tokens", "$/million", "in batches"]
     assert {tuple(row[:2]) for row in rows} == {
         (provider, facts.name) for provider, known in catalog.MODELS.items() for facts in known
     }
-    assert ["openai", "text-embedding-3-small", "1536", "1-1536", "8192", "0.02"] in rows
-    assert {len(row) for row in rows} == {6}
+    assert ["openai", "text-embedding-3-small", "1536", "1-1536", "8192", "0.02", "0.01"] in rows
+    assert {len(row) for row in rows} == {7}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_models_as_json_say_where_each_fact_is_from():
     assert small == {
         "provider": "openai", "model": "text-embedding-3-small", "dimensions": 1536,
         "widths": {"least": 1, "most": 1536},
-        "max_tokens": 8192, "price": 0.02, "source": small["source"],
+        "max_tokens": 8192, "price": 0.02, "batch_price": 0.01, "source": small["source"],
     }  # fmt: skip
     assert large["price"] == 0.13
     assert small["source"]

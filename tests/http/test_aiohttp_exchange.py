@@ -1348,3 +1348,97 @@ def test_many_threads_with_a_loop_each():
         while server.closed < 8:
             assert server.gone.wait(PATIENCE)
             server.gone.clear()
+
+
+# --- a body that goes into a file ------------------------------------------------------------------------------------
+
+
+async def fetched(url, into, seconds=10.0, **settings):
+    """The response to a GET whose body goes into a file."""
+    exchange = AiohttpExchange(HttpSettings(**settings))
+    try:
+        return await exchange.within(Request(url, b"", {}, "GET"), seconds, into)
+    finally:
+        await exchange.aclose()
+
+
+async def test_a_body_of_any_size_goes_into_a_file(tmp_path):
+    """Beyond the cap too, since it is not in memory; what the file held before is gone, and the response has no body."""
+    body = bytes(range(256)) * 4096
+
+    async def talks(talk):
+        await talk.request()
+        await talk.say(reply(body))
+
+    with (tmp_path / "f").open("w+b") as file:
+        file.write(b"x" * 2 * len(body))
+        async with serving(talks) as server:
+            got = await fetched(server.url, file, cap=1000)
+
+    assert (got.status, got.body) == (200, b"")
+    assert (tmp_path / "f").read_bytes() == body
+
+
+async def test_a_refusal_does_not_go_into_the_file(tmp_path):
+    """Its body comes with the response, as ever, and the file stays as it was."""
+
+    async def talks(talk):
+        await talk.request()
+        await talk.say(reply({"error": "no"}, "404 Not Found"))
+
+    with (tmp_path / "f").open("w+b") as file:
+        async with serving(talks) as server:
+            got = await fetched(server.url, file)
+
+    assert (got.status, got.body) == (404, b'{"error": "no"}')
+    assert (tmp_path / "f").read_bytes() == b""
+
+
+async def test_half_a_body_in_a_file_is_an_error(tmp_path):
+    """A body that breaks off raises, so nobody takes the file for whole."""
+
+    async def talks(talk):
+        await talk.request()
+        await talk.say(reply(b"x" * 100)[:-50])
+
+    with (tmp_path / "f").open("w+b") as file:
+        async with serving(talks) as server:
+            with pytest.raises(embedkit.errors.TransportError, match="broke off"):
+                await fetched(server.url, file)
+
+
+async def test_a_server_that_falls_silent_within_a_file_is_given_up(tmp_path):
+    """The attempt may take long, but not without a byte."""
+
+    async def talks(talk):
+        await talk.request()
+        await talk.say(reply(b"x" * 100)[:-50])
+        await talk.over()
+
+    with (tmp_path / "f").open("w+b") as file:
+        async with serving(talks) as server:
+            with pytest.raises(embedkit.errors.TransportTimeoutError):
+                await fetched(server.url, file, timeout=SLOW)
+
+
+async def test_a_full_disk_is_no_error_of_the_connection():
+    """What the system says of the file comes out as it is: nothing is tried again."""
+
+    class Full:
+        def seek(self, place):
+            pass
+
+        def truncate(self):
+            pass
+
+        def write(self, piece):
+            raise OSError(28, "No space left on device")
+
+    async def talks(talk):
+        await talk.request()
+        await talk.say(reply(b"x" * 100))
+
+    async with serving(talks) as server:
+        with pytest.raises(OSError, match="No space left") as caught:
+            await fetched(server.url, Full())
+    assert not isinstance(caught.value, embedkit.errors.EmbedkitError)

@@ -46,7 +46,7 @@ def opened(model, *vectors, **more):
     [
         ("openai:text-embedding-3-small", {"openai"}),
         ("azure:mine", {"azure", "openai"}),
-        ("mistral:mistral-embed", {"openai", "compatible"}),
+        ("mistral:mistral-embed", {"openai", "mistral"}),
         ("vllm:mine", {"openai", "compatible"}),
         ("cohere:embed-v4.0", {"cohere"}),
     ],

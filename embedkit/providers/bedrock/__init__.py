@@ -81,5 +81,6 @@ HOSTS = (
             ),
             **_KEYS,
         },
+        batches="its batch jobs read from and write to S3, which embedkit does not speak",
     ),
 )  # fmt: skip
