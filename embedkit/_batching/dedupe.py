@@ -61,7 +61,9 @@ class UniqueTexts:
 
     def spread_failures(self, failures: Mapping[int, EmbedkitError]) -> dict[int, EmbedkitError]:
         """The caller's row → its own error, those found before sending included, in order."""
-        if self._places is None or not (failures or self.failures):
+        if not (failures or self.failures):
+            return {}
+        if self._places is None:
             return dict(sorted(failures.items()))
         found = {row: failures[place].at(row) for row, place in enumerate(self._places.tolist()) if place in failures}
         return dict(sorted({**self.failures, **found}.items()))

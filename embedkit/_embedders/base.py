@@ -71,6 +71,7 @@ class Embedder(ABC):
     total_timeout: float | None = None
     _calls = OnFirstUse(Calls)
     _learned = OnFirstUse(Learned)
+    _probed: bool = True  # nothing has to be asked before anything can be planned
     first_workers: int | None = None  # requests in flight before the first good answer; None: as many as later
 
     @abstractmethod
@@ -409,7 +410,8 @@ class Embedder(ABC):
         whole = self.joins_texts(options)
         unique = UniqueTexts(rows, accepts_empty=self.accepts_empty, skip=skip, repeats=whole)
         time = tally.time
-        await (self._prepare(tally) if time is None else time.within(self._prepare(tally)))
+        if not self._probed:
+            await (self._prepare(tally) if time is None else time.within(self._prepare(tally)))
         if whole:
             self._fits_one_request(unique.texts)
         learned = self._learned
@@ -527,6 +529,8 @@ class Embedder(ABC):
 
 
 def _skips(on_error: OnError) -> bool:
+    if on_error == "raise":
+        return False
     if on_error not in get_args(OnError):
         msg = f"on_error={on_error!r}: it is one of {', '.join(map(repr, get_args(OnError)))}"
         raise ConfigError(msg)

@@ -1,9 +1,10 @@
 """Many small calls, few requests: calls that arrive while the connections are busy travel together in the next request.
 
 The first calls leave at once; what comes meanwhile lines up, by options, and the next request takes all of it that
-fits. So an idle embedder adds no delay, and a busy one batches by itself; a longest wait is an offer on top. Every
-caller gets its own rows or its own error, one that gives up harms nobody, and a request for which nobody waits any more
-is cancelled.
+fits. So an idle embedder adds no delay, and a busy one batches by itself; a longest wait is an offer on top. A request
+that waits for its next try, or for an answer that may never come, holds up nobody: others leave beside it, but a
+handful a second. Every caller gets its own rows or its own error, one that gives up harms nobody, and a request for
+which nobody waits any more is cancelled.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .._batching.plan import BatchBuilder, measure, tightened
 from .._calls import CLOSED
 from .._calltime import TURN, CallTime
 from .._loops import PerLoop
+from .._traffic.retry import tell_retry
 from .._types import Embeddings, Limits, Options, Usage
 from ..errors import ClosedError, DecodeError, EmbedkitError, TransportTimeoutError
 from .learned import lasting, option_key
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
 
 SMALL_CALL = 16  # most texts of a call that shares
 TRIPS = 8  # requests in flight for one set of options; measured: with more, few calls share one
+# Seconds after which a request counts no longer as one of those: where it has failed, and waits for its next try; where
+# it may yet be answered, but not before so many times as long as usual.
+FAILED, UNANSWERED, FAR = 1.0, 2.5, 4.0
+LOOK = 0.25  # seconds between two looks for such
+WEIGHT = 0.2  # of the newest request in what is usual
 SHARED = Limits(max_texts=256)  # of a shared request, where the embedder's own limits are wider
 
 
@@ -167,20 +174,31 @@ class _PendingCall:
         """The caller gave up. Where nobody else waits for the request, it ends."""
         if self.trip is not None:
             self.trip.waiting -= 1
-            if not self.trip.waiting:
+            if not self.trip.waiting and self.trip.task is not None:
                 await _ended({self.trip.task})
 
 
 class _SharedRequest:
-    """A request on its way, and how many callers wait for it."""
+    """A request on its way: since when, how many callers wait for it, whether a try has failed, and whether it is late.
 
-    __slots__ = ("task", "waiting")
+    One that is late holds up nobody.
+    """
 
-    def __init__(self, task: asyncio.Task[Any], calls: list[_PendingCall]) -> None:
-        self.task = task
+    __slots__ = ("failed", "late", "left", "task", "waiting")
+
+    def __init__(self, left: float) -> None:
+        self.left = left
+        self.task: asyncio.Task[None] | None = None
+        self.waiting = 0
+        self.failed = self.late = False
+
+    def carry(self, calls: list[_PendingCall]) -> None:
         self.waiting = len(calls)
         for call in calls:
             call.trip = self
+
+    def retried(self) -> None:
+        self.failed = True
 
 
 class _Queue:
@@ -204,7 +222,10 @@ class _Queue:
         self._calls: deque[_PendingCall] = deque()
         self._texts = 0  # of the calls that wait
         self._timer: asyncio.TimerHandle | None = None  # there while those who wait may wait on
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._trips: dict[asyncio.Task[None], _SharedRequest] = {}
+        self._late = 0  # of them
+        self._usual = 0.0  # seconds that one takes which succeeds
+        self._look: asyncio.TimerHandle | None = None  # there while calls wait for one to be back, or late
 
     def join(self, call: _PendingCall) -> None:
         self._calls.append(call)
@@ -218,8 +239,8 @@ class _Queue:
         while self._calls:
             self._calls.popleft().settle(ClosedError(CLOSED))
         self._ripe()
-        await _ended(set(self._tasks))
-        self._forget()
+        await _ended(set(self._trips))
+        self._end()
 
     def _limits(self) -> Limits:
         return tightened(self._inner.known_limits(), SHARED)
@@ -229,27 +250,48 @@ class _Queue:
             self._timer.cancel()
             self._timer = None
 
+    def _end(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        self._forget()
+
     def _depart(self) -> None:
         """Start one more request, unless enough are in flight. Until it runs, more calls may join it."""
         self._ripe()
-        if len(self._tasks) < min(TRIPS, self._inner.max_concurrency):
-            task = self._loop.create_task(self._travel())
-            self._tasks.add(task)
+        most = self._inner.max_concurrency
+        if len(self._trips) < most and len(self._trips) - self._late < TRIPS:
+            trip = _SharedRequest(self._loop.time())
+            trip.task = task = self._loop.create_task(self._travel(trip))
+            self._trips[task] = trip
             task.add_done_callback(self._back)
+        elif self._look is None:
+            self._look = self._loop.call_later(LOOK, self._find_late)
 
-    def _back(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _find_late(self) -> None:
+        self._look = None
+        now, patience = self._loop.time(), max(UNANSWERED, FAR * self._usual)
+        for trip in self._trips.values():
+            if not trip.late and now - trip.left >= (FAILED if trip.failed else patience):
+                trip.late = True
+                self._late += 1
         if self._calls and self._timer is None:
             self._depart()
-        elif not self._calls and not self._tasks:
-            self._forget()
 
-    async def _travel(self) -> None:
+    def _back(self, task: asyncio.Task[None]) -> None:
+        trip = self._trips.pop(task)
+        self._late -= trip.late
+        if self._calls and self._timer is None:
+            self._depart()
+        elif not self._calls and not self._trips:
+            self._end()
+
+    async def _travel(self, trip: _SharedRequest) -> None:
         calls = self._take()
-        task = asyncio.current_task()
-        if not calls or task is None:
+        if not calls:
             return
-        _SharedRequest(task, calls)
+        trip.carry(calls)
+        tell_retry.set(trip.retried)
         if self._calls:
             self._depart()  # what did not fit
         try:
@@ -269,6 +311,8 @@ class _Queue:
             else:
                 _share_failure(calls, error)
         else:
+            seconds = self._loop.time() - trip.left
+            self._usual += WEIGHT * (seconds - self._usual) if self._usual else seconds
             _share(calls, result)
 
     def _take(self) -> list[_PendingCall]:

@@ -21,6 +21,7 @@ from .._http.transport import is_loading, timed, watched
 from .._logging import INFO, heard, host_of, kind_of, log, notify, status_of
 from .._loops import PerLoop, this_loop
 from .._traffic.load_balancer import Endpoint, LoadBalancer
+from .._traffic.retry import tell_retry
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
 from .._types import Embeddings, Limits, Options, Reply, RequestCount, Usage
 from ..codec import OutputRows, together
@@ -303,6 +304,8 @@ class Pool(Embedder):
         raise ConfigError(msg)
 
     def _notify(self, attempt: int, error: EmbedkitError, member: Endpoint[HttpEmbedder], tally: RequestCount) -> None:
+        if (tell := tell_retry.get()) is not None:
+            tell()
         host = host_of(member.embedder.base_url)
         log(
             INFO, "attempt %d to %s failed: %s; another endpoint or key is asked", attempt, host, kind_of(error),

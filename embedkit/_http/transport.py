@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from .._calltime import ANSWER, PAUSE, TURN
 from .._logging import DEBUG, INFO, LONG_WAIT, WARNING, heard, kind_of, log, notify, status_of
 from .._loops import this_loop
-from .._traffic.retry import RetryPolicy, retry_loop
+from .._traffic.retry import RetryPolicy, retry_loop, tell_retry
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
 from .._types import CAP, RequestCount
 from ..errors import ApiError, AuthError, DecodeError, EmbedkitError, RateLimitError, ServerError, TransportTimeoutError
@@ -294,6 +294,8 @@ class Transport:
         return watched(turn, tell, self._clock)
 
     async def _rest(self, job: _Job[T], seconds: float) -> None:
+        if (tell := tell_retry.get()) is not None:
+            tell()
         await timed(job.tally.time, PAUSE, self._sleep(seconds))
 
     def _decide(self, job: _Job[T], made: int, error: EmbedkitError) -> float | None:

@@ -7,6 +7,7 @@ loses concurrent calls: tenacity#93). This is the only file that imports tenacit
 from __future__ import annotations
 
 import math
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -24,6 +25,8 @@ LOADED = 5.0  # seconds between two looks at most, whether a model has been load
 _DOUBLINGS = 64  # beyond any `maximum`, and within a float
 # The model failed: `Backend` of text-embeddings-inference, `ModelErrorException` of Bedrock. A third try will not help.
 _ONCE_MORE = 424
+# Called when a request has failed and is to be tried again; whoever waits for it sets it for the task that sends it.
+tell_retry: ContextVar[Callable[[], None] | None] = ContextVar("tell_retry", default=None)
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):

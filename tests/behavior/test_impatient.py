@@ -59,6 +59,16 @@ def test_in_every_configuration(fault, configuration):
     assert outcome.attempts() <= 1.3 or outcome.requests() < 0.1
 
 
+@pytest.mark.parametrize("patience", [5, 30])
+@pytest.mark.parametrize("fault", ["stall", "503", "429", "half"])
+def test_calls_that_share_requests(fault, patience):
+    """Where few requests hold all the calls, those that failed and wait for their next try are not all that is sent."""
+    outcome = simulate(Case(fault=fault, configuration="coalesce", patience=patience, after=15))
+
+    assert outcome.share(outcome.over + 5) >= 0.99
+    assert outcome.attempts() <= 1.3
+
+
 @pytest.mark.parametrize(
     ("model", "before"), [("openai:m", 0.0), ("openai:m", 0.5), ("openai:m", 2.0), ("compatible:m", 2.0)]
 )

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import functools
 import gc
+import json
 import pickle
 import random
 import weakref
@@ -30,8 +31,8 @@ from embedkit import (
     TooLargeError,
     Usage,
 )
-from embedkit._embedders.coalescing import SMALL_CALL, TRIPS, Coalesced, _PendingCall
-from embedkit.testing import FakeEmbedder, FakeExchange
+from embedkit._embedders.coalescing import FAILED, LOOK, SMALL_CALL, TRIPS, UNANSWERED, Coalesced, _PendingCall
+from embedkit.testing import FakeEmbedder, FakeExchange, response
 from tests.embedders.test_base import Own, alive, rows, same
 
 pytestmark = pytest.mark.anyio
@@ -139,6 +140,40 @@ async def test_a_shared_request_keeps_within_the_limits(limits, sizes):
     await asyncio.gather(*tasks)
 
     assert [len(call) for call in inner.calls] == [1, *sizes]
+
+
+@pytest.mark.parametrize(
+    ("refused", "within"), [(True, FAILED + 2 * LOOK), (False, UNANSWERED + 2 * LOOK)], ids=["failed", "unanswered"]
+)
+def test_requests_that_are_late_hold_up_nobody(refused, within):
+    """As many requests as may be on their way fail and wait for their next try, or are never answered: another call is
+    answered soon all the same.
+    """
+
+    async def answer(request):
+        texts = json.loads(request.body)["input"]
+        if texts != ["well"]:
+            if refused:
+                return response({"error": {"message": "no"}}, 503)
+            await asyncio.Event().wait()
+        return response({"data": [{"index": 0, "embedding": [1.0, 0.0]}]})
+
+    async def main():
+        embedder = embedkit.connect("openai:m", api_key="k", coalesce=True, exchange=FakeExchange(answer))
+        embedder.inner._clock = asyncio.get_running_loop().time
+        stuck = [asyncio.create_task(embedder.embed_query(f"text {number}")) for number in range(TRIPS)]
+        for task in stuck:
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.sleep(0.1)
+        joined = asyncio.get_running_loop().time()
+        await embedder.embed_query("well")
+        took = asyncio.get_running_loop().time() - joined
+        for task in stuck:
+            task.cancel()
+        return took
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(main()) <= within
 
 
 async def test_a_call_is_never_torn_apart():
