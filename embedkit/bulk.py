@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from ._bulk.contract import Block, RowDigest, Scan, Sink, Source, State
 from ._bulk.job import Job, Settings
-from ._bulk.notices import Began, Notice, Paused, Progress, Resumed, RowFailed, Scanned
+from ._bulk.notices import BatchJob, Began, Notice, Paused, Progress, Resumed, RowFailed, Scanned
 from ._bulk.report import Report
 from ._bulk.sinks.open_sink import open_sink
 from ._bulk.sources.open_source import open_source
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 __all__ = [
+    "BatchJob",
     "Began",
     "Block",
     "Notice",

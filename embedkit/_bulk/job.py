@@ -8,17 +8,19 @@ removed. A crash at any point of that is gone on with: `Checkpoint.complete` say
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from .._batching.options import stored_width, validated
 from .._batching.plan import estimate
+from .._embedders.wrapper import Wrapped
 from .._threads import aside
 from .._types import PACKED, Embeddings, OnError
 from ..codec.vector_math import missing_rows
@@ -28,7 +30,7 @@ from .contract import Scan, Sink, Source
 from .feed import Feed
 from .identity import changed, header_of, metadata_of, refusal
 from .journal import Checkpoint, Header, Journal, Line, Totals
-from .notices import Began, Notice, Progress, RowFailed, Scanned
+from .notices import BatchJob, Began, Notice, Progress, RowFailed, Scanned
 from .patience import Patient, StoppedError
 from .report import Report, read_report, thinned
 from .tally import Tally
@@ -37,6 +39,7 @@ from .writer import Rows, Writer
 
 if TYPE_CHECKING:
     from .._embedders.base import Embedder
+    from .provider_batch.chunk import BatchEvent
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +91,7 @@ class Job:
         self._feed: Feed | None = None
         self._patient: Patient | None = None
         self._budget: Budget | None = None
+        self._reading: Any = None  # the cancel scope of whoever waits for jobs at the provider
 
     async def run(self) -> Report:
         """Run it to its end.
@@ -141,6 +145,8 @@ class Job:
             self._feed.stop()
         if self._patient is not None:
             self._patient.stop()
+        if self._reading is not None:  # jobs at the provider go on there, for the next run to find
+            self._reading.cancel()
 
     async def estimate(self) -> Scanned:
         """Look through the input, and do nothing else."""
@@ -153,10 +159,18 @@ class Job:
     # --- before the first request ------------------------------------------------------------------------------------
 
     def _check_cost(self) -> None:
-        if self._settings.max_cost is not None and self._embedder.price is None:
+        if self._settings.max_cost is not None and self._price() is None:
             model = f"{self._embedder.provider}:{self._embedder.model}"
             msg = f"max_cost={self._settings.max_cost:g}: no price of {model} is known; pass max_tokens instead"
             raise ConfigError(msg)
+
+    def _price(self) -> float | None:
+        """US dollars per million tokens, in the way that is asked for."""
+        return (
+            getattr(_innermost(self._embedder), "batch_price", None)
+            if self._settings.batch_api
+            else self._embedder.price
+        )
 
     def _scan(self) -> Scan | None:
         scan = self._source.scan(estimate) if self._settings.scan else None
@@ -178,7 +192,7 @@ class Job:
         return scan
 
     def _scanned(self, scan: Scan) -> Scanned:
-        price = self._embedder.price
+        price = self._price()
         width = self._embedder.known_width(self._options) or stored_width(self._options)
         like = missing_rows(0, width, self._options.dtype)
         parent = self._work.place.parent
@@ -232,7 +246,7 @@ class Job:
         failures = self._work.copy_failures()
         totals = Totals(
             rows=report.rows, failed=report.failed, tokens=report.tokens, cost=report.cost, requests=report.requests,
-            retries=report.retries, seconds=report.seconds,
+            retries=report.retries, cached=report.cached, seconds=report.seconds,
         )  # fmt: skip
         done = Checkpoint(totals=totals, digest=report.digest, width=report.width, state=state, failures=failures)
         journal.append(Line(header=header, checkpoint=done))
@@ -249,7 +263,7 @@ class Job:
             await aside(writer.begin, last)
             if last is None or not last.complete or self._settings.append:
                 feed = self._feed = self._new_feed(last)
-                await self._embed(feed, writer, last)
+                await self._embed(feed, writer, journal)
                 if feed.cut_short:
                     return self._report(journal, complete=False)
                 self._refuse_nothing()
@@ -264,8 +278,9 @@ class Job:
         settings, embedder = self._settings, self._embedder
         self._tally = Tally(last.totals if last is not None else Totals(), self._now)
         limits = [] if settings.max_tokens is None else [("max_tokens", settings.max_tokens)]
-        if settings.max_cost is not None and embedder.price:
-            limits.append(("max_cost", int(settings.max_cost / embedder.price * 1e6)))
+        price = self._price()
+        if settings.max_cost is not None and price:
+            limits.append(("max_cost", int(settings.max_cost / price * 1e6)))
         if not limits:
             return Feed(self._source)
         why, limit = min(limits, key=lambda each: each[1])
@@ -277,16 +292,15 @@ class Job:
 
         return Feed(self._source, may)
 
-    async def _embed(self, feed: Feed, writer: Writer, last: Checkpoint | None) -> None:
+    async def _embed(self, feed: Feed, writer: Writer, journal: Journal) -> None:
         """Every row that is left, until the source ends or the job is stopped; what came back is on disk then."""
         import anyio
 
-        embedder, settings = self._embedder, self._settings
+        last, embedder = journal.last, self._embedder
         done = last.totals.rows if last is not None else 0
         await feed.skip(done, last.digest if last is not None else "", self._sink.target)
         self._tell(Began(done=done, rows=self._rows))
-        sleep = self._sleep or anyio.sleep
-        patient = self._patient = Patient(embedder, settings.patience, self._tell, now=self._now, sleep=sleep)
+        parts = self._batch_parts(feed, writer, journal, done) if self._settings.batch_api else self._parts(feed)
         if self._stopped:
             self.stop()
         observe = embedder.observe
@@ -296,9 +310,10 @@ class Job:
             async with anyio.create_task_group() as group:
                 group.start_soon(writer.run)
                 try:
-                    async with patient.stream(feed.texts(), on_error=settings.on_error) as parts:
-                        async for part in parts:
-                            await writer.put(self._returned(feed, part))
+                    with self._reading or contextlib.nullcontext():
+                        async with parts:
+                            async for part in parts:
+                                await writer.put(self._returned(feed, part))
                 except Exception as error:  # noqa: BLE001 (raised below, when what came before it is on disk)
                     failure = error
                 writer.end()
@@ -306,10 +321,38 @@ class Job:
             raise _first(several) from None
         finally:
             embedder.observe = observe
-        if isinstance(failure, StoppedError) and self._stopped:
+        left = self._reading is not None and self._reading.cancelled_caught
+        if left or (isinstance(failure, StoppedError) and self._stopped):
             feed.cut_short = True
         elif failure is not None:
             raise failure
+
+    def _parts(self, feed: Feed) -> Any:
+        import anyio
+
+        settings, sleep = self._settings, self._sleep or anyio.sleep
+        patient = Patient(self._embedder, settings.patience, self._tell, now=self._now, sleep=sleep)
+        self._patient = patient
+        return patient.stream(feed.texts(), on_error=settings.on_error)
+
+    def _batch_parts(self, feed: Feed, writer: Writer, journal: Journal, done: int) -> Any:
+        """As `_parts`, from jobs at the provider."""
+        import anyio
+
+        from .provider_batch.stream import batch_stream
+
+        clock: dict[str, Any] = {"now": self._now} if self._sleep is None else {"now": self._now, "sleep": self._sleep}
+        stream = batch_stream(
+            self._embedder, feed.texts(), self._options, store=journal, folder=self._work.folder, first=done,
+            on_error=self._settings.on_error, on_event=self._tell_batch, **clock,
+        )  # fmt: skip
+        writer.checkpointed = stream.forget
+        self._reading = anyio.CancelScope()
+        return stream
+
+    def _tell_batch(self, event: BatchEvent) -> None:
+        said = {name: value for name, value in msgspec.structs.asdict(event).items() if name != "chunk"}
+        self._tell(BatchJob(**said))
 
     def _returned(self, feed: Feed, part: Embeddings) -> Rows:
         """A part beside its records, counted and told."""
@@ -351,7 +394,7 @@ class Job:
         return Report(
             output=self._sink.target, complete=complete, stopped="" if complete else self._stopped,
             rows=totals.rows, failed=totals.failed, tokens=totals.tokens, cost=totals.cost, requests=totals.requests,
-            retries=totals.retries, seconds=totals.seconds, runs=journal.runs,
+            retries=totals.retries, cached=totals.cached, seconds=totals.seconds, runs=journal.runs,
             dimensions=width * 8 if dtype in PACKED else width, dtype=dtype, width=width,
             model=header.identity["model"], base_url=header.identity["base URL"], options=header.identity["options"],
             input=header.input, job=header, digest=last.digest if last is not None else "",
@@ -369,6 +412,12 @@ class Job:
         rows = journal.last.totals.rows if journal.last is not None else 0
         of = f" of {self._rows:,}" if self._rows is not None else ""
         return f"{rows:,}{of} rows are kept in {self._work.folder}; run the same job again, and it goes on there"
+
+
+def _innermost(embedder: Embedder) -> Embedder:
+    while isinstance(embedder, Wrapped):
+        embedder = embedder.inner
+    return embedder
 
 
 def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -11,6 +11,7 @@ and the sink undoes them when it begins again.
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -26,7 +27,9 @@ NAME = "journal.jsonl"
 
 
 class Totals(msgspec.Struct, kw_only=True):
-    """What a job has done so far, all its runs together. `tokens` and `cost` are None where the provider says none."""
+    """What a job has done so far, all its runs together. `tokens` and `cost` are None where the provider says none;
+    `cached` rows came from a cache.
+    """
 
     rows: int = 0
     failed: int = 0
@@ -34,6 +37,7 @@ class Totals(msgspec.Struct, kw_only=True):
     cost: float | None = 0.0
     requests: int = 0
     retries: int = 0
+    cached: int = 0
     seconds: float = 0.0
 
 
@@ -106,6 +110,7 @@ class Journal:
         self.batches: dict[int, dict[str, Any]] = {}
         self.runs = 0
         self._file: Any = None
+        self._lock = threading.Lock()
         if self.path.exists():
             self._read()
 
@@ -139,16 +144,25 @@ class Journal:
             self.history.append((totals.seconds, totals.rows, totals.tokens, totals.retries))
 
     def append(self, line: Line) -> None:
-        """Write a line; it is on disk when this returns."""
-        if self._file is None:
-            new = not self.path.exists()
-            self._file = self.path.open("ab", buffering=0)
-            if new:
-                sync_folder(self.path.parent)
-        with naming(self.path):
-            self._file.write(encoded(line))
-            os.fsync(self._file.fileno())
-        self._take(line)
+        """Write a line; it is on disk when this returns. May be called from several threads."""
+        with self._lock:
+            if self._file is None:
+                new = not self.path.exists()
+                self._file = self.path.open("ab", buffering=0)
+                if new:
+                    sync_folder(self.path.parent)
+            with naming(self.path):
+                self._file.write(encoded(line))
+                os.fsync(self._file.fileno())
+            self._take(line)
+
+    def get(self, number: int) -> dict[str, Any] | None:
+        """The record of a job at the provider; None: there is none."""
+        return self.batches.get(number)
+
+    def put(self, number: int, record: dict[str, Any]) -> None:
+        """Keep the record of a job at the provider; it is on disk when this returns."""
+        self.append(Line(batch=(number, record)))
 
     def close(self) -> None:
         """Close the file."""

@@ -85,3 +85,24 @@ class Resumed(Notice, frozen=True, kw_only=True):
     """The provider is well again after an outage of so many seconds."""
 
     outage: float
+
+
+class BatchJob(Notice, frozen=True, kw_only=True):
+    """A job at the provider (`batch_api=True`) has come a step further.
+
+    Attributes:
+        start, rows: its first row of the input, and how many it has.
+        state: "uploaded", "created", "found", a state in the provider's own word, "fetched", "again", "ready",
+            "waiting", "failing".
+        job: the provider's id of it; empty where there is none.
+        total, finished: lines of it, as the provider counts them; None: not told.
+        message: what else there is to say; empty: nothing.
+    """
+
+    start: int
+    rows: int
+    state: str
+    job: str = ""
+    total: int | None = None
+    finished: int | None = None
+    message: str = ""

@@ -25,6 +25,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         dimensions, dtype: of a vector.
         tokens, cost: as the provider counts them, US dollars by the catalog's price; None where nobody says.
         requests, retries: that were sent, and that were repetitions.
+        cached: rows that came from a cache.
         seconds: of all its runs.
         runs: how often it was started.
         model, base_url, options: what embedded.
@@ -49,6 +50,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     cost: float | None = None
     requests: int = 0
     retries: int = 0
+    cached: int = 0
     seconds: float = 0.0
     runs: int = 1
     model: str = ""

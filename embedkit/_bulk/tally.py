@@ -39,6 +39,7 @@ class Tally:
             tokens=None if now.tokens is None or usage.tokens is None else now.tokens + usage.tokens,
             cost=None if now.cost is None or usage.cost is None else now.cost + usage.cost,
             requests=now.requests + usage.requests,
+            cached=now.cached + usage.cached,
             retries=self._before.retries + self._retries,
             seconds=self._before.seconds + self._now() - self._began,
         )

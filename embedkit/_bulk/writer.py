@@ -67,6 +67,7 @@ class Writer:
         self._last: Rows | None = None  # the newest that is written
         self._synced = -float("inf")
         self._ended = False
+        self.checkpointed: Callable[[int], object] | None = None  # is told how many rows are safe
         self._news: Any = None
         self._room: Any = None
 
@@ -122,6 +123,8 @@ class Writer:
         if self._room is not None:
             self._room.set()
             self._room = None
+        if sync and self.checkpointed is not None and self._journal.last is not None:
+            self.checkpointed(self._journal.last.totals.rows)
 
     def _write(self, waiting: list[Rows], sync: bool) -> None:
         for rows in waiting:

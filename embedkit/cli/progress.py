@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .._bulk.notices import Began, Notice, Paused, Progress, Resumed, RowFailed, Scanned
+from .._bulk.notices import BatchJob, Began, Notice, Paused, Progress, Resumed, RowFailed, Scanned
 from .._bulk.report import Report
 from .._types import Options
 from ..events import Event, RetryScheduled
@@ -119,6 +119,8 @@ class Teller:
             self.say(f"the provider is well again after {notice.outage:.0f} s")
         elif isinstance(notice, RowFailed):
             self._row_failed(notice)
+        elif isinstance(notice, BatchJob) and not self._quiet:
+            self.say(batch_line(notice))
 
     def observe(self, event: Event) -> None:
         """Show a wait before a retry, and its reason."""
@@ -230,6 +232,14 @@ def scanned(notice: Scanned) -> str:
     return ", ".join(filter(None, facts))
 
 
+def batch_line(notice: BatchJob) -> str:
+    """A step of a job at the provider, in one line."""
+    rows = f"rows {notice.start:,} to {notice.start + notice.rows - 1:,}"
+    counted = f", {notice.finished or 0:,} of {notice.total:,} lines" if notice.total else ""
+    message = f": {notice.message}" if notice.message else ""
+    return f"{rows}: batch job {notice.job or 'to come'} is {notice.state}{counted}{message}"
+
+
 def summary(report: Report) -> str:
     """A whole job in one line."""
     if report.already:
@@ -238,6 +248,7 @@ def summary(report: Report) -> str:
         many(report.rows, "text") + (f" x {report.dimensions} dimensions" if report.dimensions else ""),
         "tokens not reported" if report.tokens is None else many(report.tokens, "token"),
         many(report.requests, "request"),
+        f"{report.cached:,} from the cache" if report.cached else "",
         f"{report.seconds:.1f} s",
         f"{_rate(report.rows / max(report.seconds, 1e-9))} texts/s",
         "" if report.cost is None or not report.rows else money(report.cost),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedkit._bulk.batch_answers import TRIES, Answers, about_texts
+from embedkit._bulk.provider_batch.answers import TRIES, Answers, about_texts
 from embedkit._types import Reply, Response
 from embedkit.codec import Answer
 from embedkit.errors import (

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedkit._batching.plan import estimate
-from embedkit._bulk import batch_texts
-from embedkit._bulk.batch_texts import (
+from embedkit._bulk.provider_batch import texts as batch_texts
+from embedkit._bulk.provider_batch.texts import (
     answer_lines,
     key_of,
     line_of,

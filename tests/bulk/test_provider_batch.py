@@ -15,8 +15,8 @@ import pytest
 
 import embedkit
 from embedkit import errors
-from embedkit._bulk.batch_chunk import Poll
-from embedkit._bulk.provider_batch import Caps, batch_stream
+from embedkit._bulk.provider_batch.chunk import Poll
+from embedkit._bulk.provider_batch.stream import Caps, batch_stream
 from embedkit._traffic.retry import RetryPolicy
 from embedkit._types import Options, Request
 from embedkit.testing import FakeExchange, response
@@ -856,8 +856,8 @@ CHILD = """
 import asyncio, json, os, pathlib, sys
 import numpy as np
 import embedkit
-from embedkit._bulk.batch_chunk import Poll
-from embedkit._bulk.provider_batch import Caps, batch_stream
+from embedkit._bulk.provider_batch.chunk import Poll
+from embedkit._bulk.provider_batch.stream import Caps, batch_stream
 from embedkit._types import Options
 
 name, url, folder = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])

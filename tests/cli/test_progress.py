@@ -347,5 +347,5 @@ def test_models_are_a_table_on_a_terminal():
 
     assert code == 0
     assert "\t" not in terminal.text
-    assert re.fullmatch(r"openai +text-embedding-3-small +1536 +1-1536 +8192 +0\.02", rows[1])
+    assert re.fullmatch(r"openai +text-embedding-3-small +1536 +1-1536 +8192 +0\.02 +0\.01", rows[1])
     assert len(rows) == 4

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from .._batching.dispatch import unencodable
-from .._batching.plan import BatchBuilder, measure
-from .._batching.texts import plain, without_text
-from .._hints import NDArray
-from ..errors import EmbedkitError, InvalidInputError
-from .contract import RowDigest
-from .disk import naming, sync_folder
+from ..._batching.dispatch import unencodable
+from ..._batching.plan import BatchBuilder, measure
+from ..._batching.texts import plain, without_text
+from ..._hints import NDArray
+from ...errors import EmbedkitError, InvalidInputError
+from ..contract import RowDigest
+from ..disk import naming, sync_folder
 
 if TYPE_CHECKING:
-    from .._types import Limits
+    from ..._types import Limits
 
 Line = tuple[int, int]  # the first place of a line, and the one after its last
 LONGEST = 2**26  # bytes of a line of answers: 32 vectors of 4096 numbers are a twentieth of that

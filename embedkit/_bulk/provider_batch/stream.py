@@ -1,6 +1,6 @@
 """Embeds any number of texts through the provider's batch jobs, at their lower price, in the place of a stream.
 
-The input is cut into chunks, each of which becomes a job (see `batch_chunk.py`); several are under way at a time. The
+The input is cut into chunks, each of which becomes a job (see `chunk.py`); several are under way at a time. The
 chunks take their steps one after the other, in no task of their own, so whoever reads the parts may be cancelled at any
 time: what was stored then says where to go on.
 """
@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from .._batching.failed_rows import first_failure
-from .._batching.options import validated
-from .._batching.texts import one_by_one
-from .._embedders.http import HttpEmbedder
-from .._embedders.wrapper import Wrapped
-from .._types import Embeddings, OnError, Options, Usage
-from ..codec import Caps
-from ..errors import ApiError, AuthError, ClosedError, ConfigError
-from .batch_chunk import BatchEvent, Chunk, Poll, Store, Work, lost_key, unfinished_job
-from .batch_texts import placed, read_places, size_of
+from ..._batching.failed_rows import first_failure
+from ..._batching.options import validated
+from ..._batching.texts import one_by_one
+from ..._embedders.http import HttpEmbedder
+from ..._embedders.wrapper import Wrapped
+from ..._types import Embeddings, OnError, Options, Usage
+from ...codec import Caps
+from ...errors import ApiError, AuthError, ClosedError, ConfigError
+from .chunk import BatchEvent, Chunk, Poll, Store, Work, lost_key, unfinished_job
+from .texts import placed, read_places, size_of
 
 if TYPE_CHECKING:
-    from .._embedders.base import Embedder
+    from ..._embedders.base import Embedder
 
 PART = 256  # most rows of a part, as in a stream
 SIZE = 32 * 2**20  # bytes of text in one chunk, about: it is held in memory while it is written down and sent

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
-from .._batching.long_text import SURE, head
-from .._batching.plan import tightened
-from .._types import Embeddings, Limits, Options, RequestCount, Usage
-from ..codec import Batch, Batches, Caps, job_failure
-from ..codec.vector_math import missing_rows, missing_value
-from ..errors import (
+from ..._batching.long_text import SURE, head
+from ..._batching.plan import tightened
+from ..._types import Embeddings, Limits, Options, RequestCount, Usage
+from ...codec import Batch, Batches, Caps, job_failure
+from ...codec.vector_math import missing_rows, missing_value
+from ...errors import (
     ApiError,
     ClosedError,
     ConfigError,
@@ -38,8 +38,8 @@ from ..errors import (
     TooLargeError,
     TransportError,
 )
-from .batch_answers import Answers, Reads, Verdict, about_texts
-from .batch_texts import (
+from .answers import Answers, Reads, Verdict, about_texts
+from .texts import (
     Line,
     Places,
     answer_lines,
@@ -53,9 +53,9 @@ from .batch_texts import (
 )
 
 if TYPE_CHECKING:
-    from .._embedders.http import HttpEmbedder
-    from .._types import Reply, Request, Response
-    from ..codec import OutputRows
+    from ..._embedders.http import HttpEmbedder
+    from ..._types import Reply, Request, Response
+    from ...codec import OutputRows
 
 T = TypeVar("T")
 PATIENT = 10  # failures in a row of one chunk's requests before they are the caller's; each is tried again by itself

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .._hints import NDArray
-from .._types import DType, array_of
-from ..codec import Answer, OutputRows
-from ..errors import (
+from ..._hints import NDArray
+from ..._types import DType, array_of
+from ...codec import Answer, OutputRows
+from ...errors import (
     AuthError,
     DecodeError,
     EmbedkitError,
@@ -25,10 +25,10 @@ from ..errors import (
     TooLargeError,
     TooLongError,
 )
-from .batch_texts import Line, line_of
+from .texts import Line, line_of
 
 if TYPE_CHECKING:
-    from .._types import Reply, Response
+    from ..._types import Reply, Response
 
 TRIES = 3  # times a text is sent at most before its row fails
 

@@ -1,0 +1,1 @@
+"""Batch jobs at the provider: at a lower price, within hours."""
