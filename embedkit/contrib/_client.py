@@ -82,7 +82,7 @@ class Client:
         return self._sync
 
     def embed(self, texts: Iterable[str], purpose: Purpose | None, **options: Any) -> Embeddings:
-        """Embed texts as queries or documents, unless the embedder was told what texts are for; None: as it was told."""
+        """Embed texts as queries or documents, unless the embedder was told what they are for; None: as it was told."""
         try:
             return self._counted(self.sync.embed(texts, input_type=self._purpose(purpose), **options))
         except EmbedkitError as error:
@@ -171,9 +171,8 @@ class Client:
         if self.embedder.provider == "local":
             return {"api_key": ()}
         host = providers.find(self.embedder.provider)
-        return {"api_key": host.key_variables} | {
-            name: one.variables for name, one in host.parameters.items() if one.secret
-        }
+        secret = {name: one.variables for name, one in host.parameters.items() if one.secret}
+        return {"api_key": host.key_variables, **secret}
 
     def _refuse_secrets(self, settings: Mapping[str, Any]) -> None:
         credentials = {} if isinstance(self.given, Embedder) else self._credentials()

@@ -121,5 +121,3 @@ class EmbedkitEmbeddingFunction(EmbeddingFunction[Documents]):
         if not isinstance(config.get("model"), str):
             msg = f"model={config.get('model')!r}: a configuration names it, as 'provider:model'"
             raise ConfigError(msg)
-
-

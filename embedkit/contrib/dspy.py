@@ -1,4 +1,4 @@
-"""DSPy: `EmbedkitEmbedder` is a `dspy.Embedder`, `EmbedkitRetriever` its retriever. To install: `pip install '.[dspy]'`.
+"""DSPy: `EmbedkitEmbedder` is a `dspy.Embedder`, `EmbedkitRetriever` a retriever. To install: `pip install '.[dspy]'`.
 
 >>> from embedkit.contrib.dspy import EmbedkitEmbedder, EmbedkitRetriever
 >>> embedder = EmbedkitEmbedder("local:all-minilm-l6-v2")
@@ -25,7 +25,7 @@ from ._client import Client, Purpose
 
 
 class EmbedkitEmbedder(dspy.Embedder):
-    """Any model of embedkit: texts to a float32 matrix, one text to one row.
+    """Any model of embedkit: texts to one matrix, row i for text i.
 
     DSPy does not say whether texts are queries or documents; `input_type="query"` or `"document"` on the call does,
     and `EmbedkitRetriever` says it by itself.
@@ -55,10 +55,8 @@ class EmbedkitEmbedder(dspy.Embedder):
         """Tokens, requests and dollars of all calls so far."""
         return self._client.usage
 
-    def __call__(
-        self, inputs: str | Sequence[str], *_: Any, input_type: Purpose | None = None, **options: Any
-    ) -> Any:
-        """Vectors as float32: shape (n, d) for a list, (d,) for a string. Options are those of `Embedder.embed`.
+    def __call__(self, inputs: str | Sequence[str], *_: Any, input_type: Purpose | None = None, **options: Any) -> Any:
+        """Vectors of shape (n, d) for a list, (d,) for a string. Options are those of `Embedder.embed`.
 
         `batch_size` and `caching`, DSPy's own, change nothing: embedkit makes batches by itself.
         """

@@ -11,13 +11,13 @@
 >>> made["meta"]["model"], store.write_documents(made["documents"])
 ('all-minilm-l6-v2', 2)
 >>> search = Pipeline()
->>> search.add_component("embedder", EmbedkitTextEmbedder(model="local:all-minilm-l6-v2"))
->>> search.add_component("retriever", InMemoryEmbeddingRetriever(store, top_k=1))
+>>> _ = search.add_component("embedder", EmbedkitTextEmbedder(model="local:all-minilm-l6-v2"))
+>>> _ = search.add_component("retriever", InMemoryEmbeddingRetriever(store, top_k=1))
 >>> _ = search.connect("embedder.embedding", "retriever.query_embedding")
 >>> search.run({"embedder": {"text": "a kitten on the couch"}})["retriever"]["documents"][0].content
 'a cat on the sofa'
 
-`Pipeline.loads` builds components of modules that it was told to trust: `allowed_modules=["embedkit.contrib.haystack"]`.
+`Pipeline.loads` builds components of modules that it trusts: `allowed_modules=["embedkit.contrib.haystack"]`.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class EmbedkitDocumentEmbedder(_Component):
         raise_on_failure: bool = True,
         **settings: Any,
     ) -> None:
-        own = {
+        own: dict[str, Any] = {
             "prefix": prefix, "suffix": suffix, "meta_fields_to_embed": list(meta_fields_to_embed or ()),
             "embedding_separator": embedding_separator, "raise_on_failure": raise_on_failure,
         }  # fmt: skip

@@ -97,7 +97,7 @@ class EmbedkitEmbeddingModel(EmbeddingModel):
         return self.embedder.most_text_tokens(self.embedder.options)
 
     async def count_tokens(self, text: str) -> int:
-        """Tokens of a text, by `count_tokens=` or the local model; NotImplementedError where they are only estimated."""
+        """Tokens of a text, exactly; NotImplementedError where they are only estimated."""
         if self.embedder.count_tokens is Embedder.count_tokens:
             msg = "tokens are only estimated: pass count_tokens= (embedkit.tokens has exact ones)"
             raise NotImplementedError(msg)
