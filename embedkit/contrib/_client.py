@@ -10,7 +10,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 
@@ -112,7 +112,7 @@ class Client:
         Args:
             without: settings that the caller writes in a way of its own.
             lenient: leave credentials, functions and other objects out instead of refusing them, where the framework
-                itself does so with its own.
+                itself does so with its own. What is left of a URL is its place, so no request goes anywhere else.
 
         Raises:
             ConfigError: a credential was given as text, or something that JSON cannot hold; it is named.
@@ -125,7 +125,11 @@ class Client:
         kept = {name: value for name, value in self.settings.items() if name not in {*without}}
         if lenient:
             credentials = self._credentials()
-            kept = {name: value for name, value in kept.items() if name not in credentials and _is_json(_plain(value))}
+            plain = {name: _plain(value) for name, value in kept.items() if name not in credentials}
+            return {
+                "model": self.model,
+                **{name: _without_secrets(value) for name, value in plain.items() if _is_json(value)},
+            }
         self._refuse_secrets(kept)
         data = {name: _plain(value) for name, value in kept.items()}
         if wrong := [name for name, value in data.items() if not _is_json(value)]:
@@ -205,6 +209,19 @@ def _secrets(value: Any) -> Iterator[str]:
         parts = urlsplit(value)
         yield from ["user"] if "@" in parts.netloc else []
         yield from (name for name, _ in parse_qsl(parts.query) if _tells_of_a_secret(name))
+
+
+def _without_secrets(value: Any) -> Any:
+    """The value less what `_secrets` finds in it."""
+    if isinstance(value, Mapping):
+        return {name: _without_secrets(each) for name, each in value.items() if not _tells_of_a_secret(name)}
+    if isinstance(value, (list, tuple)):
+        return [_without_secrets(each) for each in value]
+    if next(_secrets(value), None) is None:
+        return value
+    parts = urlsplit(value)
+    query = urlencode([(name, each) for name, each in parse_qsl(parts.query) if not _tells_of_a_secret(name)])
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query).geturl()
 
 
 def _tells_of_a_secret(name: str) -> bool:

@@ -54,7 +54,9 @@ class EmbedkitEmbeddings(TextEmbeddingFunction):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._client = Client(self.model, self.__pydantic_extra__ or {})
+        extra = self.__pydantic_extra__ or {}
+        self._client = Client(self.model, extra)
+        extra.clear()  # pydantic would show and dump them, a resolved "$var:" among them
 
     @property
     def embedder(self) -> Embedder:
@@ -107,6 +109,9 @@ class EmbedkitEmbeddings(TextEmbeddingFunction):
 
     def __hash__(self) -> int:
         return hash(self._client.model)
+
+    def __repr__(self) -> str:
+        return f"EmbedkitEmbeddings({self.embedder!r})"
 
     def _vectors(self, texts: Any, purpose: Purpose) -> list[Any]:
         rows = self.sanitize_input(texts)
