@@ -12,6 +12,7 @@
 >>> _ = table.add([{"text": "a cat on the sofa"}, {"text": "stock prices fell"}])
 >>> table.search("a kitten on the couch").limit(1).to_list()[0]["text"]
 'a cat on the sofa'
+>>> folder.cleanup()
 
 A table remembers its function: import this module before it is opened again.
 """
@@ -23,7 +24,7 @@ from typing import Any
 from lancedb.embeddings import TextEmbeddingFunction, register
 from pydantic import ConfigDict, PrivateAttr
 
-from embedkit import Embedder, Usage, providers
+from embedkit import Embedder, EmbedkitError, Usage, providers
 
 from ._client import Client, Purpose
 
@@ -115,6 +116,13 @@ class EmbedkitEmbeddings(TextEmbeddingFunction):
 
     def _vectors(self, texts: Any, purpose: Purpose) -> list[Any]:
         rows = self.sanitize_input(texts)
-        whole = [each for each in rows if each]
-        vectors = iter(self._client.embed(whole, purpose).vectors)
-        return [next(vectors) if each else None for each in rows]
+        places = [place for place, each in enumerate(rows) if each]
+        vectors: list[Any] = [None] * len(rows)
+        try:
+            made = self._client.embed([rows[place] for place in places], purpose)
+        except EmbedkitError as error:
+            error.rows, error.partial = tuple(places[row] for row in error.rows), None  # of the caller's rows
+            raise
+        for place, vector in zip(places, made.vectors, strict=True):
+            vectors[place] = vector
+        return vectors
