@@ -1,10 +1,11 @@
 """pydantic-ai: `EmbedkitEmbeddingModel` is an `EmbeddingModel` of pydantic-ai. To install:
 `pip install '.[pydantic-ai]'`.
 
+>>> import asyncio
 >>> from pydantic_ai import Embedder
 >>> from embedkit.contrib.pydantic_ai import EmbedkitEmbeddingModel
 >>> embedder = Embedder(EmbedkitEmbeddingModel("local:all-minilm-l6-v2"))
->>> found = embedder.embed_documents_sync(["a cat on the sofa", "stock prices fell"])
+>>> found = asyncio.run(embedder.embed_documents(["a cat on the sofa", "stock prices fell"]))
 >>> len(found["a cat on the sofa"]), found.model_name, found.usage.input_tokens
 (384, 'all-minilm-l6-v2', 12)
 """
