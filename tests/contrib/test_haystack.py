@@ -18,7 +18,7 @@ def documents(*texts):
     return [Document(content=text) for text in texts]
 
 
-def test_a_pipeline_is_written_as_yaml_and_read_again(monkeypatch):
+async def test_a_pipeline_is_written_as_yaml_and_read_again(monkeypatch):
     """A `Secret` travels as its variable's name, and the pipeline that is read sends what the variable holds then."""
     from haystack import Pipeline
     from haystack.components.writers import DocumentWriter
@@ -39,13 +39,16 @@ def test_a_pipeline_is_written_as_yaml_and_read_again(monkeypatch):
         monkeypatch.setenv("OF_THE_TEST", "another")
         again = Pipeline.loads(written, allowed_modules=["embedkit.contrib.haystack"])
         done = again.run({"embedder": {"documents": documents("one", "two")}})
+        later = await again.run_async({"embedder": {"documents": documents("three")}})
 
         assert KEY not in written
         assert "OF_THE_TEST" in written
         assert done["writer"]["documents_written"] == 2
-        assert api.keys == ["Bearer another"]
+        assert later["writer"]["documents_written"] == 1
+        assert api.keys == ["Bearer another"] * 2
         assert again.get_component("embedder").to_dict() == embedder.to_dict()
         again.close()
+        await again.close_async()
 
 
 def test_a_key_that_is_no_secret_is_refused():
