@@ -39,7 +39,8 @@ def langchain(url: str, *, ours: bool, awaited: bool) -> Embed:
         made = OpenAIEmbeddings(
             model="bench", base_url=url, api_key=KEY, chunk_size=BATCH, check_embedding_ctx_length=False
         )
-    return made.aembed_documents if awaited else made.embed_documents
+    embed: Embed = made.aembed_documents if awaited else made.embed_documents
+    return embed
 
 
 def llama_index(url: str, *, ours: bool, awaited: bool) -> Embed:
@@ -51,7 +52,8 @@ def llama_index(url: str, *, ours: bool, awaited: bool) -> Embed:
         from llama_index.embeddings.openai import OpenAIEmbedding
 
         made = OpenAIEmbedding(model_name="bench", api_base=url, api_key=KEY, embed_batch_size=BATCH)
-    return made.aget_text_embedding_batch if awaited else made.get_text_embedding_batch
+    embed: Embed = made.aget_text_embedding_batch if awaited else made.get_text_embedding_batch
+    return embed
 
 
 def haystack(url: str, *, ours: bool, awaited: bool) -> Embed:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from . import catalog as catalog
     from . import cli as cli
     from . import codec as codec
+    from . import contrib as contrib
     from . import errors as errors
     from . import events as events
     from . import local as local

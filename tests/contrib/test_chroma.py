@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from embedkit import ConfigError
-from tests.contrib.adapters import KEY, Later
+from embedkit._hints import Later
+from tests.contrib.adapters import KEY
 from tests.support.servers.api import Api
 
 pytestmark = pytest.mark.engines

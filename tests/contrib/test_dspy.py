@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.contrib.adapters import KEY, Later, vector, voyage
+from embedkit._hints import Later
+from tests.contrib.adapters import KEY, vector, voyage
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engines]
 adapter = Later("embedkit.contrib.dspy")

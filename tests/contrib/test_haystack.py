@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from embedkit import AuthError, ConfigError, InvalidInputError
-from tests.contrib.adapters import KEY, Later, reply, voyage
+from embedkit._hints import Later
+from tests.contrib.adapters import KEY, reply, voyage
 from tests.support.servers.api import Api
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engines]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from embedkit import ConfigError, InvalidInputError
-from tests.contrib.adapters import KEY, Later
+from embedkit._hints import Later
+from tests.contrib.adapters import KEY
 from tests.contrib.test_chroma import elsewhere, on_disk
 from tests.support.servers.api import Api
 

@@ -7,7 +7,8 @@ import pickle
 import pytest
 
 from embedkit import ConfigError
-from tests.contrib.adapters import KEY, Later, voyage
+from embedkit._hints import Later
+from tests.contrib.adapters import KEY, voyage
 from tests.support.servers.api import Api
 
 pytestmark = pytest.mark.anyio

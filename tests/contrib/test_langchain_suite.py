@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.contrib.adapters import Later
+from embedkit._hints import Later
 from tests.support.servers.llamacpp import start
 
 pytestmark = [pytest.mark.engines, pytest.mark.anyio]

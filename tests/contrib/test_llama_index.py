@@ -7,7 +7,8 @@ import pickle
 import pytest
 
 from embedkit import ConfigError
-from tests.contrib.adapters import KEY, Later, vector, voyage
+from embedkit._hints import Later
+from tests.contrib.adapters import KEY, vector, voyage
 from tests.support.servers.api import Api
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engines]

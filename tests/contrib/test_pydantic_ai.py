@@ -6,7 +6,8 @@ import pytest
 
 import embedkit
 from embedkit import ConfigError
-from tests.contrib.adapters import KEY, Later, reply, vector, voyage
+from embedkit._hints import Later
+from tests.contrib.adapters import KEY, reply, vector, voyage
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engines]
 adapter = Later("embedkit.contrib.pydantic_ai")
