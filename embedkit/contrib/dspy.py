@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -89,7 +89,7 @@ class EmbedkitRetriever(dspy.retrievers.Embeddings):
 
     def __init__(self, corpus: list[str], embedder: EmbedkitEmbedder, k: int = 5, **options: Any) -> None:
         super().__init__(corpus, partial(embedder, input_type="document"), k, **options)
-        self.embedder = partial(embedder, input_type="query")
+        self.embedder: Callable[..., Any] = partial(embedder, input_type="query")
 
 
 def _own(options: dict[str, Any]) -> dict[str, Any]:

@@ -101,7 +101,8 @@ class EmbedkitTextEmbedder(_Component):
         self, model: str | Embedder | None = None, *, prefix: str = "", suffix: str = "", **settings: Any
     ) -> None:
         _Component.__init__(self, model, {"prefix": prefix, "suffix": suffix}, settings)
-        self.prefix, self.suffix = prefix, suffix
+        self.prefix: str = prefix
+        self.suffix: str = suffix
 
     @component.output_types(embedding=list[float], meta=dict[str, Any])
     def run(self, text: str) -> dict[str, Any]:
@@ -160,10 +161,11 @@ class EmbedkitDocumentEmbedder(_Component):
             "embedding_separator": embedding_separator, "raise_on_failure": raise_on_failure,
         }  # fmt: skip
         _Component.__init__(self, model, own, settings)
-        self.prefix, self.suffix = prefix, suffix
+        self.prefix: str = prefix
+        self.suffix: str = suffix
         self.meta_fields_to_embed: list[str] = own["meta_fields_to_embed"]
-        self.embedding_separator = embedding_separator
-        self.raise_on_failure = raise_on_failure
+        self.embedding_separator: str = embedding_separator
+        self.raise_on_failure: bool = raise_on_failure
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
     def run(self, documents: list[Document]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ A table remembers its function: import this module before it is opened again.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from lancedb.embeddings import TextEmbeddingFunction, register
 from pydantic import ConfigDict, PrivateAttr
@@ -47,7 +47,7 @@ class EmbedkitEmbeddings(TextEmbeddingFunction):
             as `embedkit.Embedder.embed` does.
     """
 
-    model_config = ConfigDict(extra="allow", protected_namespaces=())
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", protected_namespaces=())
     model: str | None = None
     max_retries: int = 0
     _client: Client = PrivateAttr()
