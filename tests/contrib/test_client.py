@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import sys
 from threading import Thread
 
 import aiohttp
@@ -135,17 +136,21 @@ def test_copies_share_the_embedder():
 
 
 def test_usage_of_many_threads_adds_up():
-    """No call is lost from the count, whichever thread makes it."""
+    """No call is lost from the count, whichever thread makes it and whenever it is interrupted."""
     client = Client(FakeEmbedder(), {})
-    threads = [
-        Thread(target=lambda: [client.embed([f"{n}"], "query") for n in range(50)]) for _ in range(8)
-    ]  # fmt: skip
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    made = client.embed(["two words"], "query")
+    threads = [Thread(target=lambda: [client._counted(made) for _ in range(1000)]) for _ in range(8)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
 
-    assert (client.usage.tokens, client.usage.requests) == (400, 400)
+    assert (client.usage.tokens, client.usage.requests) == (16_002, 8_001)
 
 
 def test_usage_nobody_reports_is_none():
