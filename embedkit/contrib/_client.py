@@ -84,18 +84,22 @@ class Client:
     def embed(self, texts: Iterable[str], purpose: Purpose | None, **options: Any) -> Embeddings:
         """Embed texts as queries or documents, unless the embedder was told what they are for; None: as it was told."""
         try:
-            return self._counted(self.sync.embed(texts, input_type=self._purpose(purpose), **options))
+            made = self.sync.embed(texts, input_type=self._purpose(purpose), **options)
         except EmbedkitError as error:
-            self._count_partial(error)
+            self._count(_usage_of(error))
             raise
+        self._count(made.usage)
+        return made
 
     async def aembed(self, texts: Iterable[str], purpose: Purpose | None, **options: Any) -> Embeddings:
         """The same on the running event loop."""
         try:
-            return self._counted(await self.embedder.embed(texts, input_type=self._purpose(purpose), **options))
+            made = await self.embedder.embed(texts, input_type=self._purpose(purpose), **options)
         except EmbedkitError as error:
-            self._count_partial(error)
+            self._count(_usage_of(error))
             raise
+        self._count(made.usage)
+        return made
 
     def close(self) -> None:
         """Close what calls without `await` have opened; a later one opens it again."""
@@ -127,7 +131,7 @@ class Client:
             credentials = self._credentials()
             plain = {name: _plain(value) for name, value in kept.items() if name not in credentials}
             return {
-                "model": self.model,
+                "model": self._named(),
                 **{name: _without_secrets(value) for name, value in plain.items() if _is_json(value)},
             }
         self._refuse_secrets(kept)
@@ -136,15 +140,12 @@ class Client:
             kind = type(kept[wrong[0]]).__name__
             msg = f"{wrong[0]} ({kind}) cannot be written into a configuration: leave it out, and set it in code"
             raise ConfigError(msg)
-        return {"model": self.model, **data}
-
-    def refuse_secrets(self) -> None:
-        """Raise ConfigError where a credential was given as text."""
-        self._refuse_secrets(self.settings)
+        return {"model": self._named(), **data}
 
     def __getstate__(self) -> dict[str, Any]:
         self._refuse_secrets(self.settings)
-        return {"model": self.model if self.given is None else self.given, "settings": self.settings}
+        model = self.given if isinstance(self.given, Embedder) else self._named()
+        return {"model": model, "settings": self.settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         Client.__init__(self, state["model"], state["settings"])
@@ -155,20 +156,19 @@ class Client:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
 
+    def _named(self) -> str:
+        """The model as it was given; where nothing was said, as that was resolved, so that it stays the same."""
+        return self.given if isinstance(self.given, str) else self.model
+
     def _purpose(self, purpose: Purpose | None) -> Purpose | None:
         return purpose if self.embedder.options.input_type is None else None
 
-    def _counted(self, made: Embeddings) -> Embeddings:
+    def _count(self, new: Usage) -> None:
         with self._lock:
-            total, new = self._usage, made.usage
+            total = self._usage
             self._usage = Usage(
                 _sum(total.tokens, new.tokens), total.requests + new.requests, _sum(total.cost, new.cost)
             )
-        return made
-
-    def _count_partial(self, error: EmbedkitError) -> None:
-        if error.partial is not None:
-            self._counted(error.partial)
 
     def _credentials(self) -> dict[str, Sequence[str]]:
         """The settings that are credentials, and the variables that they are read from where they are left out."""
@@ -186,6 +186,12 @@ class Client:
                 instead = f"set {' or '.join(variables)}, which is read again" if variables else "set it in code"
                 msg = f"{name} holds a credential, which is written nowhere: leave it out and {instead}"
                 raise ConfigError(msg)
+
+
+def _usage_of(error: EmbedkitError) -> Usage:
+    """What a call took that failed: that of the rows it has embedded, else the requests it has tried."""
+    usage: Usage = Usage(None, error.attempts) if error.partial is None else error.partial.usage
+    return usage
 
 
 def _with_structs(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,6 +91,10 @@ class EmbedkitRetriever(dspy.retrievers.Embeddings):
         super().__init__(corpus, partial(embedder, input_type="document"), k, **options)
         self.embedder: Callable[..., Any] = partial(embedder, input_type="query")
 
+    def load(self, path: str, embedder: EmbedkitEmbedder) -> Any:
+        """As DSPy's: a saved index into this one. The corpus is not embedded again."""
+        return super().load(path, partial(embedder, input_type="query"))
+
 
 def _own(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in {"batch_size", "caching"}}

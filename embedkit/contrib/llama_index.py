@@ -100,12 +100,10 @@ class EmbedkitEmbedding(BaseEmbedding):
         return rows
 
     def __reduce__(self) -> tuple[Any, ...]:
-        self._client.refuse_secrets()  # here, since LlamaIndex leaves out whatever refuses to be pickled
+        state = self._client.__getstate__()  # asked here, since LlamaIndex leaves out what refuses to be pickled
         own = {"embed_batch_size": self.embed_batch_size, "num_workers": self.num_workers}
-        cache = {"embeddings_cache": self.embeddings_cache} if self.embeddings_cache is not None else {}
-        given = self._client.given
-        model = self._client.model if given is None else given
-        return _restored, (model, {**self._client.settings, **own, **cache})
+        cache = {} if self.embeddings_cache is None else {"embeddings_cache": self.embeddings_cache}
+        return _restored, (state["model"], {**state["settings"], **own, **cache})
 
 
 def _restored(model: str | Embedder, keywords: dict[str, Any]) -> EmbedkitEmbedding:

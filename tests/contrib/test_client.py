@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import embedkit
 from embedkit import ConfigError, Limits, Rate, RetryPolicy
 from embedkit.contrib._client import Client
-from embedkit.testing import FakeEmbedder
+from embedkit.testing import FakeEmbedder, response
 from tests.contrib.adapters import KEY, voyage
 from tests.support.servers.api import Api
 
@@ -139,7 +139,7 @@ def test_usage_of_many_threads_adds_up():
     """No call is lost from the count, whichever thread makes it and whenever it is interrupted."""
     client = Client(FakeEmbedder(), {})
     made = client.embed(["two words"], "query")
-    threads = [Thread(target=lambda: [client._counted(made) for _ in range(1000)]) for _ in range(8)]
+    threads = [Thread(target=lambda: [client._count(made.usage) for _ in range(1000)]) for _ in range(8)]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -151,6 +151,16 @@ def test_usage_of_many_threads_adds_up():
         sys.setswitchinterval(interval)
 
     assert (client.usage.tokens, client.usage.requests) == (16_002, 8_001)
+
+
+def test_requests_of_a_call_that_fails_are_counted():
+    """A call that embeds nothing has sent requests all the same."""
+    _, settings = voyage(lambda _: response({"error": "broken"}, 500))
+    client = Client(settings.pop("model"), {**settings, "api_key": KEY, "retry": {"attempts": 3, "initial": 0}})
+    with pytest.raises(embedkit.ServerError):
+        client.embed(["a"], "query")
+
+    assert (client.usage.tokens, client.usage.requests) == (None, 3)
 
 
 def test_usage_nobody_reports_is_none():

@@ -25,6 +25,18 @@ def test_the_retriever_tells_documents_from_queries():
     assert sorted(kinds) == [("one", "document"), ("three", "document"), ("two", "document"), ("two", "query")]
 
 
+def test_a_saved_index_asks_with_queries_too(tmp_path):
+    """An index that is loaded embeds no corpus again, and what it is asked goes out as a query."""
+    exchange, settings = voyage()
+    embedder = adapter.EmbedkitEmbedder(**settings, api_key=KEY)
+    adapter.EmbedkitRetriever(CORPUS, embedder, k=1).save(str(tmp_path / "index"))
+    before = len(exchange.bodies)
+    found = adapter.EmbedkitRetriever.from_saved(str(tmp_path / "index"), embedder)("three")
+
+    assert found.passages == ["three"]
+    assert [body["input_type"] for body in exchange.bodies[before:]] == ["query"]
+
+
 def test_the_embedder_is_dspy_s_own_kind():
     """One text is a row, several are a matrix; without an input type nothing is said; DSPy's keywords are taken."""
     exchange, settings = voyage()
