@@ -9,8 +9,8 @@ import sys
 from threading import Thread
 
 import aiohttp
+import hypothesis
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 import embedkit
@@ -79,11 +79,12 @@ def test_what_is_no_credential_is_written(settings):
     assert again.embedder.limits == client.embedder.limits
 
 
-@given(st.recursive(
+@hypothesis.given(st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(["http://a:b@c/?key=d&e=f"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.sampled_from(["api_key"]), inner, max_size=3),
     max_leaves=8,
 ))  # fmt: skip
+@hypothesis.settings(deadline=None, max_examples=50)
 def test_the_lenient_form_is_clean(value):
     """Whatever `extra` holds, its lenient form can be written strictly."""
     data = Client("vllm:m", {"extra": {"value": value}}).as_data(lenient=True)
