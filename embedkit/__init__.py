@@ -80,7 +80,8 @@ __all__ = [
 ]
 
 _MODULES = (
-    "bulk", "cache", "catalog", "cli", "codec", "errors", "events", "local", "providers", "sync", "testing", "tokens",
+    "bulk", "cache", "catalog", "cli", "codec", "contrib", "errors", "events", "local", "providers", "sync", "testing",
+    "tokens",
 )  # fmt: skip
 _HOMES = {
     "_connect.factory": ("connect",),
