@@ -6,6 +6,8 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11 python; d
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$each && break; done)
 RUN := $(VENV)/bin/python
 # Every public name has a declared type. It asks the first Python on the PATH where the package is, whatever --pythonpath says.
+# The frameworks that embedkit/contrib builds on are mostly not installed, so of these base classes it knows nothing.
+UNKNOWN_BASES := error: Type of \(metaclass\|base class\) unknown
 TYPED := PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/basedpyright --verifytypes embedkit --ignoreexternal
 
 .PHONY: help demo test test-engines check bench clean
@@ -30,7 +32,8 @@ check: $(VENV)/.installed-dev
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports --no-cache
-	@$(TYPED) >$(VENV)/typed.txt || { cat $(VENV)/typed.txt; exit 1; }
+	@$(TYPED) >$(VENV)/typed.txt || { grep -q 'Type completeness score' $(VENV)/typed.txt \
+		&& ! grep 'error:' $(VENV)/typed.txt | grep -qv '$(UNKNOWN_BASES)'; } || { cat $(VENV)/typed.txt; exit 1; }
 
 bench: $(VENV)/.installed-bench
 	$(RUN) -m benchmarks all --write

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from . import catalog as catalog
     from . import cli as cli
     from . import codec as codec
+    from . import contrib as contrib
     from . import errors as errors
     from . import events as events
     from . import local as local
@@ -79,7 +80,8 @@ __all__ = [
 ]
 
 _MODULES = (
-    "bulk", "cache", "catalog", "cli", "codec", "errors", "events", "local", "providers", "sync", "testing", "tokens",
+    "bulk", "cache", "catalog", "cli", "codec", "contrib", "errors", "events", "local", "providers", "sync", "testing",
+    "tokens",
 )  # fmt: skip
 _HOMES = {
     "_connect.factory": ("connect",),

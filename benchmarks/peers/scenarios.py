@@ -121,4 +121,8 @@ SCENARIOS: dict[str, Scenario] = {
 }  # fmt: skip
 
 # Whole processes rather than calls, each with a module of its own.
-MODULES = {"import": "benchmarks.import_time", "first": "benchmarks.first_vector"}
+MODULES = {
+    "import": "benchmarks.import_time",
+    "first": "benchmarks.first_vector",
+    "frameworks": "benchmarks.frameworks",
+}

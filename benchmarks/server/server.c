@@ -48,7 +48,7 @@ typedef struct { int64_t due; Conn *conn; } Timer;
 
 static Table base64_rows, text_rows;
 static int64_t latency, stall; /* ns */
-static unsigned long stall_every, refuse, requests, connections, texts_seen;
+static unsigned long stall_every, refuse, requests, connections, texts_seen, most_waiting;
 static int poller, clock_fd, tls;
 static Timer *heap;
 static size_t heap_size, heap_room;
@@ -200,8 +200,8 @@ static void stats(Buffer *body) {
     char text[256];
     getrusage(RUSAGE_SELF, &used);
     double cpu = (used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1e3 + (used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e3;
-    put(body, text, snprintf(text, sizeof text, "{\"requests\":%lu,\"texts\":%lu,\"connections\":%lu,\"cpu_ms\":%.3f}",
-                             requests, texts_seen, connections, cpu));
+    put(body, text, snprintf(text, sizeof text, "{\"requests\":%lu,\"texts\":%lu,\"connections\":%lu,\"most_waiting\":%lu,\"cpu_ms\":%.3f}",
+                             requests, texts_seen, connections, most_waiting, cpu));
 }
 
 static int path_ends(const Conn *conn, const char *ending) {
@@ -314,6 +314,7 @@ static void on_readable(Conn *conn) {
     if (!wait || path_ends(conn, "/stats")) { answer(conn); return; }
     conn->waiting = 1;
     push(now() + wait, conn);
+    if (heap_size > most_waiting) most_waiting = heap_size;
 }
 
 static void on_time(void) {

@@ -106,7 +106,7 @@ class Server:
         self.url = f"{'https' if tls else 'http'}://localhost:{port}" if tls else f"http://127.0.0.1:{port}"
 
     def stats(self) -> dict[str, float]:
-        """Requests, texts, connections and CPU milliseconds since it started."""
+        """Requests, texts, connections, requests waiting at most at once, and CPU milliseconds since it started."""
         import ssl
 
         context = ssl.create_default_context(cafile=str(certificate()[0])) if self.tls else None
