@@ -3,13 +3,15 @@
     table.search(vector).distance_type("cosine").limit(5).to_list()
 
 Fields of the records are columns of their types. A flush is one `merge_insert`: one version of the table, there or not
-there. At the end of a job the table is compacted, and `key` has an index. LanceDB knows no unique columns: two jobs
-that write the same new key at the same moment may leave it twice.
+there. Now and then, and at the end of a job, the table is compacted, `key` gets an index, and versions older than
+five minutes go, unless one is tagged. LanceDB knows no unique columns: two jobs that write the same new key at the same
+moment may leave it twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +22,8 @@ from .base import Label, Store
 from .columns import fields_of, table_of, vector_type
 from .rows import COLUMNS, DIGEST, ERROR, KEY, RECORD, VECTOR, Rows, runs
 
+TIDY = 500  # flushes; the time that one takes grows with their number
+KEPT = timedelta(minutes=5)  # old versions, for those who read meanwhile
 ASKED = 5_000  # keys per query
 LABEL = "embedkit"  # in the metadata of the field of vectors
 
@@ -31,6 +35,7 @@ class LanceStore(Store):
     clients: ClassVar[tuple[str, ...]] = ("lancedb",)
     _base: Any = None
     _table: Any = None
+    _flushes = 0  # since the table was compacted
 
     def _open(self) -> None:
         import lancedb
@@ -72,6 +77,9 @@ class LanceStore(Store):
         given = table_of(rows, fields, vector_type(label, pa.float16()))
         merge = self._table.merge_insert(KEY).when_matched_update_all().when_not_matched_insert_all()
         merge.execute(given.select(schema.names), on_bad_vectors="null")  # a row without a vector is one of those
+        self._flushes += 1
+        if self._flushes >= TIDY:
+            self._tidy()
 
     def _digests(self, keys: Sequence[Any]) -> Mapping[Any, str | None]:
         found: dict[Any, str | None] = {}
@@ -83,12 +91,22 @@ class LanceStore(Store):
         return found
 
     def _relabel(self, label: Label) -> None:
+        self._table.update_field_metadata({"path": VECTOR, "metadata": {LABEL: label.json()}})
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Join small fragments, index the keys, and let go of old versions: each flush has left one of each."""
         from lancedb.index import BTree
 
-        self._table.update_field_metadata({"path": VECTOR, "metadata": {LABEL: label.json()}})
-        if self._table.count_rows() and not any(index.columns == [KEY] for index in self._table.list_indices()):
-            self._table.create_index(KEY, config=BTree())
-        self._table.optimize()
+        self._flushes = 0
+        try:
+            if self._table.count_rows() and not any(index.columns == [KEY] for index in self._table.list_indices()):
+                self._table.create_index(KEY, config=BTree())
+            self._table.optimize(cleanup_older_than=KEPT)
+        except RuntimeError as error:
+            # Another job is at it, or an old version has a tag: the rows are there all the same.
+            if not any(word in str(error).lower() for word in ("conflict", "tag")):
+                raise
 
     def _close(self) -> None:
         self._table = self._base = None

@@ -93,6 +93,28 @@ def test_rows_of_no_key_have_their_number(real, tmp_path):
     assert real.nearest(url, vectors(6, 1)[0])[0] == 6
 
 
+@pytest.mark.parametrize("real", params("lancedb"), indirect=True)
+def test_flushes_do_not_pile_up(real, tmp_path, monkeypatch):
+    """LanceDB is compacted on the way, its keys are indexed, and rows that come again are still found."""
+    from datetime import timedelta
+
+    from embedkit._bulk.stores import lance
+
+    monkeypatch.setattr(lance, "TIDY", 4)
+    monkeypatch.setattr(lance, "KEPT", timedelta(milliseconds=1))
+    url = real.url(tmp_path)
+    store = opened(url)
+    for start in range(0, 70, 7):
+        put(store, start, 14)
+        store.sync()
+    store.close()
+    table = real.open(url)
+
+    assert set(real.rows(url)) == {f"k{row}" for row in range(77)}
+    assert len(table.list_versions()) < 10
+    assert [index.columns for index in table.list_indices()] == [["key"]]
+
+
 @every_store
 def test_a_row_that_comes_again_replaces_the_old_one(real, tmp_path):
     """By key, across jobs and within one write; other rows stay."""
