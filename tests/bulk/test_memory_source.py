@@ -99,7 +99,7 @@ def test_frames_of_pandas_give_keys_and_templates():
 
 
 def test_a_frame_of_mixed_objects_costs_its_bad_rows():
-    """Pandas has columns of anything."""
+    """A column may hold anything."""
     frame = pd.DataFrame({"text": ["a", 7, None, ["x"], "e"], "id": [1, 2, 3, 4, 5]}, dtype=object)
 
     assert read(open_source(frame, key="id", carried="jsonl"))[:2] == [

@@ -136,7 +136,7 @@ class FileSource(Source):
             msg = f"{file.name} is packed with {packed} by its suffix, but does not begin like that; rename it"
             raise ConfigError(msg)
         if codec:
-            stream = unpacked(stream, codec, file.name)
+            stream = unpacked(stream, codec, "stdin" if file.name == "-" else file.name)
         form = file.form
         if form not in TABLES and self.how.encoding != "utf-8":
             stream = in_utf8(stream, self.how.encoding)
