@@ -2,8 +2,11 @@
 
 A window of it is read at a time. What lies between the place that has been reached and some later "}," is decoded as an
 array of its own: if that works, both are ends of elements, because JSON is read from left to right. Where it does not,
-Python's decoder says where the next elements end. (ijson walks a stream event by event, and takes several times as
-long; msgspec and simdjson decode whole documents only.)
+Python's decoder says where the next elements end.
+
+(ijson would read a stream, but refuses all of it for one NaN, one byte that is no UTF-8 or one number that is too long,
+makes a question mark of half a surrogate pair, and keeps no element's own text, which is carried to the output; msgspec
+and simdjson decode whole documents only.)
 """
 
 from __future__ import annotations
