@@ -34,6 +34,7 @@ SPACE = re.compile(rb"[ \t\r\n]*")
 COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
 FEW = 1 << 19  # bytes left in a window, below which more are read
 GUESSES = 8  # places where a window may be cut that are tried
+EXPONENT = 3  # characters behind a number that may belong to it, if the rest of them comes: "e-" of 1e-7
 MARGIN = 16  # characters before the end of a window, where an error may be owed to the cut: "-Infinit", "\ud83d\ud"
 _array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode = json.JSONDecoder().raw_decode
@@ -180,7 +181,7 @@ class _Window:
             except RecursionError:
                 why, cut = "nested too deeply to be read", False
                 break
-            if stop == len(text) and not self._ended:  # a number may go on
+            if not self._ended and stop + EXPONENT >= len(text) and text[place] not in '"{[':
                 cut = True
                 break
             found.append(text[place:stop])
