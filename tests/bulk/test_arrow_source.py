@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import sys
+import tracemalloc
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -106,6 +108,25 @@ def test_an_embedding_column_in_parquet_is_not_overwritten(file):
     for column in ("embedding", "embedding_error"):
         name = file("in.parquet", pa.table({"text": ["a"], column: [1]}))
         assert f"there is an '{column}' already" in refused(name, carried="jsonl")
+
+
+def test_a_single_row_group_is_read_by_its_pages(file):
+    """However large it is, pyarrow holds a small part of it."""
+    name = file("in.parquet", b"")
+    pq.write_table(
+        pa.table({"text": [f"{n:08192}" for n in range(4_000)]}), name, compression="none", use_dictionary=False
+    )
+    before = pa.total_allocated_bytes()
+    tracemalloc.start()  # what pyarrow reads from a file of Python's is Python's
+    try:
+        held = [pa.total_allocated_bytes() - before for _ in source(name, carried="parquet").blocks()]
+        most = max(held) + tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert pq.ParquetFile(name).num_row_groups == 1
+    assert Path(name).stat().st_size > 30_000_000
+    assert most < 30_000_000
 
 
 # --- Arrow -----------------------------------------------------------------------------------------------------------

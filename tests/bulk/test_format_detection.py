@@ -114,7 +114,7 @@ ARRAY = b'[{"text": "a"}]'
 MISNAMED = {
     "in.txt": (LINES, ARRAY, b"id,text\n1,a\n", b"a\tb\n1\t2\n", PARQUET.getvalue(), ARROW.getvalue(),
                gzip.compress(LINES)),
-    "in.jsonl": (b"id,text\n1,a\n", PARQUET.getvalue(), b'{\n"text": "a"\n}', gzip.compress(b"id,text\n1,a\n")),
+    "in.jsonl": (b"id,text\n1,a\n", PARQUET.getvalue(), gzip.compress(b"id,text\n1,a\n")),
     "in.json": (b"id,text\n1,a\n", PARQUET.getvalue(), b'{\n"text": "a"\n}', STREAM.getvalue()),
     "in.csv": (LINES, ARRAY, PARQUET.getvalue()),
     "in.tsv": (LINES, ARRAY, PARQUET.getvalue()),
@@ -126,8 +126,6 @@ MISNAMED = {
 )
 def test_a_misleading_suffix_is_refused(tmp_path, name, content):
     """The suffix says one thing, the content another: both are named, and the option that settles it."""
-    if name == "in.jsonl" and content.startswith(b"{"):
-        pytest.skip("a line that is no JSON is a bad row")
     with pytest.raises(ConfigError, match=rf"{name} is .* by its suffix, but begins like .*--input-format \w+ to "):
         named(tmp_path, name, content)
 

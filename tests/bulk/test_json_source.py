@@ -37,6 +37,9 @@ def test_wherever_the_window_ends(file, monkeypatch, piece):
     monkeypatch.setattr(json_source, "FEW", piece)
     name = file("in.json", json.dumps([*rows, "last"], indent=1))
 
+    numbers = file("numbers.json", "[123456, -1.5e-7, true, null, " + '"a"]')
+
+    assert texts(numbers, skip=True) == [None] * 4 + ["a"]
     assert texts(name) == [*(row["text"] for row in rows), "last"]
     assert records(name)[:-1] == rows
 

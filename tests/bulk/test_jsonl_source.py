@@ -88,6 +88,14 @@ def test_an_error_that_is_there_already_is_not_overwritten(file):
     assert texts(name) == ["a", "b"]
 
 
+@pytest.mark.parametrize("carried", ["", "jsonl", "parquet"])
+def test_a_line_that_is_not_utf8_beside_the_text_costs_its_row(file, carried):
+    """It is no JSON, whether or not the field is needed."""
+    name = file("in.jsonl", b'{"text": "a"}\n{"text": "b", "x": "\xff"}\n{"text": "c", "\xff": "d"}\n')
+
+    assert texts(name, skip=True, carried=carried) == ["a", None, None]
+
+
 # --- nested fields, templates, keys ----------------------------------------------------------------------------------
 
 

@@ -71,10 +71,10 @@ def test_rows_in_memory(given, carried):
 
 @pytest.mark.parametrize("given", ONCE.values(), ids=ONCE)
 def test_rows_that_come_once(given):
-    """They are not looked through."""
+    """They are not looked through, and not read in another thread: they may be bound to theirs."""
     source = open_source(given())
 
-    assert (source.again, source.scan(estimate)) == (False, None)
+    assert (source.again, source.aside, source.scan(estimate)) == (False, False, None)
     assert read(source)[0] == TEXTS
     assert read(open_source(given(), limit=7))[0] == TEXTS[:7]
 
@@ -99,7 +99,7 @@ def test_frames_of_pandas_give_keys_and_templates():
 
 
 def test_a_frame_of_mixed_objects_costs_its_bad_rows():
-    """Pandas has columns of anything."""
+    """A column may hold anything."""
     frame = pd.DataFrame({"text": ["a", 7, None, ["x"], "e"], "id": [1, 2, 3, 4, 5]}, dtype=object)
 
     assert read(open_source(frame, key="id", carried="jsonl"))[:2] == [

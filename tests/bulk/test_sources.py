@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
+import random
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -322,3 +325,50 @@ def test_an_input_that_changes_has_another_digest(file):
 
     assert digest() == digest(n=1)
     assert len({digest(), digest(text="text 298"), digest(id=300), digest(id="299")}) == 4
+
+
+def spoilt(content, chance):
+    """The same with a byte changed, left out or put in here and there, or its end cut off."""
+    found = bytearray(content)
+    for _ in range(chance.choice([1, 1, 2, 5])):
+        place = chance.randrange(len(found))
+        kind = chance.randrange(4)
+        if kind == 0:
+            found[place] ^= 1 << chance.randrange(8)
+        elif kind == 1 and len(found) > 200:
+            del found[place : place + chance.choice([1, 5, 100])]
+        elif kind == 2:
+            found[place:place] = chance.randbytes(chance.choice([1, 4]))
+        elif len(found) > 200:
+            del found[max(place, 100) :]
+    return bytes(found)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv", "a.parquet", "a.arrow", "a.arrows"])
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_a_spoilt_file_is_read_or_refused(file, name, packed):
+    """Whatever happened to it: rows, the same when it is looked through, or a ConfigError; no other error, no crash."""
+    rows = [{"text": f"text {number} é", "id": number, "d": {"a": "b"}} for number in range(30)]
+    out, table = io.BytesIO(), pa.Table.from_pylist(rows)
+    if name.endswith(("arrow", "arrows")):
+        with (pa.ipc.new_file if name.endswith("w") else pa.ipc.new_stream)(out, table.schema) as writer:
+            writer.write_table(table, 20)
+    elif name.endswith("parquet"):
+        pq.write_table(table, out)
+    content = {
+        "a.txt": "\n".join(row["text"] for row in rows).encode(),
+        "a.jsonl": "\n".join(map(json.dumps, rows)).encode(),
+        "a.json": json.dumps(rows, indent=1).encode(),
+        "a.csv": ("text,id,d.a\n" + "".join(f'"a, {number}é",{number},b\n' for number in range(30))).encode(),
+    }.get(name, out.getvalue())
+    chance = random.Random(name + packed)
+    for _ in range(40):
+        broken = spoilt(gzip.compress(content) if packed else content, chance)
+        how = chance.choice([{}, {"column": "d.a"}, {"key": "id"}, {"template": "{text} {id}"}, {"encoding": "utf-16"}])
+        with suppress(ConfigError):
+            texts(
+                file(name + packed, broken),
+                skip=chance.random() < 0.7,
+                carried=chance.choice(["", "jsonl", "parquet"]),
+                **how,
+            )

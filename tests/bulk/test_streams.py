@@ -95,6 +95,13 @@ def test_a_cut_character_at_the_end_costs_the_last_row(file):
     assert texts(file("in.txt", "ab\ncd".encode("utf-16")[:-1]), encoding="utf-16", skip=True) == ["ab", None]
 
 
+def test_a_text_that_is_not_at_all_in_the_encoding_is_refused(file):
+    """UTF-16 begins with a byte order mark."""
+    message = refused(file("in.txt", b"abcd"), encoding="utf-16", skip=True)
+
+    assert message.endswith("it is not utf-16 (UTF-16 stream does not start with BOM); --encoding names another")
+
+
 @pytest.mark.parametrize("name", ["nope", "rot13", "base64", "", "a\0b"])
 def test_an_encoding_that_is_none_is_refused(name):
     """Of characters to characters neither."""
@@ -131,7 +138,7 @@ def test_what_is_looked_at_is_read_again(content, size, most):
 def test_decoding_in_pieces_is_decoding(text, encoding, size):
     """Wherever a character is cut."""
     content = text.encode(encoding, "ignore")
-    found = io.BufferedReader(in_utf8(in_pieces(content, size), encoding)).read()
+    found = io.BufferedReader(in_utf8(in_pieces(content, size), encoding, "x")).read()
 
     assert found.decode() == content.decode(encoding)
 

@@ -155,6 +155,8 @@ def test_the_options_reach_the_request(api, monkeypatch):
     ("arguments", "message"),
     [
         (["none.txt", "-o", "out.npy"], "none.txt: No such file or directory"),
+        (["folder.npy", "-o", "out.npy"], "folder.npy: there is no file in this folder"),
+        (["*.csv.gz", "-o", "out.npy"], "*.csv.gz: no file matches"),
         (["in.foo", "-o", "out.npy"], "in.foo: its suffix names no known format"),
         (
             ["in.txt", "-o", "out.foo"],
@@ -506,10 +508,14 @@ def test_stdin_from_a_file_is_looked_through_too(api):
 @pytest.mark.parametrize(
     ("stdin", "message"),
     [
+        (b"PK\x03\x04", "stdin begins like a ZIP archive or an office document"),
+        (b'{\n"text": "a"\n}', "stdin begins like a JSON document of several lines: write one object per line"),
+        (b'["a", {"text": "b"', "not JSON"),
+        (b"id;body\n1;a\n", "stdin begins like a table whose fields are parted by ';'"),
         (b'"a"\n"b"\n', "stdin begins like JSON strings: pass --input-format jsonl, or --input-format text"),
         (b"PAR1\x15\x04", "cannot be read as Parquet"),
-        (b"\x1f\x8b\x08\x00", "gzip"),
-        (b"PK\x03\x04", "stdin begins like a ZIP archive or an office document"),
+        (b"\x1f\x8b\x08\x00", "stdin: cannot be unpacked as gzip"),
+        (b"BZh91AY&SY", "stdin begins like bzip2: unpack it first, as bzip2 -dc does"),
         (b'{"body": "a"}\n', "there is 'body' (choose with --column)"),
     ],
 )
@@ -522,11 +528,11 @@ def test_a_pipe_is_not_embedded_as_what_it_is_not(api, stdin, message):
 
 
 def test_a_pipe_is_told_by_its_beginning(api):
-    """JSON lines, CSV and TSV, with all their columns; `--input-format` has the last word."""
+    """JSON lines and arrays, CSV and TSV, with all their columns; `--input-format` has the last word."""
     rows = [{"id": "1", "text": "one"}, {"id": "2", "text": "two, more"}]
     pipes = [
         "".join(json.dumps(row) + "\n" for row in rows), 'id,text\n1,one\n2,"two, more"\n',
-        "id\ttext\r\n1\tone\r\n2\ttwo, more\r\n",
+        "id\ttext\r\n1\tone\r\n2\ttwo, more\r\n", "id;text\n1;one\n2;two, more\n", json.dumps(rows, indent=2),
     ]  # fmt: skip
     for content in pipes:
         code, stdout, _ = embed(api, "-", "-o", "-", stdin=content.encode())

@@ -219,7 +219,7 @@ def reported(name: str, form: str) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: a column's name
         if getattr(error, "errno", None) is not None:
             raise
         msg = f"{name}: cannot be read as {form}: {error}"

@@ -128,7 +128,7 @@ class FileSource(Source):
                 raw.seek(self._start)
         else:
             raw = stack.enter_context(Path(file.name).open("rb"))  # noqa: SIM115 (the stack closes it)
-        patient = self._rereadable(file)
+        shown, patient = "stdin" if file.name == "-" else file.name, self._rereadable(file)
         start, _, stream = beginning(pieces(raw), 4, patient=True)
         codec = packing(start)
         if not codec and start and Path(file.name).suffix.lower() in PACKED:
@@ -136,10 +136,10 @@ class FileSource(Source):
             msg = f"{file.name} is packed with {packed} by its suffix, but does not begin like that; rename it"
             raise ConfigError(msg)
         if codec:
-            stream = unpacked(stream, codec, file.name)
+            stream = unpacked(stream, codec, shown)
         form = file.form
         if form not in TABLES and self.how.encoding != "utf-8":
-            stream = in_utf8(stream, self.how.encoding)
+            stream = in_utf8(stream, self.how.encoding, shown)
         if not file.sure:
             start, ends, stream = beginning(stream, SAMPLE, patient=patient)
             form = self._settled(file, start, ends=ends)

@@ -30,7 +30,7 @@ MAGIC = {
     b"\xfe\xff": UTF_16,
 }
 OBJECT = re.compile(r'\{\s*(?:"(?:[^"\\]|\\.)*"\s*:|\})')
-ARRAY = re.compile(r'\[\s*(?:\{\s*"|$)')
+ARRAY = re.compile(r'\[\s*(?:\{\s*"|$|"(?:[^"\\]|\\.)*"\s*,\s*["{])')
 UNFINISHED = re.compile(r'\[\s*[\["{]')  # of a line that goes on beyond what is looked at
 DICT = re.compile(r"\{\s*'[^']*'\s*:")
 NAME = re.compile(r"[^\W\d][\w.-]*(?: [\w.-]+)*")

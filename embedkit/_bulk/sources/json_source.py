@@ -2,8 +2,11 @@
 
 A window of it is read at a time. What lies between the place that has been reached and some later "}," is decoded as an
 array of its own: if that works, both are ends of elements, because JSON is read from left to right. Where it does not,
-Python's decoder says where the next elements end. (ijson walks a stream event by event, and takes several times as
-long; msgspec and simdjson decode whole documents only.)
+Python's decoder says where the next elements end.
+
+(ijson would read a stream, but refuses all of it for one NaN, one byte that is no UTF-8 or one number that is too long,
+makes a question mark of half a surrogate pair, and keeps no element's own text, which is carried to the output; msgspec
+and simdjson decode whole documents only.)
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ SPACE = re.compile(rb"[ \t\r\n]*")
 COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
 FEW = 1 << 19  # bytes left in a window, below which more are read
 GUESSES = 8  # places where a window may be cut that are tried
+EXPONENT = 3  # characters behind a number that may belong to it, if the rest of them comes: "e-" of 1e-7
 MARGIN = 16  # characters before the end of a window, where an error may be owed to the cut: "-Infinit", "\ud83d\ud"
 _array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode = json.JSONDecoder().raw_decode
@@ -177,7 +181,7 @@ class _Window:
             except RecursionError:
                 why, cut = "nested too deeply to be read", False
                 break
-            if stop == len(text) and not self._ended:  # a number may go on
+            if not self._ended and stop + EXPONENT >= len(text) and text[place] not in '"{[':
                 cut = True
                 break
             found.append(text[place:stop])

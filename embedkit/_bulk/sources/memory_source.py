@@ -125,7 +125,8 @@ class TableSource(Source):
         self, schema: pa.Schema, batches: Callable[[], Iterator[Any]], how: How, given: Any, *, again: bool
     ) -> None:
         check_schema(schema, NAME, how)
-        self.how, self.again = how, again
+        self.how = how
+        self.again = self.aside = again
         self._schema, self._batches, self._given = schema, batches, given
 
     def blocks(self) -> Iterator[Block]:

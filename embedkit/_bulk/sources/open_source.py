@@ -98,7 +98,7 @@ def open_files(names: Sequence[str], *, form: str | None = None, **options: Any)
 
 
 def _of_files(names: Iterable[str | os.PathLike[str]], form: str | None, how: How) -> Source:
-    given = [os.fspath(name) for name in names]
+    given = [os.fsdecode(name) for name in names]
     for name in given:
         _check_name(name, "the input")
     return FileSource(found(given, form), how, given)

@@ -83,8 +83,12 @@ def unpacked(file: Pieces, codec: str, name: str) -> Pieces:
     return Pieces(more)
 
 
-def in_utf8(file: Pieces, encoding: str) -> Pieces:
-    """The same text in UTF-8. What cannot be decoded is no UTF-8 afterwards either, in its row alone."""
+def in_utf8(file: Pieces, encoding: str, name: str) -> Pieces:
+    """The same text in UTF-8. What cannot be decoded is no UTF-8 afterwards either, in its row alone.
+
+    Raises:
+        ConfigError (when read): the codec refuses all of it, as utf-16 does without a byte order mark.
+    """
     decoder = codecs.getincrementaldecoder(encoding)(MARK)
     ended = False
 
@@ -94,7 +98,11 @@ def in_utf8(file: Pieces, encoding: str) -> Pieces:
         while not text and not ended:
             piece = file.some()
             ended = not piece
-            text = decoder.decode(piece, ended)
+            try:
+                text = decoder.decode(piece, ended)
+            except UnicodeError as error:
+                msg = f"{name}: it is not {encoding} ({error}); --encoding names another"
+                raise ConfigError(msg) from None
         return text.encode("utf-8", "surrogatepass")
 
     return Pieces(more)
