@@ -207,6 +207,12 @@ def safe_url(url: str) -> str:
     return scheme + mark + place.rpartition("@")[2] + slash + path
 
 
+def origin(url: str) -> str:
+    """Scheme, host and port of a URL."""
+    scheme, mark, rest = safe_url(url).partition("://")
+    return scheme + mark + rest.partition("/")[0]
+
+
 def array_of(dtype: DType) -> type[np.generic]:
     """The numpy type that holds one component (or one packed byte) of this dtype."""
     import numpy as np

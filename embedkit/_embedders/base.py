@@ -8,7 +8,7 @@ so a subclass needs no `super().__init__()`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from time import monotonic
@@ -29,15 +29,27 @@ from .._calls import Calls, ending_calls, until_closed
 from .._calltime import ANSWER, CallTime
 from .._hints import NDArray
 from .._logging import WARNING, host_of, kind_of, log, notify, status_of
-from .._types import DType, Embeddings, InputType, Limits, OnError, Options, Reply, RequestCount, Truncate, Usage
+from .._types import (
+    DType,
+    Embeddings,
+    InputType,
+    Limits,
+    OnError,
+    Options,
+    Reply,
+    RequestCount,
+    Truncate,
+    Usage,
+    origin,
+)
 from ..codec import OutputRows, normalize
 from ..codec.vector_math import missing_rows, missing_value
 from ..errors import ApiError, ClosedError, ConfigError, EmbedkitError, InvalidInputError, TooLargeError
-from ..events import BatchDone, BatchFailed, BatchSplit, Event
+from ..events import BatchDone, BatchFailed, BatchSplit, CallEnded, CallStarted, Event
 from .learned import Learned, OnFirstUse, option_key
 from .postprocess import _copied
 
-_numbers = count(1)  # of calls
+numbers = count(1)  # of calls
 NOTHING = [None] * (len(OPTIONS) - 1)  # is named but an input type
 
 
@@ -228,7 +240,7 @@ class Embedder(ABC):
     # What an embedder of this package calls on another (a pool on its members, coalescing on what it wraps). Your own
     # `Embedder` needs none of them.
 
-    async def embed_rows(
+    def embed_rows(
         self,
         rows: list[str],
         options: Options,
@@ -237,11 +249,30 @@ class Embedder(ABC):
         workers: int,
         patient: bool = False,
         time: CallTime | None = None,
+        callers: tuple[int, ...] = (),
+    ) -> Coroutine[Any, Any, Embeddings]:
+        """Embed these texts as one call. `patient`: it belongs to a bulk job, and others may go first. `callers`: the
+        calls that share it.
+        """
+        call = next(numbers)
+        work = self._one_call(rows, options, call, skip=skip, workers=workers, patient=patient, time=time)
+        if self.observe is None or not rows:
+            return work
+        return self._told(self.observe, call, len(rows), work, callers)
+
+    async def _one_call(
+        self,
+        rows: list[str],
+        options: Options,
+        call: int,
+        *,
+        skip: bool,
+        workers: int,
+        patient: bool,
+        time: CallTime | None,
     ) -> Embeddings:
-        """Embed these texts as one call. `patient`: it belongs to a bulk job, and others may go first."""
         if not rows:
             return Embeddings(missing_rows(0, 0, options.dtype), self.model, Usage(0, 0), dtype=options.dtype)
-        call = next(_numbers)
         try:
             how, lone = self._shortens(options), len(rows) == 1 and not skip
             if how is None:
@@ -472,6 +503,36 @@ class Embedder(ABC):
         notify(observe, BatchDone(**self._about(tally), texts=len(texts), tokens=reply.tokens, seconds=seconds))
         return reply
 
+    async def _told(
+        self,
+        observe: Callable[[Event], object],
+        call: int,
+        texts: int,
+        work: Awaitable[Embeddings],
+        callers: tuple[int, ...] = (),
+        *,
+        shares: bool = False,
+    ) -> Embeddings:
+        """What this call gives; the observer is told of its beginning and its end. `shares`: its request, which tells
+        what it took.
+        """
+        about: dict[str, Any] = {
+            "provider": self.provider, "model": self.model, "call": call, "texts": texts, "callers": callers,
+        }  # fmt: skip
+        url = getattr(self, "base_url", "")
+        server = "" if ", " in url else origin(url)
+        notify(observe, CallStarted(**about, server=server))
+        began = monotonic()
+        try:
+            made = await work
+        except BaseException as error:
+            notify(observe, _ended(about, monotonic() - began, getattr(error, "partial", None), error, shares=shares))
+            raise
+        finally:
+            del work
+        notify(observe, _ended(about, monotonic() - began, made, shares=shares))
+        return made
+
     def _about(self, tally: RequestCount) -> dict[str, Any]:
         return {"provider": self.provider, "model": self.model, "call": tally.call}
 
@@ -513,6 +574,24 @@ class Embedder(ABC):
             unique.expand(matrix), dispatcher.model or self.model, Usage(dispatcher.tokens, tally.requests, cost),
             failures, dtype=options.dtype,
         )  # fmt: skip
+
+
+def _ended(
+    about: dict[str, Any],
+    seconds: float,
+    made: Embeddings | None,
+    error: BaseException | None = None,
+    *,
+    shares: bool,
+) -> CallEnded:
+    """What the observer is told of a call that gave this, or had it when it failed."""
+    if made is None:
+        return CallEnded(**about, seconds=seconds, error=error)
+    usage = Usage(None, made.usage.requests) if shares else made.usage
+    return CallEnded(
+        **about, failed=len(made.failures), tokens=usage.tokens, requests=usage.requests, cost=usage.cost,
+        dimensions=made.dimensions, answered=made.model, seconds=seconds, error=error,
+    )  # fmt: skip
 
 
 def _skips(on_error: OnError) -> bool:

@@ -28,7 +28,7 @@ from .._traffic.limiter import Limiter
 from .._traffic.quota import TOKENS, shared_quota
 from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
-from .._types import Embeddings, Limits, Options, Reply, Request, RequestCount, Response, Usage, safe_url
+from .._types import Embeddings, Limits, Options, Reply, Request, RequestCount, Response, Usage, origin, safe_url
 from ..codec import Codec, Dialect, OutputRows, Secrets, Target, complete, together, widths
 from ..codec.error_body import wordless
 from ..codec.error_mapping import error_from_response, error_in_success, with_url
@@ -471,7 +471,8 @@ class HttpEmbedder(Embedder):
         exchange = AiohttpExchange(self._http) if self._exchange is None else self._exchange
         self._transports[loop] = transport = Transport(
             exchange, self._signer.on(exchange), limiter, self._retry,
-            name=(self.provider, self.model), host=host_of(self._target.base_url), observe=self.observe,
+            name=(self.provider, self.model), host=host_of(self._target.base_url),
+            server=origin(self._target.base_url), observe=self.observe,
             hedge=Hedge(self._hedge, clock=self._clock) if self._hedge else None,
             timeout=self._http.timeout, loading=self.loading, clock=self._clock,
         )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Adapters to frameworks, each with the real framework."""
