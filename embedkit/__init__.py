@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from . import testing as testing
     from . import tokens as tokens
     from ._connect.factory import connect
+    from ._connect.pool import pool
     from ._embedders.base import Embedder
     from ._traffic.rate import Rate
     from ._traffic.retry import RetryPolicy
@@ -75,11 +76,13 @@ __all__ = [
     "Usage",
     "connect",
     "connect_sync",
+    "pool",
 ]
 
 _MODULES = ("bulk", "catalog", "cli", "codec", "errors", "events", "local", "providers", "sync", "testing", "tokens")
 _HOMES = {
     "_connect.factory": ("connect",),
+    "_connect.pool": ("pool",),
     "_embedders.base": ("Embedder",),
     "_traffic.rate": ("Rate",),
     "_traffic.retry": ("RetryPolicy",),

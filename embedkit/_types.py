@@ -227,10 +227,10 @@ class RequestCount:
     """What one call to the embedder has sent so far, and how many of its requests are under way.
 
     `patient`: it belongs to a bulk job. `time`: its limits, where it has any. `call`: its number; older calls have
-    smaller ones.
+    smaller ones. `cost`: US dollars so far, in a pool whose members differ in price; None: a price is not known.
     """
 
-    __slots__ = ("call", "patient", "requests", "time", "under_way")
+    __slots__ = ("call", "cost", "patient", "requests", "time", "under_way")
 
     def __init__(self, patient: bool = False, time: CallTime | None = None, call: int = 0) -> None:
         self.requests: int = 0
@@ -238,3 +238,4 @@ class RequestCount:
         self.patient: bool = patient
         self.time: CallTime | None = time
         self.call: int = call
+        self.cost: float | None = 0.0

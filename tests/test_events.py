@@ -688,7 +688,8 @@ def test_a_request_says_how_long_it_has_waited():
         await asyncio.gather(*(embedder.embed([f"{each}"]) for each in range(3)))
         return [event.waited for event in of(seen, RequestSent)]
 
-    assert asyncio.Runner(loop_factory=VirtualLoop).run(main()) == pytest.approx([0, 0.05, 0.1])
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(main()) == pytest.approx([0, 0.05, 0.1])
 
 
 # --- nobody listens --------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ so a subclass needs no `super().__init__()`.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -42,7 +43,7 @@ from .._types import (
     Usage,
     origin,
 )
-from ..codec import OutputRows, normalize
+from ..codec import OutputRows, normalize, together
 from ..codec.vector_math import missing_rows, missing_value
 from ..errors import ApiError, ClosedError, ConfigError, EmbedkitError, InvalidInputError, TooLargeError
 from ..events import BatchDone, BatchFailed, BatchSplit, CallEnded, CallStarted, Event
@@ -314,11 +315,14 @@ class Embedder(ABC):
         self,
         texts: Sequence[str],
         options: Options,
-        out: OutputRows,
+        out: OutputRows | None,
         tally: RequestCount,
         tries: int | None = None,  # noqa: ARG002 (an `embed_batch` is called once)
     ) -> Reply:
-        """Embed one batch into the rows that `out(width)` gives, in at most `tries` tries; None: as the policy says."""
+        """Embed one batch into the rows that `out(width)` gives, in at most `tries` tries; None: as the policy says.
+
+        Without `out` into rows of its own; a text without a vector is an error then.
+        """
         began, time = monotonic(), tally.time
         try:
             if time is None:
@@ -338,10 +342,30 @@ class Embedder(ABC):
             )
             raise TypeError(msg)
         tally.requests += made.usage.requests
-        rows = _copied(made.vectors, len(texts), options, out, f"{type(self).__name__}.embed_batch")
+        own = OutputRows(lambda width: missing_rows(len(texts), width, options.dtype)) if out is None else out
+        rows = _copied(made.vectors, len(texts), options, own, f"{type(self).__name__}.embed_batch")
+        if out is None and own.failures:
+            raise together(own.failures)
         if options.normalize:
             normalize(rows)
         return Reply(rows, made.model, made.usage.tokens)
+
+    loading: float = 0.0  # seconds that the server may take to load its model
+
+    @property
+    def window(self) -> int:
+        """How many requests may be in flight on this event loop by now."""
+        return self.max_concurrency
+
+    @property
+    def late(self) -> float:
+        """Seconds after which no answer is a sign of trouble."""
+        return math.inf
+
+    @property
+    def identity(self) -> tuple[str, str, str] | None:
+        """What tells this embedder from others of this process; None: nothing does."""
+        return None
 
     def known_limits(self) -> Limits:
         """The limits, no wider than refusals have shown."""
@@ -567,13 +591,15 @@ class Embedder(ABC):
         failures = unique.spread_failures(dispatcher.failures)
         for error in failures.values():
             self._sign(error)
-        cost = (
-            dispatcher.tokens * self.price / 1e6 if dispatcher.tokens is not None and self.price is not None else None
-        )
+        usage = Usage(dispatcher.tokens, tally.requests, self._cost(dispatcher.tokens, tally))
         return Embeddings(
-            unique.expand(matrix), dispatcher.model or self.model, Usage(dispatcher.tokens, tally.requests, cost),
+            unique.expand(matrix), dispatcher.model or self.model, usage,
             failures, dtype=options.dtype,
         )  # fmt: skip
+
+    def _cost(self, tokens: int | None, tally: RequestCount) -> float | None:  # noqa: ARG002 (a pool counts there)
+        """US dollars for so many tokens."""
+        return tokens * self.price / 1e6 if tokens is not None and self.price is not None else None
 
 
 def _ended(

@@ -146,6 +146,17 @@ class HttpEmbedder(Embedder):
         return self._transport().limiter.patience
 
     @property
+    def identity(self) -> tuple[str, str, str] | None:
+        """Provider, model and address; None over an exchange of the caller's, which may be anybody."""
+        return (self.provider, self.model, self.base_url) if self._exchange is None else None
+
+    def with_retry(self, retry: RetryPolicy) -> Self:
+        """The same embedder under another retry policy; it shares the quota, and has sockets of its own."""
+        twin = self.__copy__()
+        twin._retry = retry  # noqa: SLF001 (of the same class)
+        return twin
+
+    @property
     def base_url(self) -> str:
         """Where requests go."""
         return self._target.base_url

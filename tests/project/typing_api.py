@@ -109,6 +109,13 @@ def settings() -> None:
     embedkit.connect_sync(limits=limits, rate=rate, retry=retry, api_key=later, max_concurrency=4, headers={"a": "b"})
 
 
+def pools(embedder: embedkit.Embedder, twin: embedkit.SyncEmbedder) -> None:
+    assert_type(embedkit.pool([embedder], prefer="cheapest", verify=False, coalesce=True), embedkit.Embedder)
+    embedkit.pool(embedder)  # type: ignore[arg-type]
+    embedkit.pool([twin])  # type: ignore[list-item]
+    embedkit.pool([embedder], prefer="fastest")  # type: ignore[arg-type]
+
+
 async def later() -> str:
     return "k"
 
