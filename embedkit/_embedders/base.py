@@ -30,6 +30,7 @@ from .._calls import Calls, ending_calls, until_closed
 from .._calltime import ANSWER, CallTime
 from .._hints import NDArray
 from .._logging import WARNING, host_of, kind_of, log, notify, status_of
+from .._progress import Progress, Tell, length, progress_of
 from .._types import (
     DType,
     Embeddings,
@@ -95,7 +96,7 @@ class Embedder(ABC):
         """
 
     @until_closed
-    async def embed(
+    async def embed(  # noqa: PLR0913 (what one call may say)
         self,
         texts: str | Iterable[str],
         *,
@@ -108,6 +109,7 @@ class Embedder(ABC):
         on_error: OnError = "raise",
         timeout: float | None = None,  # noqa: ASYNC109 (of each attempt)
         total_timeout: float | None = None,
+        progress: bool | Tell = False,
     ) -> Embeddings:
         """Embed texts; a lone string is one text. Options left out are those of `connect`.
 
@@ -121,6 +123,8 @@ class Embedder(ABC):
             extra: merged into the request body verbatim.
             on_error: "raise" raises the first error; "skip" marks the row of a bad text and goes on.
             timeout: seconds for one attempt of this call; None: as `connect` was told, else 120 s at most hosts.
+            progress: True draws a bar of tqdm, in a terminal or a notebook; a callable is given the number of texts
+                that are done since it was last called.
             total_timeout: seconds for the whole call, waits for a turn and retries included; None: as `connect` was
                 told, else no limit. When they are over, `TransportTimeoutError` says where they went, and its `partial`
                 holds what is embedded already. A wait that the provider or a quota asks for, or a backoff, is the
@@ -140,6 +144,9 @@ class Embedder(ABC):
         options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
         skip = _skips(on_error)
         rows = listed(texts, skip=skip)
+        if progress is not False and (bar := progress_of(progress, len(rows))) is not None:
+            embed = partial(self.embed_rows, workers=self.max_concurrency, time=time, progress=bar)
+            return await bar.around(self._among(rows, options, embed) if skip else embed(rows, options, skip=False))
         if not skip:
             return await self.embed_rows(rows, options, skip=False, workers=self.max_concurrency, time=time)
         return await self._among(rows, options, self.embed_rows, workers=self.max_concurrency, time=time)
@@ -178,10 +185,12 @@ class Embedder(ABC):
         normalize: bool | None = None,
         extra: Mapping[str, Any] | None = None,
         on_error: OnError = "raise",
+        progress: bool | Tell = False,
     ) -> Stream:
         """Embed any number of texts in bounded memory: an async iterator of `Embeddings`, in input order.
 
-        Each part's `start` is the index of its first text in the stream; `failures` counts rows within the part.
+        Each part's `start` is the index of its first text in the stream; `failures` counts rows within the part, and
+        `texts` are those of the part. `progress` is as `embed` has it; it counts parts that were taken.
         `async for` is enough on asyncio; `async with embedder.stream(…) as parts` also ends the work at once when the
         block is left. `total_timeout` does not apply: a stream takes as long as its texts do.
 
@@ -205,6 +214,7 @@ class Embedder(ABC):
             count_tokens=self.count_tokens,
             skip=skip,
             calls=self._calls,
+            progress=None if progress is False else progress_of(progress, length(texts)),
         )
 
     @property
@@ -251,12 +261,14 @@ class Embedder(ABC):
         patient: bool = False,
         time: CallTime | None = None,
         callers: tuple[int, ...] = (),
+        progress: Progress | None = None,
     ) -> Coroutine[Any, Any, Embeddings]:
         """Embed these texts as one call. `patient`: it belongs to a bulk job, and others may go first. `callers`: the
-        calls that share it.
+        calls that share it. `progress`: is told of texts that are done.
         """
         call = next(numbers)
-        work = self._one_call(rows, options, call, skip=skip, workers=workers, patient=patient, time=time)
+        tally = RequestCount(patient, time, call, progress)
+        work = self._one_call(rows, options, tally, skip=skip, workers=workers)
         if self.observe is None or not rows:
             return work
         return self._told(self.observe, call, len(rows), work, callers)
@@ -265,19 +277,16 @@ class Embedder(ABC):
         self,
         rows: list[str],
         options: Options,
-        call: int,
+        tally: RequestCount,
         *,
         skip: bool,
         workers: int,
-        patient: bool,
-        time: CallTime | None,
     ) -> Embeddings:
         if not rows:
             return Embeddings(missing_rows(0, 0, options.dtype), self.model, Usage(0, 0), dtype=options.dtype)
         try:
             how, lone = self._shortens(options), len(rows) == 1 and not skip
             if how is None:
-                tally = RequestCount(patient, time, call)
                 return await self._settled(rows, options, tally, skip=skip, workers=workers, lone=lone)
             if self.joins_texts(options):
                 msg = (
@@ -292,7 +301,7 @@ class Embedder(ABC):
                 lambda pieces: self._settled(
                     pieces,
                     options,
-                    RequestCount(patient, time, call),
+                    RequestCount(tally.patient, tally.time, tally.call, tally.progress),
                     skip=True,
                     workers=workers,
                     lone=lone,
@@ -459,6 +468,8 @@ class Embedder(ABC):
         learned = self._learned
         key = learned.key(options, self.options)
         fills = self.fill_rows if self.observe is None else partial(self._timed, self.observe)
+        if tally.progress is not None:
+            fills = partial(_counted, fills, tally.progress)
 
         def fill(texts: Sequence[str], out: OutputRows, tries: int | None) -> Awaitable[Reply]:
             return fills(texts, options, out, tally, tries)
@@ -600,6 +611,15 @@ class Embedder(ABC):
     def _cost(self, tokens: int | None, tally: RequestCount) -> float | None:  # noqa: ARG002 (a pool counts there)
         """US dollars for so many tokens."""
         return tokens * self.price / 1e6 if tokens is not None and self.price is not None else None
+
+
+async def _counted(
+    fills: Callable[..., Awaitable[Reply]], progress: Progress, texts: Sequence[str], *args: Any
+) -> Reply:
+    """One batch; its texts are done then."""
+    reply = await fills(texts, *args)
+    progress.add(len(texts))
+    return reply
 
 
 def _ended(

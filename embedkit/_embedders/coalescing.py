@@ -28,6 +28,7 @@ from .wrapper import Wrapped
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from .._progress import Progress
     from .base import Embedder
 
 SMALL_CALL = 16  # most texts of a call that shares
@@ -62,11 +63,19 @@ class Coalesced(Wrapped):
         patient: bool = False,
         time: CallTime | None = None,
         callers: tuple[int, ...] = (),
+        progress: Progress | None = None,
     ) -> Coroutine[Any, Any, Embeddings]:
         loop = _running() if self._shares(rows) and not self.joins_texts(options) else None
         if loop is None:
             return self.inner.embed_rows(
-                rows, options, skip=skip, workers=workers, patient=patient, time=time, callers=callers
+                rows,
+                options,
+                skip=skip,
+                workers=workers,
+                patient=patient,
+                time=time,
+                callers=callers,
+                progress=progress,
             )
         observe = self.observe
         if observe is None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import pickle
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -365,14 +366,15 @@ async def test_one_that_refuses_the_texts_says_so():
 
 # --- what belongs in it ----------------------------------------------------------------------------------------------
 
+pool: Any = embedkit.pool  # called wrongly
 WRONG = {
-    "nothing": (lambda: embedkit.pool([]), ConfigError, "at least one member"),
-    "no list": (lambda: embedkit.pool(FakeEmbedder()), TypeError, "a list of embedders, not FakeEmbedder"),
-    "a string": (lambda: embedkit.pool("ab"), TypeError, "a list of embedders, not str"),
-    "a name": (lambda: embedkit.pool(["openai:m"]), TypeError, "an embedkit.Embedder, not str"),
-    "a sync embedder": (lambda: embedkit.pool([SyncEmbedder(FakeEmbedder())]), TypeError, r"pass its \.embedder"),
+    "nothing": (lambda: pool([]), ConfigError, "at least one member"),
+    "no list": (lambda: pool(FakeEmbedder()), TypeError, "a list of embedders, not FakeEmbedder"),
+    "a string": (lambda: pool("ab"), TypeError, "a list of embedders, not str"),
+    "a name": (lambda: pool(["openai:m"]), TypeError, "an embedkit.Embedder, not str"),
+    "a sync embedder": (lambda: pool([SyncEmbedder(FakeEmbedder())]), TypeError, r"pass its \.embedder"),
     "coalescing members": (
-        lambda: embedkit.pool([embedkit.connect("ollama:m", coalesce=True)]),
+        lambda: pool([embedkit.connect("ollama:m", coalesce=True)]),
         ConfigError,
         "pass it to pool",
     ),
@@ -384,7 +386,7 @@ WRONG = {
     "other times": (lambda: pooled(Provider("a", total_timeout=4), Provider("b")), ConfigError, "total_timeout holds"),
     "an unknown order": (lambda: pooled(Provider("a"), prefer="best"), ConfigError, "prefer='best'"),
     "no price": (lambda: pooled(Provider("a"), prefer="cheapest"), ConfigError, "no price is known of a:a"),
-    "a wrong policy": (lambda: embedkit.pool([FakeEmbedder()], retry=3), ConfigError, "retry"),
+    "a wrong policy": (lambda: pool([FakeEmbedder()], retry=3), ConfigError, "retry"),
 }
 
 
