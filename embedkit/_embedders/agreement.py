@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._batching.plan import plan
 from .._loops import this_loop
-from .._types import PACKED
+from .._types import PACKED, safe_url
 from ..errors import ConfigError, InvalidInputError, TooLargeError, TransportTimeoutError
 from .learned import option_key
 
@@ -81,7 +81,7 @@ class Agreement:
 
 def named(member: Embedder) -> str:
     """A member, as an error names it."""
-    place = getattr(member, "base_url", "")
+    place = safe_url(getattr(member, "base_url", ""))
     return f"{member.provider}:{member.model}" + (f" at {place}" if place else "")
 
 

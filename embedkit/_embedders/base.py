@@ -373,7 +373,7 @@ class Embedder(ABC):
 
     @property
     def identity(self) -> tuple[str, str, str] | None:
-        """What tells this embedder from others of this process; None: nothing does."""
+        """What tells this embedder from others of this process, no secret in it; None: nothing does."""
         return None
 
     def known_limits(self) -> Limits:
@@ -554,9 +554,7 @@ class Embedder(ABC):
         about: dict[str, Any] = {
             "provider": self.provider, "model": self.model, "call": call, "texts": texts, "callers": callers,
         }  # fmt: skip
-        url = getattr(self, "base_url", "")
-        server = "" if ", " in url else origin(url)
-        notify(observe, CallStarted(**about, server=server))
+        notify(observe, CallStarted(**about, server=_server_of(self)))
         began = monotonic()
         try:
             made = await work
@@ -620,6 +618,14 @@ async def _counted(
     reply = await fills(texts, *args)
     progress.add(len(texts))
     return reply
+
+
+def _server_of(embedder: Embedder) -> str:
+    """Where its requests go; empty where nowhere, or to several. Of its own, since a URL may hold a key and a traceback
+    shows what a frame holds.
+    """
+    url = getattr(embedder, "base_url", "")
+    return "" if ", " in url else origin(url)
 
 
 def _ended(

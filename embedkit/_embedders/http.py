@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -147,8 +148,10 @@ class HttpEmbedder(Embedder):
 
     @property
     def identity(self) -> tuple[str, str, str] | None:
-        """Provider, model and address; None over an exchange of the caller's, which may be anybody."""
-        return (self.provider, self.model, self.base_url) if self._exchange is None else None
+        """Provider, model and a digest of the address; None over an exchange of the caller's, which may be anybody."""
+        if self._exchange is not None:
+            return None
+        return self.provider, self.model, blake2b(self.base_url.encode("utf-8", "surrogatepass")).hexdigest()
 
     def with_retry(self, retry: RetryPolicy) -> Self:
         """The same embedder under another retry policy; it shares the quota, and has sockets of its own."""

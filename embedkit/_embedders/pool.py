@@ -22,7 +22,7 @@ from .._logging import INFO, heard, host_of, kind_of, log, notify, status_of
 from .._loops import PerLoop, this_loop
 from .._traffic.load_balancer import Endpoint, LoadBalancer
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
-from .._types import Embeddings, Limits, Options, Reply, RequestCount, Usage
+from .._types import Embeddings, Limits, Options, Reply, RequestCount, Usage, safe_url
 from ..codec import OutputRows, together
 from ..errors import (
     ConfigError,
@@ -34,7 +34,7 @@ from ..errors import (
     TransportTimeoutError,
 )
 from ..events import BatchDone, RetryScheduled
-from .agreement import Agreement, named
+from .agreement import Agreement
 from .base import Embedder
 from .learned import lasting
 
@@ -90,7 +90,7 @@ class Pool(Embedder):
 
     def _reset(self) -> None:
         # Several keys at one place: one model beyond doubt.
-        self._trusted = self._check != "endpoint" or len({named(each) for each in self._embedders}) == 1
+        self._trusted = self._check != "endpoint" or len(set(map(_address, self._embedders))) == 1
         self._agreement = Agreement() if self._check == "provider" and len(self._embedders) > 1 else None
         prices = sorted({each.price or 0.0 for each in self._embedders}) if self._cheapest else []
         self._members = [
@@ -348,7 +348,7 @@ class Pool(Embedder):
             raise
         found = reply.vectors[0]
         if self._known is None:
-            self._known = (_address(member.embedder), found)
+            self._known = (safe_url(_address(member.embedder)), found)
         place, vector = self._known
         if len(found) != len(vector):
             differ = f"{len(vector)} and {len(found)} components"
@@ -358,8 +358,9 @@ class Pool(Embedder):
             member.verified = True
             self._balancer().serve()  # its window is open now
             return
+        here = safe_url(_address(member.embedder))
         msg = (
-            f"{place} and {_address(member.embedder)} do not serve the same model (one text, {differ}): their vectors "
+            f"{place} and {here} do not serve the same model (one text, {differ}): their vectors "
             "do not mix; a pool takes endpoints of one model"
         )
         raise ConfigError(msg)

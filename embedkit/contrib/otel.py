@@ -19,6 +19,7 @@ No text, vector or key is ever recorded. What a provider says of an error may qu
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from inspect import isawaitable
 from typing import Any, TypedDict
 from urllib.parse import urlsplit
@@ -293,14 +294,14 @@ def _about(event: Event) -> _Attributes:
     return facts
 
 
-def _place(server: str) -> _Attributes:
+@lru_cache(256)
+def _place(server: str) -> Mapping[str, str | int]:
     """Address and port of "https://api.openai.com"."""
     if not server:
         return {}
     found = urlsplit(server)
     port = found.port or PORTS.get(found.scheme)
-    facts: _Attributes = {"server.address": found.hostname or ""}
-    return facts if port is None else {**facts, "server.port": port}
+    return {"server.address": found.hostname or ""} | ({} if port is None else {"server.port": port})
 
 
 def _kind(error: BaseException) -> str:

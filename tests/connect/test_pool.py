@@ -272,6 +272,17 @@ async def test_another_model_is_refused(name):
     assert (await pooled(first, second, verify=False).embed(["x", "y"])).vectors.shape[0] == 2
 
 
+async def test_the_error_shows_no_key():
+    """A key in the query of an address stays out of it."""
+    first = Provider("a", base_url="http://a/v1?key=sk-PLANTED-0123456789")
+    embedder = pooled(first, Provider("b", turned, base_url="http://b/v1?key=sk-PLANTED-9876543210"))
+    await embedder.embed(["x"])
+    with pytest.raises(ConfigError, match=r"a:a at http://a/v1 and b:b at http://b/v1 do not") as caught:
+        await embedder.embed(["y"])
+
+    assert "PLANTED" not in f"{caught.value} {vars(caught.value)}"
+
+
 async def test_nearly_the_same_is_the_same():
     """Floats that differ in their last bits are one model, in every dtype."""
 

@@ -15,6 +15,7 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "docs/architecture.md",
+    "docs/observability.md",
     "benchmarks/README.md",
     "benchmarks/corpus/README.md",
 )
