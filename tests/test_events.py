@@ -663,13 +663,14 @@ def test_calls_that_share_a_request_begin_and_end_too():
         seen = []
         embedder = connect(observe=seen.append, coalesce=0.01)
         await asyncio.gather(*(embedder.embed_query(f"{each}") for each in range(5)))
+        await embedder.embed_query("on its own")
         shared = [event for event in of(seen, CallEnded) if event.callers]
         alone = [event for event in of(seen, CallEnded) if not event.callers]
         assert sorted(call for event in shared for call in event.callers) == sorted(event.call for event in alone)
         assert {event.tokens for event in alone} == {None}
         assert {event.tokens for event in shared} == {1}
         assert {event.call for event in of(seen, RequestSent)} == {event.call for event in shared}
-        assert len(of(seen, CallStarted)) == len(of(seen, CallEnded)) == 5 + len(shared)
+        assert len(of(seen, CallStarted)) == len(of(seen, CallEnded)) == 6 + len(shared)
 
     asyncio.run(main())
 

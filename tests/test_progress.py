@@ -71,6 +71,7 @@ def test_without_await_the_callers_thread_is_told(way):
 
     assert len(made) == (10 if way == "embed" else 4)
     assert sum(count for count, _ in seen) == 10
+    assert len(seen) == 4
     assert {thread for _, thread in seen} == {threading.current_thread()}
 
 

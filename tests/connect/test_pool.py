@@ -6,6 +6,7 @@ import asyncio
 import json
 import pickle
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -337,8 +338,14 @@ async def test_members_are_compared_under_the_options_of_the_call():
 def test_many_calls_at_once_ask_once():
     """However many calls need it: three texts to each member, once."""
 
+    async def later(provider, request):
+        await asyncio.sleep(0.01)
+        return provider.answer(request)
+
     async def main():
         providers = [Provider(name) for name in "ab"]
+        for each in providers:
+            each.exchange._handler = partial(later, each)
         embedder = pooled(*providers)
         await asyncio.gather(*(embedder.embed([f"{number}"]) for number in range(50)))
         assert [each.probes for each in providers] == [1, 1]
