@@ -85,6 +85,7 @@ class Embedder(ABC):
     total_timeout: float | None = None
     _calls = OnFirstUse(Calls)
     _learned = OnFirstUse(Learned)
+    _priced_apart: bool = False  # members of a pool that differ in price: the cost is counted answer by answer
     first_workers: int | None = None  # requests in flight before the first good answer; None: as many as later
 
     @abstractmethod
@@ -267,8 +268,7 @@ class Embedder(ABC):
         calls that share it. `progress`: is told of texts that are done.
         """
         call = next(numbers)
-        tally = RequestCount(patient, time, call, progress)
-        work = self._one_call(rows, options, tally, skip=skip, workers=workers)
+        work = self._one_call(rows, options, RequestCount(patient, time, call, progress), skip, workers)
         if self.observe is None or not rows:
             return work
         return self._told(self.observe, call, len(rows), work, callers)
@@ -278,7 +278,6 @@ class Embedder(ABC):
         rows: list[str],
         options: Options,
         tally: RequestCount,
-        *,
         skip: bool,
         workers: int,
     ) -> Embeddings:
@@ -600,15 +599,15 @@ class Embedder(ABC):
         failures = unique.spread_failures(dispatcher.failures)
         for error in failures.values():
             self._sign(error)
-        usage = Usage(dispatcher.tokens, tally.requests, self._cost(dispatcher.tokens, tally))
+        tokens, cost = dispatcher.tokens, None
+        if tokens is not None and self._priced_apart:
+            cost = tally.cost
+        elif tokens is not None and self.price is not None:
+            cost = tokens * self.price / 1e6
         return Embeddings(
-            unique.expand(matrix), dispatcher.model or self.model, usage,
+            unique.expand(matrix), dispatcher.model or self.model, Usage(tokens, tally.requests, cost),
             failures, dtype=options.dtype,
         )  # fmt: skip
-
-    def _cost(self, tokens: int | None, tally: RequestCount) -> float | None:  # noqa: ARG002 (a pool counts there)
-        """US dollars for so many tokens."""
-        return tokens * self.price / 1e6 if tokens is not None and self.price is not None else None
 
 
 async def _counted(

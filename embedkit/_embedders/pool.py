@@ -144,12 +144,6 @@ class Pool(Embedder):
         known = [most for each in self._embedders if (most := each.most_text_tokens(options)) is not None]
         return min(known, default=None)
 
-    def _cost(self, tokens: int | None, tally: RequestCount) -> float | None:
-        """By the price of whoever has answered."""
-        if not self._priced_apart:
-            return super()._cost(tokens, tally)
-        return tally.cost if tokens is not None else None
-
     @until_closed
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
         """One request, without planning: `embed` is what you want."""
