@@ -22,7 +22,6 @@ import embedkit
 from benchmarks import callers
 from benchmarks.virtual import Knee, now, run
 from embedkit import RetryPolicy, TransportError, TransportTimeoutError
-from embedkit._embedders.http import HttpEmbedder
 from embedkit._embedders.pool import Pool
 from embedkit._types import Request, Response
 
@@ -320,7 +319,7 @@ class _Service:
             raise self.bugs[0]
 
 
-def _members(embedder: Any) -> list[HttpEmbedder]:
+def _members(embedder: Any) -> list[Any]:
     embedder = getattr(embedder, "inner", embedder)
     return list(embedder._embedders) if isinstance(embedder, Pool) else [embedder]
 

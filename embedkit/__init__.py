@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from . import testing as testing
     from . import tokens as tokens
     from ._connect.factory import connect
+    from ._connect.pool import pool
     from ._embedders.base import Embedder
     from ._traffic.rate import Rate
     from ._traffic.retry import RetryPolicy
@@ -77,6 +78,7 @@ __all__ = [
     "Usage",
     "connect",
     "connect_sync",
+    "pool",
 ]
 
 _MODULES = (
@@ -85,6 +87,7 @@ _MODULES = (
 )  # fmt: skip
 _HOMES = {
     "_connect.factory": ("connect",),
+    "_connect.pool": ("pool",),
     "_embedders.base": ("Embedder",),
     "_traffic.rate": ("Rate",),
     "_traffic.retry": ("RetryPolicy",),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ._calltime import CallTime
+    from ._progress import Progress
+    from ._tables import Rows
 
 
 InputType = Literal["query", "document", "classification", "clustering", "similarity"]
@@ -133,6 +135,8 @@ class Embeddings(msgspec.Struct, frozen=True, eq=False):
             (zeros in integer dtypes).
         start: index of the first row within a stream; 0 elsewhere.
         dtype: the dtype asked for; it tells packed bits from plain integers.
+        texts: of a part of a stream, its texts as the stream was given them; None elsewhere, so that no result keeps
+            texts that its caller has.
     """
 
     vectors: NDArray[Any]
@@ -141,6 +145,13 @@ class Embeddings(msgspec.Struct, frozen=True, eq=False):
     failures: Mapping[int, EmbedkitError] = {}
     start: int = 0
     dtype: DType = "float32"
+    texts: Sequence[Any] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, and values per row: (n, d), or (n, d / 8) where bits are packed."""
+        rows, width = self.vectors.shape
+        return int(rows), int(width)
 
     @property
     def dimensions(self) -> int:
@@ -161,6 +172,66 @@ class Embeddings(msgspec.Struct, frozen=True, eq=False):
         import numpy as np
 
         return np.array(self.vectors, dtype=dtype, copy=copy)
+
+    def to_list(self) -> list[list[float] | None]:
+        """Each vector as a list of numbers; None in a row that failed."""
+        from ._tables import to_list
+
+        return to_list(self._rows())
+
+    def to_arrow(self) -> Any:
+        """A `pyarrow.Table` with the column `embedding`, lists of fixed size, null in a row that failed; before it
+        `text` where `texts` are known, after it `embedding_error` where rows have failed.
+
+        Raises:
+            ConfigError: pyarrow is not installed.
+        """
+        from ._tables import to_arrow
+
+        return to_arrow(self._rows())
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with the columns of `to_arrow`; vectors are numpy arrays of shape (d,), and the index
+        begins with `start`.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        from ._tables import to_pandas
+
+        return to_pandas(self._rows(), self.start)
+
+    def to_polars(self) -> Any:
+        """A `polars.DataFrame` with the columns of `to_arrow`; vectors are of type Array.
+
+        Raises:
+            ConfigError: polars is not installed.
+        """
+        from ._tables import to_polars
+
+        return to_polars(self._rows())
+
+    def _repr_html_(self) -> str:
+        """What Jupyter shows."""
+        from ._html import table
+
+        usage = self.usage
+        facts = {
+            "texts": f"{len(self):,}",
+            "dimensions": f"{self.dimensions:,}",
+            "dtype": self.dtype,
+            "model": self.model or "not named",
+            "tokens": "not reported" if usage.tokens is None else f"{usage.tokens:,}",
+            "requests": f"{usage.requests:,}",
+            "cost": "not known" if usage.cost is None else f"${usage.cost:,.6f}",
+            "failed": f"{len(self.failures):,}",
+        }
+        return table("embedkit.Embeddings", facts, self.failures)
+
+    def _rows(self) -> Rows:
+        from ._tables import Rows
+
+        return Rows(self.vectors, self.failures, self.texts)
 
     def __repr__(self) -> str:
         failed = f", failures={len(self.failures)}" if self.failures else ""
@@ -211,6 +282,12 @@ def safe_url(url: str) -> str:
     return scheme + mark + place.rpartition("@")[2] + slash + path
 
 
+def origin(url: str) -> str:
+    """Scheme, host and port of a URL."""
+    scheme, mark, rest = safe_url(url).partition("://")
+    return scheme + mark + rest.partition("/")[0]
+
+
 def array_of(dtype: DType) -> type[np.generic]:
     """The numpy type that holds one component (or one packed byte) of this dtype."""
     import numpy as np
@@ -225,14 +302,23 @@ class RequestCount:
     """What one call to the embedder has sent so far, and how many of its requests are under way.
 
     `patient`: it belongs to a bulk job. `time`: its limits, where it has any. `call`: its number; older calls have
-    smaller ones.
+    smaller ones. `progress`: is told of texts that are done. `cost`: US dollars so far, in a pool whose members differ
+    in price; None: a price is not known.
     """
 
-    __slots__ = ("call", "patient", "requests", "time", "under_way")
+    __slots__ = ("call", "cost", "patient", "progress", "requests", "time", "under_way")
 
-    def __init__(self, patient: bool = False, time: CallTime | None = None, call: int = 0) -> None:
+    def __init__(
+        self,
+        patient: bool = False,
+        time: CallTime | None = None,
+        call: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
         self.requests: int = 0
         self.under_way: int = 0
         self.patient: bool = patient
         self.time: CallTime | None = time
         self.call: int = call
+        self.progress: Progress | None = progress
+        self.cost: float | None = 0.0

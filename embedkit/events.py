@@ -8,10 +8,11 @@ it raises is logged and breaks nothing. Events hold counts, seconds and errors; 
 ...     if isinstance(event, events.AttemptEnded):
 ...         print(event.id, event.status, f"{event.seconds:.3f} s")
 
-`RequestSent` and `AttemptEnded` come in pairs of one `id`, and so make a span of a trace; `RequestSent` comes before
-the callables given as `api_key=` and `headers=` are asked, in the same task, so that `headers=` can say which span it
-is. All that one call of `embed` causes has the same `call`, also at the endpoints of a pool. Both are whole numbers
-from 1 that count up in this process.
+`CallStarted` and `CallEnded` come in pairs of one `call`, `RequestSent` and `AttemptEnded` in pairs of one `id`, and so
+make the spans of a trace: both of a pair come in one task. `RequestSent` comes before the callables given as `api_key=`
+and `headers=` are asked, in the same task too, so that `headers=` can say which span it is. All that one call of
+`embed` causes has the same `call`, also at the endpoints of a pool. Both are whole numbers from 1 that count up in this
+process.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ __all__ = [
     "BatchFailed",
     "BatchSplit",
     "CacheRead",
+    "CallEnded",
+    "CallStarted",
     "Event",
     "RequestSent",
     "RetryScheduled",
@@ -48,6 +51,49 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     call: int = 0
 
 
+class CallStarted(Event, frozen=True, kw_only=True):
+    """A call of `embed` or `embed_query` begins, or the part of a stream, or the request that coalesced calls share.
+
+    Attributes:
+        texts: that it holds.
+        server: where its requests go ("https://api.openai.com"); empty where nowhere, or to several.
+        callers: the calls that share this request, where it is one of coalesced calls. Each of them begins and ends by
+            itself too.
+    """
+
+    texts: int
+    server: str = ""
+    callers: tuple[int, ...] = ()
+
+
+class CallEnded(Event, frozen=True, kw_only=True):
+    """A call has ended, in whichever way; each `CallStarted` has exactly one.
+
+    Attributes:
+        texts: that it held.
+        failed: rows without a vector (`on_error="skip"`).
+        tokens, requests, cost: what it took, as `Usage` has them; tokens and cost are None where nobody says, and on a
+            call that shared its request.
+        dimensions: components per vector; 0 where there is none.
+        answered: the model as the provider names it; empty where it failed.
+        seconds: from its beginning, waits for a turn and retries included.
+        error: what it raises; None where it succeeded. An `EmbedkitError`, what an embedder of yours raised, or the
+            cancellation of its caller.
+        callers: as its `CallStarted` has them.
+    """
+
+    texts: int
+    failed: int = 0
+    tokens: int | None = None
+    requests: int = 0
+    cost: float | None = None
+    dimensions: int = 0
+    answered: str = ""
+    seconds: float
+    error: BaseException | None = None
+    callers: tuple[int, ...] = ()
+
+
 class RequestSent(Event, frozen=True, kw_only=True):
     """An attempt leaves.
 
@@ -56,12 +102,16 @@ class RequestSent(Event, frozen=True, kw_only=True):
         attempt: its number among the tries of this request, from 1; in a pool each endpoint counts its own.
         id: of this attempt, as its `AttemptEnded` has it.
         hedged: it is late, and is sent a second time beside the first, under the number and the id of that.
+        server: where it goes: "https://api.openai.com".
+        waited: seconds for its turn: behind others, for a rate, or in a cool-down.
     """
 
     texts: int
     attempt: int
     id: int = 0
     hedged: bool = False
+    server: str = ""
+    waited: float = 0.0
 
 
 class AttemptEnded(Event, frozen=True, kw_only=True):

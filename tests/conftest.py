@@ -43,9 +43,11 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _quota_of_its_own() -> None:
     """No test waits for what another one's refusals have shown of the same account."""
+    from embedkit._embedders import agreement
     from embedkit._traffic import quota
 
     quota._forget()
+    agreement._forget()
 
 
 @pytest.fixture

@@ -35,6 +35,8 @@ from embedkit.events import (
     BatchDone,
     BatchFailed,
     BatchSplit,
+    CallEnded,
+    CallStarted,
     Event,
     RequestSent,
     RetryScheduled,
@@ -309,8 +311,11 @@ async def test_an_embedder_of_ones_own_has_calls_too():
     with pytest.raises(ServerError) as caught:
         await embedder.embed("bad")
 
-    assert [type(event) for event in seen] == [BatchDone, BatchDone, BatchFailed]
-    assert seen[0].call == seen[1].call == seen[2].call - 1
+    assert [type(event) for event in seen] == [
+        CallStarted, BatchDone, BatchDone, CallEnded, CallStarted, BatchFailed, CallEnded,
+    ]  # fmt: skip
+    assert len({event.call for event in seen[:4]}) == len({event.call for event in seen[4:]}) == 1
+    assert seen[0].call == seen[4].call - 1
     assert caught.value.attempts == 1
     assert caught.value.elapsed > 0
 
@@ -630,6 +635,64 @@ def test_an_embedder_with_such_headers_pickles():
     assert twin._ask_headers["headers"] is later
 
 
+# --- calls -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_call_begins_and_ends_once():
+    """`CallStarted` and `CallEnded` pair up, whatever becomes of the call, and say what it held, took and gave."""
+    seen = []
+    embedder = connect(script(response("no", 401)), observe=seen.append)
+    with pytest.raises(AuthError) as caught:
+        await embedder.embed(["a"])
+    result = await embedder.embed(["a", "b"])
+    await embedder.embed([])
+    (failed, done), ends = of(seen, CallStarted), of(seen, CallEnded)
+
+    assert [failed.call, done.call] == [each.call for each in ends]
+    assert (failed.texts, done.texts, done.server, done.callers) == (1, 2, "http://h.test", ())
+    assert ends[0].error is caught.value
+    assert (ends[1].error, ends[1].tokens, ends[1].requests, ends[1].dimensions) == (None, 1, 1, 2)
+    assert ends[1].requests == result.usage.requests
+    assert ends[1].seconds > 0
+
+
+def test_calls_that_share_a_request_begin_and_end_too():
+    """Each has its own number and names no tokens; the request that they share names them, and has the tokens."""
+
+    async def main():
+        seen = []
+        embedder = connect(observe=seen.append, coalesce=0.01)
+        await asyncio.gather(*(embedder.embed_query(f"{each}") for each in range(5)))
+        await embedder.embed_query("on its own")
+        shared = [event for event in of(seen, CallEnded) if event.callers]
+        alone = [event for event in of(seen, CallEnded) if not event.callers]
+        assert sorted(call for event in shared for call in event.callers) == sorted(event.call for event in alone)
+        assert {event.tokens for event in alone} == {None}
+        assert {event.tokens for event in shared} == {1}
+        assert {event.call for event in of(seen, RequestSent)} == {event.call for event in shared}
+        assert len(of(seen, CallStarted)) == len(of(seen, CallEnded)) == 6 + len(shared)
+
+    asyncio.run(main())
+
+
+def test_a_request_says_how_long_it_has_waited():
+    """`waited` is the time behind others; 0 where there was a place at once."""
+
+    async def main():
+        async def answer(request):
+            await asyncio.sleep(0.05)
+            return good(request)
+
+        seen = []
+        embedder = connect(answer, observe=seen.append, max_concurrency=1)
+        embedder._clock = asyncio.get_running_loop().time
+        await asyncio.gather(*(embedder.embed([f"{each}"]) for each in range(3)))
+        return [event.waited for event in of(seen, RequestSent)]
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(main()) == pytest.approx([0, 0.05, 0.1])
+
+
 # --- nobody listens --------------------------------------------------------------------------------------------------
 
 
@@ -641,6 +704,8 @@ async def test_nothing_is_made_for_nobody(monkeypatch):
 
     for kind in ("AttemptEnded", "RequestSent", "RetryScheduled", "WindowChanged", "Throttled"):
         monkeypatch.setattr(f"embedkit._http.transport.{kind}", never)
+    for kind in ("CallStarted", "CallEnded"):
+        monkeypatch.setattr(f"embedkit._embedders.base.{kind}", never)
     monkeypatch.setattr("embedkit._http.transport._ids", iter(()))
     logging.getLogger("embedkit").setLevel(logging.CRITICAL)
     try:

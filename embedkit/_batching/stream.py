@@ -18,6 +18,7 @@ import msgspec
 
 from .._calls import Calls
 from .._hints import Later
+from .._progress import Progress
 from .._types import Embeddings, Limits
 from ..codec.vector_math import missing_rows
 from ..errors import ClosedError, EmbedkitError
@@ -53,6 +54,7 @@ class Stream(AsyncIterator[Embeddings]):
         count_tokens: Callable[[str], int] = estimate,
         skip: bool = False,
         calls: Calls | None = None,
+        progress: Progress | None = None,
     ) -> None:
         takes = "stream() takes an iterable or async iterable of strings"
         refuse_what_has_no_rows(source, takes)
@@ -60,6 +62,7 @@ class Stream(AsyncIterator[Embeddings]):
             msg = f"{takes}, not {type(source).__name__}"
             raise TypeError(msg)
         self._producer = _Producer(_Parts(source, limits, count_tokens, skip=skip), work, workers, calls or Calls())
+        self._progress = progress
 
     def __aiter__(self) -> Self:
         return self
@@ -80,6 +83,8 @@ class Stream(AsyncIterator[Embeddings]):
         if part is None:
             await self.aclose()
             raise StopAsyncIteration
+        if self._progress is not None:
+            self._progress.add(len(part))
         return part
 
     def _start(self) -> None:
@@ -100,6 +105,8 @@ class Stream(AsyncIterator[Embeddings]):
 
     async def _halt(self) -> None:
         self._producer.stop()
+        if self._progress is not None:
+            self._progress.close()
         if self._task is not None and not self._task.done():
             import asyncio
 
@@ -121,6 +128,8 @@ class Stream(AsyncIterator[Embeddings]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed = True
+        if self._progress is not None:
+            self._progress.close()
         group, self._group = self._group, None
         if group is None:
             await self._halt()
@@ -247,11 +256,11 @@ class _Producer:
 
     async def _embedded(self, start: int, texts: list[str]) -> Embeddings | BaseException:
         try:
-            return msgspec.structs.replace(await self._work(texts), start=start)
+            return msgspec.structs.replace(await self._work(texts), start=start, texts=texts)
         except EmbedkitError as error:
             error.rows = tuple(start + row for row in error.rows)
             if error.partial is not None:
-                error.partial = msgspec.structs.replace(error.partial, start=start)
+                error.partial = msgspec.structs.replace(error.partial, start=start, texts=texts)
             return error
         except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 (the reader raises it)
             return error

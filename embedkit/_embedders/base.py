@@ -7,8 +7,9 @@ so a subclass needs no `super().__init__()`.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from time import monotonic
@@ -29,15 +30,28 @@ from .._calls import Calls, ending_calls, until_closed
 from .._calltime import ANSWER, CallTime
 from .._hints import NDArray
 from .._logging import WARNING, host_of, kind_of, log, notify, status_of
-from .._types import DType, Embeddings, InputType, Limits, OnError, Options, Reply, RequestCount, Truncate, Usage
-from ..codec import OutputRows, normalize
+from .._progress import Progress, Tell, length, progress_of
+from .._types import (
+    DType,
+    Embeddings,
+    InputType,
+    Limits,
+    OnError,
+    Options,
+    Reply,
+    RequestCount,
+    Truncate,
+    Usage,
+    origin,
+)
+from ..codec import OutputRows, normalize, together
 from ..codec.vector_math import missing_rows, missing_value
 from ..errors import ApiError, ClosedError, ConfigError, EmbedkitError, InvalidInputError, TooLargeError
-from ..events import BatchDone, BatchFailed, BatchSplit, Event
+from ..events import BatchDone, BatchFailed, BatchSplit, CallEnded, CallStarted, Event
 from .learned import Learned, OnFirstUse, option_key
 from .postprocess import _copied
 
-_numbers = count(1)  # of calls
+numbers = count(1)  # of calls
 NOTHING = [None] * (len(OPTIONS) - 1)  # is named but an input type
 
 
@@ -72,6 +86,7 @@ class Embedder(ABC):
     _calls = OnFirstUse(Calls)
     _learned = OnFirstUse(Learned)
     _probed: bool = True  # nothing has to be asked before anything can be planned
+    _priced_apart: bool = False  # members of a pool that differ in price: the cost is counted answer by answer
     first_workers: int | None = None  # requests in flight before the first good answer; None: as many as later
 
     @abstractmethod
@@ -83,7 +98,7 @@ class Embedder(ABC):
         """
 
     @until_closed
-    async def embed(
+    async def embed(  # noqa: PLR0913 (what one call may say)
         self,
         texts: str | Iterable[str],
         *,
@@ -96,6 +111,7 @@ class Embedder(ABC):
         on_error: OnError = "raise",
         timeout: float | None = None,  # noqa: ASYNC109 (of each attempt)
         total_timeout: float | None = None,
+        progress: bool | Tell = False,
     ) -> Embeddings:
         """Embed texts; a lone string is one text. Options left out are those of `connect`.
 
@@ -109,6 +125,8 @@ class Embedder(ABC):
             extra: merged into the request body verbatim.
             on_error: "raise" raises the first error; "skip" marks the row of a bad text and goes on.
             timeout: seconds for one attempt of this call; None: as `connect` was told, else 120 s at most hosts.
+            progress: True draws a bar of tqdm, in a terminal or a notebook; a callable is given the number of texts
+                that are done since it was last called.
             total_timeout: seconds for the whole call, waits for a turn and retries included; None: as `connect` was
                 told, else no limit. When they are over, `TransportTimeoutError` says where they went, and its `partial`
                 holds what is embedded already. A wait that the provider or a quota asks for, or a backoff, is the
@@ -128,6 +146,9 @@ class Embedder(ABC):
         options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
         skip = _skips(on_error)
         rows = listed(texts, skip=skip)
+        if progress is not False and (bar := progress_of(progress, len(rows))) is not None:
+            embed = partial(self.embed_rows, workers=self.max_concurrency, time=time, progress=bar)
+            return await bar.around(self._among(rows, options, embed) if skip else embed(rows, options, skip=False))
         if not skip:
             return await self.embed_rows(rows, options, skip=False, workers=self.max_concurrency, time=time)
         return await self._among(rows, options, self.embed_rows, workers=self.max_concurrency, time=time)
@@ -166,10 +187,12 @@ class Embedder(ABC):
         normalize: bool | None = None,
         extra: Mapping[str, Any] | None = None,
         on_error: OnError = "raise",
+        progress: bool | Tell = False,
     ) -> Stream:
         """Embed any number of texts in bounded memory: an async iterator of `Embeddings`, in input order.
 
-        Each part's `start` is the index of its first text in the stream; `failures` counts rows within the part.
+        Each part's `start` is the index of its first text in the stream; `failures` counts rows within the part, and
+        `texts` are those of the part. `progress` is as `embed` has it; it counts parts that were taken.
         `async for` is enough on asyncio; `async with embedder.stream(…) as parts` also ends the work at once when the
         block is left. `total_timeout` does not apply: a stream takes as long as its texts do.
 
@@ -193,6 +216,7 @@ class Embedder(ABC):
             count_tokens=self.count_tokens,
             skip=skip,
             calls=self._calls,
+            progress=None if progress is False else progress_of(progress, length(texts)),
         )
 
     @property
@@ -229,7 +253,7 @@ class Embedder(ABC):
     # What an embedder of this package calls on another (a pool on its members, coalescing on what it wraps). Your own
     # `Embedder` needs none of them.
 
-    async def embed_rows(
+    def embed_rows(
         self,
         rows: list[str],
         options: Options,
@@ -238,15 +262,31 @@ class Embedder(ABC):
         workers: int,
         patient: bool = False,
         time: CallTime | None = None,
+        callers: tuple[int, ...] = (),
+        progress: Progress | None = None,
+    ) -> Coroutine[Any, Any, Embeddings]:
+        """Embed these texts as one call. `patient`: it belongs to a bulk job, and others may go first. `callers`: the
+        calls that share it. `progress`: is told of texts that are done.
+        """
+        call = next(numbers)
+        work = self._one_call(rows, options, RequestCount(patient, time, call, progress), skip, workers)
+        if self.observe is None or not rows:
+            return work
+        return self._told(self.observe, call, len(rows), work, callers)
+
+    async def _one_call(
+        self,
+        rows: list[str],
+        options: Options,
+        tally: RequestCount,
+        skip: bool,
+        workers: int,
     ) -> Embeddings:
-        """Embed these texts as one call. `patient`: it belongs to a bulk job, and others may go first."""
         if not rows:
             return Embeddings(missing_rows(0, 0, options.dtype), self.model, Usage(0, 0), dtype=options.dtype)
-        call = next(_numbers)
         try:
             splitter, lone = self.splitter(options), len(rows) == 1 and not skip
             if splitter is None:
-                tally = RequestCount(patient, time, call)
                 return await self._settled(rows, options, tally, skip=skip, workers=workers, lone=lone)
             if self.joins_texts(options):
                 option = "long_text" if splitter.how == "mean" else "truncate"
@@ -261,7 +301,7 @@ class Embedder(ABC):
                 lambda pieces: self._settled(
                     pieces,
                     options,
-                    RequestCount(patient, time, call),
+                    RequestCount(tally.patient, tally.time, tally.call, tally.progress),
                     skip=True,
                     workers=workers,
                     lone=lone,
@@ -284,11 +324,14 @@ class Embedder(ABC):
         self,
         texts: Sequence[str],
         options: Options,
-        out: OutputRows,
+        out: OutputRows | None,
         tally: RequestCount,
         tries: int | None = None,  # noqa: ARG002 (an `embed_batch` is called once)
     ) -> Reply:
-        """Embed one batch into the rows that `out(width)` gives, in at most `tries` tries; None: as the policy says."""
+        """Embed one batch into the rows that `out(width)` gives, in at most `tries` tries; None: as the policy says.
+
+        Without `out` into rows of its own; a text without a vector is an error then.
+        """
         began, time = monotonic(), tally.time
         try:
             if time is None:
@@ -308,10 +351,30 @@ class Embedder(ABC):
             )
             raise TypeError(msg)
         tally.requests += made.usage.requests
-        rows = _copied(made.vectors, len(texts), options, out, f"{type(self).__name__}.embed_batch")
+        own = OutputRows(lambda width: missing_rows(len(texts), width, options.dtype)) if out is None else out
+        rows = _copied(made.vectors, len(texts), options, own, f"{type(self).__name__}.embed_batch")
+        if out is None and own.failures:
+            raise together(own.failures)
         if options.normalize:
             normalize(rows)
         return Reply(rows, made.model, made.usage.tokens)
+
+    loading: float = 0.0  # seconds that the server may take to load its model
+
+    @property
+    def window(self) -> int:
+        """How many requests may be in flight on this event loop by now."""
+        return self.max_concurrency
+
+    @property
+    def late(self) -> float:
+        """Seconds after which no answer is a sign of trouble."""
+        return math.inf
+
+    @property
+    def identity(self) -> tuple[str, str, str] | None:
+        """What tells this embedder from others of this process, no secret in it; None: nothing does."""
+        return None
 
     def known_limits(self) -> Limits:
         """The limits, no wider than refusals have shown."""
@@ -417,6 +480,8 @@ class Embedder(ABC):
         learned = self._learned
         key = learned.key(options, self.options)
         fills = self.fill_rows if self.observe is None else partial(self._timed, self.observe)
+        if tally.progress is not None:
+            fills = partial(_counted, fills, tally.progress)
 
         def fill(texts: Sequence[str], out: OutputRows, tries: int | None) -> Awaitable[Reply]:
             return fills(texts, options, out, tally, tries)
@@ -485,6 +550,34 @@ class Embedder(ABC):
         notify(observe, BatchDone(**self._about(tally), texts=len(texts), tokens=reply.tokens, seconds=seconds))
         return reply
 
+    async def _told(
+        self,
+        observe: Callable[[Event], object],
+        call: int,
+        texts: int,
+        work: Awaitable[Embeddings],
+        callers: tuple[int, ...] = (),
+        *,
+        shares: bool = False,
+    ) -> Embeddings:
+        """What this call gives; the observer is told of its beginning and its end. `shares`: its request, which tells
+        what it took.
+        """
+        about: dict[str, Any] = {
+            "provider": self.provider, "model": self.model, "call": call, "texts": texts, "callers": callers,
+        }  # fmt: skip
+        notify(observe, CallStarted(**about, server=_server_of(self)))
+        began = monotonic()
+        try:
+            made = await work
+        except BaseException as error:
+            notify(observe, _ended(about, monotonic() - began, getattr(error, "partial", None), error, shares=shares))
+            raise
+        finally:
+            del work
+        notify(observe, _ended(about, monotonic() - began, made, shares=shares))
+        return made
+
     def _about(self, tally: RequestCount) -> dict[str, Any]:
         return {"provider": self.provider, "model": self.model, "call": tally.call}
 
@@ -519,13 +612,50 @@ class Embedder(ABC):
         failures = unique.spread_failures(dispatcher.failures)
         for error in failures.values():
             self._sign(error)
-        cost = (
-            dispatcher.tokens * self.price / 1e6 if dispatcher.tokens is not None and self.price is not None else None
-        )
+        tokens, cost = dispatcher.tokens, None
+        if tokens is not None and self._priced_apart:
+            cost = tally.cost
+        elif tokens is not None and self.price is not None:
+            cost = tokens * self.price / 1e6
         return Embeddings(
-            unique.expand(matrix), dispatcher.model or self.model, Usage(dispatcher.tokens, tally.requests, cost),
+            unique.expand(matrix), dispatcher.model or self.model, Usage(tokens, tally.requests, cost),
             failures, dtype=options.dtype,
         )  # fmt: skip
+
+
+async def _counted(
+    fills: Callable[..., Awaitable[Reply]], progress: Progress, texts: Sequence[str], *args: Any
+) -> Reply:
+    """One batch; its texts are done then."""
+    reply = await fills(texts, *args)
+    progress.add(len(texts))
+    return reply
+
+
+def _server_of(embedder: Embedder) -> str:
+    """Where its requests go; empty where nowhere, or to several. Of its own, since a URL may hold a key and a traceback
+    shows what a frame holds.
+    """
+    url = getattr(embedder, "base_url", "")
+    return "" if ", " in url else origin(url)
+
+
+def _ended(
+    about: dict[str, Any],
+    seconds: float,
+    made: Embeddings | None,
+    error: BaseException | None = None,
+    *,
+    shares: bool,
+) -> CallEnded:
+    """What the observer is told of a call that gave this, or had it when it failed."""
+    if made is None:
+        return CallEnded(**about, seconds=seconds, error=error)
+    usage = Usage(None, made.usage.requests) if shares else made.usage
+    return CallEnded(
+        **about, failed=len(made.failures), tokens=usage.tokens, requests=usage.requests, cost=usage.cost,
+        dimensions=made.dimensions, answered=made.model, seconds=seconds, error=error,
+    )  # fmt: skip
 
 
 def _skips(on_error: OnError) -> bool:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import anyio
 
     from .._calltime import CallTime
+    from .._progress import Progress
     from .base import Embedder
 
 READERS = 4  # threads that read at a time, per event loop; one writes
@@ -62,7 +63,7 @@ class Cached(Wrapped):
     def _reset(self) -> None:
         self._reads, self._writes = _Rest(self._clock), _Rest(self._clock)
         self._turns: PerLoop[dict[str, anyio.CapacityLimiter]] = PerLoop()
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._kept: dict[int, tuple[Options, CacheKeys]] = {}
 
     async def embed_rows(
@@ -74,11 +75,16 @@ class Cached(Wrapped):
         workers: int,
         patient: bool = False,
         time: CallTime | None = None,
+        callers: tuple[int, ...] = (),
+        progress: Progress | None = None,
     ) -> Embeddings:
         def ask(texts: list[str]) -> Awaitable[Embeddings]:
-            return self.inner.embed_rows(texts, options, skip=skip, workers=workers, patient=patient, time=time)
+            return self.inner.embed_rows(
+                texts, options, skip=skip, workers=workers, patient=patient, time=time, callers=callers,
+                progress=progress,
+            )  # fmt: skip
 
-        return await self._embed(rows, options, ask, skip=skip, time=time)
+        return await self._embed(rows, options, ask, skip=skip, time=time, progress=progress)
 
     async def embed_part(self, rows: list[str], options: Options, *, skip: bool) -> Embeddings:
         def ask(texts: list[str]) -> Awaitable[Embeddings]:
@@ -94,6 +100,7 @@ class Cached(Wrapped):
         *,
         skip: bool,
         time: CallTime | None,
+        progress: Progress | None = None,
     ) -> Embeddings:
         keys = self._keys(options) if rows else None
         if keys is None:
@@ -105,6 +112,8 @@ class Cached(Wrapped):
         except TransportTimeoutError as error:
             self._tell_end(error)
             raise
+        if progress is not None:
+            progress.add(len(rows) - len(known.todo))
         while known.todo:
             try:
                 made = await ask(known.texts())
@@ -203,8 +212,8 @@ class Cached(Wrapped):
             return
         rest.failed()
         why = str(error) if isinstance(error, CacheError) else type(error).__name__
-        level = INFO if why in self._told else WARNING
-        self._told.add(why)
+        level = INFO if why in self._warned else WARNING
+        self._warned.add(why)
         log(level, "the cache is not %s for %.0f s: %s", what, rest.pause, why, host="", wait=rest.pause)
 
     async def aclose(self) -> None:

@@ -23,12 +23,14 @@ from .._loops import PerLoop
 from .._traffic.retry import tell_retry
 from .._types import Embeddings, Limits, Options, Usage
 from ..errors import ClosedError, DecodeError, EmbedkitError, TransportTimeoutError
+from .base import numbers
 from .learned import lasting, option_key
 from .wrapper import Wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
+    from .._progress import Progress
     from .base import Embedder
 
 SMALL_CALL = 16  # most texts of a call that shares
@@ -58,7 +60,7 @@ class Coalesced(Wrapped):
         self._wait = wait
         self._queues: PerLoop[dict[tuple[bytes, float | None], _Queue]] = PerLoop()
 
-    async def embed_rows(
+    def embed_rows(
         self,
         rows: list[str],
         options: Options,
@@ -67,13 +69,43 @@ class Coalesced(Wrapped):
         workers: int,
         patient: bool = False,
         time: CallTime | None = None,
-    ) -> Embeddings:
+        callers: tuple[int, ...] = (),
+        progress: Progress | None = None,
+    ) -> Coroutine[Any, Any, Embeddings]:
         loop = _running() if self._shares(rows) and not self.joins_texts(options) else None
         if loop is None:
-            return await self.inner.embed_rows(rows, options, skip=skip, workers=workers, patient=patient, time=time)
+            return self.inner.embed_rows(
+                rows,
+                options,
+                skip=skip,
+                workers=workers,
+                patient=patient,
+                time=time,
+                callers=callers,
+                progress=progress,
+            )
+        observe = self.observe
+        if observe is None:
+            return self._joined(loop, rows, options, 0, skip=skip, time=time)
+        number = next(numbers)
+        return self._told(
+            observe, number, len(rows), self._joined(loop, rows, options, number, skip=skip, time=time), shares=True
+        )
+
+    async def _joined(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        rows: list[str],
+        options: Options,
+        number: int,
+        *,
+        skip: bool,
+        time: CallTime | None,
+    ) -> Embeddings:
+        """What this call gets of a request that it shares. `number`: of this call; 0 where nobody observes."""
         limits, count = self.known_limits(), self.count_tokens
         tokens, size = map(sum, zip(*(measure(row, limits, count) for row in rows), strict=True))
-        call = _PendingCall(rows, (tokens, size, len(rows)), loop.create_future(), skip=skip, time=time)
+        call = _PendingCall(rows, (tokens, size, len(rows)), loop.create_future(), number, skip=skip, time=time)
         self._queue(loop, options, None if time is None else time.timeout).join(call)
         try:
             return await (call.found if time is None else time.within(call.found))
@@ -135,13 +167,14 @@ def _running() -> asyncio.AbstractEventLoop | None:
 class _PendingCall:
     """One caller's texts, and where it waits for what becomes of them."""
 
-    __slots__ = ("alone", "found", "rows", "size", "skip", "time", "trip")
+    __slots__ = ("alone", "found", "number", "rows", "size", "skip", "time", "trip")
 
     def __init__(
         self,
         rows: list[str],
         size: tuple[int, int, int],
         found: asyncio.Future[Embeddings],
+        number: int = 0,
         *,
         skip: bool,
         time: CallTime | None = None,
@@ -149,6 +182,7 @@ class _PendingCall:
         self.rows = rows
         self.size = size  # tokens, bytes, texts
         self.found = found
+        self.number = number
         self.skip = skip
         self.alone = False  # the request that it shared failed, maybe for another's text
         self.trip: _SharedRequest | None = None
@@ -299,7 +333,12 @@ class _Queue:
             skip = len(texts) > 1 or calls[0].skip  # a lone text is not looked for
             time = CallTime.of_several([call.time for call in calls], self._timeout)
             result = await self._inner.embed_rows(
-                texts, self._options, skip=skip, workers=self._inner.max_concurrency, time=time
+                texts,
+                self._options,
+                skip=skip,
+                workers=self._inner.max_concurrency,
+                time=time,
+                callers=tuple(call.number for call in calls if call.number),
             )
         except asyncio.CancelledError:
             for call in calls:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import msgspec
@@ -28,7 +29,7 @@ from .._traffic.limiter import Limiter
 from .._traffic.quota import TOKENS, shared_quota
 from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
-from .._types import Embeddings, Limits, Options, Reply, Request, RequestCount, Response, Usage, safe_url
+from .._types import Embeddings, Limits, Options, Reply, Request, RequestCount, Response, Usage, origin, safe_url
 from ..codec import Batches, Codec, Dialect, OutputRows, Secrets, Target, complete, together, widths
 from ..codec.error_body import wordless
 from ..codec.error_mapping import error_from_response, error_in_success, with_url
@@ -148,6 +149,19 @@ class HttpEmbedder(Embedder):
     def late(self) -> float:
         """Seconds after which no answer is a sign of trouble, by how long answers take on this event loop."""
         return self._transport().limiter.patience
+
+    @property
+    def identity(self) -> tuple[str, str, str] | None:
+        """Provider, model and a digest of the address; None over an exchange of the caller's, which may be anybody."""
+        if self._exchange is not None:
+            return None
+        return self.provider, self.model, blake2b(self.base_url.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def with_retry(self, retry: RetryPolicy) -> Self:
+        """The same embedder under another retry policy; it shares the quota, and has sockets of its own."""
+        twin = self.__copy__()
+        twin._retry = retry  # noqa: SLF001 (of the same class)
+        return twin
 
     @property
     def base_url(self) -> str:
@@ -576,7 +590,8 @@ class HttpEmbedder(Embedder):
         exchange = AiohttpExchange(self._http) if self._exchange is None else self._exchange
         self._transports[loop] = transport = Transport(
             exchange, self._signer.on(exchange), limiter, self._retry,
-            name=(self.provider, self.model), host=host_of(self._target.base_url), observe=self.observe,
+            name=(self.provider, self.model), host=host_of(self._target.base_url),
+            server=origin(self._target.base_url), observe=self.observe,
             hedge=Hedge(self._hedge, clock=self._clock) if self._hedge else None,
             timeout=self._http.timeout, loading=self.loading, clock=self._clock,
         )  # fmt: skip

@@ -1,15 +1,15 @@
-"""Several endpoints, or several keys, serving one model behind one embedder.
+"""Several endpoints, keys or providers, serving one model behind one embedder.
 
-A request goes where a load balancer sends it, and what one endpoint fails goes to another, until `retry` gives up.
-Vectors of different models do not mix, so every endpoint first embeds one known text, again after every outage, and
-must agree with the others.
+A request goes where a load balancer sends it, and what one member fails goes to another, until `retry` gives up.
+Vectors of different models do not mix. So every endpoint of one provider first embeds one known text, again after every
+outage, and must agree with the others; different providers embed a few under the options of the call (`agreement`).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -23,7 +23,7 @@ from .._loops import PerLoop, this_loop
 from .._traffic.load_balancer import Endpoint, LoadBalancer
 from .._traffic.retry import tell_retry
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
-from .._types import Embeddings, Limits, Options, Reply, RequestCount, Usage
+from .._types import Embeddings, Limits, Options, Reply, RequestCount, Usage, safe_url
 from ..codec import OutputRows, together
 from ..errors import (
     ConfigError,
@@ -34,9 +34,9 @@ from ..errors import (
     TooLargeError,
     TransportTimeoutError,
 )
-from ..events import RetryScheduled
+from ..events import BatchDone, RetryScheduled
+from .agreement import Agreement
 from .base import Embedder
-from .http import HttpEmbedder
 from .learned import lasting
 
 if TYPE_CHECKING:
@@ -45,42 +45,62 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .._traffic.retry import RetryPolicy
+    from ..events import Event
 
 # Least cosine between two endpoints' vectors of one text. Quantized weights cost less, two different models more.
 AGREE = 0.98
 
 
 class Pool(Embedder):
-    """One embedder over several endpoints. Made by `connect` where `base_url` or `api_key` is a sequence.
+    """One embedder over several members. Made by `connect` where `base_url` or `api_key` is a sequence, and by `pool`.
 
-    Limits are the strictest of all. A `rate` holds for each endpoint and key by itself.
+    Limits are the strictest of all. A `rate` holds for each member by itself.
 
     Args:
-        members: the endpoints, each with a retry policy of a single attempt: what fails goes to another instead.
-        retry: how often one request is tried in all, at every endpoint at least once; and for how long, from when it is
+        members: each tries a request once: what fails goes to another instead.
+        retry: how often one request is tried in all, at every member at least once; and for how long, from when it is
             first sent.
+        check: how members show that they serve one model: as an "endpoint" of one provider, as a "provider", or "none".
+        cheapest: the members of the lowest price come first; all have one.
     """
 
     def __init__(
-        self, members: Sequence[HttpEmbedder], *, retry: RetryPolicy, clock: Callable[[], float] = time.monotonic
+        self,
+        members: Sequence[Embedder],
+        *,
+        retry: RetryPolicy,
+        check: Literal["endpoint", "provider", "none"] = "endpoint",
+        cheapest: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        first = members[0]
-        self.provider, self.model, self.options = first.provider, first.model, first.options
-        self.accepts_empty, self.price, self.observe = first.accepts_empty, first.price, first.observe
+        first, prices = members[0], [each.price for each in members]
+        self.provider = ", ".join(dict.fromkeys(each.provider for each in members))
+        self.model, self.options, self.observe = first.model, first.options, first.observe
+        self.accepts_empty = all(each.accepts_empty for each in members)
+        self.price = None if None in prices else max(filter(None, prices), default=0.0)
         self.count_tokens = first.count_tokens
         self.max_concurrency = sum(each.max_concurrency for each in members)
-        self.first_workers = sum(each.first_workers for each in members)
+        self.first_workers = sum(each.first_workers or each.max_concurrency for each in members)
+        self._priced_apart = len(set(prices)) > 1
         self._retry = retry
+        self._check = check
+        self._cheapest = cheapest
         self._clock = clock
         self._embedders = list(members)
         self._reset()
 
     def _reset(self) -> None:
-        self._one_place = len({each.base_url for each in self._embedders}) == 1  # several keys: one model beyond doubt
-        self._members = [Endpoint(each, verified=self._one_place) for each in self._embedders]
+        # Several keys at one place: one model beyond doubt.
+        self._trusted = self._check != "endpoint" or len(set(map(_address, self._embedders))) == 1
+        self._agreement = Agreement() if self._check == "provider" and len(self._embedders) > 1 else None
+        prices = sorted({each.price or 0.0 for each in self._embedders}) if self._cheapest else []
+        self._members = [
+            Endpoint(each, verified=self._trusted, rank=prices.index(each.price or 0.0) if prices else 0)
+            for each in self._embedders
+        ]
         # Where the first answer to PROBE_TEXT came from, and its vector.
         self._known: tuple[str, NDArray[Any]] | None = None
-        self._balancers: PerLoop[LoadBalancer[HttpEmbedder]] = PerLoop()
+        self._balancers: PerLoop[LoadBalancer[Embedder]] = PerLoop()
 
     @property
     def limits(self) -> Limits:  # type: ignore[override]  # the strictest of all, as they are known by now
@@ -98,25 +118,41 @@ class Pool(Embedder):
     @property
     def base_url(self) -> str:
         """Where requests go: every address, once."""
-        return ", ".join(dict.fromkeys(each.base_url for each in self._embedders))
+        return ", ".join(dict.fromkeys(filter(None, map(_address, self._embedders))))
+
+    @property
+    def members(self) -> tuple[Embedder, ...]:
+        """Who embeds."""
+        return tuple(self._embedders)
 
     def quota_tokens(self) -> int | None:
         return min((most for each in self._embedders if (most := each.quota_tokens()) is not None), default=None)
 
     def cuts_texts(self) -> bool:
-        return self._embedders[0].cuts_texts()
+        return all(each.cuts_texts() for each in self._embedders)
 
     def joins_texts(self, options: Options) -> bool:
-        return self._embedders[0].joins_texts(options)
+        return any(each.joins_texts(self._own(each, options)) for each in self._embedders)
+
+    def _own(self, member: Embedder, options: Options) -> Options:
+        """The options of a call, with the fields that only this member is sent; those of the call win."""
+        own = member.options.extra
+        if not own or self._check == "endpoint":  # all are sent the same
+            return options
+        return msgspec.structs.replace(options, extra={**own, **options.extra})
 
     def most_text_tokens(self, options: Options) -> int | None:
-        return self._embedders[0].most_text_tokens(options)
+        known = [most for each in self._embedders if (most := each.most_text_tokens(options)) is not None]
+        return min(known, default=None)
 
-    def origin(self, options: Options) -> Mapping[str, Any]:
-        """As of the first endpoint, but with the addresses of all: their vectors agree, but need not be equal."""
-        places = [place for each in self._embedders for place in each.origin(options)["place"]]
-        different = sorted(place for row, place in enumerate(places) if place not in places[:row])
-        return {**self._embedders[0].origin(options), "place": different}
+    def origin(self, options: Options) -> Mapping[str, Any] | None:
+        """Those of all members: their vectors agree, but need not be equal. None where one does not say."""
+        found = [each.origin(self._own(each, options)) for each in self._embedders]
+        known = [each for each in found if each is not None]
+        if len(known) < len(found):
+            return None
+        places = {msgspec.json.encode(each, enc_hook=str).decode() for each in known}
+        return known[0] if len(places) == 1 else {"members": sorted(places)}
 
     @until_closed
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
@@ -128,7 +164,7 @@ class Pool(Embedder):
         )
 
     async def aclose(self) -> None:
-        """End the calls in flight on this event loop with `ClosedError`, then close its sockets, of every endpoint."""
+        """End the calls in flight on this event loop with `ClosedError`, then close its sockets, of every member."""
         for each in self._embedders:
             await each.aclose()
 
@@ -140,8 +176,35 @@ class Pool(Embedder):
         tally: RequestCount,
         tries: int | None = None,
     ) -> Reply:
+        return (await self._answered(texts, options, out, tally, tries))[0]
+
+    async def _timed(
+        self,
+        observe: Callable[[Event], object],
+        texts: Sequence[str],
+        options: Options,
+        out: OutputRows,
+        tally: RequestCount,
+        tries: int | None,
+    ) -> Reply:
+        started = self._clock()
+        reply, member = await self._answered(texts, options, out, tally, tries)
+        seconds = self._clock() - started
+        about = _about(member, tally)
+        notify(observe, BatchDone(**about, texts=len(texts), tokens=reply.tokens, seconds=seconds))
+        return reply
+
+    async def _answered(
+        self,
+        texts: Sequence[str],
+        options: Options,
+        out: OutputRows | None,
+        tally: RequestCount,
+        tries: int | None,
+    ) -> tuple[Reply, Embedder]:
+        """The rows, and who made them."""
         balancer = self._balancer()
-        failures, refusing, until = 0, set[Endpoint[HttpEmbedder]](), math.inf
+        failures, refusing, until = 0, set[Endpoint[Embedder]](), math.inf
         whole = self.joins_texts(options)
         most = tries or max(self._retry.attempts or math.inf, len(self._members))
         unusable = 0  # answers; a second one is one too many
@@ -158,7 +221,7 @@ class Pool(Embedder):
             try:
                 reply = await self._asked(member, texts, options, out, tally, 1 if failures else None)
                 if out is None or not out.failures or doubted or failures + 1 >= most:
-                    return reply
+                    return reply, member.embedder
                 doubted = True  # another endpoint may have a vector for every text
                 raise together(out.failures)
             except (ConfigError, InvalidInputError, TooLargeError):
@@ -189,8 +252,8 @@ class Pool(Embedder):
                 balancer.release(member)
 
     async def _turn(
-        self, balancer: LoadBalancer[HttpEmbedder], until: float, failures: int, tally: RequestCount
-    ) -> Endpoint[HttpEmbedder] | None:
+        self, balancer: LoadBalancer[Embedder], until: float, failures: int, tally: RequestCount
+    ) -> Endpoint[Embedder] | None:
         """A place at a member; None where there will be none in time, that of the call included."""
         time = tally.time
         if time is not None:
@@ -208,9 +271,7 @@ class Pool(Embedder):
         error.attempts, error.elapsed = failures, self._clock() - came
         return error
 
-    def _impatient(
-        self, member: Endpoint[HttpEmbedder], sent: float, error: EmbedkitError, tally: RequestCount
-    ) -> bool:
+    def _impatient(self, member: Endpoint[Embedder], sent: float, error: EmbedkitError, tally: RequestCount) -> bool:
         """Whether the call's own `timeout` ended it before an answer counts as late: no fault of the endpoint."""
         time = tally.time
         if time is None:
@@ -223,7 +284,7 @@ class Pool(Embedder):
         )
 
     def _note(
-        self, member: Endpoint[HttpEmbedder], sent: float, error: EmbedkitError, tally: RequestCount, *, suspected: bool
+        self, member: Endpoint[Embedder], sent: float, error: EmbedkitError, tally: RequestCount, *, suspected: bool
     ) -> None:
         if self._impatient(member, sent, error, tally):
             return
@@ -231,11 +292,11 @@ class Pool(Embedder):
             return  # a text that is looked for fails its request everywhere, which says nothing of the endpoint
         member.health.mark_failed(self._clock(), sent, error)
         if not isinstance(error, RateLimitError):
-            member.verified = self._one_place  # what comes back may be another model
+            member.verified = self._trusted  # what comes back may be another model
 
     async def _asked(
         self,
-        member: Endpoint[HttpEmbedder],
+        member: Endpoint[Embedder],
         texts: Sequence[str],
         options: Options,
         out: OutputRows | None,
@@ -243,10 +304,14 @@ class Pool(Embedder):
         tries: int | None,
     ) -> Reply:
         verified = member.verified
-        if not (verified or member.health.failing):
+        if self._agreement is not None:
+            await self._agreement.check(member.embedder, options, self._own(member.embedder, options), tally)
+        elif not (verified or member.health.failing):
             await self._verify(member, tally)
         sent = self._clock()
-        reply = await member.embedder.fill_rows(texts, options, out, tally, tries)
+        reply = await member.embedder.fill_rows(texts, self._own(member.embedder, options), out, tally, tries)
+        if self._priced_apart:
+            _add_cost(tally, reply.tokens, member.embedder.price)
         now = self._clock()
         if sent >= member.health.failed_at and all(each.health.failing for each in self._members):
             for each in self._members:
@@ -268,7 +333,7 @@ class Pool(Embedder):
         error.message += f"; no other endpoint is left, and this one is not asked again for {wait:.0f} s"
         return error
 
-    def _balancer(self) -> LoadBalancer[HttpEmbedder]:
+    def _balancer(self) -> LoadBalancer[Embedder]:
         loop = this_loop()
         balancer = self._balancers.get(loop)
         if balancer is None:
@@ -276,7 +341,7 @@ class Pool(Embedder):
             balancer = self._balancers[loop] = LoadBalancer(self._members, self._clock)
         return balancer
 
-    async def _verify(self, member: Endpoint[HttpEmbedder], tally: RequestCount) -> None:
+    async def _verify(self, member: Endpoint[Embedder], tally: RequestCount) -> None:
         import numpy as np
 
         options = msgspec.structs.replace(self.options, dtype="float32", dimensions=None, normalize=True, truncate=None)
@@ -287,7 +352,7 @@ class Pool(Embedder):
             raise
         found = reply.vectors[0]
         if self._known is None:
-            self._known = (member.embedder.base_url, found)
+            self._known = (safe_url(_address(member.embedder)), found)
         place, vector = self._known
         if len(found) != len(vector):
             differ = f"{len(vector)} and {len(found)} components"
@@ -297,22 +362,25 @@ class Pool(Embedder):
             member.verified = True
             self._balancer().serve()  # its window is open now
             return
+        here = safe_url(_address(member.embedder))
         msg = (
-            f"{place} and {member.embedder.base_url} do not serve the same model (one text, {differ}): their vectors "
+            f"{place} and {here} do not serve the same model (one text, {differ}): their vectors "
             "do not mix; a pool takes endpoints of one model"
         )
         raise ConfigError(msg)
 
-    def _notify(self, attempt: int, error: EmbedkitError, member: Endpoint[HttpEmbedder], tally: RequestCount) -> None:
+    def _notify(self, attempt: int, error: EmbedkitError, member: Endpoint[Embedder], tally: RequestCount) -> None:
         if (tell := tell_retry.get()) is not None:
             tell()
-        host = host_of(member.embedder.base_url)
+        host = host_of(_address(member.embedder))
         log(
             INFO, "attempt %d to %s failed: %s; another endpoint or key is asked", attempt, host, kind_of(error),
             host=host, attempt=attempt, wait=0.0, status=status_of(error),
         )  # fmt: skip
         if self.observe is not None:
-            notify(self.observe, RetryScheduled(**self._about(tally), attempt=attempt, wait=0.0, error=error))
+            notify(
+                self.observe, RetryScheduled(**_about(member.embedder, tally), attempt=attempt, wait=0.0, error=error)
+            )
 
     def __repr__(self) -> str:
         return f"<Pool {', '.join(map(repr, self._embedders))}>"
@@ -323,3 +391,19 @@ class Pool(Embedder):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._reset()
+
+
+def _address(member: Embedder) -> str:
+    """Where its requests go; empty where nowhere."""
+    found: str = getattr(member, "base_url", "")
+    return found
+
+
+def _about(member: Embedder, tally: RequestCount) -> dict[str, Any]:
+    """What an event says of a member."""
+    return {"provider": member.provider, "model": member.model, "call": tally.call}
+
+
+def _add_cost(tally: RequestCount, tokens: int | None, price: float | None) -> None:
+    known = tokens is not None and price is not None and tally.cost is not None
+    tally.cost = tally.cost + tokens * price / 1e6 if known else None  # type: ignore[operator]

@@ -55,6 +55,7 @@ class _Job(Generic[T]):
     id = 0  # of the attempt, where it is seen
     left = 0.0  # when that left
     status: int | None = None  # of its response
+    waited = 0.0  # seconds for this attempt's turn, where it is seen
 
     def __init__(
         self,
@@ -109,6 +110,7 @@ class Transport:
         *,
         name: tuple[str, str] = ("", ""),
         host: str = "",
+        server: str = "",
         observe: Callable[[Event], object] | None = None,
         hedge: Hedge | None = None,
         timeout: float = TIMEOUT,
@@ -123,6 +125,7 @@ class Transport:
         self._authorize = authorize
         self._provider, self._model = name
         self._host = host
+        self._server = server
         self._size = limiter.window.size  # of the window, as last told
         self._observe = observe
         self._hedge = hedge
@@ -242,12 +245,15 @@ class Transport:
 
     async def _turn(self, job: _Job[T], kind: int) -> float:
         """Wait for a turn; the seconds waited for the pace."""
+        came = self._clock()
         try:
-            return await self._has_turn(job, kind)
+            waited = await self._has_turn(job, kind)
         except ApiError as error:  # not sent, for the provider has said that it would be in vain
             error.provider, error.model = error.provider or self._provider, error.model or self._model
             error.attempts, error.elapsed = job.number - 1, job.since(self._clock())
             raise
+        job.waited = self._clock() - came
+        return waited
 
     async def _has_turn(self, job: _Job[T], kind: int) -> float:
         """The same. What is waited for the retry budget counts as time between tries."""
@@ -390,7 +396,10 @@ class Transport:
             )  # fmt: skip
         if self._observe is not None:
             about = self._about(job)
-            notify(self._observe, RequestSent(**about, texts=job.texts, attempt=job.number, id=job.id, hedged=True))
+            sent = RequestSent(
+                **about, texts=job.texts, attempt=job.number, id=job.id, hedged=True, server=self._server
+            )
+            notify(self._observe, sent)
         return True
 
     def _report_load(self, error: EmbedkitError, sent: float, busy: int, job: _Job[T]) -> bool:
@@ -430,7 +439,10 @@ class Transport:
             about = self._about(job)
             if waited:
                 notify(self._observe, Throttled(**about, seconds=waited))
-            notify(self._observe, RequestSent(**about, texts=job.texts, attempt=job.number, id=job.id))
+            sent = RequestSent(
+                **about, texts=job.texts, attempt=job.number, id=job.id, server=self._server, waited=job.waited
+            )
+            notify(self._observe, sent)
 
     def _ended(self, job: _Job[T], error: BaseException | None) -> None:
         if self.limiter.window.size != self._size:

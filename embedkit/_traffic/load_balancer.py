@@ -39,15 +39,16 @@ E = TypeVar("E", bound=Windowed)
 
 class Endpoint(Generic[E]):
     """An endpoint of a pool: its embedder and its health. `verified`: it is known to serve the same model as the
-    others.
+    others. `rank`: one with a higher one is used only while no endpoint of a lower one has room.
     """
 
-    __slots__ = ("embedder", "health", "verified")
+    __slots__ = ("embedder", "health", "rank", "verified")
 
-    def __init__(self, embedder: E, *, verified: bool) -> None:
+    def __init__(self, embedder: E, *, verified: bool, rank: int = 0) -> None:
         self.embedder = embedder
         self.health = EndpointHealth()
         self.verified = verified
+        self.rank = rank
 
 
 class _Waiter(Generic[E]):
@@ -118,11 +119,11 @@ class LoadBalancer(Generic[E]):
 
     def _best(self) -> Endpoint[E] | None:
         now, alone = self._clock(), self._alone()
-        best, least = None, math.inf
+        best, least = None, (0, math.inf)
         for each in self._members:
             window, busy = each.embedder.window, self._busy[each]
             if busy < each.health.room(now, window if each.verified else 1, alone=alone):
-                cost = each.health.cost(now, busy / window)
+                cost = each.rank, each.health.cost(now, busy / window)
                 if best is None or cost < least:
                     best, least = each, cost
         return best

@@ -20,6 +20,7 @@ from .._batching.texts import listed, one_by_one, refuse_what_has_no_rows
 from .._connect.factory import connect
 from .._embedders.base import Embedder
 from .._hints import NDArray
+from .._progress import Progress, Tell, length, progress_of
 from .._types import DType, Embeddings, InputType, Limits, OnError, Options, Truncate
 from ..errors import ConfigError
 from .portal import current
@@ -97,7 +98,7 @@ class SyncEmbedder:
             raise ConfigError(msg)
         self.embedder = embedder
 
-    def embed(
+    def embed(  # noqa: PLR0913 (what one call may say)
         self,
         texts: str | Iterable[str],
         *,
@@ -110,15 +111,21 @@ class SyncEmbedder:
         on_error: OnError = "raise",
         timeout: float | None = None,
         total_timeout: float | None = None,
+        progress: bool | Tell = False,
     ) -> Embeddings:
         """As `Embedder.embed`. `total_timeout` does not count the time in which `texts` are read."""
         rows = listed(texts, skip=on_error == "skip")
-        return self._call(
-            lambda: self.embedder.embed(
+
+        def embed(progress: bool | Tell = False) -> Awaitable[Embeddings]:
+            return self.embedder.embed(
                 rows, input_type=input_type, dimensions=dimensions, dtype=dtype, truncate=truncate,
                 normalize=normalize, extra=extra, on_error=on_error, timeout=timeout, total_timeout=total_timeout,
-            )
-        )  # fmt: skip
+                progress=progress,
+            )  # fmt: skip
+
+        if progress is not False and (bar := progress_of(progress, len(rows))) is not None:
+            return self._drawn(embed, bar)
+        return self._call(embed)
 
     def embed_query(
         self,
@@ -152,6 +159,7 @@ class SyncEmbedder:
         normalize: bool | None = None,
         extra: Mapping[str, Any] | None = None,
         on_error: OnError = "raise",
+        progress: bool | Tell = False,
     ) -> Generator[Embeddings, None, None]:
         """As `Embedder.stream`. Leaving the loop early stops the work."""
         refuse_what_has_no_rows(texts, "stream() takes an iterable or async iterable of strings")
@@ -162,9 +170,11 @@ class SyncEmbedder:
             feed or texts, input_type=input_type, dimensions=dimensions, dtype=dtype, truncate=truncate,
             normalize=normalize, extra=extra, on_error=on_error,
         )  # fmt: skip
-        return self._parts(stream, feed)
+        return self._parts(stream, feed, None if progress is False else progress_of(progress, length(texts)))
 
-    def _parts(self, stream: Stream, feed: _Feed | None) -> Generator[Embeddings, None, None]:
+    def _parts(
+        self, stream: Stream, feed: _Feed | None, progress: Progress | None
+    ) -> Generator[Embeddings, None, None]:
         portal = current()
         try:
             while portal is current():
@@ -174,11 +184,15 @@ class SyncEmbedder:
                 part = portal.finish(call)
                 if part is None:
                     return
+                if progress is not None:
+                    progress.add(len(part))
                 yield part
             msg = "a stream does not survive a fork; begin another in the child"
             raise RuntimeError(msg)
         finally:
             del stream  # whose end stops the work
+            if progress is not None:
+                progress.close()
 
     def close(self) -> None:
         """Close the sockets. May be called twice; a closed embedder opens again when it is used.
@@ -224,6 +238,25 @@ class SyncEmbedder:
 
     def __repr__(self) -> str:
         return f"SyncEmbedder({self.embedder!r})"
+
+    def _drawn(self, embed: Callable[[Tell], Awaitable[T]], progress: Progress) -> T:
+        """What `embed` gives. The caller's thread draws: a notebook shows what a thread writes in the cell that the
+        thread was started from.
+        """
+        done: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        call = current().start(self, lambda: embed(done.put))
+        call.add_done_callback(lambda _: done.put(None))
+        try:
+            while (count := done.get()) is not None:
+                progress.add(count)
+            made = current().finish(call)
+            progress.finish()
+        except BaseException:
+            call.cancel()
+            raise
+        finally:
+            progress.close()
+        return made
 
     def _call(self, function: Callable[[], Awaitable[T]]) -> T:
         return current().finish(current().start(self, function))

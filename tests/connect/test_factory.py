@@ -15,7 +15,7 @@ import pytest
 
 import embedkit
 from embedkit import ApiError, AuthError, ConfigError, DecodeError, Limits, Rate, RetryPolicy
-from embedkit.events import AttemptEnded, BatchDone, BatchFailed, RequestSent
+from embedkit.events import AttemptEnded, BatchDone, BatchFailed, CallEnded, CallStarted, RequestSent
 from embedkit.testing import FakeEmbedder, FakeExchange, response
 from tests.support.fake_replies import KEY, SEED, THERE, echo, shaped, texts_of, vector
 from tests.support.sent import authorized, provider_of, sent
@@ -394,12 +394,16 @@ async def test_an_observer_sees_start_and_end():
         await embedder.embed("b")
 
     assert [type(event) for event, _ in seen] == [
+        CallStarted,
         RequestSent,
         AttemptEnded,
         BatchDone,
+        CallEnded,
+        CallStarted,
         RequestSent,
         AttemptEnded,
         BatchFailed,
+        CallEnded,
     ]
     assert {(event.provider, event.model, trace) for event, trace in seen} == {("ollama", "m", "trace-1")}
 

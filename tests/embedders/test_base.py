@@ -35,7 +35,7 @@ from embedkit import (
     Usage,
 )
 from embedkit._batching.dispatch import Dispatcher
-from embedkit.events import BatchDone, BatchFailed, BatchSplit
+from embedkit.events import BatchDone, BatchFailed, BatchSplit, CallEnded, CallStarted
 from embedkit.testing import FakeEmbedder, FakeExchange, response
 
 pytestmark = pytest.mark.anyio
@@ -1219,7 +1219,9 @@ async def test_events_tell_what_became_of_each_batch():
     await embedder.embed(list("abcd"), on_error="skip")
 
     assert [(type(event), event.texts) for event in seen] == [
+        (CallStarted, 4),
         (BatchDone, 1), (BatchSplit, 4), (BatchSplit, 2), (BatchDone, 1), (BatchFailed, 1), (BatchDone, 2),
+        (CallEnded, 4),
     ]  # fmt: skip
     assert {("mine", "m")} == {(event.provider, event.model) for event in seen}
 
@@ -1231,7 +1233,9 @@ async def test_events_tell_the_failure_that_ends_a_call():
     with pytest.raises(AuthError):
         await Dying(AuthError("key"), 1, workers=1, observe=seen.append).embed(list("abcdefgh"))
 
-    assert [(type(event), event.texts) for event in seen] == [(BatchDone, 4), (BatchFailed, 4)]
+    assert [(type(event), event.texts) for event in seen] == [
+        (CallStarted, 8), (BatchDone, 4), (BatchFailed, 4), (CallEnded, 8),
+    ]  # fmt: skip
 
 
 async def test_an_observer_that_fails_breaks_nothing(caplog):

@@ -38,7 +38,17 @@ from embedkit._traffic.limiter import Limiter
 from embedkit._traffic.quota import Quota
 from embedkit._types import Request, RequestCount
 from embedkit.codec.error_mapping import error_from_response
-from embedkit.events import AttemptEnded, BatchDone, BatchFailed, RequestSent, RetryScheduled, Throttled, WindowChanged
+from embedkit.events import (
+    AttemptEnded,
+    BatchDone,
+    BatchFailed,
+    CallEnded,
+    CallStarted,
+    RequestSent,
+    RetryScheduled,
+    Throttled,
+    WindowChanged,
+)
 from embedkit.testing import FakeExchange, response
 from tests.traffic.test_limiter import Clock
 
@@ -268,7 +278,8 @@ async def test_events_of_an_embedder():
         await embedder.embed(["b"])
 
     assert [type(event) for event in events if not isinstance(event, WindowChanged)] == [
-        RequestSent, AttemptEnded, RetryScheduled, RequestSent, AttemptEnded, BatchDone, RequestSent, AttemptEnded, BatchFailed,
+        CallStarted, RequestSent, AttemptEnded, RetryScheduled, RequestSent, AttemptEnded, BatchDone, CallEnded,
+        CallStarted, RequestSent, AttemptEnded, BatchFailed, CallEnded,
     ]  # fmt: skip
     assert {(event.provider, event.model) for event in events} == {("compatible", "m")}
 

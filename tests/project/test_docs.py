@@ -16,6 +16,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "docs/architecture.md",
     "docs/frameworks.md",
+    "docs/observability.md",
     "benchmarks/README.md",
     "benchmarks/corpus/README.md",
 )

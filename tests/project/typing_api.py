@@ -60,7 +60,7 @@ async def refused(embedder: embedkit.Embedder, twin: embedkit.SyncEmbedder) -> N
 def sync_verbs() -> None:
     with embedkit.connect_sync("ollama:mistral", base_url="http://localhost:11434/api", keep_alive="10m") as embedder:
         assert_type(embedder, embedkit.SyncEmbedder)
-        assert_type(embedder.embed("a", dtype="binary", on_error="skip"), embedkit.Embeddings)
+        assert_type(embedder.embed("a", dtype="binary", on_error="skip", progress=True), embedkit.Embeddings)
         assert_type(embedder.embed_query("a", input_type=None), NDArray[Any])
         parts = embedder.stream(["a"], truncate="error")
         assert_type(parts, Generator[embedkit.Embeddings, None, None])
@@ -84,6 +84,9 @@ def result(value: embedkit.Embeddings) -> None:
     assert_type(value.usage.cost, float | None)
     assert_type(value.failures, Mapping[int, embedkit.EmbedkitError])
     assert_type(value.start, int)
+    assert_type(value.shape, tuple[int, int])
+    assert_type(value.texts, Sequence[Any] | None)
+    assert_type(value.to_list(), list[list[float] | None])
     assert_type(value.dimensions, int)
     assert_type(len(value), int)
     assert_type(value[0], NDArray[Any])
@@ -107,6 +110,13 @@ def settings() -> None:
     assert_type(options.extra, Mapping[str, Any])
     embedkit.connect(limits=limits, rate=rate, retry=retry, api_key=lambda: "k", observe=print, count_tokens=len)
     embedkit.connect_sync(limits=limits, rate=rate, retry=retry, api_key=later, max_concurrency=4, headers={"a": "b"})
+
+
+def pools(embedder: embedkit.Embedder, twin: embedkit.SyncEmbedder) -> None:
+    assert_type(embedkit.pool([embedder], prefer="cheapest", verify=False, coalesce=True), embedkit.Embedder)
+    embedkit.pool(embedder)  # type: ignore[arg-type]
+    embedkit.pool([twin])  # type: ignore[list-item]
+    embedkit.pool([embedder], prefer="fastest")  # type: ignore[arg-type]
 
 
 async def later() -> str:
