@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from ._calltime import CallTime
     from ._progress import Progress
-    from ._tables import Rows
 
 
 InputType = Literal["query", "document", "classification", "clustering", "similarity"]
@@ -228,7 +227,7 @@ class Embeddings(msgspec.Struct, frozen=True, eq=False):
         }
         return table("embedkit.Embeddings", facts, self.failures)
 
-    def _rows(self) -> Rows:
+    def _rows(self) -> Any:
         from ._tables import Rows
 
         return Rows(self.vectors, self.failures, self.texts)

@@ -163,24 +163,25 @@ def _sync(waited: Callable[P, Coroutine[Any, Any, T]]) -> Callable[[Callable[...
     """Gives a function the parameters of the coroutine function that it runs, for type checkers and `inspect`."""
 
     def dressed(function: Callable[..., T]) -> Callable[P, T]:
-        outer: Any = wraps(function)(lambda *args, **keywords: function(waited, *args, **keywords))
+        function.__doc__ = f"{function.__doc__}\n\n{waited.__doc__}"
+        outer: Any = wraps(waited, (), ())(function)  # whose module the names in its annotations are looked up in
+        outer.__annotations__ = dict(waited.__annotations__)
         outer.__signature__ = signature(waited)
-        outer.__doc__ = f"{function.__doc__}\n\n{waited.__doc__}"
         return cast("Callable[P, T]", outer)
 
     return dressed
 
 
 @_sync(run)
-def run_sync(waited: Callable[..., Coroutine[Any, Any, Report]], *args: Any, **keywords: Any) -> Report:
+def run_sync(*args: Any, **keywords: Any) -> Report:
     """As `run`, for callers without an event loop. An iterable is read in the thread that calls."""
-    return _finished(waited(*args, **keywords))
+    return _finished(run(*args, **keywords))
 
 
 @_sync(estimate)
-def estimate_sync(waited: Callable[..., Coroutine[Any, Any, Scanned]], *args: Any, **keywords: Any) -> Scanned:
+def estimate_sync(*args: Any, **keywords: Any) -> Scanned:
     """As `estimate`, for callers without an event loop."""
-    return _finished(waited(*args, **keywords))
+    return _finished(estimate(*args, **keywords))
 
 
 def _finished(work: Coroutine[Any, Any, T]) -> T:

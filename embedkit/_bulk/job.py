@@ -14,12 +14,13 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from .._batching.options import stored_width, validated
 from .._batching.plan import estimate
+from .._embedders.base import Embedder
 from .._embedders.wrapper import Wrapped
 from .._threads import aside
 from .._types import PACKED, Embeddings, OnError
@@ -36,10 +37,6 @@ from .report import Report, read_report, thinned
 from .tally import Tally
 from .workplace import Workplace
 from .writer import Rows, Writer
-
-if TYPE_CHECKING:
-    from .._embedders.base import Embedder
-    from .provider_batch.chunk import BatchEvent
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -350,7 +347,7 @@ class Job:
         self._reading = anyio.CancelScope()
         return stream
 
-    def _tell_batch(self, event: BatchEvent) -> None:
+    def _tell_batch(self, event: Any) -> None:
         said = {name: value for name, value in msgspec.structs.asdict(event).items() if name != "chunk"}
         self._tell(BatchJob(**said))
 

@@ -14,6 +14,9 @@ class CacheError(Exception):
     A cache may raise anything else too: of that only the kind is logged. No call fails of it.
     """
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
 
 class Cache(ABC):
     """Rows by key. A key is 16 bytes, a row is the bytes of one vector; both mean nothing to a cache.

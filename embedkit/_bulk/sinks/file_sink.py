@@ -6,7 +6,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from ..._hints import NDArray
 from ...errors import ConfigError
@@ -15,7 +15,7 @@ from ..contract import Record, Sink, State
 READ = 1024  # rows of a block that is read back
 
 # Of a block: the keys (None: not asked for), the texts, and the vectors, of shape (n, d).
-Known = tuple[list[Any] | None, list[str | None], NDArray[Any]]
+Known: TypeAlias = "tuple[list[Any] | None, list[str | None], NDArray[Any]]"  # text, or numpy would be loaded
 Reader = Callable[[Record], Any]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -39,7 +39,7 @@ SPELLINGS: dict[type, Spelling] = {
 }  # fmt: skip
 READ = {code: read for code, _, read in SPELLINGS.values()}
 
-Rows = tuple[list[Records], NDArray[Any], dict[int, str]]  # as `Sink.write` gets them
+Rows: TypeAlias = "tuple[list[Records], NDArray[Any], dict[int, str]]"  # as `Sink.write` gets them; numpy is not loaded
 
 
 class Spool:
