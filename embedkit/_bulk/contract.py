@@ -33,7 +33,7 @@ class RowDigest:
 
     def __init__(self) -> None:
         self._hash = blake2b(digest_size=16)
-        self.rows = 0
+        self.rows: int = 0
 
     def update(self, texts: Sequence[str | None], keys: Sequence[Any] | None = None) -> None:
         """Add rows."""

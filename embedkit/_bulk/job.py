@@ -21,6 +21,7 @@ import msgspec
 from .._batching.options import stored_width, validated
 from .._batching.plan import estimate
 from .._embedders.base import Embedder
+from .._embedders.cached import Cached
 from .._embedders.wrapper import Wrapped
 from .._threads import aside
 from .._types import PACKED, Embeddings, OnError
@@ -31,9 +32,12 @@ from .contract import Scan, Sink, Source
 from .feed import Feed
 from .identity import changed, header_of, metadata_of, refusal
 from .journal import Checkpoint, Header, Journal, Line, Totals
+from .known import KnownTexts, known_texts, selected
 from .notices import BatchJob, Began, Notice, Progress, RowFailed, Scanned
 from .patience import Patient, StoppedError
 from .report import Report, read_report, thinned
+from .sinks.file_sink import FileSink
+from .stores.base import Store
 from .tally import Tally
 from .workplace import Workplace
 from .writer import Rows, Writer
@@ -60,6 +64,9 @@ class Job:
         settings: how.
         tell: is called with each `Notice`; what it raises ends the job.
         now, sleep: the clock of outages and checkpoints.
+
+    Attributes:
+        work: the names around the output.
     """
 
     def __init__(
@@ -80,7 +87,7 @@ class Job:
         self._tell = tell
         self._now = now
         self._sleep = sleep
-        self._work = Workplace(sink.target, sink.place)
+        self.work: Workplace = Workplace(sink.target, sink.place)
         self._options = validated(embedder.options)
         self._rows: int | None = None  # of the whole input, where that is known
         self._stopped = ""
@@ -102,33 +109,35 @@ class Job:
         if self._sink.resumable:
             return await self._run()
         with TemporaryDirectory(prefix="embedkit-") as folder:  # nothing is left of a job whose output is a pipe
-            self._work = Workplace(self._sink.target, Path(folder) / "pipe")
+            self.work = Workplace(self._sink.target, Path(folder) / "pipe")
             return await self._run()
 
     async def _run(self) -> Report:
-        self._check_cost()
+        self._check()
         self._sink.expect(metadata_of(self._embedder))
         scan = await aside(self._scan)
         header = header_of(self._source, self._embedder, self._sink, self._options, scan)
         earlier = await aside(self._finished_before, header)
         if earlier is not None:
             return earlier
-        await aside(self._work.enter)
+        await aside(self.work.enter)
         journal: Journal | None = None
         try:
             journal = await aside(self._open, header)
+            if self._by_key():
+                await aside(self._leave_out_known)
             return await self._go_on(journal)
         except BaseException as error:
             if journal is not None and self._nothing_kept(journal):
                 journal.close()
-                self._work.remove()
+                self.work.remove()
             elif journal is not None and self._sink.resumable and isinstance(error, (EmbedkitError, OSError)):
                 error.add_note(self.kept(journal))
             raise
         finally:
             if journal is not None:
                 journal.close()
-            self._work.leave()
+            self.work.leave()
 
     @property
     def sending(self) -> bool:
@@ -155,7 +164,12 @@ class Job:
 
     # --- before the first request ------------------------------------------------------------------------------------
 
-    def _check_cost(self) -> None:
+    def _check(self) -> None:
+        if self._settings.batch_api and isinstance(self._embedder, Cached):
+            raise ConfigError("batch jobs ask no cache: leave cache= out, or batch_api=True")
+        if self._settings.batch_api and self._by_key() and isinstance(self._sink, FileSink):
+            msg = "batch jobs cannot leave out what a file has already: write into a store, or leave batch_api=True out"
+            raise ConfigError(msg)
         if self._settings.max_cost is not None and self._price() is None:
             model = f"{self._embedder.provider}:{self._embedder.model}"
             msg = f"max_cost={self._settings.max_cost:g}: no price of {model} is known; pass max_tokens instead"
@@ -192,7 +206,7 @@ class Job:
         price = self._price()
         width = self._embedder.known_width(self._options) or stored_width(self._options)
         like = missing_rows(0, width, self._options.dtype)
-        parent = self._work.place.parent
+        parent = self.work.place.parent
         return Scanned(
             scan=scan,
             cost=None if price is None else scan.tokens * price / 1e6,
@@ -202,7 +216,7 @@ class Job:
 
     def _finished_before(self, header: Header) -> Report | None:
         """The report of this very job, finished before. ConfigError where the output is not ours to write."""
-        work, append = self._work, self._settings.append
+        work, append = self.work, self._settings.append
         if self._settings.force or work.folder.exists():
             return None
         report = read_report(work.report)
@@ -219,28 +233,46 @@ class Job:
     def _open(self, header: Header) -> Journal:
         """The journal, its header written or compared."""
         if self._settings.force:
-            self._work.clear()
-        journal = Journal(self._work.folder)
+            self.work.clear()
+        journal = Journal(self.work.folder)
         append = self._settings.append
         if journal.header is None:
             self._start(journal, header)
         else:
-            differs = changed(journal.header, header, append=append)
+            differs = changed(journal.header, header, append=append and not self._by_key())
             if differs:
-                raise ConfigError(refusal(self._work.output, differs, unfinished=True))
+                raise ConfigError(refusal(self.work.output, differs, unfinished=True))
             if append and header.digest != journal.header.digest:
                 journal.append(Line(header=header))
         journal.append(Line(run=time.time()))
         return journal
 
+    def _by_key(self) -> bool:
+        """Whether records are added to a finished output by their key: what did not change is not sent."""
+        keyed = self._settings.append and self._source.described().get("key") is not None
+        return keyed and (
+            isinstance(self._sink, Store) or (isinstance(self._sink, FileSink) and bool(self._sink.carried))
+        )
+
+    def _leave_out_known(self) -> None:
+        """Find out what the finished output has already."""
+        if isinstance(self._sink, Store):
+            self._source, self._rows = selected(self._sink, self._source, self.work.folder)
+            return
+        report = read_report(self.work.report)
+        if report is not None and isinstance(self._sink, FileSink):
+            like = missing_rows(0, report.width, self._options.dtype)
+            folder, source = self.work.folder, self._source
+            self._embedder = known_texts(self._embedder, self._options, self._sink, source, folder, like)
+
     def _start(self, journal: Journal, header: Header) -> None:
         """Write the first line; with `append` also what a finished job has done."""
-        report = read_report(self._work.report) if self._settings.append else None
-        if report is None:
+        report = read_report(self.work.report) if self._settings.append else None
+        if report is None or self._by_key():
             journal.append(Line(header=header))
             return
-        state = self._sink.reopen(self._work.folder, report.state)
-        failures = self._work.copy_failures()
+        state = self._sink.reopen(self.work.folder, report.state)
+        failures = self.work.copy_failures()
         totals = Totals(
             rows=report.rows, failed=report.failed, tokens=report.tokens, cost=report.cost, requests=report.requests,
             retries=report.retries, cached=report.cached, seconds=report.seconds,
@@ -252,10 +284,10 @@ class Job:
 
     async def _go_on(self, journal: Journal) -> Report:
         last = journal.last
-        if last is not None and last.complete and self._sink.finished(self._work.folder, last.state):
+        if last is not None and last.complete and self._sink.finished(self.work.folder, last.state):
             report = await aside(self._settle, journal)
             return await self._run() if self._settings.append else report
-        writer = Writer(self._sink, journal, self._work.folder, self._options, self._now)
+        writer = Writer(self._sink, journal, self.work.folder, self._options, self._now)
         try:
             await aside(writer.begin, last)
             if last is None or not last.complete or self._settings.append:
@@ -270,6 +302,8 @@ class Job:
         finally:
             writer.close()
             self._sink.close()
+            if isinstance(self._embedder, KnownTexts):
+                self._embedder.cache.close()
 
     def _new_feed(self, last: Checkpoint | None) -> Feed:
         settings, embedder = self._settings, self._embedder
@@ -340,7 +374,7 @@ class Job:
 
         clock: dict[str, Any] = {"now": self._now} if self._sleep is None else {"now": self._now, "sleep": self._sleep}
         stream = batch_stream(
-            self._embedder, feed.texts(), self._options, store=journal, folder=self._work.folder, first=done,
+            self._embedder, feed.texts(), self._options, store=journal, folder=self.work.folder, first=done,
             on_error=self._settings.on_error, on_event=self._tell_batch, **clock,
         )  # fmt: skip
         writer.checkpointed = stream.forget
@@ -377,10 +411,10 @@ class Job:
     def _settle(self, journal: Journal) -> Report:
         """What follows when the output is at its name: the list of failed rows, the report, an end of the folder."""
         report = self._report(journal, complete=True)
-        self._work.tidy(failed=bool(report.failed))
-        report.write(self._work.report)
+        self.work.tidy(failed=bool(report.failed))
+        report.write(self.work.report)
         journal.close()
-        self._work.remove()
+        self.work.remove()
         return report
 
     def _report(self, journal: Journal, *, complete: bool) -> Report:
@@ -408,7 +442,7 @@ class Job:
         """What an unfinished job has, and how to go on."""
         rows = journal.last.totals.rows if journal.last is not None else 0
         of = f" of {self._rows:,}" if self._rows is not None else ""
-        return f"{rows:,}{of} rows are kept in {self._work.folder}; run the same job again, and it goes on there"
+        return f"{rows:,}{of} rows are kept in {self.work.folder}; run the same job again, and it goes on there"
 
 
 def _innermost(embedder: Embedder) -> Embedder:

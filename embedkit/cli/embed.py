@@ -122,7 +122,6 @@ def embed(inputs: tuple[str, ...], model: str | None, out: str, **options: Any) 
     form = options.pop("output_format")
     teller = Teller(
         quiet=quiet, machine=machine, shares=out == STDOUT and sys.stdout is not None and sys.stdout.isatty(),
-        failures="" if out == STDOUT else f"{out.rstrip('/')}.failures.jsonl",
     )  # fmt: skip
     if dry_run and options["api_key_env"] is None:
         options["api_key"] = "not sent"  # nobody needs a key to see what a job would cost
@@ -135,24 +134,23 @@ def embed(inputs: tuple[str, ...], model: str | None, out: str, **options: Any) 
         inputs, **reading, carried=sink.carried, empty=embedder.accepts_empty, skip=settings.on_error == "skip"
     )
     job = Job(source, embedder, sink, settings, teller.told)
+    teller.failures = str(job.work.failures) if sink.resumable else ""
     if dry_run:
         _show(_run(job.estimate), teller, machine=machine)
         return
     with teller:
         report, number = _run(lambda: _until_signal(job, embedder, quiet=quiet))
-    _end(report, number, teller, out)
+    _end(report, number, teller, str(job.work.folder) if sink.resumable else "")
 
 
-def _end(report: Report, number: int, teller: Teller, out: str) -> None:
+def _end(report: Report, number: int, teller: Teller, folder: str) -> None:
     """The last line, and the exit code."""
     teller.finished(report)
     if not report.complete:
         why = {"asked": "interrupted", "max_tokens": "--max-tokens is reached", "max_cost": "--max-cost is reached"}
-        kept = (
-            "the output is not complete"
-            if out == STDOUT
-            else f"{report.rows:,} rows are kept in {out.rstrip('/')}.job; the same command goes on there"
-        )
+        kept = "the output is not complete"
+        if folder:
+            kept = f"{report.rows:,} rows are kept in {folder}; the same command goes on there"
         _say(f"{why[report.stopped]}; {kept}")
         raise click.exceptions.Exit(128 + number if number else LIMIT_REACHED)
     if report.failed:

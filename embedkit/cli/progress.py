@@ -52,8 +52,10 @@ class Teller:
         quiet: say nothing but which rows failed and why the job pauses.
         machine: JSON lines on stdout, one per notice, instead of lines for people.
         shares: stdout goes to the same terminal, where a bar would be in its way.
-        failures: where all failed rows are listed in the end; "" where they are not.
         now: a clock, in seconds.
+
+    Attributes:
+        failures: where all failed rows are listed in the end; "" where they are not.
     """
 
     def __init__(
@@ -62,12 +64,11 @@ class Teller:
         quiet: bool = False,
         machine: bool = False,
         shares: bool = False,
-        failures: str = "",
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._quiet = quiet
         self._machine = machine
-        self._failures = failures
+        self.failures: str = ""
         self._now = now
         self._bar: Bar | None = None
         self._task: Any = None
@@ -198,11 +199,11 @@ class Teller:
 
     def _row_failed(self, notice: RowFailed) -> None:
         self._failed += 1
-        if self._failed <= SHOWN_FAILURES or not self._failures:
+        if self._failed <= SHOWN_FAILURES or not self.failures:
             key = f" (key {notice.key})" if notice.key is not None else ""
             self.say(f"row {notice.row}{key}: {KEYWORD.sub(_option, notice.reason)}")
         elif self._failed == SHOWN_FAILURES + 1:
-            self.say(f"further failed rows are only listed in {self._failures}")
+            self.say(f"further failed rows are only listed in {self.failures}")
 
     def _as_json(self, notice: Notice) -> None:
         fields = {

@@ -80,7 +80,8 @@ def test_pauses_are_lines_even_where_it_is_quiet(capsys):
 
 def test_failed_rows_are_named_but_not_all_of_them(capsys):
     """With their key and in the words of the command line; after twenty the list of failed rows has them."""
-    teller = Teller(quiet=True, failures="out.failures.jsonl")
+    teller = Teller(quiet=True)
+    teller.failures = "out.failures.jsonl"
     teller.told(RowFailed(row=258, key="a", reason="300 tokens; pass truncate='end' to cut it"))
     for row in range(30):
         teller.told(RowFailed(row=row, key=None, reason="no"))
