@@ -217,7 +217,7 @@ class Job:
     def _finished_before(self, header: Header) -> Report | None:
         """The report of this very job, finished before. ConfigError where the output is not ours to write."""
         work, append = self.work, self._settings.append
-        if self._settings.force or work.folder.exists():
+        if self._settings.force or work.unfinished():
             return None
         report = read_report(work.report)
         if report is None or report.job is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from .journal import NAME
 from .writer import FAILURES
 
 LOCK = "lock"
@@ -28,6 +29,13 @@ class Workplace:
         self.report = place.with_name(f"{place.name}.report.json")
         self.failures = place.with_name(f"{place.name}.failures.jsonl")
         self._lock: Any = None
+
+    def unfinished(self) -> bool:
+        """Whether a job has begun here, and not ended. A folder without a journal is what a killed one left at its very
+        end.
+        """
+        journal = self.folder / NAME
+        return journal.exists() and journal.stat().st_size > 0
 
     def enter(self) -> None:
         """Make the folder and take its lock.
@@ -95,7 +103,9 @@ class Workplace:
             return
 
     def leave(self) -> None:
-        """Give the lock back; the folder stays."""
+        """Give the lock back. The folder stays, unless there is nothing in it."""
+        if self._lock is not None and {path.name for path in self.folder.iterdir()} <= {LOCK}:
+            self.remove()
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()

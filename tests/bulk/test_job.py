@@ -509,6 +509,20 @@ def test_a_crash_after_the_output_was_moved(tmp_path):
     assert left(tmp_path) == ["out", "out.report.json"]
 
 
+def test_a_folder_that_a_killed_job_left_at_its_very_end(tmp_path):
+    """Without a journal it says nothing: the finished output counts, and no text is sent again."""
+    run(job(TEXTS, Server(), tmp_path / "out"))
+    (tmp_path / "out.job").mkdir()
+    (tmp_path / "out.job" / "lock").touch()
+    server = Server()
+
+    assert run(job(TEXTS, server, tmp_path / "out")).already
+    with pytest.raises(ConfigError, match="the rows of the input are others"):
+        run(job(TEXTS[1:], server, tmp_path / "out"))
+    assert server.sent == []
+    check(tmp_path / "out")
+
+
 def test_on_error_raise_ends_at_the_refused_row(tmp_path):
     """The error names the row of the whole input; what came before it is kept."""
     texts = [*TEXTS[:50], "BAD", *TEXTS[50:]]
