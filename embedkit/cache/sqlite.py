@@ -101,7 +101,7 @@ class SQLiteCache(Cache):
         if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < SMALLEST:
             msg = f"max_bytes={max_bytes!r}: a whole number of bytes, at least {SMALLEST:,}"
             raise ConfigError(msg)
-        self.path = Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links)
+        self.path: Path = Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links)
         self.max_bytes: int = max_bytes
         self._unused: list[bytes] = []  # keys whose first hit is not written yet
         self._connections = Lending(partial(_open, self.path), _close, partial(_is_current, self.path))
