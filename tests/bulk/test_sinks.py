@@ -110,7 +110,7 @@ def test_the_url_of_a_store_goes_to_the_stores(monkeypatch):
 
     monkeypatch.setattr(sinks, "import_module", lambda name, package: Stores)
     for url in ("lancedb:x", "qdrant:http://h:1#c", "postgresql://h/d", "postgres://h/d", "sqlite:a.db", "duckdb:a"):
-        assert open_sink(url, column="c", key="k") == (url, {"column": "c", "key": "k"})
+        assert open_sink(url, column="c", key="k") == (url, {"column": "c", "template": None, "key": "k"})
     with pytest.raises(ConfigError, match="suffix"):
         open_sink("c:out")
 

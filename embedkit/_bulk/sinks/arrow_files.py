@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CHUNK = 1024  # rows whose columns get their type together, wherever a job was interrupted
-GROUP_BYTES = 48 * 1024 * 1024  # of a row group, all columns: what is held in memory
+GROUP_BYTES = 24 * 1024 * 1024  # of a row group, all columns: what is held in memory
 
 
 class Format(Protocol):
