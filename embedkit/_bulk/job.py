@@ -9,6 +9,7 @@ removed. A crash at any point of that is gone on with: `Checkpoint.complete` say
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Awaitable, Callable
@@ -170,6 +171,15 @@ class Job:
         if self._settings.batch_api and self._by_key() and isinstance(self._sink, FileSink):
             msg = "batch jobs cannot leave out what a file has already: write into a store, or leave batch_api=True out"
             raise ConfigError(msg)
+        for name in self._source.described().get("inputs", ()):
+            if self.work.place.is_relative_to(os.path.realpath(name)) and self.work.place != Path(
+                os.path.realpath(name)
+            ):
+                msg = (
+                    f"{self._sink.target} lies in {name}, which is read: another run would read it as input; "
+                    "put it somewhere else"
+                )
+                raise ConfigError(msg)
         if self._settings.max_cost is not None and self._price() is None:
             model = f"{self._embedder.provider}:{self._embedder.model}"
             msg = f"max_cost={self._settings.max_cost:g}: no price of {model} is known; pass max_tokens instead"

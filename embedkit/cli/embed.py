@@ -58,7 +58,10 @@ STDOUT = "-"
 )
 @click.option("--scan/--no-scan", default=True, help="Look through INPUT before the first request.")
 @click.option("--dry-run", is_flag=True, help="Only look through INPUT: rows, bad rows, tokens, cost, room.")
-@click.option("--append", is_flag=True, help="Go on after a finished OUT whose rows are the beginning of INPUT.")
+@click.option(
+    "--append", is_flag=True,
+    help="Go on after a finished OUT whose rows begin INPUT; with --key, send new and changed records only.",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Begin anew, and replace OUT.")
 @click.option(
     "--patience", type=click.FloatRange(min=0), default=600.0, metavar="SECONDS", show_default=True,

@@ -509,6 +509,19 @@ def test_a_crash_after_the_output_was_moved(tmp_path):
     assert left(tmp_path) == ["out", "out.report.json"]
 
 
+def test_an_output_in_the_folder_that_is_read_is_refused(tmp_path):
+    """The next run would read it as input."""
+
+    class Folder(Texts):
+        def described(self):
+            return {"inputs": [str(tmp_path)], "column": "text"}
+
+    server = Server()
+    with pytest.raises(ConfigError, match="which is read"):
+        run(job(Folder(TEXTS), server, tmp_path / "out"))
+    assert server.sent == []
+
+
 def test_a_folder_that_a_killed_job_left_at_its_very_end(tmp_path):
     """Without a journal it says nothing: the finished output counts, and no text is sent again."""
     run(job(TEXTS, Server(), tmp_path / "out"))
