@@ -99,7 +99,8 @@ def test_a_text_that_is_not_at_all_in_the_encoding_is_refused(file):
     """UTF-16 begins with a byte order mark."""
     message = refused(file("in.txt", b"abcd"), encoding="utf-16", skip=True)
 
-    assert message.endswith("it is not utf-16 (UTF-16 stream does not start with BOM); --encoding names another")
+    assert "it is not utf-16 (" in message  # the reason is in the words of this Python
+    assert message.endswith("); --encoding names another")
 
 
 @pytest.mark.parametrize("name", ["nope", "rot13", "base64", "", "a\0b"])

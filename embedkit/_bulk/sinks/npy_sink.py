@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ..._hints import NDArray
+from ...errors import ConfigError
 from ..contract import Records, State
 from ..disk import AppendedFile, check_folder, copy, move
 from .file_sink import FileSink, described, row_bytes
@@ -88,11 +89,14 @@ class NpySink(FileSink):
 
         with self.place.open("rb") as file:
             try:
-                version = np.lib.format.read_magic(file)
+                if np.lib.format.read_magic(file) != (1, 0):  # the header of another version cannot be read as this one
+                    self.refuse("embedkit has not written it")
                 (rows, width), by_column, dtype = np.lib.format.read_array_header_1_0(file)
             except ValueError as error:
+                if isinstance(error, ConfigError):
+                    raise
                 self.refuse(str(error))
-            ours = version == (1, 0) and file.tell() == HEADER and not by_column
+            ours = file.tell() == HEADER and not by_column
         if not ours:
             self.refuse("embedkit has not written it")
         self.check_rows(rows, state)
