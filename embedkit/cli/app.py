@@ -95,16 +95,19 @@ def _remember(ctx: click.Context, parameter: click.Parameter, value: bool) -> No
     ctx.meta[str(parameter.name)] = value
 
 
-def _asks(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say how to connect."""
+def _asks(command: Callable[..., None], *, shape: bool = True) -> Callable[..., None]:
+    """The options that say how to connect; without `shape` not those of the vectors' width and type."""
+    of_shape = (
+        click.option("--dimensions", type=click.IntRange(min=1), metavar="N", help="Components per vector."),
+        click.option("--dtype", type=click.Choice(get_args(DType)), help="Their type; float32 unless given."),
+    )
     options = (
         click.option("--base-url", metavar="URL", help="Where the provider is, as its own docs call it."),
         click.option(
             "--api-key-env", metavar="NAME", help="The environment variable that holds the key (its name, not the key)."
         ),
         click.option("--input-type", type=click.Choice(get_args(InputType)), help="What the texts are for."),
-        click.option("--dimensions", type=click.IntRange(min=1), metavar="N", help="Components per vector."),
-        click.option("--dtype", type=click.Choice(get_args(DType)), help="Their type; float32 unless given."),
+        *(of_shape if shape else ()),
         click.option(
             "--truncate",
             type=click.Choice(get_args(Truncate)),

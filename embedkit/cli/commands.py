@@ -1,6 +1,6 @@
 """Every command, with the group that they belong to."""
 
-from . import check, embed, models
+from . import bench, check, embed, models
 from .app import root
 
-__all__ = ["check", "embed", "models", "root"]
+__all__ = ["bench", "check", "embed", "models", "root"]

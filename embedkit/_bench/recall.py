@@ -1,0 +1,88 @@
+"""Which texts are near which, and how many of the right ones are found. Pure arithmetic on matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .._hints import NDArray
+from .._types import PACKED, DType
+
+ROWS = 256  # queries scored at a time: 256 x 100,000 scores are 100 MB
+
+
+def comparable(vectors: NDArray[Any], dtype: DType) -> NDArray[Any]:
+    """Float32 rows whose dot products order as the type is meant to be compared, of shape (n, d).
+
+    Floats and whole numbers compare by cosine, "uint8" with its offset of 128 taken off. Packed bits compare by the
+    Hamming distance: each bit becomes -1 or 1, and the dot product is d - 2 x distance. A vector of zeros is near
+    nothing.
+    """
+    import numpy as np
+
+    if dtype in PACKED:
+        bits = (vectors.astype(np.int16) + 128).astype(np.uint8) if dtype == "binary" else vectors
+        signs: NDArray[Any] = np.unpackbits(bits, axis=1).astype(np.float32)
+        signs *= 2
+        signs -= 1
+        return signs
+    rows: NDArray[Any] = vectors.astype(np.float32)  # a copy
+    if dtype == "uint8":
+        rows -= 128
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    lengths[lengths == 0] = 1
+    rows /= lengths
+    return rows
+
+
+def nearest(queries: NDArray[Any] | None, documents: NDArray[Any], k: int) -> list[list[int]]:
+    """For every query the places of its `k` nearest documents, nearest first; None: of every document the others."""
+    import numpy as np
+
+    found: list[list[int]] = []
+    for start, scores in _scores(queries, documents):
+        del start
+        found += np.argsort(-scores, axis=1, kind="stable")[:, :k].tolist()
+    return found
+
+
+def recall(
+    queries: NDArray[Any] | None, documents: NDArray[Any], relevant: Sequence[Sequence[int]], k: int
+) -> float | None:
+    """The mean share of relevant documents among the first `k`, from 0 to 1; None where no query has any.
+
+    A query with more than `k` relevant documents can find `k` at most, and that counts as all. Documents with equal
+    scores (bits have many) share the places that are left among the first `k`: the result is what their order at
+    random gives on average, so it does not depend on their order in the file.
+    """
+    import numpy as np
+
+    total, counted = 0.0, 0
+    for start, scores in _scores(queries, documents):
+        least = np.partition(scores, -k, axis=1)[:, -k]
+        for row, bound in enumerate(least):
+            wanted = relevant[start + row]
+            if not wanted:
+                continue
+            mine, theirs = scores[row, wanted], scores[row]
+            above, level = int((theirs > bound).sum()), int((theirs == bound).sum())
+            found = int((mine > bound).sum()) + (k - above) * int((mine == bound).sum()) / level
+            total += found / min(k, len(wanted))
+            counted += 1
+    return total / counted if counted else None
+
+
+def _scores(queries: NDArray[Any] | None, documents: NDArray[Any]) -> Any:
+    """Scores of some queries at a time, with the place of the first: (start, array of shape (some, n))."""
+    import numpy as np
+
+    asking = documents if queries is None else queries
+    for start in range(0, len(asking), ROWS):
+        # Rounded, since a matrix product adds in an order that depends on its shape, and equal texts are to be level.
+        scores = np.round(asking[start : start + ROWS] @ documents.T, 6)
+        if queries is None:
+            scores[np.arange(len(scores)), np.arange(start, start + len(scores))] = -np.inf
+        yield start, scores
+
+
+__all__ = ["comparable", "nearest", "recall"]
