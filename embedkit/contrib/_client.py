@@ -84,7 +84,7 @@ class Client:
     def embed(self, texts: Iterable[str], purpose: Purpose | None, **options: Any) -> Embeddings:
         """Embed texts as queries or documents, unless the embedder was told what they are for; None: as it was told."""
         try:
-            made = self.sync.embed(texts, input_type=self._purpose(purpose), **options)
+            made = self.sync.embed(texts, **{"input_type": self._purpose(purpose), **options})
         except EmbedkitError as error:
             self._count(_usage_of(error))
             raise

@@ -1,0 +1,183 @@
+"""`embedkit bench`: what is measured, against what, and how it is shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedkit._bench.recall import comparable, nearest, recall
+from tests.cli.running import embedkit_
+from tests.support.servers.api import Api
+
+TEXTS = [f"{'word ' * (number % 7)}number {number}" for number in range(20)]
+
+
+def bench(api, *arguments):
+    return embedkit_("bench", "--base-url", api.url, "--calls", 6, *arguments)
+
+
+def measured(api, *arguments):
+    code, stdout, stderr = bench(api, "--json", *arguments)
+    return code, json.loads(stdout) if stdout else stderr
+
+
+def jsonl(rows, name="texts.jsonl"):
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return name
+
+
+def test_every_column_of_a_model_that_works(api):
+    """Speed, latency, tokens, width, bytes, norm and steadiness come from real calls; the first finds itself."""
+    code, made = measured(api, "compatible:m", "--texts", jsonl({"text": text} for text in TEXTS))
+    (row,) = made["rows"]
+
+    assert (code, made["documents"], made["queries"], made["labels"], made["k"]) == (0, 20, 0, False, 3)
+    assert made["reference"] == "compatible:m, 3 dimensions, float32"
+    assert (row["width"], row["bytes"], row["texts"], row["failed"], row["calls"]) == (3, 12, 20, 0, 6)
+    assert row["tokens"] == sum(len(text.split()) for text in TEXTS)
+    assert row["run_requests"] == len(api.bodies) == 1 + 6 + 5 + 1
+    assert row["run_tokens"] > row["tokens"]
+    assert (row["repeat_cosine"], row["repeat_difference"], row["recall"], row["error"]) == (1, 0, 1, None)
+    assert 0 < row["p50"] <= row["p99"]
+    assert row["norm"] > 1
+    assert row["price"] is row["run_cost"] is None
+
+
+def test_pairs_and_classes_are_labels():
+    """A query's own document counts, in all its rows; texts with a label find the others of that label."""
+    pairs = [{"q": "a kitten", "a": "A cat sleeps."}, {"q": "shares", "a": "Stock prices fell."},
+             {"q": "a kitten", "a": "The cat eats."}, {"q": "a loaf", "a": "Bread is baked."}]  # fmt: skip
+    classes = [{"t": "A cat sleeps.", "c": 1}, {"t": "A kitten plays.", "c": 1}, {"t": "Stock prices fell.", "c": 2},
+               {"t": "The share lost value.", "c": 2}]  # fmt: skip
+    asked = ("bench", "local", "--calls", 1, "--json")
+    code, of_pairs, _ = embedkit_(*asked, "-k", 2, "--texts", jsonl(pairs), "--column", "a", "--query", "q")
+    other, of_classes, _ = embedkit_(*asked, "-k", 1, "--texts", jsonl(classes), "--column", "t", "--label", "c")
+
+    assert (code, other) == (0, 0)
+    assert [
+        json.loads(each)[name] for each in (of_pairs, of_classes) for name in ("documents", "queries", "labels")
+    ] == [4, 3, True, 4, 0, True]
+    assert [json.loads(each)["rows"][0]["recall"] for each in (of_pairs, of_classes)] == [1, 1]
+
+
+def test_dimensions_and_types_are_rows():
+    """Each width with each type is measured as the model answers it; the model as it is comes first, once."""
+    code, stdout, _ = embedkit_("bench", "local", "--dtype", "int8,binary,float32", "--calls", 1, "--json")
+    rows = json.loads(stdout)["rows"]
+
+    assert code == 0
+    assert [(row["dtype"], row["bytes"]) for row in rows] == [("float32", 1536), ("int8", 384), ("binary", 48)]
+    assert all(0.5 < row["recall"] <= 1 for row in rows)
+    assert [row["norm"] is None for row in rows] == [False, True, True]
+
+
+def test_a_model_that_fails_costs_its_row():
+    """A refused model is named with its reason, in table, page and JSON; the next that works is the reference."""
+    refused = (404, {}, {"error": {"message": "no such <model>"}})
+    arguments = [
+        "compatible:gone",
+        "compatible:m",
+        "--texts",
+        jsonl({"text": text} for text in TEXTS),
+        "--html",
+        "b.html",
+    ]
+    with Api(refused) as api:
+        code, made = measured(api, *arguments)
+    with Api(refused) as api:
+        shown, stdout, _ = bench(api, *arguments)
+    with Api(refused) as api:
+        alone, _ = measured(api, arguments[0], *arguments[2:4])
+
+    assert (code, shown, alone) == (3, 3, 1)
+    assert "no such <model>" in made["rows"][0]["error"]
+    assert (made["rows"][1]["recall"], made["rows"][1]["reference"]) == (1, True)
+    assert "no such <model>" in stdout
+    assert "no such &lt;model&gt;" in Path("b.html").read_text("utf-8")
+
+
+def test_a_text_that_fails_is_counted(api):
+    """A refused text marks itself: the others are measured."""
+    code, made = measured(api, "compatible:m", "--texts", jsonl({"text": text} for text in [*TEXTS, "BAD"]))
+
+    assert (code, made["rows"][0]["failed"], made["rows"][0]["texts"]) == (0, 1, 21)
+
+
+def test_the_page_needs_nothing(api):
+    """One file with both plots: no script, and no address that a browser would fetch."""
+    code, _, _ = bench(api, "compatible:m@" + api.url.replace("://", "://user:secret@"), "--html", "b.html")
+    text = Path("b.html").read_text("utf-8")
+
+    assert code == 0
+    assert text.count("<figure>") == 2
+    assert not any(each in text for each in ("<script", "src=", "href=", "@import", "url(", "secret"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["compatible:m", "--dimensions", "256,x"], "--dimensions '256,x'"),
+        (["compatible:m", "--dtype", "int4"], "--dtype 'int4'"),
+        (["compatible:m", "openai:m"], "--base-url with models of several providers"),
+        (["compatible:m", "--query", "q"], "--texts"),
+        (["compatible:m", "--texts", "t.jsonl", "--query", "q", "--label", "l"], "contradict"),
+        (["compatible:m", "--texts", "t.jsonl"], "t.jsonl, row 1"),
+        (["compatible:m", "--texts", "one.txt"], "1 different texts"),
+        (["compatible:m", "-k", "24"], "24 texts to choose from"),
+        (["compatible:m", "--html", "no/b.html"], "no such folder"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_first(api, arguments, words):
+    """A value that means nothing is named, and nothing is sent."""
+    jsonl([{"text": "one"}, {"text": 7}], "t.jsonl")
+    Path("one.txt").write_text("same\nsame\n", "utf-8")
+    code, _, stderr = bench(api, *arguments)
+
+    assert code == 2
+    assert words in stderr
+    assert api.bodies == []
+
+
+@given(st.integers(0, 2**32), st.integers(2, 12), st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_bits_compare_by_their_hamming_distance(seed, count, width):
+    """The order of packed rows is that of how many bits differ, for both ways of packing."""
+    rows = np.random.default_rng(seed).integers(0, 256, (count, width), np.uint8)
+    bits = np.unpackbits(rows, axis=1)
+    distances = (bits[:, None] != bits[None]).sum(axis=2)
+    for dtype, given_ in (("ubinary", rows), ("binary", (rows.astype(int) - 128).astype(np.int8))):
+        signs = comparable(given_, dtype)
+
+        assert np.array_equal((width * 8 - signs @ signs.T) / 2, distances)
+
+
+@given(st.integers(0, 2**32), st.integers(3, 12), st.integers(1, 6))
+@settings(max_examples=60, deadline=None)
+def test_recall_does_not_depend_on_the_order_of_the_documents(seed, count, k):
+    """With many equal scores, too: another order of the documents gives the same recall, from 0 to 1."""
+    random = np.random.default_rng(seed)
+    documents, queries = (comparable(random.integers(0, 4, (some, 1), np.uint8), "ubinary") for some in (count, 3))
+    relevant = [random.choice(count, 2, replace=False).tolist() for _ in range(3)]
+    order = random.permutation(count)
+    place = np.argsort(order)
+    k = min(k, count)
+    first = recall(queries, documents, relevant, k)
+
+    assert first == pytest.approx(recall(queries, documents[order], [place[each].tolist() for each in relevant], k))
+    assert 0 <= first <= 1
+
+
+@given(st.integers(0, 2**32), st.integers(3, 30))
+@settings(max_examples=30, deadline=None)
+def test_a_model_finds_its_own_neighbors(seed, count):
+    """Against its own nearest, recall is 1, and nobody is its own neighbor."""
+    rows = comparable(np.random.default_rng(seed).normal(size=(count, 16)), "float32")
+    found = nearest(None, rows, 2)
+
+    assert all(place not in each for place, each in enumerate(found))
+    assert recall(None, rows, found, 2) == pytest.approx(1)
