@@ -125,8 +125,8 @@ def _latency(rows: Sequence[Measured], colors: dict[str, str]) -> str:
         )
         marks += _mark(left, y, row, colors, words)
     across = [(part / 5, f"{top * part / 5:g}") for part in range(6)]
-    return _figure("latency of a call with one text", _axes(across, [], "ms; the mark is p50, the line ends at p99; "
-                   "beside it the width", high), marks, high)  # fmt: skip
+    return _figure("latency of a call with one text", _axes(across, [], "ms; mark: p50, end of the line: p99; "
+                   "left: the width", high), marks, high)  # fmt: skip
 
 
 def _mark(x: float, y: float, row: Measured, colors: dict[str, str], words: str) -> str:

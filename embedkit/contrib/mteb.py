@@ -41,8 +41,8 @@ COMPONENTS = ("float32", "int8")  # types whose cosine is that of their numbers,
 class EmbedkitEncoder(AbsEncoder):  # type: ignore[misc, unused-ignore]
     """Any model of embedkit as an encoder of MTEB.
 
-    Queries and documents go out as such; the texts of other tasks as what the kind of task says (`PURPOSES`): an STS
-    task as "similarity". A prompt of yours for a task, its kind or "query" and "document" (MTEB's own order) goes
+    Queries and documents go out as such; the texts of other tasks as what the kind of task says (`PURPOSES`), where the
+    model has that: an STS task as "similarity". A prompt of yours for a task, its kind or "query" and "document" (MTEB's own order) goes
     before every text instead, and no input type is sent with it.
 
     Args:
@@ -74,6 +74,7 @@ class EmbedkitEncoder(AbsEncoder):  # type: ignore[misc, unused-ignore]
             raise ConfigError(msg)
         self.model_prompts = prompts
         self.usages: dict[str, Usage] = {}
+        self._unknown: set[Purpose] = set()  # that this model does not have
         self._lock = threading.Lock()
         self.mteb_model_meta: ModelMeta = _meta(self.embedder, prompts)
 
@@ -107,8 +108,17 @@ class EmbedkitEncoder(AbsEncoder):  # type: ignore[misc, unused-ignore]
         return made.vectors.astype(np.float32)
 
     def _made(self, texts: list[str], purpose: Purpose | None) -> Any:
-        fixed = self.embedder.options.input_type is not None or purpose is None
-        return self._client.embed(texts, None, **({} if fixed else {"input_type": purpose}))
+        """Embed the texts for a purpose; without one where the model has no such purpose, which sends nothing."""
+        if purpose is None or purpose in self._unknown or self.embedder.options.input_type is not None:
+            return self._client.embed(texts, None)
+        try:
+            return self._client.embed(texts, None, input_type=purpose)
+        except ConfigError:
+            if purpose in {"query", "document"}:  # which every model takes
+                raise
+            made = self._client.embed(texts, None)
+            self._unknown.add(purpose)
+            return made
 
     def __repr__(self) -> str:
         return f"EmbedkitEncoder({self.embedder!r})"

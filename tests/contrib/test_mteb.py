@@ -8,7 +8,7 @@ import pytest
 
 from embedkit import ConfigError
 from embedkit._hints import Later
-from tests.contrib.adapters import voyage
+from tests.contrib.adapters import KEY, voyage
 
 mteb = pytest.importorskip("mteb", reason="of the extra mteb")
 pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -29,6 +29,11 @@ ABOUT = {
     "domains": None, "task_subtypes": None, "license": None, "annotations_creators": None, "dialect": None,
     "sample_creation": None, "bibtex_citation": None,
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _a_key(monkeypatch):
+    monkeypatch.setenv("VOYAGE_API_KEY", KEY)
 
 
 @pytest.fixture
@@ -119,14 +124,14 @@ def test_a_prompt_goes_before_the_text_in_place_of_an_input_type(tasks):
 def test_what_changes_vectors_keeps_results_apart():
     """MTEB's cache of results tells widths, types and prompts apart, and no key is in it."""
     plain, narrow, prompted = (
-        adapter.EmbedkitEncoder("voyage:voyage-3.5", api_key="sk-of-the-test", **more).mteb_model_meta
+        adapter.EmbedkitEncoder("voyage:voyage-3.5", **more).mteb_model_meta
         for more in ({}, {"dimensions": 256, "dtype": "int8"}, {"prompts": {"query": "Find: "}})
     )
 
     assert plain.experiment_kwargs is None
     assert narrow.experiment_kwargs == {"dimensions": 256, "dtype": "int8"}
     assert prompted.experiment_kwargs == {"prompts": "query=Find: "}
-    assert "sk-of-the-test" not in repr(narrow)
+    assert KEY not in repr(narrow)
 
 
 def test_packed_bits_are_refused():
