@@ -42,8 +42,8 @@ class EmbedkitEncoder(AbsEncoder):  # type: ignore[misc, unused-ignore]
     """Any model of embedkit as an encoder of MTEB.
 
     Queries and documents go out as such; the texts of other tasks as what the kind of task says (`PURPOSES`), where the
-    model has that: an STS task as "similarity". A prompt of yours for a task, its kind or "query" and "document" (MTEB's own order) goes
-    before every text instead, and no input type is sent with it.
+    model has that: an STS task as "similarity". A prompt of yours for a task, its kind or "query" and "document"
+    (MTEB's own order) goes before every text instead, and no input type is sent with it.
 
     Args:
         model: "provider:model"; None: EMBEDKIT_MODEL if set, else the embedded local model. Or an `embedkit.Embedder`.
