@@ -413,3 +413,23 @@ async def test_no_key_and_no_text(answer, place, caplog):
     for record in caplog.records:
         everything = f"{record.getMessage()} {record.args!r} {vars(record)!r} {logging.Formatter().format(record)}"
         assert not any(trace in everything for trace in (MARK, "0123456789", BASIC, "4111 1111", TEXT[2:9])), everything
+
+
+def test_a_wait_for_the_retry_budget_at_info(told):
+    """Where the provider fails everybody, a retry that waits for a sign that it is well says so."""
+
+    async def answer(request):
+        await asyncio.sleep(0.02)
+        return failing
+
+    async def main():
+        calls = [asyncio.ensure_future(embedder.embed([f"{number}"])) for number in range(30)]
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    failing = response({"error": {"message": "ill"}}, 503)
+    embedder = connect(answer, retry=RetryPolicy())
+    virtually(main, embedder)
+    waits = [record[-1] for record in told("INFO") if "for its turn" in record[-1]]
+
+    assert waits
+    assert all("it waits for the provider to be well again" in message for message in waits)

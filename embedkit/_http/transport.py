@@ -203,7 +203,13 @@ class Transport:
         try:
             if job.seen:
                 self._leaves(waited, job)
-            signed = await self._authorize(job.request)
+            asked = self._clock()
+            try:
+                signed = await self._authorize(job.request)
+            except EmbedkitError:
+                job.began = asked if job.began is None else job.began
+                job.spent += self._clock() - asked
+                raise
             job.tally.requests += 1
             sent, busy = self._clock(), limiter.in_flight
             try:
@@ -290,14 +296,22 @@ class Transport:
             return turn
 
         def tell(waited: float) -> None:
-            owed = self.limiter.quota.owed(self._clock())
-            why = f"a rate limit, for {owed:.1f} s more" if owed > 0 else "requests of ours that came before it"
             log(
-                INFO, "a request to %s has waited %.1f s for its turn: it waits for %s", self._host, waited, why,
-                host=self._host, attempt=job.number, wait=waited,
+                INFO, "a request to %s has waited %.1f s for its turn: it waits for %s",
+                self._host, waited, self._awaited(job), host=self._host, attempt=job.number, wait=waited,
             )  # fmt: skip
 
         return watched(turn, tell, self._clock)
+
+    def _awaited(self, job: _Job[Any]) -> str:
+        """What a request waits for that has no turn yet."""
+        now, limiter = self._clock(), self.limiter
+        owed = limiter.quota.owed(now)
+        if owed > 0:
+            return f"a rate limit, for {owed:.1f} s more"
+        if job.extra and not limiter.budget.allows(now, limiter.in_flight):
+            return "the provider to be well again, which one request at a time tries"
+        return "requests of ours that came before it"
 
     async def _rest(self, job: _Job[T], seconds: float) -> None:
         if (tell := tell_retry.get()) is not None:

@@ -8,6 +8,7 @@ import json
 import pytest
 
 import embedkit
+from benchmarks.virtual import VirtualLoop
 from embedkit import ConfigError, RetryPolicy
 from embedkit.errors import TransportTimeoutError
 from embedkit.testing import FakeExchange, response
@@ -34,6 +35,24 @@ def test_one_that_hangs_ends_with_the_timeout(option):
 
     with pytest.raises(TransportTimeoutError, match=r"gave nothing within timeout=0\.05 s"):
         asyncio.run(connected(timeout=0.05, retry=RetryPolicy(attempts=2, initial=0.0), **{option: give}).embed("text"))
+
+
+@pytest.mark.parametrize("option", ["api_key", "headers"])
+def test_each_try_that_hung_is_in_what_has_elapsed(option):
+    """Two tries of two seconds are four seconds, though nothing was sent."""
+
+    async def give():
+        await asyncio.sleep(60)
+
+    async def main():
+        embedder = connected(timeout=2, retry=RetryPolicy(attempts=2, initial=0.0), **{option: give})
+        embedder._clock = asyncio.get_running_loop().time
+        with pytest.raises(TransportTimeoutError) as caught:
+            await embedder.embed("text")
+        return caught.value.elapsed
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(main()) == pytest.approx(4)
 
 
 @pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding"])
