@@ -1,7 +1,8 @@
 """The same texts to disk: `embedkit embed` into a file and a folder, `llm embed-multi` into its SQLite file, txtai with
 a checkpoint, and a loop over LangChain's CacheBackedEmbeddings. `python -m benchmarks.jobs`
 
-Each run is a process of its own, imports included, against the C server, which answers at once. Then the same again,
+Each run is a process of its own, imports included, against the C server, which answers at once unless
+`--latency` says else. Then the same again,
 killed (SIGKILL) when the server has seen half of the texts, and run once more to its end: the server counts what is
 sent again. Every vector on disk is checked after both. The peers send one request after the other, so they are given
 fewer texts. They are installed into `build/jobs` on first use.
@@ -37,6 +38,7 @@ def read(path: str) -> list[str]:
 
 
 def run_txtai(given: str, folder: str) -> None:
+    import numpy as np
     import openai
     from txtai import Embeddings
 
@@ -49,6 +51,7 @@ def run_txtai(given: str, folder: str) -> None:
     index = Embeddings(method="external", transform=transform, backend="numpy", batch=BATCH, encodebatch=BATCH)
     index.index(((row, text, None) for row, text in enumerate(read(given))), checkpoint=f"{folder}/checkpoint")
     index.save(f"{folder}/index")
+    np.save(f"{folder}/out.npy", np.asarray(index.ann.backend))  # for the check
 
 
 def run_langchain(given: str, folder: str) -> None:
@@ -66,16 +69,6 @@ def run_langchain(given: str, folder: str) -> None:
     for start in range(0, len(texts), BATCH):
         rows[start : start + BATCH] = cached.embed_documents(texts[start : start + BATCH])
     np.save(f"{folder}/out.npy", rows)
-
-
-def dump_txtai(folder: str) -> None:
-    """Its vectors as .npy, for the check."""
-    import numpy as np
-    from txtai import Embeddings
-
-    index = Embeddings()
-    index.load(f"{folder}/index")
-    np.save(f"{folder}/found.npy", np.asarray(index.ann.backend))
 
 
 # --- what comes out --------------------------------------------------------------------------------------------------
@@ -105,18 +98,11 @@ def rows_llm(folder: Path) -> Any:
     return np.frombuffer(b"".join(blob for (blob,) in found), "<f4").reshape(-1, WIDTH)
 
 
-def rows_txtai(folder: Path) -> Any:
-    import numpy as np
-
-    subprocess.run([python("txtai"), "-m", "benchmarks.jobs", "--dump", str(folder)], check=True, cwd=ROOT)
-    return np.load(folder / "found.npy")
-
-
 PEERS: dict[str, tuple[int, Callable[[Path], Any], str]] = {
     "embedkit-npy": (200_000, rows_npy, "`embedkit embed`, .npy"),
     "embedkit-folder": (200_000, rows_folder, "`embedkit embed`, a folder of Parquet with the texts"),
     "llm": (20_000, rows_llm, "`llm embed-multi`, SQLite, 100 texts a request"),
-    "txtai": (20_000, rows_txtai, f"Embeddings.index(checkpoint=…), {BATCH} a request"),
+    "txtai": (20_000, rows_npy, f"Embeddings.index(checkpoint=…), {BATCH} a request"),
     "langchain": (20_000, rows_npy, f"CacheBackedEmbeddings over OpenAIEmbeddings, LocalFileStore, {BATCH} a call"),
 }
 
@@ -192,12 +178,12 @@ def check(peer: str, folder: Path, count: int) -> None:
         sys.exit(f"{peer} left wrong vectors: {found.shape}")
 
 
-def measured(peer: str, share: float) -> str:
+def measured(peer: str, share: float, latency: float) -> str:
     from .server.wire import server
 
     count = int(PEERS[peer][0] * share)
     python(peer)
-    with server(WIDTH) as at, tempfile.TemporaryDirectory(dir=os.environ.get("JOBS_FOLDER")) as name:
+    with server(WIDTH, latency=latency) as at, tempfile.TemporaryDirectory(dir=os.environ.get("JOBS_FOLDER")) as name:
         whole, half = Path(name) / "whole", Path(name) / "half"
         whole.mkdir()
         half.mkdir()
@@ -218,21 +204,20 @@ def measured(peer: str, share: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.jobs", description=__doc__)
     parser.add_argument("--share", type=float, default=1.0, help="of the texts that each is given")
+    parser.add_argument("--latency", type=float, default=0.0, help="ms that the server takes for a request")
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--dump", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         peer, given, folder = options.one
         {"txtai": run_txtai, "langchain": run_langchain}[peer](given, folder)
         return
-    if options.dump:
-        dump_txtai(options.dump)
-        return
-    print("| | texts | rows/s | CPU us / row | peak RSS, MB | sent when killed | rows that survive | sent again | how |")
+    print(
+        "| | texts | rows/s | CPU us / row | peak RSS, MB | sent when killed | rows that survive | sent again | how |"
+    )
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
     for peer in options.peers.split(","):
-        print(measured(peer, options.share), flush=True)
+        print(measured(peer, options.share, options.latency), flush=True)
 
 
 if __name__ == "__main__":

@@ -255,8 +255,8 @@ class Job:
         jobs = journal.jobs_under_way()
         if jobs and not self._settings.batch_api:
             msg = (
-                f"{self.work.output}: texts of this job wait in batch jobs at the provider ({', '.join(jobs)}); go on with "
-                "batch_api (--batch-api), or begin anew with --force, which pays for them again"
+                f"{self.work.output}: texts of this job wait in batch jobs at the provider ({', '.join(jobs)}); "
+                "go on with batch_api (--batch-api), or begin anew with --force, which pays for them again"
             )
             raise ConfigError(msg)
         if append and header.digest != journal.header.digest:
