@@ -16,10 +16,12 @@ class Budget:
         limit: tokens of the whole job.
         spent: tokens of earlier runs.
         count_tokens: the estimate for one text.
+        sent: so many texts at the beginning are sent already; they count, and are not refused.
     """
 
-    def __init__(self, limit: int, spent: int, count_tokens: Callable[[str], int]) -> None:
+    def __init__(self, limit: int, spent: int, count_tokens: Callable[[str], int], sent: int = 0) -> None:
         self._limit = limit
+        self._sent = sent
         self._spent = spent
         self._count_tokens = count_tokens
         self._estimates: deque[int] = deque()  # of the texts in flight
@@ -30,7 +32,9 @@ class Budget:
         """Whether another text can be sent within the limit; it counts as sent then."""
         estimate = self._count_tokens(text) if text else 0
         ratio = max(1.0, self._counted / self._estimated) if self._estimated else 1.0
-        if self._spent + (self._in_flight + estimate) * ratio > self._limit:
+        if self._sent:
+            self._sent -= 1
+        elif self._spent + (self._in_flight + estimate) * ratio > self._limit:
             return False
         self._estimates.append(estimate)
         self._in_flight += estimate

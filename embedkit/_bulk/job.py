@@ -245,17 +245,32 @@ class Job:
         if self._settings.force:
             self.work.clear()
         journal = Journal(self.work.folder)
+        try:
+            self._compare(journal, header)
+            journal.append(Line(run=time.time()))
+        except BaseException:
+            journal.close()
+            raise
+        return journal
+
+    def _compare(self, journal: Journal, header: Header) -> None:
+        """Whether a journal is this job's; a new one gets its header."""
         append = self._settings.append
         if journal.header is None:
             self._start(journal, header)
-        else:
-            differs = changed(journal.header, header, append=append and not self._by_key())
-            if differs:
-                raise ConfigError(refusal(self.work.output, differs, unfinished=True))
-            if append and header.digest != journal.header.digest:
-                journal.append(Line(header=header))
-        journal.append(Line(run=time.time()))
-        return journal
+            return
+        differs = changed(journal.header, header, append=append and not self._by_key())
+        if differs:
+            raise ConfigError(refusal(self.work.output, differs, unfinished=True))
+        jobs = journal.jobs_under_way()
+        if jobs and not self._settings.batch_api:
+            msg = (
+                f"{self.work.output}: texts of this job wait in batch jobs at the provider ({', '.join(jobs)}); "
+                "go on with batch_api (--batch-api), or begin anew with --force, which pays for them again"
+            )
+            raise ConfigError(msg)
+        if append and header.digest != journal.header.digest:
+            journal.append(Line(header=header))
 
     def _by_key(self) -> bool:
         """Whether records are added to a finished output by their key: what did not change is not sent."""
@@ -301,7 +316,7 @@ class Job:
         try:
             await aside(writer.begin, last)
             if last is None or not last.complete or self._settings.append:
-                feed = self._feed = self._new_feed(last)
+                feed = self._feed = self._new_feed(journal)
                 await self._embed(feed, writer, journal)
                 if feed.cut_short:
                     return self._report(journal, complete=False)
@@ -315,8 +330,8 @@ class Job:
             if isinstance(self._embedder, KnownTexts):
                 self._embedder.cache.close()
 
-    def _new_feed(self, last: Checkpoint | None) -> Feed:
-        settings, embedder = self._settings, self._embedder
+    def _new_feed(self, journal: Journal) -> Feed:
+        settings, embedder, last = self._settings, self._embedder, journal.last
         self._tally = Tally(last.totals if last is not None else Totals(), self._now)
         limits = [] if settings.max_tokens is None else [("max_tokens", settings.max_tokens)]
         price = self._price()
@@ -325,7 +340,9 @@ class Job:
         if not limits:
             return Feed(self._source)
         why, limit = min(limits, key=lambda each: each[1])
-        budget = self._budget = Budget(limit, self._tally.totals.tokens or 0, embedder.count_tokens)
+        # Texts of jobs at the provider are paid for: no limit may leave them there.
+        sent = max(0, journal.announced - self._tally.totals.rows)
+        budget = self._budget = Budget(limit, self._tally.totals.tokens or 0, embedder.count_tokens, sent)
 
         def may(text: str | None) -> bool:
             self._stopped = self._stopped or ("" if (fits := budget.may(text)) else why)

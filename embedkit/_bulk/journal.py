@@ -156,6 +156,18 @@ class Journal:
                 os.fsync(self._file.fileno())
             self._take(line)
 
+    @property
+    def announced(self) -> int:
+        """The row after the last one that is in a job at the provider, or was to be."""
+        return max((record["start"] + record["rows"] for record in self.batches.values()), default=0)
+
+    def jobs_under_way(self) -> list[str]:
+        """Ids, or else our names, of jobs at the provider with rows that are not written yet."""
+        done = self.last.totals.rows if self.last is not None else 0
+        left = [record for record in self.batches.values() if record["start"] + record["rows"] > done]
+        rounds = [each for record in left for each in record["rounds"]]
+        return [each.get("job") or each["key"] for each in rounds if each.get("job") or each.get("asked")]
+
     def get(self, number: int) -> dict[str, Any] | None:
         """The record of a job at the provider; None: there is none."""
         return self.batches.get(number)
