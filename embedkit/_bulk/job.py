@@ -96,6 +96,7 @@ class Job:
         self._feed: Feed | None = None
         self._patient: Patient | None = None
         self._budget: Budget | None = None
+        self._loop: Any = None
         self._reading: Any = None  # the cancel scope of whoever waits for jobs at the provider
 
     async def run(self) -> Report:
@@ -114,6 +115,7 @@ class Job:
             return await self._run()
 
     async def _run(self) -> Report:
+        self._loop = _running_loop()
         self._check()
         self._sink.expect(metadata_of(self._embedder))
         scan = await aside(self._scan)
@@ -146,8 +148,15 @@ class Job:
         return self._feed is not None
 
     def stop(self, why: str = "asked") -> None:
-        """Send nothing more; what is in flight comes back and is written, and `run` returns a report that says so."""
+        """Send nothing more; what is in flight comes back and is written, and `run` returns a report that says so.
+
+        May be called from any thread.
+        """
         self._stopped = self._stopped or why
+        if self._loop is not None and _running_loop() is not self._loop:
+            with contextlib.suppress(RuntimeError):  # it has ended, and the job with it
+                self._loop.call_soon_threadsafe(self.stop)
+            return
         if self._feed is not None:
             self._feed.stop()
         if self._patient is not None:
@@ -470,6 +479,16 @@ class Job:
         rows = journal.last.totals.rows if journal.last is not None else 0
         of = f" of {self._rows:,}" if self._rows is not None else ""
         return f"{rows:,}{of} rows are kept in {self.work.folder}; run the same job again, and it goes on there"
+
+
+def _running_loop() -> Any:
+    """The event loop that runs in this thread; None: none does."""
+    import asyncio
+
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _innermost(embedder: Embedder) -> Embedder:
