@@ -1,51 +1,144 @@
-"""`embedkit check`: one word, embedded twice."""
+"""`embedkit check`: one word, embedded twice, and what the endpoint can do."""
 
 from __future__ import annotations
 
+import json
 import time
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from .._embedders.http import HttpEmbedder
 from .._traffic.retry import RetryPolicy
-from .._types import safe_url
+from .._types import InputType, safe_url
+from ..errors import EmbedkitError
 from .app import _asks, _connected, _run, root
 
 if TYPE_CHECKING:
     from .._embedders.base import Embedder
+    from .._types import Options, Request, Response
+
+RATE_LIMITS = ("ratelimit", "rate-limit", "retry-after")  # parts of the names of headers that speak of rates
 
 
 @root.command()
 @click.argument("model", required=False)
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 @_asks
-def check(model: str | None, **options: Any) -> None:
-    """Embed one word with MODEL, twice, and say what came back."""
+def check(model: str | None, *, as_json: bool, **options: Any) -> None:
+    """Embed one word with MODEL, twice, and say what came back and what the endpoint can do.
+
+    At most three requests are sent: the word, once more, and once in half the width where the model is known to have
+    it. What is said of batches and input types is what embedkit knows of the provider.
+    """
     embedder = _connected(model, retry=RetryPolicy(attempts=1), **options)
-    for name, value in _run(lambda: _checked(embedder)):
-        click.echo(f"{name:<12}{value}")
+    said = _run(lambda: _checked(embedder))
+    if as_json:
+        click.echo(json.dumps({name: value for name, value, _ in said}, indent=2))
+        return
+    for name, _, shown in said:
+        click.echo(f"{name:<12}{shown}")
 
 
-async def _checked(embedder: Embedder) -> list[tuple[str, str]]:
+class Seen:
+    """What requests and responses show on their way through the codec."""
+
+    def __init__(self, codec: Any) -> None:
+        self._encode, self._decode = codec.encode, codec.decode
+        self.base64 = False
+        self.headers: dict[str, str] = {}
+        codec.encode, codec.decode = self.encode, self.decode
+
+    def encode(self, texts: Any, options: Options) -> Request:
+        """The codec's request."""
+        request: Request = self._encode(texts, options)
+        self.base64 = b'"base64"' in request.body
+        return request
+
+    def decode(self, response: Response, *rest: Any, **named: Any) -> Any:
+        """The codec's reply; the headers that speak of rates are kept."""
+        self.headers = {
+            name: value for name, value in response.headers.items() if any(part in name for part in RATE_LIMITS)
+        }
+        return self._decode(response, *rest, **named)
+
+
+async def _checked(embedder: Embedder) -> list[tuple[str, Any, str]]:
+    """(name, value in JSON, value for people) of each finding."""
     import numpy as np
 
+    codec = getattr(embedder, "_codec", None)
+    seen = Seen(codec) if isinstance(embedder, HttpEmbedder) and codec is not None else None
     async with embedder:
         times = [time.perf_counter()]
         for _ in range(2):
             result = await embedder.embed(["hello"])
             times.append(time.perf_counter())
-    first, warm = (f"{(stop - start) * 1000:,.0f} ms" for start, stop in pairwise(times))
+        narrow = await _narrowed(embedder, result.dimensions)
+    took = [round((stop - start) * 1000) for start, stop in pairwise(times)]
     tokens = result.usage.tokens
-    measured = result.vectors.dtype.kind == "f"
-    return [
-        ("provider", embedder.provider),
-        ("address", safe_url(getattr(embedder, "base_url", "")) or "in this process"),
-        (
-            "model",
-            embedder.model if result.model == embedder.model else f"{embedder.model} (it calls itself {result.model})",
-        ),
-        ("dimensions", str(result.dimensions)),
-        ("norm", f"{float(np.linalg.norm(result.vectors[0])):.4f}") if measured else ("type", result.dtype),
-        ("latency", f"{first} the first time, {warm} the second"),
-        ("tokens", "not reported" if tokens is None else f"{tokens} for one word"),
+    address = safe_url(getattr(embedder, "base_url", ""))
+    other = "" if result.model == embedder.model else f" (it calls itself {result.model})"
+    found: list[tuple[str, Any, str]] = [
+        ("provider", embedder.provider, embedder.provider),
+        ("address", address, address or "in this process"),
+        ("model", {"asked": embedder.model, "answered": result.model}, f"{embedder.model}{other}"),
+        ("dimensions", result.dimensions, str(result.dimensions)),
     ]
+    if result.vectors.dtype.kind == "f":
+        norm = float(np.linalg.norm(result.vectors[0]))
+        found.append(("norm", norm, f"{norm:.4f}"))
+    else:
+        found.append(("type", result.dtype, result.dtype))
+    found += [
+        ("latency", took, f"{took[0]:,} ms the first time, {took[1]:,} ms the second"),
+        ("tokens", tokens, "not reported" if tokens is None else f"{tokens} for one word"),
+        ("narrower", narrow, narrow),
+    ]
+    most = embedder.known_limits()
+    limits = {name: getattr(most, name) for name in most.__struct_fields__ if getattr(most, name) is not None}
+    spelled = ", ".join(f"{value:,} {LIMITS[name]}" for name, value in limits.items())
+    found.append(("a request", limits, f"at most {spelled}" if spelled else "no limit known"))
+    if seen is not None:
+        base64 = "asked for" if seen.base64 else "not asked for"
+        found.append(("base64", seen.base64, base64))
+        shown = "; ".join(f"{name}: {value}" for name, value in sorted(seen.headers.items()))
+        found.append(("rate limits", seen.headers, shown or "no headers say any"))
+    kinds = _input_types(embedder, codec)
+    if kinds is not None:
+        found.append(("input types", kinds, ", ".join(kinds) or "makes no difference"))
+    return found
+
+
+LIMITS = {
+    "max_texts": "texts", "max_tokens": "tokens", "max_bytes": "bytes of text", "max_text_tokens": "tokens per text"
+}  # fmt: skip
+
+
+async def _narrowed(embedder: Embedder, width: int) -> str:
+    """Whether vectors of half the width come back."""
+    half = width // 2
+    try:
+        result = await embedder.embed(["hello"], dimensions=half)
+    except EmbedkitError as error:
+        return f"no ({' '.join(str(error).split())})"[:200]
+    return f"yes ({result.dimensions} dimensions)" if result.dimensions == half else "no"
+
+
+def _input_types(embedder: Embedder, codec: Any) -> list[str] | None:
+    """Those that change the request; None where nobody can say without sending."""
+    import msgspec
+
+    if codec is None:
+        return None
+    plain = msgspec.structs.replace(embedder.options, input_type=None)
+    try:
+        bare = codec.encode(["hello"], plain).body
+        return [
+            kind
+            for kind in get_args(InputType)
+            if codec.encode(["hello"], msgspec.structs.replace(plain, input_type=kind)).body != bare
+        ]
+    except EmbedkitError:
+        return None
