@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from .._embedders.http import HttpEmbedder
 from .._traffic.retry import RetryPolicy
 from .._types import InputType, safe_url
 from ..errors import EmbedkitError
@@ -17,9 +16,6 @@ from .app import _asks, _connected, _run, root
 
 if TYPE_CHECKING:
     from .._embedders.base import Embedder
-    from .._types import Options, Request, Response
-
-RATE_LIMITS = ("ratelimit", "rate-limit", "retry-after")  # parts of the names of headers that speak of rates
 
 
 @root.command()
@@ -41,35 +37,11 @@ def check(model: str | None, *, as_json: bool, **options: Any) -> None:
         click.echo(f"{name:<12}{shown}")
 
 
-class Seen:
-    """What requests and responses show on their way through the codec."""
-
-    def __init__(self, codec: Any) -> None:
-        self._encode, self._decode = codec.encode, codec.decode
-        self.base64 = False
-        self.headers: dict[str, str] = {}
-        codec.encode, codec.decode = self.encode, self.decode
-
-    def encode(self, texts: Any, options: Options) -> Request:
-        """The codec's request."""
-        request: Request = self._encode(texts, options)
-        self.base64 = b'"base64"' in request.body
-        return request
-
-    def decode(self, response: Response, *rest: Any, **named: Any) -> Any:
-        """The codec's reply; the headers that speak of rates are kept."""
-        self.headers = {
-            name: value for name, value in response.headers.items() if any(part in name for part in RATE_LIMITS)
-        }
-        return self._decode(response, *rest, **named)
-
-
 async def _checked(embedder: Embedder) -> list[tuple[str, Any, str]]:
     """(name, value in JSON, value for people) of each finding."""
     import numpy as np
 
     codec = getattr(embedder, "_codec", None)
-    seen = Seen(codec) if isinstance(embedder, HttpEmbedder) and codec is not None else None
     async with embedder:
         times = [time.perf_counter()]
         for _ in range(2):
@@ -99,15 +71,13 @@ async def _checked(embedder: Embedder) -> list[tuple[str, Any, str]]:
     most = embedder.known_limits()
     limits = {name: getattr(most, name) for name in most.__struct_fields__ if getattr(most, name) is not None}
     spelled = ", ".join(f"{value:,} {LIMITS[name]}" for name, value in limits.items())
-    found.append(("a request", limits, f"at most {spelled}" if spelled else "no limit known"))
-    if seen is not None:
-        base64 = "asked for" if seen.base64 else "not asked for"
-        found.append(("base64", seen.base64, base64))
-        shown = "; ".join(f"{name}: {value}" for name, value in sorted(seen.headers.items()))
-        found.append(("rate limits", seen.headers, shown or "no headers say any"))
+    found.append(("request", limits, f"at most {spelled}" if spelled else "no limit known"))
+    if codec is not None:
+        asks = b'"base64"' in codec.encode(["hello"], embedder.options).body
+        found.append(("base64", asks, "asked for" if asks else "not asked for"))
     kinds = _input_types(embedder, codec)
     if kinds is not None:
-        found.append(("input types", kinds, ", ".join(kinds) or "makes no difference"))
+        found.append(("inputs", kinds, ", ".join(kinds) or "makes no difference"))
     return found
 
 

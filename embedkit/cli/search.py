@@ -133,7 +133,7 @@ def _queries(given: str) -> list[str]:
             raise ConfigError(msg)
         return [given]
     try:
-        lines = click.get_text_stream("stdin", encoding="utf-8", errors="strict").read().splitlines()
+        lines = click.get_binary_stream("stdin").read().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         msg = f"stdin is not UTF-8 ({error.reason} at byte {error.start})"
         raise ConfigError(msg) from None
@@ -146,7 +146,8 @@ def _queries(given: str) -> list[str]:
 
 async def _embedded(embedder: Embedder, queries: list[str]) -> NDArray[Any]:
     async with embedder:
-        return (await embedder.embed(queries)).vectors
+        result = await embedder.embed(queries)
+    return result.vectors
 
 
 def _records(output: Embedded, texts: str | None, column: str | None, rows: list[int]) -> dict[int, dict[str, Any]]:
@@ -187,7 +188,8 @@ def _line(match: Match, record: dict[str, Any] | None, column: str | None) -> st
 
 def text_of(record: dict[str, Any], column: str | None) -> str:
     """What is shown of a record: its text, else its first text, else all of it."""
-    for name in (column, *OF_TEXTS, *record):
+    names: list[str | None] = [column, *OF_TEXTS, *record]
+    for name in names:
         value = record.get(name) if name is not None else None
         if isinstance(value, str) and value:
             return value
