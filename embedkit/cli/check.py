@@ -97,18 +97,19 @@ async def _narrowed(embedder: Embedder, width: int) -> str:
 
 
 def _input_types(embedder: Embedder, codec: Any) -> list[str] | None:
-    """Those that change the request; None where nobody can say without sending."""
+    """Those that change the request; None of an embedder without requests."""
     import msgspec
 
     if codec is None:
         return None
     plain = msgspec.structs.replace(embedder.options, input_type=None)
-    try:
-        bare = codec.encode(["hello"], plain).body
-        return [
-            kind
-            for kind in get_args(InputType)
-            if codec.encode(["hello"], msgspec.structs.replace(plain, input_type=kind)).body != bare
-        ]
-    except EmbedkitError:
-        return None
+    bare = codec.encode(["hello"], plain).body
+    found = []
+    for kind in get_args(InputType):
+        try:
+            body = codec.encode(["hello"], msgspec.structs.replace(plain, input_type=kind)).body
+        except EmbedkitError:  # it has no such type
+            continue
+        if body != bare:
+            found.append(kind)
+    return found

@@ -133,7 +133,7 @@ def _queries(given: str) -> list[str]:
             raise ConfigError(msg)
         return [given]
     try:
-        lines = click.get_binary_stream("stdin").read().decode("utf-8-sig").split("\n")
+        lines = sys.stdin.buffer.read().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         msg = f"stdin is not UTF-8 ({error.reason} at byte {error.start})"
         raise ConfigError(msg) from None

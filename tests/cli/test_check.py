@@ -33,7 +33,7 @@ def test_check_says_what_came_back(api):
 def test_check_of_a_server_that_says_less():
     """A server with another name for its model and no usage: both are said. A smaller type has no norm."""
     answer = {"data": [{"embedding": [0.6, 0.8] * 4}], "model": "its own name"}
-    with Api(*[(200, {}, answer)] * 6) as api:
+    with Api(*[(200, {}, answer)] * 20) as api:
         _, stdout, _ = embedkit_("check", "--base-url", api.url)
         _, packed, _ = embedkit_("check", "--base-url", api.url, "--dtype", "ubinary")
 

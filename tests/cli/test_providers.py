@@ -20,4 +20,4 @@ def test_keys_are_found_and_never_shown(monkeypatch):
     assert set(said) == {"local", *(host.name for host in hosts())}
     assert (said["openai"]["key"], said["openai"]["found_in"]) == ("found", "OPENAI_API_KEY")
     assert said["cohere"]["key"] == "missing"
-    assert "secret" not in stdout + stderr + embedkit_("providers")[1]
+    assert "of-mine" not in stdout + stderr + embedkit_("providers")[1]

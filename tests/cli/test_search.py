@@ -9,25 +9,30 @@ import pytest
 
 from embedkit._bulk.embedded import Block
 from embedkit._bulk.search import nearest_of
-from tests.cli.running import TEXTS, embed, embedkit_, made, parsed
+from tests.cli.running import embed, embedkit_, parsed
+from tests.cli.running import made as written
 from tests.support.servers.api import vector
 
 
-def order(query, texts=TEXTS):
+def made(name, texts):
+    return written(name, texts, range(1, len(texts) + 1))
+
+
+def order(query, texts):
     """Rows by cosine, computed in double precision."""
     rows, asked = np.array([vector(text) for text in texts], float), np.array(vector(query), float)
     scores = rows @ asked / np.linalg.norm(rows, axis=1) / np.linalg.norm(asked)
-    return sorted(range(len(texts)), key=lambda row: (-np.float32(scores[row]).round(5), row)), scores
+    return sorted(range(len(texts)), key=lambda row: (-scores[row], row)), scores
 
 
 @pytest.mark.parametrize("out", ["v.npy", "v.parquet", "v.arrow", "v.jsonl", "folder/"])
 def test_every_form_gives_the_same_rows(api, out):
     """Rows, scores and records are the same, whatever holds them; model and address come from file or report."""
-    texts = ["aaa", "two words", "zz", "Grüße", "one more of them"]
+    texts = ["a" * count for count in (1, 11, 21, 31, 103)]  # far apart
     assert embed(api, made("in.jsonl", texts), "-o", out)[0] == 0
-    code, stdout, _ = embedkit_("search", "two", out, "--json", "-k", 3)
+    code, stdout, _ = embedkit_("search", "a" * 12, out, "--json", "-k", 3)
     said = json.loads(stdout)
-    expected, scores = order("two", texts)
+    expected, scores = order("a" * 12, texts)
 
     assert code == 0
     assert [match["row"] for match in said["matches"]] == expected[:3]
@@ -40,12 +45,12 @@ def test_every_form_gives_the_same_rows(api, out):
 
 def test_queries_from_stdin_and_texts_of_a_matrix(api):
     """Each line of stdin is a query, and --texts gives a matrix its records."""
-    embed(api, made("in.jsonl", ["aaa", "zz"]), "-o", "v.npy")
-    code, stdout, _ = embedkit_("search", "-", "v.npy", "--texts", "in.jsonl", "--json", stdin=b"aaa\n\nzz\n")
+    embed(api, made("in.jsonl", ["aaa", "z" * 9]), "-o", "v.npy")
+    code, stdout, _ = embedkit_("search", "-", "v.npy", "--texts", "in.jsonl", "--json", stdin=b"aaa\n\nzzzzzzzzz\n")
 
     assert code == 0
     assert [(line["query"], line["matches"][0]["record"]["text"]) for line in parsed(stdout)] == [
-        ("aaa", "aaa"), ("zz", "zz"),
+        ("aaa", "aaa"), ("z" * 9, "z" * 9),
     ]  # fmt: skip
 
 
