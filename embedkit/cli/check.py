@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from .._traffic.retry import RetryPolicy
-from .._types import InputType, safe_url
+from .._types import InputType, Options, safe_url
 from ..errors import EmbedkitError
 from .app import _asks, _connected, _run, root
 
@@ -73,7 +73,7 @@ async def _checked(embedder: Embedder) -> list[tuple[str, Any, str]]:
     spelled = ", ".join(f"{value:,} {LIMITS[name]}" for name, value in limits.items())
     found.append(("request", limits, f"at most {spelled}" if spelled else "no limit known"))
     if codec is not None:
-        asks = b'"base64"' in codec.encode(["hello"], embedder.options).body
+        asks = b'"base64"' in codec.encode(["hello"], Options()).body
         found.append(("base64", asks, "asked for" if asks else "not asked for"))
     kinds = _input_types(embedder, codec)
     if kinds is not None:
@@ -98,16 +98,13 @@ async def _narrowed(embedder: Embedder, width: int) -> str:
 
 def _input_types(embedder: Embedder, codec: Any) -> list[str] | None:
     """Those that change the request; None of an embedder without requests."""
-    import msgspec
-
     if codec is None:
         return None
-    plain = msgspec.structs.replace(embedder.options, input_type=None)
-    bare = codec.encode(["hello"], plain).body
+    bare = codec.encode(["hello"], Options()).body
     found = []
     for kind in get_args(InputType):
         try:
-            body = codec.encode(["hello"], msgspec.structs.replace(plain, input_type=kind)).body
+            body = codec.encode(["hello"], Options(input_type=kind)).body
         except EmbedkitError:  # it has no such type
             continue
         if body != bare:
