@@ -75,7 +75,7 @@ async def _checked(embedder: Embedder) -> list[tuple[str, Any, str]]:
     if codec is not None:
         asks = b'"base64"' in codec.encode(["hello"], Options()).body
         found.append(("base64", asks, "asked for" if asks else "not asked for"))
-    kinds = _input_types(embedder, codec)
+    kinds = _input_types(codec)
     if kinds is not None:
         found.append(("inputs", kinds, ", ".join(kinds) or "makes no difference"))
     return found
@@ -96,7 +96,7 @@ async def _narrowed(embedder: Embedder, width: int) -> str:
     return f"yes ({result.dimensions} dimensions)" if result.dimensions == half else "no"
 
 
-def _input_types(embedder: Embedder, codec: Any) -> list[str] | None:
+def _input_types(codec: Any) -> list[str] | None:
     """Those that change the request; None of an embedder without requests."""
     if codec is None:
         return None
