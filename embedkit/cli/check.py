@@ -1,15 +1,17 @@
-"""`embedkit check`: one word, embedded twice."""
+"""`embedkit check`: one word, embedded twice, and what the endpoint can do."""
 
 from __future__ import annotations
 
+import json
 import time
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from .._traffic.retry import RetryPolicy
-from .._types import safe_url
+from .._types import InputType, Options, safe_url
+from ..errors import EmbedkitError
 from .app import _asks, _connected, _run, root
 
 if TYPE_CHECKING:
@@ -18,34 +20,93 @@ if TYPE_CHECKING:
 
 @root.command()
 @click.argument("model", required=False)
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 @_asks
-def check(model: str | None, **options: Any) -> None:
-    """Embed one word with MODEL, twice, and say what came back."""
+def check(model: str | None, *, as_json: bool, **options: Any) -> None:
+    """Embed one word with MODEL, twice, and say what came back and what the endpoint can do.
+
+    At most three requests are sent: the word, once more, and once in half the width where the model is known to have
+    it. What is said of batches and input types is what embedkit knows of the provider.
+    """
     embedder = _connected(model, retry=RetryPolicy(attempts=1), **options)
-    for name, value in _run(lambda: _checked(embedder)):
-        click.echo(f"{name:<12}{value}")
+    said = _run(lambda: _checked(embedder))
+    if as_json:
+        click.echo(json.dumps({name: value for name, value, _ in said}, indent=2))
+        return
+    for name, _, shown in said:
+        click.echo(f"{name:<12}{shown}")
 
 
-async def _checked(embedder: Embedder) -> list[tuple[str, str]]:
+async def _checked(embedder: Embedder) -> list[tuple[str, Any, str]]:
+    """(name, value in JSON, value for people) of each finding."""
     import numpy as np
 
+    codec = getattr(embedder, "_codec", None)
     async with embedder:
         times = [time.perf_counter()]
         for _ in range(2):
             result = await embedder.embed(["hello"])
             times.append(time.perf_counter())
-    first, warm = (f"{(stop - start) * 1000:,.0f} ms" for start, stop in pairwise(times))
+        narrow = await _narrowed(embedder, result.dimensions)
+    took = [round((stop - start) * 1000) for start, stop in pairwise(times)]
     tokens = result.usage.tokens
-    measured = result.vectors.dtype.kind == "f"
-    return [
-        ("provider", embedder.provider),
-        ("address", safe_url(getattr(embedder, "base_url", "")) or "in this process"),
-        (
-            "model",
-            embedder.model if result.model == embedder.model else f"{embedder.model} (it calls itself {result.model})",
-        ),
-        ("dimensions", str(result.dimensions)),
-        ("norm", f"{float(np.linalg.norm(result.vectors[0])):.4f}") if measured else ("type", result.dtype),
-        ("latency", f"{first} the first time, {warm} the second"),
-        ("tokens", "not reported" if tokens is None else f"{tokens} for one word"),
+    address = safe_url(getattr(embedder, "base_url", ""))
+    other = "" if result.model == embedder.model else f" (it calls itself {result.model})"
+    found: list[tuple[str, Any, str]] = [
+        ("provider", embedder.provider, embedder.provider),
+        ("address", address, address or "in this process"),
+        ("model", {"asked": embedder.model, "answered": result.model}, f"{embedder.model}{other}"),
+        ("dimensions", result.dimensions, str(result.dimensions)),
     ]
+    if result.vectors.dtype.kind == "f":
+        norm = float(np.linalg.norm(result.vectors[0]))
+        found.append(("norm", norm, f"{norm:.4f}"))
+    else:
+        found.append(("type", result.dtype, result.dtype))
+    found += [
+        ("latency", took, f"{took[0]:,} ms the first time, {took[1]:,} ms the second"),
+        ("tokens", tokens, "not reported" if tokens is None else f"{tokens} for one word"),
+        ("narrower", narrow, narrow),
+    ]
+    most = embedder.known_limits()
+    limits = {name: getattr(most, name) for name in most.__struct_fields__ if getattr(most, name) is not None}
+    spelled = ", ".join(f"{value:,} {LIMITS[name]}" for name, value in limits.items())
+    found.append(("request", limits, f"at most {spelled}" if spelled else "no limit known"))
+    if codec is not None:
+        asks = b'"base64"' in codec.encode(["hello"], Options()).body
+        found.append(("base64", asks, "asked for" if asks else "not asked for"))
+    kinds = _input_types(codec)
+    if kinds is not None:
+        found.append(("inputs", kinds, ", ".join(kinds) or "makes no difference"))
+    return found
+
+
+LIMITS = {
+    "max_texts": "texts", "max_tokens": "tokens", "max_bytes": "bytes of text", "max_text_tokens": "tokens per text"
+}  # fmt: skip
+
+
+async def _narrowed(embedder: Embedder, width: int) -> str:
+    """Whether vectors of half the width come back."""
+    half = width // 2
+    try:
+        result = await embedder.embed(["hello"], dimensions=half)
+    except EmbedkitError as error:
+        return f"no ({' '.join(str(error).split())})"[:200]
+    return f"yes ({result.dimensions} dimensions)" if result.dimensions == half else "no"
+
+
+def _input_types(codec: Any) -> list[str] | None:
+    """Those that change the request; None of an embedder without requests."""
+    if codec is None:
+        return None
+    bare = codec.encode(["hello"], Options()).body
+    found = []
+    for kind in get_args(InputType):
+        try:
+            body = codec.encode(["hello"], Options(input_type=kind)).body
+        except EmbedkitError:  # it has no such type
+            continue
+        if body != bare:
+            found.append(kind)
+    return found
