@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from embedkit import catalog
-from embedkit.codec import Host, Target
+from embedkit.codec import Codec, Host, Target
 from embedkit.codec.host import _KINDS
 from embedkit.providers import hosts
 
@@ -71,6 +71,7 @@ the tests replay recorded traffic, *specification* that they use exchanges writt
 
 def _page(host: Host, row: list[str]) -> str:
     model = _example(host)
+    codec = host.dialect(Target(host, model, host.base_url or "http://localhost"), **host.quirks)
     parts = [
         f"# {host.name}",
         *_about(host),
@@ -81,9 +82,9 @@ def _page(host: Host, row: list[str]) -> str:
         *_parameters(host),
         "## Limits",
         "embedkit keeps within these limits unless you pass others.",
-        _table(("limit", "value"), _limits(host)),
+        _table(("limit", "value"), _limits(host, codec)),
         "## Options",
-        _table(("option", "where it is done"), _options(host, model)),
+        _table(("option", "where it is done"), _options(codec)),
         *_models(host),
         "## How it is proven",
         _proven(row[4]),
@@ -160,9 +161,9 @@ def _parameters(host: Host) -> Iterator[str]:
     yield _table(("parameter", "what it is", "takes", "variables", ""), rows)
 
 
-def _limits(host: Host) -> Iterator[tuple[str, str]]:
+def _limits(host: Host, codec: Codec) -> Iterator[tuple[str, str]]:
     for name, said in _LIMITS.items():
-        value = getattr(host.limits, name)
+        value = getattr(codec.limits, name)
         yield said, f"{value:,}" if value is not None else "none known"
     yield "seconds for one attempt", f"{host.timeout:g}"
     yield "requests at the same time", f"{host.start} at first, at most {host.ceiling}"
@@ -172,8 +173,7 @@ def _limits(host: Host) -> Iterator[tuple[str, str]]:
     yield "batch API", host.batches if isinstance(host.batches, str) else "yes: `--batch-api`"
 
 
-def _options(host: Host, model: str) -> Iterator[tuple[str, str]]:
-    codec = host.dialect(Target(host, model, host.base_url or "http://localhost"), **host.quirks)
+def _options(codec: Codec) -> Iterator[tuple[str, str]]:
     native = getattr(codec, "sends_dimensions", True)
     kinds = [kind for kind in _DTYPES if kind in getattr(codec, "sends_dtypes", ())]
     yield "`dimensions`", "the provider" if native else "embedkit, for models that are trained for it"
