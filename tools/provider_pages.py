@@ -75,8 +75,10 @@ def _page(host: Host, row: list[str]) -> str:
     parts = [
         f"# {host.name}",
         *_about(host),
-        "```python no-run\nimport embedkit\n\n"
-        f'embedder = embedkit.connect_sync("{host.name}:{model}"{_needed(host)})\n```',
+        (
+            "```python no-run\nimport embedkit\n\n"
+            f'embedder = embedkit.connect_sync("{host.name}:{model}"{_needed(host)})\n```'
+        ),
         "## Address and key",
         _table(("", ""), _access(host, row)),
         *_parameters(host),
