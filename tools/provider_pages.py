@@ -12,7 +12,8 @@ from importlib import import_module
 from pathlib import Path
 
 from embedkit import catalog
-from embedkit.codec import Codec, Host, Target
+from embedkit.codec import Dialect, Host, Target
+from embedkit.codec.dialect import complete
 from embedkit.codec.host import _KINDS
 from embedkit.providers import hosts
 
@@ -71,7 +72,8 @@ the tests replay recorded traffic, *specification* that they use exchanges writt
 
 def _page(host: Host, row: list[str]) -> str:
     model = _example(host)
-    codec = host.dialect(Target(host, model, host.base_url or "http://localhost"), **host.quirks)
+    target = Target(host, model, host.base_url or "http://localhost")
+    codec = complete(host.dialect(target, **host.quirks), target)
     parts = [
         f"# {host.name}",
         *_about(host),
@@ -163,7 +165,7 @@ def _parameters(host: Host) -> Iterator[str]:
     yield _table(("parameter", "what it is", "takes", "variables", ""), rows)
 
 
-def _limits(host: Host, codec: Codec) -> Iterator[tuple[str, str]]:
+def _limits(host: Host, codec: Dialect) -> Iterator[tuple[str, str]]:
     for name, said in _LIMITS.items():
         value = getattr(codec.limits, name)
         yield said, f"{value:,}" if value is not None else "none known"
@@ -175,12 +177,12 @@ def _limits(host: Host, codec: Codec) -> Iterator[tuple[str, str]]:
     yield "batch API", host.batches if isinstance(host.batches, str) else "yes: `--batch-api`"
 
 
-def _options(codec: Codec) -> Iterator[tuple[str, str]]:
-    native = getattr(codec, "sends_dimensions", True)
-    kinds = [kind for kind in _DTYPES if kind in getattr(codec, "sends_dtypes", ())]
+def _options(codec: Dialect) -> Iterator[tuple[str, str]]:
+    native = codec.sends_dimensions
+    kinds = [kind for kind in _DTYPES if kind in codec.sends_dtypes]
     yield "`dimensions`", "the provider" if native else "embedkit, for models that are trained for it"
     yield "`dtype`", f"the provider: {_code(kinds)}; else embedkit" if kinds else "embedkit"
-    yield '`truncate="end"`', "the provider" if getattr(codec, "cuts", True) else "embedkit"
+    yield '`truncate="end"`', "the provider" if codec.cuts else "embedkit"
     yield "`extra`", "merged into the body of every request, as it is"
 
 
