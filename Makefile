@@ -10,12 +10,14 @@ RUN := $(VENV)/bin/python
 UNKNOWN_BASES := error: Type of \(metaclass\|base class\) unknown
 TYPED := PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/basedpyright --verifytypes embedkit --ignoreexternal
 
-.PHONY: help demo test test-engines check bench clean
+.PHONY: help demo test test-engines check docs bench release-check clean
 
 help:
 	@echo "make demo   embed a real text with the embedded model, then ask it a question"
 	@echo "make test   tests, types, lint, import contracts"
 	@echo "make test-engines  the tests that need a heavy store, engine or framework (installs some GB)"
+	@echo "make docs   the site, into build/site; fails on a broken link or a misspelt word"
+	@echo "make release-check  wheel and sdist, built, installed in a fresh environment and tried"
 	@echo "make bench  every benchmark beside its peers, into benchmarks/README.md (an hour; wants cc and a quiet machine)"
 
 demo: $(VENV)/.installed-demo
@@ -35,6 +37,14 @@ check: $(VENV)/.installed-dev
 	@$(TYPED) >$(VENV)/typed.txt || { grep -q 'Type completeness score' $(VENV)/typed.txt \
 		&& ! grep 'error:' $(VENV)/typed.txt | grep -qv '$(UNKNOWN_BASES)'; } || { cat $(VENV)/typed.txt; exit 1; }
 
+docs: $(VENV)/.installed-docs
+	$(VENV)/bin/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+release-check: $(VENV)/.installed-release
+	$(RUN) -m tools.release_check
+
 bench: $(VENV)/.installed-bench
 	$(RUN) -m benchmarks all --write
 
@@ -52,6 +62,16 @@ $(VENV)/.installed-dev: pyproject.toml
 $(VENV)/.installed-engines: pyproject.toml
 	@$(MAKE) --no-print-directory $(RUN)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev,engines]'
+	@touch $@
+
+$(VENV)/.installed-docs: pyproject.toml
+	@$(MAKE) --no-print-directory $(RUN)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+$(VENV)/.installed-release: pyproject.toml
+	@$(MAKE) --no-print-directory $(RUN)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[release]'
 	@touch $@
 
 $(VENV)/.installed-bench: pyproject.toml

@@ -71,7 +71,8 @@ def _key(key: Any, name: str) -> Any:
         return key
     if not isinstance(key, str) or not key.strip():
         what = "empty" if isinstance(key, str) else type(key).__name__
-        msg = f"{name} is {what}; pass a non-empty string or a callable, or leave it out"
+        way = f"; pass {name}=secret.get_secret_value()" if hasattr(key, "get_secret_value") else ""
+        msg = f"{name} is {what}; pass a non-empty string or a callable, or leave it out{way}"
         raise ConfigError(msg)
     if wrong := flaw(key):
         msg = f"the key in {name} {wrong}"

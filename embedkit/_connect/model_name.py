@@ -25,6 +25,9 @@ def split(model: str | None) -> tuple[str, str]:
         known = [
             f"{each}:{model}" for each, models in catalog.MODELS.items() if any(one.name == model for one in models)
         ]
+        before, slash, after = model.partition("/")  # as litellm and others write it
+        if slash and before.lower() in catalog.MODELS:
+            known.insert(0, f"{before.lower()}:{after}")
         near = (
             f"; did you mean {' or '.join(map(repr, known))}?"
             if known

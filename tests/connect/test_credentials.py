@@ -276,3 +276,15 @@ async def test_the_token_file_stays_at_home(monkeypatch, tmp_path):
 
     assert authorized(exchange.requests[0]) is None
     assert authorized(await sent("tei:m")) is None
+
+
+def test_a_secret_of_pydantic_is_told_the_way_out():
+    """An object that hides a text is refused with the call that gives it, and is not shown."""
+
+    class SecretStr:
+        def get_secret_value(self):
+            return "sk-of-the-test-1234567890"
+
+    with pytest.raises(ConfigError, match=r"api_key is SecretStr.*api_key=secret.get_secret_value\(\)") as caught:
+        embedkit.connect("openai:m", api_key=SecretStr())
+    assert "sk-of" not in str(caught.value)

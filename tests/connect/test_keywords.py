@@ -116,6 +116,9 @@ def test_no_secret_shows_in_a_refusal():
     ("model", "keyword", "message"),
     [
         ("openai:m", "dimension", "unexpected keyword dimension; did you mean dimensions?"),
+        ("openai:m", "max_retries", r"did you mean retry=embedkit.RetryPolicy\(attempts=…\)\?"),
+        ("openai:m", "batch_size", r"did you mean limits=embedkit.Limits\(max_texts=…\)\?"),
+        ("openai:m", "api_base", "did you mean base_url=?"),
         (
             "openai:m",
             "organisation",

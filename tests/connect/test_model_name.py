@@ -118,3 +118,9 @@ def test_without_a_word_it_is_the_embedded_model(monkeypatch, said, model):
     embedder = embedkit.connect(model)
 
     assert (embedder.provider, embedder.model) == ("local", "all-minilm-l6-v2")
+
+
+def test_a_slash_in_place_of_the_colon_is_named():
+    """As litellm writes it, "provider/model": the error gives the form with a colon first."""
+    with pytest.raises(ConfigError, match="did you mean 'openai:text-embedding-3-small'"):
+        embedkit.connect("openai/text-embedding-3-small")

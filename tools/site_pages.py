@@ -1,0 +1,54 @@
+"""Hook of mkdocs: adds the pages that are made while the site is built, so that none can be out of date.
+
+These are a page for every provider (`tools/provider_pages.py`), CONTRIBUTING.md and CHANGELOG.md.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # mkdocs loads a hook by its path
+
+from tools.provider_pages import pages  # noqa: E402
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+
+MOVED = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put every provider into the navigation."""
+    names = [name.removesuffix(".md") for name in pages() if name != "index.md"]
+    entries: list[Any] = [{"All providers": "providers/index.md"}, *({name: f"providers/{name}.md"} for name in names)]
+    config.nav = [{"Providers": entries} if "Providers" in each else each for each in config.nav or ()]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages."""
+    from mkdocs.structure.files import File
+
+    made = {f"providers/{name}": text for name, text in pages().items()}
+    made |= {name: _at_root((ROOT / path).read_text("utf-8")) for name, path in MOVED.items()}
+    for name, text in made.items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Leave out what tells the tests how to run a block."""
+    return re.sub(r"^```python no-run$", "```python", markdown, flags=re.MULTILINE)
+
+
+def _at_root(text: str) -> str:
+    """Links of a file beside README.md, as they are from within docs/."""
+    return text.replace("](docs/", "](")
+
+
+__all__ = ["on_config", "on_files", "on_page_markdown"]
