@@ -53,7 +53,10 @@ class Command:
         self._seen = seen
 
     def kept(self) -> int:
-        """Rows that its journal speaks of."""
+        """Rows that its journal speaks of; once it is finished, its report."""
+        report = Path(f"{self.output.rstrip('/')}.report.json")
+        if report.exists():
+            return int(json.loads(report.read_bytes())["rows"])
         journal = Path(f"{self.output.rstrip('/')}.job", NAME)
         rows = 0
         for raw in journal.read_bytes().splitlines(keepends=True) if journal.exists() else ():
@@ -104,7 +107,8 @@ def vectors(output: str) -> Any:
     if output.endswith(".npy"):
         return np.load(output)
     if output.endswith(".jsonl"):
-        return np.array([json.loads(line)["embedding"] for line in Path(output).open(encoding="utf-8")], np.float32)
+        with Path(output).open(encoding="utf-8") as lines:
+            return np.array([json.loads(line)["embedding"] for line in lines], np.float32)
     import pyarrow as pa
     import pyarrow.parquet as pq
 
