@@ -131,7 +131,7 @@ def purpose_of(kind: str, prompt_type: PromptType | None) -> Purpose | None:
     return PURPOSES.get(kind)
 
 
-def with_usage(result: mteb.results.ModelResult, encoder: EmbedkitEncoder) -> dict[str, Any]:
+def with_usage(result: mteb.results.ModelResult, encoder: Any) -> dict[str, Any]:
     """A result of `mteb.evaluate` as JSON has it, and under "usage" what each of its tasks took.
 
     A task whose scores came from MTEB's own cache took nothing, and is not there.
