@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -167,7 +168,7 @@ def run(peer: str, given: Path, folder: Path, at: Any, kill_at: float | None) ->
         while not ended:
             peak = max(peak, resident(child.pid))
             if kill_at is not None and at.stats()["texts"] - before >= kill_at:
-                child.kill()
+                os.kill(child.pid, signal.SIGKILL)
             time.sleep(0.005)
             ended, status, used = os.wait4(child.pid, os.WNOHANG)
         child.returncode = os.waitstatus_to_exitcode(status)
