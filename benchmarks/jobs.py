@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -143,6 +144,15 @@ def texts_to(path: Path, count: int) -> None:
         file.writelines(json.dumps({"id": row, "text": text}) + "\n" for row, text in enumerate(texts(count)))
 
 
+def resident(pid: int) -> float:
+    """MB that a process has held at most. (`ru_maxrss` also counts the parent, as it was at the fork.)"""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+
+
 def run(peer: str, given: Path, folder: Path, at: Any, kill_at: float | None) -> dict[str, float]:
     """One process to its end, or killed when the server has seen so many texts more."""
     environment = {
@@ -154,16 +164,18 @@ def run(peer: str, given: Path, folder: Path, at: Any, kill_at: float | None) ->
         child = subprocess.Popen(
             command(peer, given, folder, f"{at.url}/v1"), env=environment, cwd=ROOT, stdout=log, stderr=log
         )
-        while kill_at is not None and child.poll() is None and at.stats()["texts"] - before < kill_at:
+        peak, ended = 0.0, 0
+        while not ended:
+            peak = max(peak, resident(child.pid))
+            if kill_at is not None and at.stats()["texts"] - before >= kill_at:
+                os.kill(child.pid, signal.SIGKILL)
             time.sleep(0.005)
-        if kill_at is not None:
-            child.kill()
-        _, status, used = os.wait4(child.pid, 0)
+            ended, status, used = os.wait4(child.pid, os.WNOHANG)
         child.returncode = os.waitstatus_to_exitcode(status)
     if status and kill_at is None:
         sys.exit(f"{peer} failed: {(folder / 'log').read_text(errors='replace')[-2000:]}")
     return {
-        "seconds": time.perf_counter() - begun, "cpu": used.ru_utime + used.ru_stime, "rss": used.ru_maxrss / 1024,
+        "seconds": time.perf_counter() - begun, "cpu": used.ru_utime + used.ru_stime, "rss": peak,
         "texts": at.stats()["texts"] - before,
     }  # fmt: skip
 

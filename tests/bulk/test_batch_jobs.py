@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 
 import anyio
@@ -92,6 +93,16 @@ def crash(at):
     def step(number):
         if number == at:
             raise Crash
+
+    return step
+
+
+def stop(at):
+    """Stops the run at this step, or at the next one in the thread of the event loop, where signals come."""
+
+    def step(number):
+        if number >= at and threading.current_thread() is threading.main_thread():
+            Run.running.job.stop()
 
     return step
 
@@ -184,7 +195,7 @@ def test_a_stop_at_any_step_can_be_gone_on_with(kind, tmp_path):
 
     for at in range(0, whole.steps, 4):
         server, out = kind(), tmp_path / f"out-{at}"
-        first = Run(server, out, at=lambda step: first.job.stop() if step == at else None)  # noqa: B023
+        first = Run(server, out, at=stop(at))
         stopped = first()
         report = stopped if stopped.complete else Run(server, out)()
 
