@@ -19,7 +19,7 @@ from .disk import AppendedFile
 from .journal import Checkpoint, Journal, Line, Totals
 from .stdio import aside as left_behind
 
-INTERVAL = 1.0  # seconds between checkpoints
+INTERVAL = 0.5  # seconds between checkpoints
 ENOUGH = 8 * 1024 * 1024  # bytes of vectors that are written before the interval is over
 MOST = 32 * 1024 * 1024  # bytes of vectors that wait for a slow disk; then the reader waits
 HOPELESS = 10_000  # rows that the provider refused before it gave one vector
