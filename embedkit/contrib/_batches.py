@@ -140,7 +140,8 @@ class Batches:
     def _columns(self, made: Embeddings) -> dict[str, pa.Array]:
         import pyarrow as pa
 
-        reasons = [str(made.failures[row]) if row in made.failures else None for row in range(len(made))]
+        # `at()`: the row of a batch means nothing in a table that an engine has cut up
+        reasons = [str(made.failures[row].at()) if row in made.failures else None for row in range(len(made))]
         values = [_lists(made), pa.array(reasons, pa.string())]
         if self.with_usage:
             values += _first_row(made.usage, len(made), list(self.types.values())[2:])

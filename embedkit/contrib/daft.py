@@ -8,7 +8,7 @@
 >>> [len(row or []) for row in made["embedding"]]
 [384, 384, 0]
 >>> made["embedding_error"][2]
-'texts[2] is None, not str'
+'local:all-minilm-l6-v2: the text is missing (None)'
 >>> batches = EmbedkitBatches("local:all-minilm-l6-v2")
 >>> frame.select(batches(daft.col("text")).get("embedding")).column_names
 ['embedding']

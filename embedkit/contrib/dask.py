@@ -8,7 +8,7 @@
 >>> [len(row) for row in embedded["embedding"].dropna()]
 [384, 384]
 >>> embedded["embedding_error"][2]
-'texts[2] is None, not str'
+'local:all-minilm-l6-v2: the text is missing (None)'
 
 Vectors are lists of Arrow (`pandas.ArrowDtype`), which Parquet keeps as such. A worker that dies is started again by
 its nanny, and its partitions are embedded again, `distributed.scheduler.allowed-failures` times. Without the distributed

@@ -9,7 +9,7 @@
 >>> sorted(len(row["embedding"] or []) for row in rows)
 [0, 384, 384]
 >>> [row["embedding_error"] for row in rows if row["embedding"] is None]
-['texts[0] is None, not str']
+['local:all-minilm-l6-v2: the text is missing (None)']
 
 An actor that dies is started again by Ray, and its batch is embedded again.
 """

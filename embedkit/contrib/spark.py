@@ -9,7 +9,7 @@ install: `pip install '.[spark]'`, and Java 17 or newer. The executors need embe
 >>> [len(row.embedding or []) for row in rows]
 [384, 384, 0]
 >>> rows[2].embedding_error
-'texts[2] is None, not str'
+'local:all-minilm-l6-v2: the text is missing (None)'
 >>> frame.withColumn("vector", embed_column(frame.text, "local:all-minilm-l6-v2")).schema["vector"].simpleString()
 'vector:array<float>'
 
