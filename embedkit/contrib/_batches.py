@@ -5,7 +5,7 @@ the keys of that process's environment, and all later ones of the same settings 
 the endpoint and the cache stay, however often an engine unpickles its function.
 
 Columns: the vectors, null where a text has none; beside them the reason. Asked for, also what each batch took, in its
-first row, so that the sums of these columns are the usage of the whole: tokens, requests, US dollars, rows from a cache.
+first row, so that the sums of these columns are the usage of the whole: tokens, requests, US dollars, rows of a cache.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def _share(rate: Any, workers: int | None) -> Rate:
     return Rate(**{name: None if value is None else value / workers for name, value in parts.items()})
 
 
-def _texts(texts: pa.Array | pa.ChunkedArray, column: str) -> list[str | None]:
+def _texts(texts: pa.Array | pa.ChunkedArray, column: str) -> list[Any]:
     import pyarrow as pa
 
     kind = texts.type.value_type if pa.types.is_dictionary(texts.type) else texts.type

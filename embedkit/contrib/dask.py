@@ -11,8 +11,8 @@
 'local:all-minilm-l6-v2: the text is missing (None)'
 
 Vectors are lists of Arrow (`pandas.ArrowDtype`), which Parquet keeps as such. A worker that dies is started again by
-its nanny, and its partitions are embedded again, `distributed.scheduler.allowed-failures` times. Without the distributed
-scheduler nothing is repeated: `cache=` keeps what was paid for.
+its nanny, and its partitions are embedded again, `distributed.scheduler.allowed-failures` times. Without the
+distributed scheduler nothing is repeated: `cache=` keeps what was paid for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class EmbedkitBatches:
-    """The function of `map_partitions`: `frame.map_partitions(batches, meta=batches.meta(frame))`, which `embed` writes.
+    """The function of `map_partitions`, as in `frame.map_partitions(batches, meta=batches.meta(frame))`.
 
     Args:
         model: "provider:model"; None: EMBEDKIT_MODEL of the worker if set, else the embedded local model.

@@ -33,4 +33,7 @@ def test_every_row_is_there_once_though_an_actor_dies(ray, tmp_path):
         ).take_all()
         assert mark.exists()
         check([row["number"] for row in embedded], [row["embedding"] for row in embedded], running.url)
-        assert sum(row["embedding_tokens"] or 0 for row in embedded if row["embedding_tokens"] == row["embedding_tokens"]) > 0
+        assert (
+            sum(row["embedding_tokens"] or 0 for row in embedded if row["embedding_tokens"] == row["embedding_tokens"])
+            > 0
+        )
