@@ -188,6 +188,14 @@ class Client:
                 raise ConfigError(msg)
 
 
+def credential_in(settings: Mapping[str, Any]) -> str | None:
+    """The first setting that holds a credential as text, whoever the provider is; functions may give one when asked."""
+    for name, value in settings.items():
+        if (_tells_of_a_secret(name) and not callable(value)) or next(_secrets(value), None) is not None:
+            return name
+    return None
+
+
 def _usage_of(error: EmbedkitError) -> Usage:
     """What a call took that failed: that of the rows it has embedded, else the requests it has tried."""
     usage: Usage = Usage(None, error.attempts) if error.partial is None else error.partial.usage

@@ -1,0 +1,56 @@
+"""What the tests of the engines share: texts, a real server, a worker that dies once, and what has to come of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+
+import embedkit
+from tests.support.servers.llamacpp import MODEL, start
+
+COUNT = 2000
+TEXTS = [f"passage {number} of {number % 7} about {'cats' if number % 2 else 'stocks'}" for number in range(COUNT)]
+
+
+class DieOnce:
+    """An observer that kills its own process after so many batches; once, whoever comes to it first."""
+
+    def __init__(self, mark: Path, after: int) -> None:
+        self.mark, self.after, self.seen = str(mark), after, 0
+
+    def __call__(self, event: object) -> None:
+        if type(event).__name__ != "BatchDone":
+            return
+        self.seen += 1
+        if self.seen < self.after:
+            return
+        try:
+            os.close(os.open(self.mark, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def model(url, **settings):
+    """The settings of an engine that asks the server."""
+    return {"model": f"llamacpp:{MODEL}", "base_url": url, "limits": embedkit.Limits(max_texts=32), **settings}
+
+
+def server():
+    return start(threads=2, parallel=16)
+
+
+def check(numbers, rows, url):
+    """Every row is there once, with the vector of its own text."""
+    assert sorted(numbers) == list(range(COUNT))
+    picked = range(0, COUNT, 97)
+    by_number = dict(zip(numbers, rows, strict=True))
+    with embedkit.connect_sync(f"llamacpp:{MODEL}", base_url=url) as embedder:
+        expected = embedder.embed([TEXTS[each] for each in picked], input_type="document").vectors
+    found = np.array([by_number[each] for each in picked], np.float32)
+    cosines = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
+    assert cosines.min() > 0.999
+    assert all(row is not None for row in rows)

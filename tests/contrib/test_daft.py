@@ -1,0 +1,48 @@
+"""Daft, the real one: a killed worker fails the query, and a rerun with the cache sends only what was missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from embedkit._hints import Later
+from tests.contrib.engines import COUNT, TEXTS, check, model, server
+
+pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore")]  # Daft's own
+adapter = Later("embedkit.contrib.daft")
+HERE = Path(__file__).parent.parent.parent
+QUERY = """
+import daft
+from embedkit.contrib.daft import embed
+from tests.contrib.engines import TEXTS, DieOnce, model
+if __name__ == "__main__":
+    frame = daft.from_pydict({{"text": TEXTS}}).into_batches(250)
+    told = model({url!r}, cache={cache!r}, observe=DieOnce({mark!r}, 20))
+    embed(frame, workers=2, batch_size=128, **told).collect()
+"""
+
+
+def test_a_rerun_sends_only_what_was_missing(tmp_path):
+    """The query fails with its worker; the next has every row once, and those from before out of the cache."""
+    daft = pytest.importorskip("daft")
+    cache, mark = str(tmp_path / "vectors.cache"), tmp_path / "died"
+    with server() as running:
+        script = textwrap.dedent(QUERY).format(url=running.url, cache=cache, mark=str(mark))
+        (tmp_path / "query.py").write_text(script)
+        failed = subprocess.run(
+            [sys.executable, "-W", "ignore", tmp_path / "query.py"], cwd=HERE, timeout=120, check=False,
+            env={**__import__("os").environ, "PYTHONPATH": str(HERE)}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert mark.exists(), failed.stderr[-2000:]
+        assert failed.returncode != 0
+
+        frame = daft.from_pydict({"number": list(range(COUNT)), "text": TEXTS})
+        made = adapter.embed(frame, usage=True, **model(running.url, cache=cache)).to_pydict()
+        check(made["number"], made["embedding"], running.url)
+        cached = sum(each or 0 for each in made["embedding_cached"])
+        assert 0 < cached < COUNT
+        assert sum(each or 0 for each in made["embedding_requests"]) <= -(-(COUNT - cached) // 32) + 8

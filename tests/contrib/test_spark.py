@@ -1,0 +1,65 @@
+"""Spark, the real one: every row once, though a Python worker is killed half-way; `array<float>` of a column."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedkit import ConfigError
+from embedkit._hints import Later
+from tests.contrib.engines import TEXTS, DieOnce, check, model, server
+
+pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore")]  # Spark's own
+adapter = Later("embedkit.contrib.spark")
+HERE = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def spark():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        # Spark's workers start without the site packages that a .pth file adds
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), *filter(None, sys.path)]))
+        sql = pytest.importorskip("pyspark.sql")
+        session = (
+            sql.SparkSession.builder.master("local[2,4]")
+            .config("spark.driver.bindAddress", "127.0.0.1")
+            .config("spark.driver.host", "127.0.0.1")
+            .config("spark.ui.enabled", "false")
+            .config("spark.sql.execution.arrow.maxRecordsPerBatch", "128")
+            .getOrCreate()
+        )
+        yield session
+        session.stop()
+
+
+def frame_of(spark):
+    return spark.createDataFrame(list(enumerate(TEXTS)), "number int, text string").repartition(4)
+
+
+def test_every_row_is_there_once_though_a_worker_dies(spark, tmp_path):
+    """Spark runs the task of a killed worker again."""
+    mark = tmp_path / "died"
+    with server() as running:
+        rows = adapter.embed(frame_of(spark), usage=True, **model(running.url, observe=DieOnce(mark, 10))).collect()
+        assert mark.exists()
+        check([row.number for row in rows], [row.embedding for row in rows], running.url)
+        assert sum(row.embedding_tokens or 0 for row in rows) > 0
+
+
+def test_a_column_of_vectors(spark):
+    """`embed_column` gives `array<float>`, null for a null."""
+    frame = spark.createDataFrame([("a cat",), (None,)], "text string")
+    made = frame.select(adapter.embed_column(frame.text, "local:all-minilm-l6-v2").alias("vector"))
+
+    assert made.schema["vector"].dataType.simpleString() == "array<float>"
+    assert sorted(len(row.vector or []) for row in made.collect()) == [0, 384]
+
+
+def test_what_spark_cannot_hold_is_refused():
+    """Spark has no unsigned bytes."""
+    with pytest.raises(ConfigError, match="uint8"):
+        adapter.EmbedkitBatches("local:all-minilm-l6-v2", dtype="uint8")
