@@ -20,6 +20,7 @@ from embedkit import (
     InvalidInputError,
     Limits,
     QuotaError,
+    RateLimitError,
     ServerError,
     TransportError,
 )
@@ -315,6 +316,8 @@ ILL = [
     lambda: ServerError("down", status=503, retryable=True),
     lambda: TransportError("reset"),
     lambda: ServerError("down", status=500, retry_after=45.0, retryable=True),
+    lambda: RateLimitError("slow down", status=429, retryable=True),
+    lambda: RateLimitError("slow down", status=429, retry_after=110.0, retryable=True),
 ]
 
 
