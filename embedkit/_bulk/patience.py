@@ -34,11 +34,13 @@ def is_outage(error: EmbedkitError) -> bool:
     return isinstance(error, (TransportError, RateLimitError, ServerError)) and error.retryable
 
 
-def pause(pauses: int, retry_after: float | None, left: float) -> float | None:
-    """Seconds to wait before batch number `pauses` + 1 of an outage; None: that is beyond what is `left`."""
-    if retry_after is not None and retry_after > left:
-        return None
-    if left <= 0:
+def pause(pauses: int, retry_after: float | None, left: float, patience: float) -> float | None:
+    """Seconds to wait before batch number `pauses` + 1 of an outage; None: the job gives up.
+
+    A wait that the provider asks for may end after the patience does (`left`), so that an outage that is shorter than
+    the patience is outlasted whatever the hints; one that is longer than all of the patience is not begun.
+    """
+    if left <= 0 or (retry_after is not None and retry_after > patience):
         return None
     own: float = min(FIRST * 2.0 ** min(pauses, 8), LONGEST, left)
     return max(own, retry_after or 0.0)
@@ -123,7 +125,8 @@ class Patient(Wrapped):
         if self._since is None:
             self._since = now - error.elapsed
         outage = now - self._since
-        seconds = pause(self._pauses, error.retry_after, self._patience - (now - self._since))
+        left = self._patience - outage
+        seconds = pause(self._pauses, error.retry_after, left, self._patience)
         if seconds is None:
             self._end(error, asks=True)
             raise error
