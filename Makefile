@@ -26,8 +26,11 @@ demo: $(VENV)/.installed-demo
 test: check
 	$(RUN) -m pytest
 
-test-engines: $(VENV)/.installed-engines
+# Daft wants an older pyarrow than embedkit's files do: it is tested in an environment of its own. Spark wants Java 17.
+test-engines: $(VENV)/.installed-engines $(VENV)-daft/.installed
 	$(RUN) -m pytest -m engines
+	$(VENV)-daft/bin/python -m pytest -m engines tests/contrib/test_daft.py \
+		'tests/project/test_frameworks.py::test_an_example_prints_what_it_says[Daft]'
 
 check: $(VENV)/.installed-dev
 	$(RUN) -m ruff check
@@ -72,6 +75,12 @@ $(VENV)/.installed-docs: pyproject.toml
 $(VENV)/.installed-release: pyproject.toml
 	@$(MAKE) --no-print-directory $(RUN)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[release]'
+	@touch $@
+
+$(VENV)-daft/.installed: pyproject.toml
+	@$(MAKE) --no-print-directory $(RUN)
+	@test -x $(VENV)-daft/bin/python || $(RUN) -m venv $(VENV)-daft
+	$(VENV)-daft/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[daft-test]'
 	@touch $@
 
 $(VENV)/.installed-bench: pyproject.toml

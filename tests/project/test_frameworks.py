@@ -46,6 +46,8 @@ def test_every_version_of_the_table_is_one_that_the_extra_allows():
 )
 def test_an_example_prints_what_it_says(name, tmp_path):
     """Each framework has an example, which runs in a process of its own and prints what stands beside its `print`."""
+    if name == "Daft":
+        pytest.importorskip("daft", reason="Daft has an environment of its own: make test-engines")
     script = SECTIONS[name]
     promised = re.findall(r"^ *print\(.*\)  # (.+)$", script, flags=re.MULTILINE)
     found = subprocess.run(
