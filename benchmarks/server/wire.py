@@ -144,7 +144,7 @@ def server(
         yield Server(int(line[1]), tls=tls)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()  # closes the pipe too
 
 
 def floor(at: Server, batch: int, inflight: int, encoding: str, seconds: float = 1.0) -> dict[str, float]:

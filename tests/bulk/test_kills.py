@@ -84,7 +84,6 @@ def test_twenty_kills_of_a_large_job_cost_no_row(tmp_path, name):
         hits = check(command, 20, BIG)
         assert server.stats()["texts"] == BIG + sum(kill.extra for kill in hits)
 
-    [kill.extra for kill in hits]
     rows = wire.rows(WIDTH)
     made = vectors(command.output)
     assert len(made) == BIG
