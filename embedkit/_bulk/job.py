@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -29,19 +29,22 @@ from .._types import PACKED, Embeddings, OnError
 from ..codec.vector_math import missing_rows
 from ..errors import ConfigError, EmbedkitError
 from .budget import Budget
-from .contract import Scan, Sink, Source
+from .contract import RowDigest, Scan, Sink, Source
 from .feed import Feed
-from .identity import changed, header_of, metadata_of, refusal
+from .identity import ROWS, changed, header_of, metadata_of, refusal
 from .journal import Checkpoint, Header, Journal, Line, Totals
 from .known import KnownTexts, known_texts, selected
 from .notices import BatchJob, Began, Notice, Progress, RowFailed, Scanned
 from .patience import Patient, StoppedError
 from .report import Report, read_report, thinned
 from .sinks.file_sink import FileSink
+from .stdio import aside as left_behind
 from .stores.base import Store
 from .tally import Tally
 from .workplace import Workplace
 from .writer import Rows, Writer
+
+T = TypeVar("T")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +125,8 @@ class Job:
         header = header_of(self._source, self._embedder, self._sink, self._options, scan)
         earlier = await aside(self._finished_before, header)
         if earlier is not None:
+            if not (header.digest and earlier.job is not None and earlier.job.digest):
+                await self._compare_rows(earlier)
             return earlier
         await aside(self.work.enter)
         journal: Journal | None = None
@@ -135,7 +140,7 @@ class Job:
                 journal.close()
                 self.work.remove()
             elif journal is not None and self._sink.resumable and isinstance(error, (EmbedkitError, OSError)):
-                error.add_note(self.kept(journal))
+                error.add_note(self.kept(journal, again=not isinstance(error, ConfigError)))
             raise
         finally:
             if journal is not None:
@@ -248,6 +253,12 @@ class Job:
         if differs:
             raise ConfigError(refusal(work.output, differs, unfinished=False))
         return None if append else msgspec.structs.replace(report, already=True)
+
+    async def _compare_rows(self, report: Report) -> None:
+        """Refuse rows that are not those of a finished job, where no look through the input has told: a pipe's."""
+        read = left_behind if self._source.aside else _here
+        if not await read(_holds, self._source, report.rows, report.digest):
+            raise ConfigError(refusal(self.work.output, [f"{ROWS} are others"], unfinished=False))
 
     def _open(self, header: Header) -> Journal:
         """The journal, its header written or compared."""
@@ -474,11 +485,28 @@ class Job:
         totals = journal.last.totals if journal.last is not None else Totals()
         return not journal.batches and totals.rows == totals.failed
 
-    def kept(self, journal: Journal) -> str:
-        """What an unfinished job has, and how to go on."""
+    def kept(self, journal: Journal, *, again: bool = True) -> str:
+        """What an unfinished job has, and how to go on, unless the error beside it says that."""
         rows = journal.last.totals.rows if journal.last is not None else 0
         of = f" of {self._rows:,}" if self._rows is not None else ""
-        return f"{rows:,}{of} rows are kept in {self.work.folder}; run the same job again, and it goes on there"
+        return f"{rows:,}{of} rows are kept in {self.work.folder}" + (
+            "; run the same job again, and it goes on there" if again else ""
+        )
+
+
+async def _here(work: Callable[..., T], *arguments: Any) -> T:
+    """Call it in this thread."""
+    return work(*arguments)
+
+
+def _holds(source: Source, rows: int, digest: str) -> bool:
+    """Whether a source has so many rows, of this digest; reads hardly more of it."""
+    found = RowDigest()
+    for block in source.blocks():
+        found.update(block.texts, block.keys)
+        if found.rows > rows:
+            return False
+    return found.hex() == digest
 
 
 def _running_loop() -> Any:

@@ -127,7 +127,7 @@ def embed(inputs: tuple[str, ...], model: str | None, out: str, **options: Any) 
         quiet=quiet, machine=machine, shares=out == STDOUT and sys.stdout is not None and sys.stdout.isatty(),
     )  # fmt: skip
     if dry_run and options["api_key_env"] is None:
-        options["api_key"] = "not sent"  # nobody needs a key to see what a job would cost
+        options["api_key"] = "not-sent"  # nobody needs a key to see what a job would cost
     embedder = _connected(model, observe=teller.observe, **options)
     if out == STDOUT and sys.stdout is None:
         msg = "stdout is closed"

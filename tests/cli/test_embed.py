@@ -628,3 +628,61 @@ def test_a_symbolic_link_stays_one(api):
     assert (first, again, forced) == (0, 0, 0)
     assert Path("out.npy").is_symlink()
     assert np.load("elsewhere/real.npy").tolist() == expected()
+
+
+# --- what is said of a job that was begun before ---------------------------------------------------------------------
+
+
+def test_a_dry_run_needs_no_key(monkeypatch):
+    """What a job would cost is said of a provider that wants a key, without one."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    code, stdout, stderr = embedkit_("embed", made("in.txt"), "-m", "openai:text-embedding-3-small", "--dry-run")
+
+    assert (code, stderr) == (0, "")
+    assert "5 rows" in stdout
+
+
+@pytest.mark.parametrize("other", ["one\n", "one\nthree\n", "one\ntwo\nthree\n", ""])
+def test_other_rows_of_a_pipe_are_no_finished_job(api, other):
+    """A pipe cannot be looked through first; its rows are compared all the same before the job is said to be done."""
+
+    def piped(text):
+        child = process(api, "-", "-o", "out.npy", "-m", "compatible:m", stdin=subprocess.PIPE)
+        _, stderr = child.communicate(text, timeout=60)
+        return child.returncode, stderr
+
+    assert piped("one\ntwo\n")[0] == 0
+    sent = len(api.bodies)
+    code, stderr = piped("one\ntwo\n")
+    assert (code, "finished already" in stderr) == (0, True)
+    code, stderr = piped(other)
+
+    assert code == 2
+    assert "the rows of the input are others" in stderr
+    assert len(api.bodies) == sent
+
+
+def test_a_file_that_changed_is_no_finished_job_without_a_scan(api):
+    """`--no-scan` leaves out the look, not the comparison."""
+    Path("in.txt").write_text("one\ntwo\n")
+    assert embed(api, "in.txt", "-o", "out.npy", "--no-scan")[0] == 0
+    assert embed(api, "in.txt", "-o", "out.npy")[0] == 0
+    Path("in.txt").write_text("one\nthree\n")
+
+    for more in ([], ["--no-scan"]):
+        code, _, stderr = embed(api, "in.txt", "-o", "out.npy", *more)
+        assert code == 2
+        assert "the rows of the input are others" in stderr
+
+
+def test_advice_does_not_contradict_itself(api):
+    """Where only --force goes on, nothing says that the same command does."""
+    Path("in.txt").write_text("".join(f"text {number}\n" for number in range(200)))
+    assert embed(api, "in.txt", "-o", "out.npy", "--max-tokens", "50")[0] == 4
+    Path("out.npy.job", "vectors.npy").write_bytes(b"cut")
+    code, _, stderr = embed(api, "in.txt", "-o", "out.npy")
+
+    assert code == 2
+    assert "--force" in stderr
+    assert "rows are kept in" in stderr
+    assert "run the same job again" not in stderr
