@@ -186,17 +186,23 @@ class Job:
             msg = "batch jobs cannot leave out what a file has already: write into a store, or leave batch_api=True out"
             raise ConfigError(msg)
         for name in self._source.described().get("inputs", ()):
-            if self.work.place.is_relative_to(os.path.realpath(name)) and self.work.place != Path(
-                os.path.realpath(name)
-            ):
-                msg = (
-                    f"{self._sink.target} lies in {name}, which is read: another run would read it as input; "
-                    "put it somewhere else"
-                )
-                raise ConfigError(msg)
+            self._check_place(name)
         if self._settings.max_cost is not None and self._price() is None:
             model = f"{self._embedder.provider}:{self._embedder.model}"
             msg = f"max_cost={self._settings.max_cost:g}: no price of {model} is known; pass max_tokens instead"
+            raise ConfigError(msg)
+
+    def _check_place(self, name: str) -> None:
+        """Refuse an output that would be read as input next time, or take the place of the only copy of the texts."""
+        read, place = Path(os.path.realpath(name)), self.work.place
+        if place == read and not read.is_dir() and not self._sink.carried:
+            msg = f"{self._sink.target} is the input, and vectors alone would take its place; name another output"
+            raise ConfigError(msg)
+        if (place == read and read.is_dir()) or (place != read and place.is_relative_to(read)):
+            msg = (
+                f"{self._sink.target} lies in {name}, which is read: another run would read it as input; "
+                "put it somewhere else"
+            )
             raise ConfigError(msg)
 
     def _price(self) -> float | None:

@@ -66,6 +66,7 @@ class Writer:
         self._failures: AppendedFile | Any = None
         self._last: Rows | None = None  # the newest that is written
         self._synced = -float("inf")
+        self._unsynced = False  # rows are written that no checkpoint speaks of
         self._ended = False
         self.checkpointed: Callable[[int], object] | None = None  # is told how many rows are safe
         self._news: Any = None
@@ -102,7 +103,13 @@ class Writer:
 
         while not self._ended:
             if not self._waiting:
-                await self._wait()
+                if self._unsynced:  # nothing more may come for long: what is written is safe all the same
+                    with anyio.move_on_after(max(0.0, self._synced + INTERVAL - self._now())):
+                        await self._wait()
+                    if not self._waiting and not self._ended:
+                        await self._flush(sync=True)
+                else:
+                    await self._wait()
                 continue
             if self._bytes < ENOUGH and (left := self._synced + INTERVAL - self._now()) > 0:
                 with anyio.move_on_after(left):
@@ -120,6 +127,7 @@ class Writer:
     async def _flush(self, *, sync: bool) -> None:
         rows, self._waiting, self._bytes = self._waiting, [], 0
         await self._aside(self._write, rows, sync)
+        self._unsynced = not sync
         if self._room is not None:
             self._room.set()
             self._room = None

@@ -23,7 +23,10 @@ from embedkit import (
     RateLimitError,
     ServerError,
     TransportError,
+    bulk,
 )
+from embedkit._bulk import writer
+from embedkit._bulk.journal import decoded
 from embedkit._bulk.notices import Began, Paused, Progress, Resumed, RowFailed, Scanned
 from embedkit._types import Usage
 from tests.support.jobs import Lines, Texts, job, rows_of, vector
@@ -523,6 +526,49 @@ def test_an_output_in_the_folder_that_is_read_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="which is read"):
         run(job(Folder(TEXTS), server, tmp_path / "out"))
     assert server.sent == []
+
+
+def test_vectors_alone_never_replace_the_texts(tmp_path, monkeypatch):
+    """An output that keeps no records cannot be the input, with force neither; nor can a folder be both."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.txt").write_text("one\n")
+    Path("in").mkdir()
+    Path("in/a.txt").write_text("one\n")
+    for name, out, form in (("own.txt", "own.txt", "npy"), ("in", "in/", None)):
+        with pytest.raises(ConfigError, match=r"is the input|which is read"):
+            bulk.run_sync(name, Server(), out, output_format=form, force=True)
+
+    assert Path("own.txt").read_text() == "one\n"
+    assert left("in") == ["a.txt"]
+
+
+def test_what_is_written_is_safe_though_nothing_more_comes(tmp_path, monkeypatch):
+    """Rows that were written early, because they were many, get their checkpoint while the provider is silent."""
+    monkeypatch.setattr(writer, "ENOUGH", 1)
+
+    async def main():
+        silent = anyio.Event()
+
+        class Stalls(Server):
+            async def embed_batch(self, texts, options):
+                if len(self.sent) >= 64:
+                    await silent.wait()
+                return await super().embed_batch(texts, options)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(job(TEXTS, Stalls(), tmp_path / "out").run)
+            rows = 0
+            with anyio.fail_after(60):
+                while rows < 64:
+                    await anyio.sleep(0.05)
+                    journal = tmp_path / "out.job" / "journal.jsonl"
+                    lines = journal.read_bytes().splitlines(keepends=True) if journal.exists() else []
+                    found = [line.checkpoint.totals.rows for line in map(decoded, lines) if line and line.checkpoint]
+                    rows = max(found, default=0)
+            silent.set()
+
+    anyio.run(main)
+    check(tmp_path / "out")
 
 
 def test_a_folder_that_a_killed_job_left_at_its_very_end(tmp_path):
