@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
@@ -287,6 +288,7 @@ def origin(url: str) -> str:
     return scheme + mark + rest.partition("/")[0]
 
 
+@cache
 def array_of(dtype: DType) -> type[np.generic]:
     """The numpy type that holds one component (or one packed byte) of this dtype."""
     import numpy as np

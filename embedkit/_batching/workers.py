@@ -46,9 +46,7 @@ class WorkerPool:
         There are so many workers (`first`: until the work is proven).
         The first error stops everyone and is raised as it is.
         """
-        if not isinstance(workers, int) or workers < 1:
-            msg = f"max_concurrency={workers}: nothing would ever be sent; it is a whole number of at least 1"
-            raise ConfigError(msg)
+        check_workers(workers)
         self._most, self._first = workers, min(workers, first or workers)
         head = self._next()
         if head is None:
@@ -132,3 +130,10 @@ class WorkerPool:
 
             self._changed = anyio.Event()
         await self._changed.wait()
+
+
+def check_workers(workers: int) -> None:
+    """ConfigError where so many workers would never send anything."""
+    if not isinstance(workers, int) or workers < 1:
+        msg = f"max_concurrency={workers}: nothing would ever be sent; it is a whole number of at least 1"
+        raise ConfigError(msg)

@@ -24,8 +24,10 @@ from .._batching.failed_rows import first_failure, with_failed_rows
 from .._batching.long_text import TextSplitter, embed_long
 from .._batching.options import OPTIONS, stored_width, validated
 from .._batching.plan import estimate, plan, tightened
+from .._batching.single_text import Fills, FirstRow, replayed
 from .._batching.stream import Stream
 from .._batching.texts import listed, without_text
+from .._batching.workers import check_workers
 from .._calls import Calls, ending_calls, until_closed
 from .._calltime import ANSWER, CallTime
 from .._hints import NDArray
@@ -472,16 +474,42 @@ class Embedder(ABC):
     ) -> Embeddings:
         whole = self.joins_texts(options)
         unique = UniqueTexts(rows, accepts_empty=self.accepts_empty, skip=skip, repeats=whole)
-        time = tally.time
         if not self._probed:
-            await (self._prepare(tally) if time is None else time.within(self._prepare(tally)))
+            await (self._prepare(tally) if tally.time is None else tally.time.within(self._prepare(tally)))
         if whole:
             self._fits_one_request(unique.texts)
-        learned = self._learned
-        key = learned.key(options, self.options)
-        fills = self.fill_rows if self.observe is None else partial(self._timed, self.observe)
+        key = self._learned.key(options, self.options)
+        fills: Fills = self.fill_rows if self.observe is None else partial(self._timed, self.observe)
         if tally.progress is not None:
             fills = partial(_counted, fills, tally.progress)
+        if len(unique.texts) == 1 and tally.time is None:
+            check_workers(workers)
+            row = FirstRow(len(rows), options.dtype, self._learned.widths.get(key))
+            try:
+                reply = await fills(unique.texts, options, row, tally, None)
+            except (EmbedkitError, UnicodeEncodeError) as error:
+                fills = replayed(fills, row, error)
+            else:
+                if row.matrix is not None and not row.failures:
+                    self._learned.add_width(key, row.matrix.shape[1])
+                    return self._made(row.matrix, unique, options, tally, reply.model, reply.tokens, {})
+                fills = replayed(fills, row, reply)
+        return await self._dispatched(fills, unique, options, tally, key, skip=skip, workers=workers, lone=lone)
+
+    async def _dispatched(
+        self,
+        fills: Fills,
+        unique: UniqueTexts,
+        options: Options,
+        tally: RequestCount,
+        key: bytes,
+        *,
+        skip: bool,
+        workers: int,
+        lone: bool,
+    ) -> Embeddings:
+        """The texts in as many requests as they need; what fails is taken apart."""
+        time, learned = tally.time, self._learned
 
         def fill(texts: Sequence[str], out: OutputRows, tries: int | None) -> Awaitable[Reply]:
             return fills(texts, options, out, tally, tries)
@@ -490,8 +518,8 @@ class Embedder(ABC):
             return plan(unique.texts, self.known_limits(), self.count_tokens, start=start, stop=stop)
 
         dispatcher = Dispatcher(
-            unique.texts, cut, fill, room=len(rows), dtype=options.dtype, width=learned.widths.get(key),
-            skip=skip, whole=whole, lone=lone, learn=self._learn,
+            unique.texts, cut, fill, room=unique.count, dtype=options.dtype, width=learned.widths.get(key),
+            skip=skip, whole=self.joins_texts(options), lone=lone, learn=self._learn,
             on_split=silent if self.observe is None else partial(self._tell_split, self.observe, tally),
             on_failure=silent if self.observe is None else partial(self._tell_failure, self.observe, tally),
         )  # fmt: skip
@@ -609,17 +637,30 @@ class Embedder(ABC):
         missing = [row for row, done in enumerate(dispatcher.done) if not done] if not all(dispatcher.done) else []
         if missing:
             matrix[missing] = missing_value(matrix)
-        failures = unique.spread_failures(dispatcher.failures)
+        return self._made(matrix, unique, options, tally, dispatcher.model, dispatcher.tokens, dispatcher.failures)
+
+    def _made(
+        self,
+        matrix: NDArray[Any],
+        unique: UniqueTexts,
+        options: Options,
+        tally: RequestCount,
+        model: str,
+        tokens: int | None,
+        failures: dict[int, EmbedkitError],
+    ) -> Embeddings:
+        failures = unique.spread_failures(failures)
         for error in failures.values():
             self._sign(error)
-        tokens, cost = dispatcher.tokens, None
-        if tokens is not None and self._priced_apart:
-            cost = tally.cost
-        elif tokens is not None and self.price is not None:
-            cost = tokens * self.price / 1e6
+        cost = None
+        if tokens is not None:
+            if self._priced_apart:
+                cost = tally.cost
+            elif self.price is not None:
+                cost = tokens * self.price / 1e6
         return Embeddings(
-            unique.expand(matrix), dispatcher.model or self.model, Usage(tokens, tally.requests, cost),
-            failures, dtype=options.dtype,
+            unique.expand(matrix), model or self.model, Usage(tokens, tally.requests, cost), failures,
+            dtype=options.dtype,
         )  # fmt: skip
 
 
