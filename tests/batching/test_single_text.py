@@ -1,7 +1,7 @@
 """A lone text goes out by itself; what comes of it is what the dispatcher would have made of it."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,9 @@ import pytest
 
 import embedkit
 from embedkit import RetryPolicy
+from embedkit._types import OnError
 from embedkit.errors import EmbedkitError, TransportError
-from embedkit.testing import FakeExchange, Response, response
+from embedkit.testing import Answer, FakeExchange, response
 
 QUICK = RetryPolicy(attempts=2, initial=0.0001, maximum=0.0001)
 pytestmark = pytest.mark.anyio
@@ -22,7 +23,7 @@ def reply(*vectors: Any) -> dict[str, Any]:
     return {"data": entries, "model": "m", "usage": {"prompt_tokens": 2, "total_tokens": 2}}
 
 
-ANSWERS: dict[str, Response | BaseException | Mapping[str, Any]] = {
+ANSWERS: dict[str, Answer] = {
     "good": reply([1.0, 2.0, 3.0]),
     "another width": reply([1.0, 2.0]),
     "null in it": reply([1.0, None, 3.0]),
@@ -39,7 +40,9 @@ ANSWERS: dict[str, Response | BaseException | Mapping[str, Any]] = {
 }
 
 
-async def outcome(script: tuple[str, ...], texts: list[str], on_error: str, warm: bool, **limit: float) -> object:
+async def outcome(
+    script: tuple[str, ...], texts: list[str], on_error: OnError, warm: bool, limit: float | None
+) -> object:
     """What a caller sees, and how many requests were sent."""
     answers = iter([*(("good",) if warm else ()), *script])
     exchange = FakeExchange(lambda _: ANSWERS[next(answers, "good")])
@@ -48,7 +51,7 @@ async def outcome(script: tuple[str, ...], texts: list[str], on_error: str, warm
         await embedder.embed(["before"])
     seen: object
     try:
-        made = await embedder.embed(texts, on_error=on_error, **limit)  # type: ignore[arg-type]
+        made = await embedder.embed(texts, on_error=on_error, total_timeout=limit)
     except EmbedkitError as error:
         seen = type(error), error.rows, error.attempts, error.retryable, error.partial is None
     else:
@@ -62,11 +65,11 @@ async def outcome(script: tuple[str, ...], texts: list[str], on_error: str, warm
 @pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 @pytest.mark.parametrize("texts", [["x"], ["x", "x"], ["x", "", "x"]], ids=["one", "twice", "an empty one"])
-async def test_the_dispatcher_would_have_made_the_same_of_it(texts: list[str], on_error: str, warm: bool) -> None:
+async def test_the_dispatcher_would_have_made_the_same_of_it(texts: list[str], on_error: OnError, warm: bool) -> None:
     """Whatever comes first and second, result, error and requests are those of a call through the dispatcher."""
     for script in itertools.product(ANSWERS, repeat=2):
-        alone = await outcome(script, texts, on_error, warm)
-        dispatched = await outcome(script, texts, on_error, warm, total_timeout=LONG)
+        alone = await outcome(script, texts, on_error, warm, None)
+        dispatched = await outcome(script, texts, on_error, warm, LONG)
         assert alone == dispatched, script
 
 
@@ -84,7 +87,7 @@ async def test_text_that_is_no_unicode_is_its_own_row() -> None:
 
 async def test_each_try_has_rows_of_its_own() -> None:
     """A vector that is wrong once and good then is the good one: the first is not left in it."""
-    answers = iter([response({"error": {"message": "busy"}}, 503), reply([1.0, 2.0, 3.0])])
+    answers: Iterator[Answer] = iter([response({"error": {"message": "busy"}}, 503), reply([1.0, 2.0, 3.0])])
     exchange = FakeExchange(lambda _: next(answers))
     async with embedkit.connect("compatible:m", base_url="http://fake", retry=QUICK, exchange=exchange) as embedder:
         made = await embedder.embed(["x"])
