@@ -10,6 +10,7 @@ import msgspec
 
 from ..errors import ConfigError
 from .contract import Block, Records, RowDigest, Source
+from .read_ahead import ReadAhead
 from .stdio import aside
 
 
@@ -38,7 +39,7 @@ class Feed:
         self._aside = source.aside
         self._may = may
         self._waiting: deque[Block] = deque()
-        self._stopped: Any = None  # a future, while the feed waits for its source
+        self._ahead = ReadAhead(self._blocks) if source.aside else None
         self.over = False
         self.cut_short = False  # ended by `stop` or `may`, with rows left
 
@@ -68,51 +69,38 @@ class Feed:
             raise ConfigError(msg)
 
     async def texts(self) -> AsyncIterator[Any]:
-        """Every text, None where a row has none. Blocks are read in a thread aside: a slow pipe holds up nothing."""
-        for block in list(self._waiting):
-            for text in block.texts:
-                if not self._goes_on(text):
-                    return
-                yield text
-        while (block_read := await self._next()) is not None:
+        """Every text, None where a row has none."""
+        may, begun = self._may, list(self._waiting)
+        while True:
+            for block in begun:
+                for text in block.texts:
+                    if self.over or (may is not None and not may(text)):
+                        self.over = self.cut_short = True
+                        return
+                    yield text
+            block_read = await self._next()
+            if block_read is None:
+                return
             self._waiting.append(block_read)
-            for text in block_read.texts:
-                if not self._goes_on(text):
-                    return
-                yield text
-
-    def _goes_on(self, text: str | None) -> bool:
-        if self.over or (self._may is not None and not self._may(text)):
-            self.over = self.cut_short = True
-        return not self.over
+            begun = [block_read]
 
     async def _next(self) -> Block | None:
-        import asyncio
-
-        if self.over:
-            self.cut_short = True
-            return None
-        if not self._aside:
-            return next(self._blocks, None)
-        self._stopped = asyncio.get_running_loop().create_future()
-        read = asyncio.ensure_future(aside(next, self._blocks, None))
-        try:
-            await asyncio.wait({read, self._stopped}, return_when=asyncio.FIRST_COMPLETED)
-        except BaseException:
-            read.cancel()
-            raise
-        if not read.done():  # the thread is left behind, and what it reads with it
-            read.cancel()
-            self.cut_short = True
-            return None
-        block: Block | None = read.result()
-        return block
+        if not self.over:
+            block = next(self._blocks, None) if self._ahead is None else await self._ahead.next()
+            if block is not None or not self.over:
+                return block
+        self.cut_short = True
+        return None
 
     def stop(self) -> None:
         """Hand out no more texts. What has been handed out still comes back."""
         self.over = True
-        if self._stopped is not None and not self._stopped.done():
-            self._stopped.set_result(None)
+        self.close()
+
+    def close(self) -> None:
+        """Read no more of the source."""
+        if self._ahead is not None:
+            self._ahead.close()
 
     def take(self, count: int) -> Taken:
         """The next `count` rows, whose vectors have come."""

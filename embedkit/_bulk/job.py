@@ -351,6 +351,8 @@ class Job:
             await aside(self._sink.finish, metadata_of(self._embedder))
             return await aside(self._settle, journal)
         finally:
+            if self._feed is not None:
+                self._feed.close()
             writer.close()
             self._sink.close()
             if isinstance(self._embedder, KnownTexts):

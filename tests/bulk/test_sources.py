@@ -10,15 +10,13 @@ import random
 from contextlib import suppress
 from pathlib import Path
 
-import anyio
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from embedkit import ConfigError
 from embedkit._batching.plan import estimate
-from embedkit._bulk.contract import Block
-from embedkit._bulk.sources.open_source import BLOCK, Rows, open_source
+from embedkit._bulk.sources.open_source import BLOCK, open_source
 from tests.bulk.reading import faults, read, refused, source, texts
 
 
@@ -36,34 +34,6 @@ def test_rows_come_in_blocks(file, name):
 
     assert [len(block) for block in blocks] == [BLOCK, BLOCK, 5]
     assert sum(blocks, []) == words  # noqa: RUF017 (three lists)
-
-
-@pytest.mark.parametrize("takes", [[1] * 7, [7], [3, 4], [0, 2, 0, 5]])
-def test_records_come_back_beside_their_texts(takes):
-    """However many are taken at once, and wherever blocks end, record i belongs to text i."""
-    words = [str(number) for number in range(7)]
-    blocks = [
-        Block(words[:2], words[:2]),
-        Block([], []),
-        Block(words[2:], pa.RecordBatch.from_pydict({"text": words[2:]})),
-    ]
-    rows = Rows(iter(blocks))
-
-    async def read_all():
-        return [text async for text in rows.texts()]
-
-    assert anyio.run(read_all) == words
-    taken = []
-    for each in takes:
-        pieces = rows.take(each)
-        found = [
-            record
-            for piece in pieces
-            for record in (piece if isinstance(piece, list) else piece.column("text").to_pylist())
-        ]
-        assert len(found) == each
-        taken += found
-    assert taken == words
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,12 @@ rows are to be refused. What is beside the text is carried on as it came.
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import ConfigError
 from ..contract import Source
-from ..stdio import aside
 from .fields import Fields, parse_template
 from .file_source import FileSource
 from .files import INPUTS, TOLD, form_of, found
@@ -23,11 +21,6 @@ from .format_detection import FORMATS
 from .memory_source import source_of
 from .rows import ADDED, BLOCK, How, Line
 from .streams import encoding_named
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
-    from ..contract import Block, Records
 
 SOME = 16  # strings looked at, to see whether they are names of files
 
@@ -146,37 +139,4 @@ def _check_name(name: str, what: str) -> None:
         raise ConfigError(msg) from None
 
 
-class Rows:
-    """An input: its texts on one side, for `Embedder.stream`;
-    on the other the records of those that came back, in order.
-
-    Attributes:
-        faults: row → what is wrong with it, for rows without a usable text; whoever tells of one takes it out.
-    """
-
-    def __init__(self, blocks: Iterator[Block]) -> None:
-        self.faults: dict[int, str] = {}
-        self._blocks = blocks
-        self._waiting: deque[Records] = deque()
-
-    async def texts(self) -> AsyncIterator[Any]:
-        """Every text, read in a thread aside, so that a slow pipe holds up nothing else."""
-        while (block := await aside(next, self._blocks, None)) is not None:
-            self._waiting.append(block.records)
-            self.faults.update(block.faults)
-            for text in block.texts:
-                yield text
-
-    def take(self, count: int) -> list[Records]:
-        """The next `count` records, in pieces as they were read."""
-        pieces: list[Records] = []
-        while self._waiting and (count or not len(self._waiting[0])):
-            records = self._waiting.popleft()
-            if len(records) > count:
-                self._waiting.appendleft(records[count:])
-            pieces.append(records[:count])
-            count -= len(pieces[-1])
-        return pieces
-
-
-__all__ = ["ADDED", "BLOCK", "FORMATS", "INPUTS", "TOLD", "Line", "Rows", "form_of", "open_files", "open_source"]
+__all__ = ["ADDED", "BLOCK", "FORMATS", "INPUTS", "TOLD", "Line", "form_of", "open_files", "open_source"]
