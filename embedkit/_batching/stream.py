@@ -163,6 +163,7 @@ class _Producer:
         self._width = 0  # values per row of the parts before
         self._total: int | None = None  # parts there will be, once known
         self._over = False
+        self._running = self._idle = 0  # workers: all, and those that wait for a part
         self._news: Any = None
         self._permits: Any = None
         self._waiting: Any = None
@@ -223,11 +224,9 @@ class _Producer:
 
         with self._scope:
             async with anyio.create_task_group() as group:
-                for _ in range(self._workers):
-                    group.start_soon(self._worker)
-                await self._read()
+                await self._read(group)
 
-    async def _read(self) -> None:
+    async def _read(self, group: anyio.abc.TaskGroup) -> None:
         number = 0
         while self._total is None:
             await self._permits.acquire()
@@ -237,7 +236,10 @@ class _Producer:
             else:
                 self._hand((number, start, texts))
                 number += 1
-        for _ in range(self._workers):
+                if len(self._todo) > self._idle and self._running < self._workers:
+                    self._running += 1
+                    group.start_soon(self._worker)
+        for _ in range(self._running):
             self._hand(None)
 
     def _hand(self, part: tuple[int, int, list[str]] | None) -> None:
@@ -246,7 +248,9 @@ class _Producer:
 
     async def _worker(self) -> None:
         while True:
+            self._idle += 1
             await self._waiting.acquire()
+            self._idle -= 1
             part = self._todo.popleft()
             if part is None:
                 return

@@ -199,6 +199,29 @@ async def test_one_task_reads_the_source():
     assert len(readers) == 1
 
 
+@pytest.mark.parametrize("count", [1, 3, 50, 64, 200])
+async def test_as_many_workers_as_there_is_work(count):
+    """A stream has a worker for every part that waits, up to max_concurrency, and no more of them than parts."""
+    came = anyio.Event()
+
+    class Gathering(Own):
+        most = 0
+
+        async def latency(self, texts):
+            self.most = max(self.most, len(anyio.get_running_tasks()) - before)
+            if self.flying == min(count, 64):
+                came.set()
+            await came.wait()
+
+    embedder, before = Gathering(1, workers=64), len(anyio.get_running_tasks())
+    with anyio.fail_after(30):
+        parts = await drained(embedder.stream(Source(count)))
+
+    assert len(parts) == count
+    assert embedder.peak == min(count, 64)
+    assert embedder.most <= min(count, 64) + 1  # and the reader
+
+
 async def test_workers_and_halves_share_the_bound():
     """A part that is split does not put more requests in flight than max_concurrency."""
 
