@@ -36,7 +36,7 @@ border-bottom:1px solid var(--line)}th{color:var(--soft);font-weight:600}th:firs
 white-space:normal;overflow-wrap:anywhere;min-width:190px}td.error{text-align:left;white-space:normal}
 tr:nth-child(even) td{background:var(--band)}ul{list-style:none;padding:0;margin:12px 0;display:flex;flex-wrap:wrap;
 gap:4px 18px}li{overflow-wrap:anywhere}li svg{display:inline-block;width:16px;height:16px;vertical-align:-3px;
-margin-right:5px}
+margin-right:5px}@media(max-width:600px){svg text{font-size:15px}}
 """
 
 
@@ -138,12 +138,24 @@ def ticks(end: float, count: int = 5, begin: float = 0.0) -> list[tuple[float, s
     return [(part / count, short(begin + (end - begin) * part / count)) for part in range(count + 1)]
 
 
+def round_ticks(begin: float, end: float, count: int = 5) -> list[tuple[float, str]]:
+    """Labels at the round numbers of an axis that may begin and end anywhere; about so many of them."""
+    if not (end > begin and math.isfinite(end - begin)):
+        return []
+    step = axis_end((end - begin) / count)
+    first, last = math.ceil(begin / step - 1e-9), math.floor(end / step + 1e-9)
+    digits = max(0, -math.floor(math.log10(step) - 1e-9) + 1)
+    return [
+        ((at * step - begin) / (end - begin), short(round(at * step, digits) + 0.0)) for at in range(first, last + 1)
+    ]
+
+
 def short(value: float) -> str:
-    """A number in few letters: 2,500; 25k; 1.2M; 0.05."""
-    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+    """A number in few letters: 2.5k; 1.2M; 120; 0.05."""
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= unit:
-            return f"{value / (1e3 if letter == 'k' else unit):.3g}{letter}"
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.4g}"  # noqa: PLR2004
+            return f"{value / unit:.4g}{letter}"
+    return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.4g}"  # noqa: PLR2004
 
 
 def number(value: float | None, form: str, factor: float = 1) -> str:
@@ -169,6 +181,7 @@ __all__ = [
     "key",
     "legend",
     "number",
+    "round_ticks",
     "safe",
     "short",
     "steps",

@@ -90,12 +90,8 @@ def comparable(vectors: NDArray[Any], dtype: DType) -> NDArray[Any]:
         signs *= 2
         signs -= 1
         return signs
-    rows: NDArray[Any] = vectors.astype(np.float32)  # a copy
-    if dtype == "uint8":
-        rows -= 128
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    lengths[lengths == 0] = 1
-    rows /= lengths
+    rows = directions(vectors, dtype)
+    rows[np.isnan(rows)] = 0
     return rows
 
 

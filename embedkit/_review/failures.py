@@ -15,7 +15,7 @@ OTHER = "other reasons"
 # What differs from row to row: where the row is, words in quotes, ids, numbers.
 PLACE = re.compile(r"^(?:.{0,400}?, )?(?:line|row) \d+: ")
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
-HEX = re.compile(r"\b(?=[0-9a-f-]*\d)[0-9a-f-]{8,}\b", re.IGNORECASE)
+ID = re.compile(r"\b(?=[\w-]*\d)[\w-]{8,}\b")
 NUMBERS = re.compile(r"\d[\d._]*(?:, ?(?:\d[\d._]*|…))*")
 
 
@@ -44,7 +44,7 @@ class Entry(msgspec.Struct):
 def kind_of(reason: str) -> str:
     """What reasons of one kind have in common."""
     reason = PLACE.sub("", reason[: 4 * LONGEST])
-    return NUMBERS.sub("N", HEX.sub("N", QUOTED.sub("'…'", reason)))[:LONGEST]
+    return NUMBERS.sub("N", ID.sub("N", QUOTED.sub("'…'", reason)))[:LONGEST]
 
 
 def kinds(path: Path) -> tuple[list[Kind], int]:

@@ -18,12 +18,13 @@ from .._page import (
     figure,
     key,
     legend,
+    round_ticks,
     safe,
-    short,
     steps,
     ticks,
 )  # fmt: skip
 from .facts import Equal, Example, Facts, Failures, Job, Map, Nearness, Vectors
+from .neighbors import SAME
 from .rates import Rate
 
 COLORS = [f"var(--c{place})" for place in (0, 6, 2, 4, 1, 5)]  # of the map, from the first rows to the last
@@ -38,7 +39,7 @@ font-weight:600;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}.tiles 
 .notes{display:block;padding:10px 14px;border-left:4px solid var(--c1);background:var(--band)}
 dl{display:grid;grid-template-columns:minmax(90px,max-content) 1fr;gap:4px 18px;margin:12px 0}dt{color:var(--soft)}
 dd{margin:0;overflow-wrap:anywhere}
-.kinds td:first-child{min-width:220px;unicode-bidi:isolate}.kinds svg{width:120px;height:10px;display:inline-block}
+.kinds td:first-child{min-width:190px;unicode-bidi:isolate}.kinds svg{width:120px;height:10px;display:inline-block}
 .text{unicode-bidi:isolate;overflow-wrap:anywhere;color:var(--ink)}
 .rows{color:var(--soft);white-space:nowrap;font-variant-numeric:tabular-nums}
 .near{margin:16px 0;padding:0 0 0 14px;border-left:3px solid var(--line)}.near p{color:var(--ink);margin:0 0 6px}
@@ -47,7 +48,9 @@ dd{margin:0;overflow-wrap:anywhere}
 #map{background:var(--band);border-radius:8px;touch-action:pan-y;cursor:crosshair}#map circle{r:3px;fill-opacity:.65}
 #map #ring{r:7px;fill:none;stroke:var(--ink);stroke-width:2}#under{min-height:5em;color:var(--ink);
 overflow-wrap:anywhere;unicode-bidi:isolate;border-left:3px solid var(--line);padding:0 0 0 12px;margin:10px 0}
-@media(max-width:600px){#map circle{r:5px}#map #ring{r:11px}#under{min-height:8em}}
+@media(max-width:600px){#map circle{r:5px}#map #ring{r:11px}#under{min-height:8em}
+.kinds th:nth-child(3),.kinds td:nth-child(3){display:none}.kinds th,.kinds td{padding:6px;white-space:normal}
+.kinds td:first-child{min-width:0}}
 """
 SCRIPT = """
 (() => {
@@ -139,12 +142,12 @@ def _notes(notes: Sequence[str]) -> str:
 def _tiles(facts: Facts) -> str:
     job, vectors = facts.job, facts.vectors
     if job is not None:
-        pace = f"{short(job.rows / job.seconds)}/s" if job.seconds > 0 else NONE
+        pace = _pace(job.rows / job.seconds) if job.seconds > 0 else NONE
         cost = "not known" if job.cost is None else f"${job.cost:,.4f}" if job.cost < 1 else f"${job.cost:,.2f}"
         tiles = [
             ("rows", f"{job.rows:,}"), ("failed", f"{job.failed:,}"),
             ("tokens", "not known" if job.tokens is None else f"{job.tokens:,}"), ("cost", cost),
-            ("time", duration(job.seconds)), ("rows", pace),
+            ("time", duration(job.seconds)), ("rows per second", pace),
         ]  # fmt: skip
     elif vectors is not None:
         tiles = [("rows", f"{vectors.rows:,}"), ("without a vector", f"{vectors.missing:,}")]
@@ -154,12 +157,16 @@ def _tiles(facts: Facts) -> str:
     return f"<div class=tiles>{shown}</div>"
 
 
+def _pace(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"  # noqa: PLR2004
+
+
 def _details(job: Job) -> str:
     said = {
         "model": job.model,
         "address": job.base_url,
         "options": _pairs(job.options),
-        "input": _pairs(job.input),
+        "input": _input(job.input),
         "requests": f"{job.requests:,}, and {job.retries:,} of them sent again",
         "from a cache": f"{job.cached:,} rows" if job.cached else "",
         "runs": f"{job.runs:,}",
@@ -169,6 +176,14 @@ def _details(job: Job) -> str:
     }
     rows = "".join(f"<dt>{name}</dt><dd>{safe(value[:1000])}</dd>" for name, value in said.items() if value)
     return f"<dl>{rows}</dl>"
+
+
+def _input(said: dict[str, Any]) -> str:
+    """Names of what was read, and what was read of it."""
+    names, files = said.get("inputs") or [], said.get("files") or []
+    several = [f"{len(files):,} files"] if len(files) > 1 else []
+    read = [f"{name} {said[name]}" for name in ("column", "template", "key") if said.get(name)]
+    return ", ".join([*map(str, names), *several, *read])
 
 
 def _pairs(values: dict[str, Any]) -> str:
@@ -208,7 +223,7 @@ def _rates(rates: Sequence[Rate]) -> list[str]:
 def _over_time(title: str, values: Sequence[float], until: float, color: int) -> str:
     end = axis_end(max(values))
     unit, name = next((each for each in ((3600, "hours"), (60, "minutes")) if until >= 2 * each[0]), (1, "seconds"))
-    across = ticks(until / unit)
+    across = round_ticks(0, until / unit)
     return figure(
         title,
         axes(across, ticks(end), f"{name} since the beginning"),
@@ -245,10 +260,15 @@ def _sizes(vectors: Vectors) -> str:
     sizes, have = vectors.sizes, vectors.rows - vectors.missing
     words = f"{have:,} rows have a vector" + (f", {vectors.missing:,} have none" if vectors.missing else "") + ". "
     what = "length of a vector" if vectors.measure == "length" else "share of ones among the bits of a vector"
-    words += f"The {what}: {sizes.least:.4g} at least, {sizes.mean:.4g} on average, {sizes.most:.4g} at most. "
+    words += f"The {what}: {_length(sizes.least)} at least, {_length(sizes.mean)} on average, "
+    words += f"{_length(sizes.most)} at most. "
     if vectors.sample < have:
         words += f"Plots and map are of {vectors.sample:,} of them, drawn at random (seed {vectors.seed})."
     return escape(words)
+
+
+def _length(value: float) -> str:
+    return f"{value:.3f}" if 0.01 <= value < 1000 else f"{value:.4g}"  # noqa: PLR2004
 
 
 def _lengths(vectors: Vectors) -> str:
@@ -257,7 +277,7 @@ def _lengths(vectors: Vectors) -> str:
     title = "length of the vectors (norm)" if vectors.measure == "length" else "share of ones per vector"
     return figure(
         title,
-        axes(ticks(edges[-1], 4, edges[0]), ticks(end), f"{vectors.measure}; up: rows of the sample"),
+        axes(round_ticks(edges[0], edges[-1]), ticks(end), f"{vectors.measure}; up: rows of the sample"),
         steps([count / end for count in counts], "var(--c0)"),
     )
 
@@ -271,7 +291,7 @@ def _nearness(near: Nearness, vectors: Vectors) -> str:
         f"{other.percentiles[4]:.3f}. "
     )
     if near.same:
-        words += f"{near.same:,} of the {one.count:,} have a nearest row with hardly another vector. "
+        words += f"For {near.same:,} of the {one.count:,} it is {SAME} or more: nearly the same vector. "
     equal = vectors.equal
     if equal.rows:
         words += f"{'' if equal.exact else 'About '}{equal.rows:,} rows share their vector with another row."
@@ -286,7 +306,9 @@ def _scores(near: Nearness) -> str:
         steps([share * 100 / end for share in each], f"var(--c{color})")
         for each, color in ((near.random.shares, 7), (near.nearest.shares, 2))
     )
-    plot = figure("near rows and random pairs", axes(ticks(near.edges[-1], 4, near.edges[0]), up, near.metric), marks)
+    plot = figure(
+        "near rows and random pairs", axes(round_ticks(near.edges[0], near.edges[-1]), up, near.metric), marks
+    )
     keys = legend([key(SQUARE, "var(--c2)", "a row and its nearest"), key(SQUARE, "var(--c7)", "two rows at random")])
     return plot.replace("</figure>", f"{keys}</figure>")
 
