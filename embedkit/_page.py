@@ -19,6 +19,7 @@ T = TypeVar("T")
 Ticks = Sequence[tuple[float, str]]  # (part of the axis, from 0 to 1; label)
 
 WIDE, HIGH, LEFT, BOTTOM, TOP, RIGHT = 480, 290, 48, 42, 14, 24  # of a plot, in its own units
+PARTS = 5  # of an axis, about
 NONE = "–"  # noqa: RUF001 (a dash for no value)
 JOINERS = "\u200c\u200d"  # not printable to Python, and part of an emoji or a word
 STYLE = """
@@ -126,28 +127,29 @@ def steps(heights: Sequence[float], color: str, *, filled: bool = True) -> str:
 
 
 def axis_end(most: float) -> float:
-    """A round number that is no smaller, for the end of an axis that begins with 0."""
+    """Where an axis that begins with 0 ends: at a round number that is no smaller."""
     if not 0 < most < math.inf:
         return 1.0
-    unit = 10.0 ** math.floor(math.log10(most))
-    return next(unit * each for each in (1, 2, 2.5, 5, 10) if unit * each >= most * (1 - 1e-12))
+    step = _step(most / PARTS)
+    return step * math.ceil(most / step - 1e-9)
 
 
-def ticks(end: float, count: int = 5, begin: float = 0.0) -> list[tuple[float, str]]:
-    """Labels at equal distances from the begin of an axis to its end."""
-    return [(part / count, short(begin + (end - begin) * part / count)) for part in range(count + 1)]
-
-
-def round_ticks(begin: float, end: float, count: int = 5) -> list[tuple[float, str]]:
-    """Labels at the round numbers of an axis that may begin and end anywhere; about so many of them."""
+def ticks(begin: float, end: float) -> list[tuple[float, str]]:
+    """Labels at the round numbers of an axis that may begin and end anywhere, about five of them."""
     if not (end > begin and math.isfinite(end - begin)):
         return []
-    step = axis_end((end - begin) / count)
+    step = _step((end - begin) / PARTS)
     first, last = math.ceil(begin / step - 1e-9), math.floor(end / step + 1e-9)
-    digits = max(0, -math.floor(math.log10(step) - 1e-9) + 1)
+    digits = max(0, 1 - math.floor(math.log10(step) + 1e-9))
     return [
         ((at * step - begin) / (end - begin), short(round(at * step, digits) + 0.0)) for at in range(first, last + 1)
     ]
+
+
+def _step(least: float) -> float:
+    """1, 2, 2.5 or 5 of some power of ten, no smaller than this."""
+    unit = 10.0 ** math.floor(math.log10(least))
+    return next(unit * each for each in (1, 2, 2.5, 5, 10) if unit * each >= least * (1 - 1e-12))
 
 
 def short(value: float) -> str:
@@ -181,7 +183,6 @@ __all__ = [
     "key",
     "legend",
     "number",
-    "round_ticks",
     "safe",
     "short",
     "steps",

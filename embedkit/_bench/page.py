@@ -105,7 +105,7 @@ def _latency(rows: Sequence[Measured], colors: dict[str, str]) -> str:
             f"fill=none /><text x={LEFT - 8} y={y + 4:.1f} text-anchor=end>{row.width}</text>"
         )
         marks += _mark(left, y, row, colors, words)
-    return figure("latency of a call with one text", axes(ticks(top), [], "ms; mark: p50, end of the line: p99; "
+    return figure("latency of a call with one text", axes(ticks(0, top), [], "ms; mark: p50, end of the line: p99; "
                    "left: the width", high), marks, high)  # fmt: skip
 
 

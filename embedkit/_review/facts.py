@@ -23,13 +23,12 @@ from .failures import Kind, kinds
 from .neighbors import Neighbors, Spread, neighbors
 from .plane import plane
 from .rates import Rate, rates
-from .sample import Equals, Group, Sampled, Sizes, sampled
+from .sample import Equals, Group, Sampled, Sizes, bins, sampled
 
 SEED = 0  # the same page each time
 EXCERPT = 240  # characters of a text that are shown
 EXAMPLES = 6  # rows that are shown with their nearest
 GROUPS = 5  # of equal vectors that are shown
-BINS = 41  # odd: what is constant stands in the middle one
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -385,5 +384,5 @@ def _histogram(sample: Sampled) -> Histogram:
     low, high = float(sample.lengths.min()), float(sample.lengths.max())
     if high - low < 0.001 * high or high == low:  # rounding only: a bin of some width around it
         low, high = low * 0.99 - (high == 0), high * 1.01 + (high == 0)
-    counts, edges = np.histogram(sample.lengths, BINS, (low, high))
+    counts, edges = np.histogram(sample.lengths, bins(len(sample.lengths)), (low, high))
     return Histogram(edges=[float(each) for each in edges], counts=[int(each) for each in counts])

@@ -10,11 +10,10 @@ from .._bulk.embedded import Block, Embedded
 from .._bulk.search import Match, compare, directions, metric, nearest
 from .._hints import NDArray
 from .._types import PACKED, DType
-from .sample import Sampled
+from .sample import Sampled, bins
 
 PROBES = 64  # rows whose nearest are looked for, in one pass over the output
 NEAREST = 4  # of each
-BINS = 40
 SAME = 0.9999  # a score from here on is of vectors that hardly differ
 PERCENTS = (5, 25, 50, 75, 95)
 
@@ -66,7 +65,7 @@ def neighbors(output: Embedded, sample: Sampled, dtype: DType) -> Neighbors | No
     low, high = float(min(best.min(), pairs.min())), float(max(best.max(), pairs.max()))
     if high - low < 0.01:  # noqa: PLR2004 (all scores are one and the same: a bin of some width around them)
         low, high = low - 0.05, high + 0.05
-    edges = np.linspace(low, high, BINS + 1)
+    edges = np.linspace(low, high, bins(len(pairs)) + 1)
     return Neighbors(
         metric=metric(dtype),
         edges=[float(each) for each in edges],

@@ -18,7 +18,6 @@ from .._page import (
     figure,
     key,
     legend,
-    round_ticks,
     safe,
     steps,
     ticks,
@@ -223,10 +222,10 @@ def _rates(rates: Sequence[Rate]) -> list[str]:
 def _over_time(title: str, values: Sequence[float], until: float, color: int) -> str:
     end = axis_end(max(values))
     unit, name = next((each for each in ((3600, "hours"), (60, "minutes")) if until >= 2 * each[0]), (1, "seconds"))
-    across = round_ticks(0, until / unit)
+    across = ticks(0, until / unit)
     return figure(
         title,
-        axes(across, ticks(end), f"{name} since the beginning"),
+        axes(across, ticks(0, end), f"{name} since the beginning"),
         steps([value / end for value in values], f"var(--c{color})"),
     )
 
@@ -277,7 +276,7 @@ def _lengths(vectors: Vectors) -> str:
     title = "length of the vectors (norm)" if vectors.measure == "length" else "share of ones per vector"
     return figure(
         title,
-        axes(round_ticks(edges[0], edges[-1]), ticks(end), f"{vectors.measure}; up: rows of the sample"),
+        axes(ticks(edges[0], edges[-1]), ticks(0, end), f"{vectors.measure}; up: rows of the sample"),
         steps([count / end for count in counts], "var(--c0)"),
     )
 
@@ -301,14 +300,12 @@ def _nearness(near: Nearness, vectors: Vectors) -> str:
 def _scores(near: Nearness) -> str:
     shares = (near.nearest.shares, near.random.shares)
     end = axis_end(max(map(max, shares)) * 100)
-    up = [(part, f"{label}%") for part, label in ticks(end)]
+    up = [(part, f"{label}%") for part, label in ticks(0, end)]
     marks = "".join(
         steps([share * 100 / end for share in each], f"var(--c{color})")
         for each, color in ((near.random.shares, 7), (near.nearest.shares, 2))
     )
-    plot = figure(
-        "near rows and random pairs", axes(round_ticks(near.edges[0], near.edges[-1]), up, near.metric), marks
-    )
+    plot = figure("near rows and random pairs", axes(ticks(near.edges[0], near.edges[-1]), up, near.metric), marks)
     keys = legend([key(SQUARE, "var(--c2)", "a row and its nearest"), key(SQUARE, "var(--c7)", "two rows at random")])
     return plot.replace("</figure>", f"{keys}</figure>")
 

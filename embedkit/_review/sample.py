@@ -119,6 +119,11 @@ def sampled(blocks: Iterable[Block], width: int, dtype: DType, seed: int) -> Sam
     )  # fmt: skip
 
 
+def bins(count: int) -> int:
+    """Of a histogram of so many values: an odd number, so that what is constant stands in the middle one."""
+    return max(5, min(41, int(count**0.5) | 1))
+
+
 def _sizes(vectors: NDArray[Any], dtype: DType) -> NDArray[Any]:
     """The length of each row in float64, shape (n,); of packed bits the share of ones."""
     import numpy as np

@@ -360,9 +360,27 @@ def test_durations(seconds, words):
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
-def test_round_ticks_lie_on_the_axis(begin, width):
-    """Between two and eleven labels, all within the axis, each the number at its place."""
-    found = _page.round_ticks(begin, begin + width)
+def test_labels_lie_on_the_axis(begin, width):
+    """Two labels or more, not many, at equal distances within the axis."""
+    found = [part for part, _ in _page.ticks(begin, begin + width)]
 
-    assert all(-1e-6 <= part <= 1 + 1e-6 for part, _ in found)
-    assert len(found) <= 11
+    assert all(-1e-6 <= part <= 1 + 1e-6 for part in found)
+    assert 2 <= len(found) <= 7
+    assert np.diff(found) == pytest.approx(found[1] - found[0], rel=1e-3)
+
+
+@given(st.floats(1e-300, 1e300))
+def test_an_axis_ends_beyond_its_values(most):
+    """At a label, no smaller than the largest value and not much larger."""
+    end = _page.axis_end(most)
+
+    assert most * (1 - 1e-6) <= end <= most * 1.8
+    assert _page.ticks(0, end)[-1][0] == pytest.approx(1)
+
+
+def test_a_job_whose_rows_all_failed_has_left_nothing(api):
+    """There is no output, and one line says so."""
+    assert embed(api, made("in.jsonl", ["BAD", "BAD too"]), "-o", "v.parquet")[0] == 1
+    code, _, stderr = embedkit_("report", "v.parquet")
+
+    assert (code, stderr) == (2, "embedkit: v.parquet: there is no such file or folder\n")
