@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from .embedded import Embedded
+from .sources.fields import Fields
 from .sources.open_source import open_files
 
 OF_TEXTS = ("text", "body", "content", "title")  # columns that say most of a record, where nothing tells the text's
@@ -21,7 +22,7 @@ def records_of(
     Args:
         output: whose rows.
         texts: the input that an output without records was made from; None: there is none at hand.
-        column: the text's, in that input.
+        column: the text's, in that input; that of the job unless given.
         rows: their numbers.
 
     Raises:
@@ -30,7 +31,8 @@ def records_of(
     if texts is None:
         yield from output.records(rows)
         return
-    source = open_files([texts], column=column or "text", carried="jsonl")
+    fields = fields_of(output, column) or Fields()
+    source = open_files([texts], column=fields.names[0], carried="jsonl")
     wanted, start = set(rows), 0
     for block in source.blocks():
         for row in range(start, start + len(block.texts)):
@@ -43,11 +45,23 @@ def records_of(
         raise ConfigError(msg)
 
 
-def text_of(record: dict[str, Any], column: str | None) -> str:
+def fields_of(output: Embedded, column: str | None) -> Fields | None:
+    """Where a record's text is: in the column that is asked for, else where the report says; None where it does not."""
+    if column is not None:
+        return Fields(column)
+    said = output.report.input if output.report is not None else {}
+    if said.get("template"):
+        return Fields(template=tuple(said["template"]))
+    return Fields(said["column"]) if said.get("column") else None
+
+
+def text_of(record: dict[str, Any], fields: Fields | None) -> str:
     """What is shown of a record: its text, else its first text, else all of it."""
-    names: list[str | None] = [column, *OF_TEXTS, *record]
-    for name in names:
-        value = record.get(name) if name is not None else None
+    text = fields.text(record)[0] if fields is not None else None
+    if text:
+        return text
+    for name in (*OF_TEXTS, *record):
+        value = record.get(name)
         if isinstance(value, str) and value:
             return value
     return json.dumps(record, ensure_ascii=False, default=str)

@@ -12,7 +12,7 @@ import msgspec
 
 from .._bulk.disk import sayable
 from .._bulk.embedded import Embedded, components, open_embedded, stored_as
-from .._bulk.records import records_of, text_of
+from .._bulk.records import fields_of, records_of, text_of
 from .._bulk.report import Report, read_report
 from .._bulk.search import Match
 from .._bulk.stores.url import is_store, parse_url
@@ -234,7 +234,6 @@ def reviewed(name: str, *, dtype: DType | None = None, texts: str | None = None,
             f"Another job on this output is not finished ({work.folder.name} is there). What follows is of the one "
             "that finished before."
         )
-    column = column or (report.input.get("column") if report is not None else None)
     vectors, rows = _vectors(output, stored, texts, column)
     if vectors is None:
         notes.append("There are no rows." if not rows else f"None of the {rows:,} rows has a vector.")
@@ -330,8 +329,9 @@ def _vectors(output: Embedded, dtype: DType, texts: str | None, column: str | No
 def _excerpts(
     output: Embedded, texts: str | None, column: str | None, rows: list[int]
 ) -> Iterator[tuple[int, Excerpt]]:
+    fields = fields_of(output, column)
     for row, record in records_of(output, texts, column, rows):
-        whole = sayable(text_of(record, column))
+        whole = sayable(text_of(record, fields))
         digest = blake2b(whole.encode(), digest_size=16).digest()
         yield row, Excerpt(whole if len(whole) <= EXCERPT else f"{whole[:EXCERPT]}…", digest)
 

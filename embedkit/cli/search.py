@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._bulk.embedded import Embedded, components, open_embedded, stored_as
-from .._bulk.records import records_of, text_of
+from .._bulk.records import fields_of, records_of, text_of
 from .._bulk.search import Match, metric, nearest
 from .._types import safe_url
 from ..errors import ConfigError
@@ -18,6 +18,7 @@ from .app import _asks, _connected, _run, _say, root
 
 if TYPE_CHECKING:
     from .._bulk.embedded import Origin
+    from .._bulk.sources.fields import Fields
     from .._embedders.base import Embedder
     from .._hints import NDArray
     from .._types import DType
@@ -62,7 +63,7 @@ def search(query: str, file: str, **options: Any) -> None:
         raise ConfigError(_other_width(output, embedder, vectors.shape[1], dtype))
     found = nearest(output, vectors, dtype, count)
     records = dict(records_of(output, texts, column, [match.row for each in found for match in each]))
-    shown = column or (output.report.input.get("column") if output.report is not None else None)
+    fields = fields_of(output, column)
     for asked, matches in zip(queries, found, strict=True):
         if as_json:
             click.echo(_as_json(asked, matches, records, dtype))
@@ -70,7 +71,7 @@ def search(query: str, file: str, **options: Any) -> None:
         if len(queries) > 1:
             click.echo(_printable(f"{asked}:" if sys.stdout.isatty() else f"# {asked}"))
         for match in matches:
-            click.echo(_line(match, records.get(match.row), shown))
+            click.echo(_line(match, records.get(match.row), fields))
     if not any(found):
         _say(f"no row of {file} has a vector that can be compared")
 
@@ -158,8 +159,8 @@ def _as_json(query: str, matches: list[Match], records: dict[int, dict[str, Any]
     return json.dumps({"query": query, "metric": metric(dtype), "matches": found}, ensure_ascii=False, default=str)
 
 
-def _line(match: Match, record: dict[str, Any] | None, column: str | None) -> str:
-    shown = "" if record is None else _printable(text_of(record, column))
+def _line(match: Match, record: dict[str, Any] | None, fields: Fields | None) -> str:
+    shown = "" if record is None else _printable(text_of(record, fields))
     if not sys.stdout.isatty():
         return f"{match.score:.4f}\t{match.row}\t{shown}".rstrip("\t")
     width = max(20, shutil.get_terminal_size().columns - 24)

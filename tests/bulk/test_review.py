@@ -215,8 +215,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
     """A file of many blocks takes a small part of its size, its long texts included."""
     monkeypatch.setattr(embedkit._bulk.embedded, "BLOCK", 1 << 20)
     monkeypatch.setattr(embedkit._review.sample, "ROWS", 200)
-    rows = 24_000
-    np.save(tmp_path / "v.npy", np.random.default_rng(1).normal(size=(rows, 256)).astype(np.float32))
+    rows = 10_000
+    np.save(tmp_path / "v.npy", np.random.default_rng(1).normal(size=(rows, 600)).astype(np.float32))
     long = "x" * 2000 + "\n"
     (tmp_path / "t.txt").write_text(long * rows, "utf-8")
     name = str(tmp_path / "v.npy")

@@ -378,6 +378,28 @@ def test_an_axis_ends_beyond_its_values(most):
     assert _page.ticks(0, end)[-1][0] == pytest.approx(1)
 
 
+def test_the_text_is_what_was_embedded(api):
+    """A template is filled in, a nested column is found, and --column shows another."""
+    rows = [{"a": {"b": f"deep {row}"}, "title": f"title {row}", "note": f"note {row}"} for row in range(3)]
+    Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    embed(api, "in.jsonl", "--template", "{title}: {a.b}", "-o", "t.parquet")
+    embed(api, "in.jsonl", "--column", "a.b", "-o", "n.jsonl")
+
+    def texts(*arguments):
+        return [point["text"] for point in facts(*arguments)["vectors"]["map"]["points"]]
+
+    assert texts("t.parquet") == [f"title {row}: deep {row}" for row in range(3)]
+    assert texts("n.jsonl") == [f"deep {row}" for row in range(3)]
+    assert texts("n.jsonl", "--column", "note") == [f"note {row}" for row in range(3)]
+    assert "in.jsonl, template {title}: {a.b}" in Elements(paged("t.parquet")).text
+    _, stdout, _ = embedkit_("search", "deep 1", "n.jsonl", "-k", 1)
+    assert "\tdeep " in stdout
+
+    Path("in.csv").write_text("n,body\n1,one\n2,two\n3,three\n", "utf-8")
+    embed(api, "in.csv", "--column", "body", "-o", "v.npy")
+    assert texts("v.npy", "--texts", "in.csv") == ["one", "two", "three"]
+
+
 def test_a_job_whose_rows_all_failed_has_left_nothing(api):
     """There is no output, and one line says so."""
     assert embed(api, made("in.jsonl", ["BAD", "BAD too"]), "-o", "v.parquet")[0] == 1
