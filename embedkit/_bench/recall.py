@@ -5,34 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .._bulk.search import comparable
 from .._hints import NDArray
-from .._types import PACKED, DType
 
 ROWS = 256  # queries scored at a time: 256 x 100,000 scores are 100 MB
-
-
-def comparable(vectors: NDArray[Any], dtype: DType) -> NDArray[Any]:
-    """Float32 rows whose dot products order as the type is meant to be compared, of shape (n, d).
-
-    Floats and whole numbers compare by cosine, "uint8" with its offset of 128 taken off. Packed bits compare by the
-    Hamming distance: each bit becomes -1 or 1, and the dot product is d - 2 x distance. A vector of zeros is near
-    nothing.
-    """
-    import numpy as np
-
-    if dtype in PACKED:
-        bits = (vectors.astype(np.int16) + 128).astype(np.uint8) if dtype == "binary" else vectors
-        signs: NDArray[Any] = np.unpackbits(bits, axis=1).astype(np.float32)
-        signs *= 2
-        signs -= 1
-        return signs
-    rows: NDArray[Any] = vectors.astype(np.float32)  # a copy
-    if dtype == "uint8":
-        rows -= 128
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    lengths[lengths == 0] = 1
-    rows /= lengths
-    return rows
 
 
 def nearest(queries: NDArray[Any] | None, documents: NDArray[Any], k: int) -> list[list[int]]:

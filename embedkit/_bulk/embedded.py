@@ -9,6 +9,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK = 16 * 1024 * 1024  # bytes of vectors at once
+ROWS = 1 << 16  # at once, of narrow vectors: what is worked out for each row may be wider
 LINES = 1024  # of JSONL at once
 MODEL, OPTIONS = b"embedkit.model", b"embedkit.options"
 
@@ -85,8 +87,10 @@ class Embedded(ABC):
         """All rows, in order."""
 
     @abstractmethod
-    def records(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """Row → its record, without the vector, as JSON can say it; empty where the output holds none."""
+    def records(self, rows: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(row, record) of these rows, in order and each once, without the vector, as JSON can say it; nothing where
+        the output holds none. Few are in memory at a time.
+        """
 
     def origin(self) -> Origin:
         """What made it: by its own metadata, else by its report."""
@@ -119,7 +123,7 @@ def open_embedded(name: str) -> Embedded:
     path = Path(os.path.realpath(name))
     job = path.with_name(f"{path.name}.job")
     if not path.exists():
-        way = f"; its job is not finished: {job} is there" if job.is_dir() else ""
+        way = f"; its job is not finished: {job} is there, and the same command goes on" if job.is_dir() else ""
         msg = f"{name}: there is no such file or folder{way}"
         raise ConfigError(msg)
     report = read_report(path.with_name(f"{path.name}.report.json"))
@@ -162,7 +166,7 @@ class _Npy(Embedded):
         if report is not None and (report.rows, report.width) != (self.rows, self.width):
             self.refuse(
                 f"it holds {self.rows:,} x {self.width} values, and its report says {report.rows:,} x {report.width}: "
-                "they are not of one job; remove the report and pass -m"
+                "they are not of one job; move the report away"
             )
 
     @property
@@ -177,9 +181,9 @@ class _Npy(Embedded):
         for start in range(0, len(self._matrix), each):
             yield Block(start, np.asarray(self._matrix[start : start + each]))
 
-    def records(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
+    def records(self, rows: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         del rows
-        return {}
+        return iter(())
 
 
 class _Table(Embedded):
@@ -234,7 +238,7 @@ class _Table(Embedded):
             return
         start = 0
         for path in self.paths:
-            for column in self._batches(path, _rows_at_once(self.width * 4)):
+            for column in self._whole_batches(path):
                 there = column.is_valid().to_numpy(zero_copy_only=False)
                 flat = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.width)
                 vectors = flat
@@ -244,15 +248,22 @@ class _Table(Embedded):
                 yield Block(start, vectors, there)
                 start += len(column)
 
-    def records(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
-        found: dict[int, dict[str, Any]] = {}
+    def _whole_batches(self, path: Path) -> Iterator[pa.Array]:
+        import pyarrow as pa
+
+        try:
+            yield from self._batches(path, _rows_at_once(self.width * 4))
+        except pa.ArrowException as error:
+            self.refuse(f"{path.name} cannot be read ({error})")
+
+    def records(self, rows: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         before, wanted = 0, sorted(set(rows))
         for path, count in zip(self.paths, self._counts, strict=True):
             here = [row - before for row in wanted if before <= row < before + count]
             if here:
-                found.update((row + before, record) for row, record in self._rows(path, here))
+                for row, record in self._rows(path, here):
+                    yield row + before, record
             before += count
-        return found
 
 
 class _Parquet(_Table):
@@ -325,7 +336,7 @@ class _Jsonl(Embedded):
         if report is not None and self.width and report.width != self.width:
             self.refuse(
                 f"it holds vectors of {self.width} values, and its report says {report.width}: they are not of one "
-                "job; remove the report and pass -m"
+                "job; move the report away"
             )
 
     def _lines(self, start: int = 0) -> Iterator[bytes]:
@@ -377,17 +388,18 @@ class _Jsonl(Embedded):
                 self.refuse(f"lines {start + 1} to {start + len(held)}: {error}")
         return Block(start, vectors, there)
 
-    def records(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
-        found: dict[int, dict[str, Any]] = {}
-        for row in sorted(set(rows)):
-            block = row // self._each if self._starts else 0
-            skipped = row - block * self._each if self._starts else row
-            for place, line in enumerate(self._lines(self._starts[block] if self._starts else 0)):
-                if place == skipped:
+    def records(self, rows: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        blocks = groupby(sorted(set(rows)), lambda row: row // self._each if self._starts else 0)
+        for block, here in blocks:
+            first, start = (block * self._each, self._starts[block]) if self._starts else (0, 0)
+            wanted = set(here)
+            for row, line in enumerate(self._lines(start), first):
+                if row in wanted:
                     record = self._record(line, row)
-                    found[row] = {name: value for name, value in record.items() if name not in (VECTOR, ERROR)}
+                    yield row, {name: value for name, value in record.items() if name not in (VECTOR, ERROR)}
+                    wanted.remove(row)
+                if not wanted:
                     break
-        return found
 
 
 def stored_as(output: Embedded, asked: DType | None) -> DType:
@@ -417,4 +429,4 @@ def components(width: int, dtype: DType) -> int:
 
 
 def _rows_at_once(row_bytes: int) -> int:
-    return max(1, BLOCK // max(1, row_bytes))
+    return max(1, min(ROWS, BLOCK // max(1, row_bytes)))

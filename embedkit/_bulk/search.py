@@ -52,7 +52,7 @@ def nearest_of(blocks: Iterable[Block], queries: NDArray[Any], dtype: DType, cou
 
     rows = [np.empty(0, np.int64) for _ in queries]
     scores = [np.empty(0, np.float32) for _ in queries]
-    prepared = queries if dtype in PACKED else _directions(queries, dtype)
+    prepared = queries if dtype in PACKED else directions(queries, dtype)
     for block in blocks:
         compared = compare(block, prepared, dtype)
         for number, column in enumerate(compared):
@@ -75,6 +75,26 @@ def nearest_of(blocks: Iterable[Block], queries: NDArray[Any], dtype: DType, cou
     ]
 
 
+def comparable(vectors: NDArray[Any], dtype: DType) -> NDArray[Any]:
+    """Float32 rows whose dot products order as the type is meant to be compared, of shape (n, d).
+
+    Floats and whole numbers compare by cosine, "uint8" with its offset of 128 taken off. Packed bits compare by the
+    Hamming distance: each bit becomes -1 or 1, and the dot product is d - 2 x distance. A vector of zeros is near
+    nothing.
+    """
+    import numpy as np
+
+    if dtype in PACKED:
+        bits = (vectors.astype(np.int16) + 128).astype(np.uint8) if dtype == "binary" else vectors
+        signs: NDArray[Any] = np.unpackbits(bits, axis=1).astype(np.float32)
+        signs *= 2
+        signs -= 1
+        return signs
+    rows = directions(vectors, dtype)
+    rows[np.isnan(rows)] = 0
+    return rows
+
+
 def compare(block: Block, queries: NDArray[Any], dtype: DType) -> NDArray[Any]:
     """Scores, shape (q, n): minus infinity where a row has no vector.
 
@@ -89,13 +109,13 @@ def compare(block: Block, queries: NDArray[Any], dtype: DType) -> NDArray[Any]:
         scores = _equal_bits(block.vectors, queries)
     else:
         with np.errstate(invalid="ignore", over="ignore"):
-            scores = queries @ _directions(block.vectors, dtype).T
+            scores = queries @ directions(block.vectors, dtype).T
     scores[:, missing(block, dtype)] = -np.inf
     scores[np.isnan(scores)] = -np.inf
     return scores
 
 
-def _directions(vectors: NDArray[Any], dtype: DType) -> NDArray[Any]:
+def directions(vectors: NDArray[Any], dtype: DType) -> NDArray[Any]:
     """Rows at unit length, float32; NaN where a row has no length."""
     import numpy as np
 

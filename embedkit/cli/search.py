@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._bulk.embedded import Embedded, components, open_embedded, stored_as
+from .._bulk.records import fields_of, records_of, text_of
 from .._bulk.search import Match, metric, nearest
-from .._bulk.sources.open_source import open_files
 from .._types import safe_url
 from ..errors import ConfigError
 from .app import _asks, _connected, _run, _say, root
 
 if TYPE_CHECKING:
     from .._bulk.embedded import Origin
+    from .._bulk.sources.fields import Fields
     from .._embedders.base import Embedder
     from .._hints import NDArray
     from .._types import DType
 
 STDIN = "-"
-OF_TEXTS = ("text", "body", "content", "title")  # columns that say most of a record, where nothing tells the text's
 
 
 @root.command()
@@ -62,8 +62,8 @@ def search(query: str, file: str, **options: Any) -> None:
     if vectors.shape[1] != output.width:
         raise ConfigError(_other_width(output, embedder, vectors.shape[1], dtype))
     found = nearest(output, vectors, dtype, count)
-    records = _records(output, texts, column, [match.row for each in found for match in each])
-    shown = column or (output.report.input.get("column") if output.report is not None else None)
+    records = dict(records_of(output, texts, column, [match.row for each in found for match in each]))
+    fields = fields_of(output, column)
     for asked, matches in zip(queries, found, strict=True):
         if as_json:
             click.echo(_as_json(asked, matches, records, dtype))
@@ -71,7 +71,7 @@ def search(query: str, file: str, **options: Any) -> None:
         if len(queries) > 1:
             click.echo(_printable(f"{asked}:" if sys.stdout.isatty() else f"# {asked}"))
         for match in matches:
-            click.echo(_line(match, records.get(match.row), shown))
+            click.echo(_line(match, records.get(match.row), fields))
     if not any(found):
         _say(f"no row of {file} has a vector that can be compared")
 
@@ -150,25 +150,6 @@ async def _embedded(embedder: Embedder, queries: list[str]) -> NDArray[Any]:
     return result.vectors
 
 
-def _records(output: Embedded, texts: str | None, column: str | None, rows: list[int]) -> dict[int, dict[str, Any]]:
-    """Row → record, of the output itself or of the input that it was made from."""
-    if texts is None:
-        return output.records(rows)
-    source = open_files([texts], column=column or "text", carried="jsonl")
-    wanted, start = set(rows), 0
-    found: dict[int, dict[str, Any]] = {}
-    for block in source.blocks():
-        for row in range(start, start + len(block.texts)):
-            if row in wanted:
-                record = block.records[row - start] if len(block.records) else None
-                found[row] = dict(record) if record else {"text": block.texts[row - start]}
-        start += len(block.texts)
-    if output.rows is not None and start != output.rows:
-        msg = f"--texts {texts} has {start:,} rows, and {output.name} has {output.rows:,}: it was not made from it"
-        raise ConfigError(msg)
-    return found
-
-
 def _as_json(query: str, matches: list[Match], records: dict[int, dict[str, Any]], dtype: DType) -> str:
     found = [
         {"row": match.row, "score": round(match.score, 6)}
@@ -178,22 +159,12 @@ def _as_json(query: str, matches: list[Match], records: dict[int, dict[str, Any]
     return json.dumps({"query": query, "metric": metric(dtype), "matches": found}, ensure_ascii=False, default=str)
 
 
-def _line(match: Match, record: dict[str, Any] | None, column: str | None) -> str:
-    shown = "" if record is None else _printable(text_of(record, column))
+def _line(match: Match, record: dict[str, Any] | None, fields: Fields | None) -> str:
+    shown = "" if record is None else _printable(text_of(record, fields))
     if not sys.stdout.isatty():
         return f"{match.score:.4f}\t{match.row}\t{shown}".rstrip("\t")
     width = max(20, shutil.get_terminal_size().columns - 24)
     return f"{match.score:.4f}  row {match.row:<9,} {shown if len(shown) <= width else shown[: width - 1] + '…'}"
-
-
-def text_of(record: dict[str, Any], column: str | None) -> str:
-    """What is shown of a record: its text, else its first text, else all of it."""
-    names: list[str | None] = [column, *OF_TEXTS, *record]
-    for name in names:
-        value = record.get(name) if name is not None else None
-        if isinstance(value, str) and value:
-            return value
-    return json.dumps(record, ensure_ascii=False, default=str)
 
 
 def _printable(text: str) -> str:

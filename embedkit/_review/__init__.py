@@ -1,0 +1,1 @@
+"""A finished bulk job looked at: figures of its report, failures, vectors; and a page of them."""
