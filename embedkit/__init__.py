@@ -100,8 +100,10 @@ if not TYPE_CHECKING:  # for which a misspelt name is a mistake
 
     def __getattr__(name: str) -> object:
         if name not in __all__ and name not in _MODULES:
+            from ._peers import attribute
+
             msg = f"module {__name__!r} has no attribute {name!r}"
-            raise AttributeError(msg)
+            raise attribute(__name__, name) or AttributeError(msg)
         from importlib import import_module
 
         if name in _MODULES:

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import count
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import msgspec
 
@@ -32,6 +32,7 @@ from .._calls import Calls, ending_calls, until_closed
 from .._calltime import ANSWER, CallTime
 from .._hints import NDArray
 from .._logging import WARNING, host_of, kind_of, log, notify, status_of
+from .._peers import answering, look_up
 from .._progress import Progress, Tell, length, progress_of
 from .._types import (
     DType,
@@ -178,6 +179,7 @@ class Embedder(ABC):
         result = await self.embed_rows(listed(text), options, skip=False, workers=1, time=time)
         return result.vectors[0]  # type: ignore[no-any-return]  # a row of NDArray[Any]
 
+    @answering
     def stream(
         self,
         texts: Iterable[str] | AsyncIterable[str],
@@ -225,6 +227,9 @@ class Embedder(ABC):
     def borrowed(self) -> bool:
         """True where the session is the caller's, and so bound to its event loop."""
         return False
+
+    if not TYPE_CHECKING:  # for which a misspelt name is a mistake
+        __getattr__ = look_up
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
