@@ -149,12 +149,17 @@ class Embedder(ABC):
         options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
         skip = _skips(on_error)
         rows = listed(texts, skip=skip)
-        if progress is not False and (bar := progress_of(progress, len(rows))) is not None:
-            embed = partial(self.embed_rows, workers=self.max_concurrency, time=time, progress=bar)
-            return await bar.around(self._among(rows, options, embed) if skip else embed(rows, options, skip=False))
-        if not skip:
-            return await self.embed_rows(rows, options, skip=False, workers=self.max_concurrency, time=time)
-        return await self._among(rows, options, self.embed_rows, workers=self.max_concurrency, time=time)
+        try:
+            if progress is not False and (bar := progress_of(progress, len(rows))) is not None:
+                embed = partial(self.embed_rows, workers=self.max_concurrency, time=time, progress=bar)
+                return await bar.around(self._among(rows, options, embed) if skip else embed(rows, options, skip=False))
+            if not skip:
+                return await self.embed_rows(rows, options, skip=False, workers=self.max_concurrency, time=time)
+            return await self._among(rows, options, self.embed_rows, workers=self.max_concurrency, time=time)
+        except EmbedkitError as error:
+            if len(rows) > 1 and not isinstance(error, ConfigError):
+                error.add_note(_embedded(error.partial, len(rows)))
+            raise
 
     @until_closed
     async def embed_query(
@@ -702,6 +707,14 @@ def _ended(
         **about, failed=len(made.failures), tokens=usage.tokens, requests=usage.requests, cost=usage.cost,
         dimensions=made.dimensions, answered=made.model, seconds=seconds, error=error,
     )  # fmt: skip
+
+
+def _embedded(made: Embeddings | None, asked: int) -> str:
+    """How many texts were embedded before an error."""
+    if made is None or made.vectors.dtype.kind != "f":
+        return f"none of the {asked:,} texts was embedded" if made is None else "error.partial holds what was embedded"
+    done = int((made.vectors[:, 0] == made.vectors[:, 0]).sum())  # NaN is what is missing
+    return f"{done:,} of {asked:,} texts were embedded before; error.partial holds them"
 
 
 def _skips(on_error: OnError) -> bool:

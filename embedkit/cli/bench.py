@@ -18,7 +18,7 @@ from .._connect.model_name import split
 from .._types import DType, safe_url
 from ..errors import ConfigError
 from .app import FAILED, PARTIAL, _asks, _connected, _run, _say, root
-from .progress import in_line
+from .progress import failing, in_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +77,9 @@ def bench(models: tuple[str, ...], inputs: tuple[str, ...], **options: Any) -> N
     def connect(variant: Variant) -> Embedder:
         model, url = _place(variant.model)
         place = {"base_url": url} if url else {}
-        return _connected(model, **{**options, **place}, dimensions=variant.dimensions, dtype=variant.dtype)
+        return _connected(
+            model, observe=failing(), **{**options, **place}, dimensions=variant.dimensions, dtype=variant.dtype
+        )
 
     def tell(variant: Variant) -> None:
         if sys.stderr.isatty():

@@ -18,10 +18,11 @@ from .._traffic.retry import RetryPolicy
 from .._types import OnError
 from ..errors import ConfigError
 from .app import PARTIAL, _asks, _connected, _run, _say, root
-from .progress import Teller, scanned
+from .progress import Teller, many, scanned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from .._bulk.notices import Scanned
     from .._bulk.report import Report
@@ -143,21 +144,28 @@ def embed(inputs: tuple[str, ...], model: str | None, out: str, **options: Any) 
         return
     with teller:
         report, number = _run(lambda: _until_signal(job, embedder, quiet=quiet))
-    _end(report, number, teller, str(job.work.folder) if sink.resumable else "")
+    _end(report, number, teller, job.work.folder if sink.resumable else None)
 
 
-def _end(report: Report, number: int, teller: Teller, folder: str) -> None:
+def _end(report: Report, number: int, teller: Teller, folder: Path | None) -> None:
     """The last line, and the exit code."""
-    teller.finished(report)
+    if report.complete or report.rows:
+        teller.finished(report)
     if not report.complete:
         why = {"asked": "interrupted", "max_tokens": "--max-tokens is reached", "max_cost": "--max-cost is reached"}
-        kept = "the output is not complete"
-        if folder:
-            kept = f"{report.rows:,} rows are kept in {folder}; the same command goes on there"
-        _say(f"{why[report.stopped]}; {kept}")
+        _say(f"{why[report.stopped]}; {_kept(report.rows, folder, sent=teller.sent)}")
         raise click.exceptions.Exit(128 + number if number else LIMIT_REACHED)
     if report.failed:
         raise click.exceptions.Exit(PARTIAL)
+
+
+def _kept(rows: int, folder: Path | None, *, sent: bool) -> str:
+    """What is left of a job that was stopped. `folder`: the job's; None where the output is a pipe."""
+    if folder is None:
+        return "the output is not complete"
+    if folder.is_dir():
+        return f"{many(rows, 'row')} {'is' if rows == 1 else 'are'} kept in {folder}; the same command goes on there"
+    return "no row had come back, and nothing is kept" if sent else "nothing was sent, and nothing is kept"
 
 
 def _show(found: Scanned, teller: Teller, *, machine: bool) -> None:

@@ -15,6 +15,7 @@ from .._bulk.search import Match, metric, nearest
 from .._types import safe_url
 from ..errors import ConfigError
 from .app import _asks, _connected, _run, _say, root
+from .progress import failing
 
 if TYPE_CHECKING:
     from .._bulk.embedded import Origin
@@ -53,7 +54,7 @@ def search(query: str, file: str, **options: Any) -> None:
         msg = f"--texts {texts}: {file} holds its records itself"
         raise ConfigError(msg)
     dtype = stored_as(output, options.pop("dtype"))
-    embedder = _embedder_of(output, dtype, **options)
+    embedder = _embedder_of(output, dtype, observe=failing(), **options)
     queries = _queries(query)
     if not output.width:
         msg = f"{file} holds no vector"
