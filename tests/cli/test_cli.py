@@ -87,7 +87,7 @@ def test_a_signal_in_front_of_a_server_that_fails_afterwards():
         assert api.held.wait(60)
         running.send_signal(signal.SIGINT)
         running.stderr.readline()
-        api.script.append((503, {}, {"error": {"message": "down"}}))
+        api.script += [(503, {}, {"error": {"message": "down"}})] * 20
         api.release.set()
         _, stderr = running.communicate(timeout=60)
 
