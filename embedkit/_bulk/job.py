@@ -510,8 +510,7 @@ class Job:
         if not self._nothing_kept(journal):
             notes.append(self.kept(journal, again=not isinstance(error, ConfigError)))
         elif self._feed is not None and not isinstance(error, ConfigError):
-            of = f" of {self._rows:,}" if self._rows is not None else ""
-            notes.append(f"0{of} rows have a vector, so nothing is kept")
+            notes.append("no row is kept" if self._rows is None else f"none of the {self._rows:,} rows is kept")
         if self._patient is not None and self._patient.gave_up:
             notes.append(self._patient.gave_up)
         return notes

@@ -6,6 +6,7 @@ Every error becomes one line on stderr and an exit code; `--traceback` adds wher
 
 from __future__ import annotations
 
+import errno
 import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
@@ -32,6 +33,7 @@ OF_LOCAL = {
     "path": Parameter(help="a directory with model.onnx"),
     "threads": Parameter(takes=(int,), help="how many processor cores to use"),
 }
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 FAILED, USAGE, PARTIAL, INTERRUPTED, UNREAD = 1, 2, 3, 130, 141
 
 
@@ -67,7 +69,8 @@ def _say(text: str) -> None:
 
 def _line(error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, EmbedkitError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        name = error.filename or ("stdout" if error.errno in NO_ROOM else "")  # every other file is named
+        return f"{name}: {error.strerror}" if name else error.strerror
     return in_line(error)
 
 
@@ -174,10 +177,8 @@ def _trust(ca_file: str | None, *, insecure: bool) -> dict[str, Any]:
     try:
         return {"ssl": ssl.create_default_context(cafile=ca_file)}
     except (OSError, ValueError) as error:  # an SSLError is an OSError
-        why = (
-            "there is no such file"
-            if isinstance(error, FileNotFoundError)
-            else f"it holds no certificates in PEM ({error})"
+        why = {FileNotFoundError: "there is no such file", IsADirectoryError: "this is a folder; name a file"}.get(
+            type(error), f"it holds no certificates in PEM ({error})"
         )
         msg = f"--ca-file {ca_file}: {why}"
         raise ConfigError(msg) from None

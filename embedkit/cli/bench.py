@@ -71,7 +71,10 @@ def bench(models: tuple[str, ...], inputs: tuple[str, ...], **options: Any) -> N
     k = corpus.neighbors(asked_k)
     input_type = options.get("input_type")
     if html is not None and not Path(html).absolute().parent.is_dir():
-        msg = f"--html {html}: there is no such folder"
+        msg = f"--html {html}: there is no folder {Path(html).parent}"
+        raise ConfigError(msg)
+    if html is not None and Path(html).is_dir():
+        msg = f"--html {html}: this is a folder; name a file in it"
         raise ConfigError(msg)
 
     def connect(variant: Variant) -> Embedder:

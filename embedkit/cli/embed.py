@@ -13,6 +13,7 @@ from .._bulk.job import Job, Settings
 from .._bulk.sinks.open_sink import FORMS, open_sink
 from .._bulk.sources.format_detection import FORMATS
 from .._bulk.sources.open_source import open_files
+from .._connect.model_name import split
 from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import OnError
@@ -127,7 +128,7 @@ def embed(inputs: tuple[str, ...], model: str | None, out: str, **options: Any) 
     teller = Teller(
         quiet=quiet, machine=machine, shares=out == STDOUT and sys.stdout is not None and sys.stdout.isatty(),
     )  # fmt: skip
-    if dry_run and options["api_key_env"] is None:
+    if dry_run and options["api_key_env"] is None and split(model)[0] != "local":
         options["api_key"] = "not-sent"  # nobody needs a key to see what a job would cost
     embedder = _connected(model, observe=teller.observe, **options)
     if out == STDOUT and sys.stdout is None:

@@ -14,7 +14,7 @@ import msgspec
 from .._bulk.notices import BatchJob, Began, Notice, Paused, Progress, Resumed, RowFailed, Scanned
 from .._bulk.report import Report
 from .._types import Options
-from ..events import Event, RetryScheduled
+from ..events import CacheFailed, Event, RetryScheduled
 from .trouble import Trouble
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class Teller:
         self._failed = 0
         self._why = ""  # nothing moves
         self._trouble = Trouble(now)
+        self._cache_faults: set[str] = set()
         self._paused = False  # the job says itself how it fares
         self.visible: bool = not quiet and not machine and not shares and sys.stderr.isatty()
 
@@ -141,6 +142,8 @@ class Teller:
 
     def observe(self, event: Event) -> None:
         """Say that requests fail and are tried again: on a terminal each wait, elsewhere a line now and then."""
+        if isinstance(event, CacheFailed):
+            self._cache_failed(event)
         line = self._trouble.line(event)
         if line and not self._quiet and not self._paused and self._bar is None:
             if not self._machine:
@@ -152,6 +155,16 @@ class Teller:
             why = f"status {status}" if status else type(event.error).__name__
             self._why = f", trying again in {event.wait:.0f} s ({why})"
             self._draw()
+
+    def _cache_failed(self, event: CacheFailed) -> None:
+        """Say it once of each reason; the job goes on without the cache."""
+        if event.why in self._cache_faults or self._quiet:
+            return
+        self._cache_faults.add(event.why)
+        if self._machine:
+            self._write({"notice": "CacheFailed", "what": event.what, "why": event.why})
+        else:
+            self.say(f"the cache cannot be {event.what} ({event.why}); the job goes on without it")
 
     def say(self, line: str) -> None:
         """One line for people, above the bar."""

@@ -450,7 +450,7 @@ def test_a_limit_of_nothing_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("begin", "said"), [(-1, "0 of 100 rows have a vector, so nothing is kept"), (40, " are kept in ")]
+    ("begin", "said"), [(-1, "none of the 100 rows is kept"), (40, " are kept in ")]
 )
 def test_an_outage_says_how_many_tries_and_rows(tmp_path, begin, said):
     """The notes of the error: what is kept of how many rows, and after how many attempts it gave up."""
@@ -461,7 +461,7 @@ def test_an_outage_says_how_many_tries_and_rows(tmp_path, begin, said):
     kept, gave_up = caught.value.__notes__
 
     assert said in kept
-    assert " of 100 rows " in kept
+    assert "100 rows " in kept
     assert gave_up == f"gave up after {len(clock.slept) + 1} attempts in 100 s; the job's patience is 100 s"
 
 
