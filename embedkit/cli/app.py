@@ -6,7 +6,9 @@ Every error becomes one line on stderr and an exit code; `--traceback` adds wher
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
@@ -40,16 +42,26 @@ FAILED, USAGE, PARTIAL, INTERRUPTED, UNREAD = 1, 2, 3, 130, 141
 class Root(click.Group):
     """The group, and the one place where errors become exit codes."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the line; whether machines read the output is known even where the rest of it makes no sense."""
+        ctx.meta["json"] = "--json" in args
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that flushing the buffer at exit does not fail again
+            _give_stdout_up()
             raise click.exceptions.Exit(UNREAD) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             _say("interrupted")
+            _tell_machine(ctx, error, INTERRUPTED)
             raise click.exceptions.Exit(INTERRUPTED) from None
+        except click.UsageError as error:
+            _tell_machine(ctx, error, USAGE)
+            _add_words(error)
+            raise
         except (EmbedkitError, OSError) as error:
             if ctx.meta.get("traceback"):
                 import traceback
@@ -60,16 +72,86 @@ class Root(click.Group):
             for note in getattr(error, "__notes__", ()):
                 _say(note)
             ours = isinstance(error, ConfigError) or not isinstance(error, EmbedkitError)
-            raise click.exceptions.Exit(USAGE if ours else FAILED) from None
+            code = USAGE if ours else FAILED
+            if _is_full_stdout(error):
+                _give_stdout_up()
+            _tell_machine(ctx, error, code)
+            raise click.exceptions.Exit(code) from None
 
 
 def _say(text: str) -> None:
     click.echo(f"embedkit: {text}", err=True)
 
 
+def _tell_machine(ctx: click.Context, error: BaseException, code: int) -> None:
+    """With --json, the error on stdout, as {"error": {…}} in one line."""
+    if not ctx.meta.get("json"):
+        return
+    message = error.format_message() if isinstance(error, click.ClickException) else _line(error)
+    facts = {name: getattr(error, name, None) for name in ("status", "code", "retryable", "retry_after", "attempts")}
+    said = {
+        "kind": KINDS.get(type(error), type(error).__name__),
+        "message": message or "interrupted",
+        "exit_code": code,
+        "notes": list(getattr(error, "__notes__", ())),
+        **({"rows": list(error.rows), **facts} if isinstance(error, EmbedkitError) else {}),
+    }
+    with contextlib.suppress(OSError):  # stdout is full or gone: stderr has it
+        click.echo(json.dumps({"error": said}, ensure_ascii=False, default=str))
+
+
+KINDS: dict[type[BaseException], str] = {KeyboardInterrupt: "Interrupted"}
+# What other tools call an option → ours.
+WORDS = {
+    "-m": "--model-name --model-id --provider",
+    "-o": "--output-file --out --output-path --outfile",
+    "--api-key-env": "--api-key --key --token --apikey",
+    "--base-url": "--api-base --endpoint --url --host --server --api-url",
+    "--retries": "--max-retries --num-retries --retry",
+    "--max-concurrency": "--concurrency --workers --num-workers --max-workers --parallel --threads -j --jobs -j",
+    "--rate": "--rpm --tpm --rate-limit --requests-per-minute",
+    "--column": "--text-column --text-field --field --text-key",
+    "--key": "--id-column --id-field --id",
+    "--force": "--overwrite --replace",
+    "--dimensions": "--dim --dims --dimension --output-dimension",
+    "--dtype": "--encoding-format --precision --output-dtype --embedding-type",
+    "--input-type": "--task --task-type --prompt-name",
+    "--ca-file": "--cacert --ca-bundle --cert",
+    "--insecure": "--no-verify --no-verify-ssl",
+    "-k": "--top-k --topk --limit --count -n",
+    "--max-cost": "--budget",
+    "--json": "--format --output-json",
+}
+NONE = {"--batch-size": "batches are made within the provider's limits", "--resume": "the same command resumes a job"}
+
+
+def _add_words(error: click.UsageError) -> None:
+    """Add to the error for an unknown option what it is called here, where the command has that."""
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return
+    given = error.option_name.partition("=")[0]
+    there = {name for one in error.ctx.command.params for name in one.opts}
+    ours = next((name for name, others in WORDS.items() if given in others.split() and name in there), "")
+    if ours:
+        error.possibilities = [ours]
+    elif given in NONE:
+        error.possibilities = None
+        error.message = f"{error.message.rstrip('.')}: leave it out; {NONE[given]}."
+
+
+def _is_full_stdout(error: BaseException) -> bool:
+    """Whether stdout could not be written; every other file is named by its error."""
+    return isinstance(error, OSError) and error.filename is None and error.errno in NO_ROOM
+
+
+def _give_stdout_up() -> None:
+    """Write to nowhere, so that flushing the buffer at exit does not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def _line(error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, EmbedkitError) and error.strerror:
-        name = error.filename or ("stdout" if error.errno in NO_ROOM else "")  # every other file is named
+        name = error.filename or ("stdout" if _is_full_stdout(error) else "")
         return f"{name}: {error.strerror}" if name else error.strerror
     return in_line(error)
 
@@ -80,7 +162,27 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return anyio.run(work, backend_options={"use_uvloop": find_spec("uvloop") is not None})
 
 
-@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+CODES = {
+    0: "done",
+    1: "the provider or the network failed",
+    2: "usage, configuration or a bad file",
+    3: "done but for some rows",
+    4: "stopped at a limit of tokens or cost",
+    130: "Ctrl-C, 143 SIGTERM, 129 SIGHUP",
+    141: "nobody reads the output",
+}
+LOCAL_CODES = (0, 2, 130, 141)  # of a command that asks no provider
+
+
+def codes(*numbers: int, **others: str) -> str:
+    """The last paragraph of a command's help: its exit codes. `others`: number → why, where the words differ."""
+    why = {**CODES, **{int(number.removeprefix("c")): words for number, words in others.items()}}
+    return "Exit codes: " + "; ".join(f"{number} {why[number]}" for number in numbers or CODES) + "."
+
+
+@click.group(
+    cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=codes()
+)
 @click.version_option(package_name=DISTRIBUTION, message="%(prog)s %(version)s")
 def root() -> None:
     """Text in, vectors out: any embedding provider, from the command line.
@@ -88,9 +190,6 @@ def root() -> None:
     A model is "provider:model", like openai:text-embedding-3-small or ollama:nomic-embed-text; without one it is what
     EMBEDKIT_MODEL names, else the model inside embedkit. Keys are
     read from the provider's own variables (OPENAI_API_KEY …).
-
-    Exit codes: 0 done; 1 the provider or the network failed; 2 usage, configuration or a bad file; 3 done but for some
-    rows; 4 stopped at --max-tokens or --max-cost; 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP; 141 nobody reads the output.
     """
 
 

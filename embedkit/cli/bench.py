@@ -17,7 +17,7 @@ from .._bulk.sources.open_source import open_files
 from .._connect.model_name import split
 from .._types import DType, safe_url
 from ..errors import ConfigError
-from .app import FAILED, PARTIAL, _asks, _connected, _run, _say, root
+from .app import FAILED, PARTIAL, _asks, _connected, _run, _say, codes, root
 from .progress import failing, in_line
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ def _asks_but_shape(command: Callable[..., None]) -> Callable[..., None]:
     return _asks(command, shape=False)
 
 
-@root.command(short_help="Measure models side by side on the same texts.")
+@root.command(
+    short_help="Measure models side by side on the same texts.",
+    epilog=codes(0, 1, 2, 3, 130, 141, c1="every model failed", c3="some models failed"),
+)
 @click.argument("models", metavar="MODEL…", nargs=-1, required=True)
 @click.option("--texts", "inputs", metavar="FILE", multiple=True, help="What embed reads; else a small set of its own.")
 @click.option("--column", default="text", metavar="NAME", show_default=True, help="The text's column; a.b is nested.")

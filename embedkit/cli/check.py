@@ -14,7 +14,7 @@ from .._embedders.http import HttpEmbedder
 from .._traffic.retry import RetryPolicy
 from .._types import InputType, Options, safe_url
 from ..errors import EmbedkitError
-from .app import _asks, _connected, _run, root
+from .app import _asks, _connected, _run, codes, root
 from .rate_limits import rate_limits, spelled
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .._types import Embeddings, Response
 
 
-@root.command()
+@root.command(epilog=codes(0, 1, 2, 130, 141))
 @click.argument("model", required=False)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 @_asks
@@ -30,8 +30,8 @@ def check(model: str | None, *, as_json: bool, **options: Any) -> None:
     """Embed one word with MODEL, twice, and say what came back and what the endpoint can do.
 
     At most three requests are sent: the word, once more, and once in half the width. What is said of a request's size
-    and of input types is what embedkit knows of the provider; the rest is what the endpoint answers. "limits" are the
-    rate limits that its headers name.
+    and of input types is what embedkit knows of the provider; the rest is what the endpoint answers. "rate limits"
+    are those that its headers name.
     """
     embedder = _connected(model, retry=RetryPolicy(attempts=1), **options)
     said = _run(lambda: _checked(embedder))
@@ -39,7 +39,7 @@ def check(model: str | None, *, as_json: bool, **options: Any) -> None:
         click.echo(json.dumps({name: value for name, value, _ in said}, indent=2))
         return
     for name, _, shown in said:
-        click.echo(f"{name:<12}{shown}")
+        click.echo(f"{name.replace('_', ' '):<12}{shown}")
 
 
 async def _checked(embedder: Embedder) -> list[tuple[str, Any, str]]:
@@ -88,7 +88,7 @@ async def _checked(embedder: Embedder) -> list[tuple[str, Any, str]]:
         found.append(("inputs", kinds, ", ".join(kinds) or "makes no difference"))
     if answer is not None:
         granted = rate_limits(answer.headers)
-        found.append(("limits", granted, spelled(granted)))
+        found.append(("rate_limits", granted, spelled(granted)))
     return found
 
 

@@ -18,7 +18,7 @@ from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import OnError
 from ..errors import ConfigError
-from .app import PARTIAL, _asks, _connected, _run, _say, root
+from .app import PARTIAL, _asks, _connected, _run, _say, codes, root
 from .progress import Teller, many, scanned
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ LIMIT_REACHED = 4
 STDOUT = "-"
 
 
-@root.command()
+@root.command(epilog=codes())
 @click.argument("inputs", metavar="INPUT…", nargs=-1, required=True)
 @click.option("-m", "--model", metavar="MODEL", help='"provider:model"; the embedded model unless given.')
 @click.option(
@@ -150,8 +150,7 @@ def embed(inputs: tuple[str, ...], model: str | None, out: str, **options: Any) 
 
 def _end(report: Report, number: int, teller: Teller, folder: Path | None) -> None:
     """The last line, and the exit code."""
-    if report.complete or report.rows:
-        teller.finished(report)
+    teller.finished(report)
     if not report.complete:
         why = {"asked": "interrupted", "max_tokens": "--max-tokens is reached", "max_cost": "--max-cost is reached"}
         _say(f"{why[report.stopped]}; {_kept(report.rows, folder, sent=teller.sent)}")

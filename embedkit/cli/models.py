@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import catalog
-from .app import _say, root
+from .app import LOCAL_CODES, _say, codes, root
 
 if TYPE_CHECKING:
     from .._types import ModelFacts
 
 
-@root.command(short_help="List the models whose width, limits and price are known.")
+@root.command(short_help="List the models whose width, limits and price are known.", epilog=codes(*LOCAL_CODES))
 @click.argument("words", metavar="[FILTER]...", nargs=-1)
 @click.option("--provider", metavar="NAME", help="Of this provider only.")
 @click.option("--json", "as_json", is_flag=True, help="As a list of JSON objects.")

@@ -178,7 +178,7 @@ class Teller:
         if self._machine:
             plain = msgspec.structs.replace(report, series=[], state={}, job=None)
             self._write({"notice": "Report", **msgspec.to_builtins(plain)})
-        elif not self._quiet:
+        elif not self._quiet and (report.complete or report.rows):
             self.say(summary(report))
 
     def _began(self, notice: Began) -> None:

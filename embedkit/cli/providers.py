@@ -13,10 +13,10 @@ import click
 
 from .. import providers as hosts_of
 from ..codec import Host
-from .app import _say, root
+from .app import LOCAL_CODES, _say, codes, root
 
 
-@root.command(short_help="List the providers, and whether a key for each is found.")
+@root.command(short_help="List the providers, and whether a key for each is found.", epilog=codes(*LOCAL_CODES))
 @click.argument("words", metavar="[FILTER]...", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="As a list of JSON objects.")
 def providers(words: tuple[str, ...], *, as_json: bool) -> None:

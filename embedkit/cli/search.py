@@ -14,7 +14,7 @@ from .._bulk.records import fields_of, records_of, text_of
 from .._bulk.search import Match, metric, nearest
 from .._types import safe_url
 from ..errors import ConfigError
-from .app import _asks, _connected, _run, _say, root
+from .app import _asks, _connected, _run, _say, codes, root
 from .progress import failing
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 STDIN = "-"
 
 
-@root.command()
+@root.command(epilog=codes(0, 1, 2, 130, 141))
 @click.argument("query")
 @click.argument("file")
 @click.option("-k", "count", type=click.IntRange(1, 10_000), default=10, metavar="N", show_default=True, help="Rows.")

@@ -210,7 +210,7 @@ def test_a_list_that_nobody_reads():
         ("in.txt -o - >&-", 2, "embedkit: stdout is closed\n"),
         ("in.txt -o out.npy >&-", 0, "5 texts"),
         ("in.txt -o - -q 2>&-", 0, ""),
-        ("in.txt -o - >/dev/full", 2, "embedkit: No space left on device\n"),
+        ("in.txt -o - >/dev/full", 2, "embedkit: stdout: No space left on device\n"),
     ],
 )
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
