@@ -35,7 +35,7 @@ from .identity import ROWS, changed, header_of, metadata_of, refusal
 from .journal import Checkpoint, Header, Journal, Line, Totals
 from .known import KnownTexts, known_texts, selected
 from .notices import BatchJob, Began, Notice, Progress, RowFailed, Scanned
-from .patience import Patient, StoppedError
+from .patience import Patient, StoppedError, is_outage
 from .report import Report, read_report, thinned
 from .sinks.file_sink import FileSink
 from .stdio import aside as left_behind
@@ -509,7 +509,7 @@ class Job:
         notes = []
         if not self._nothing_kept(journal):
             notes.append(self.kept(journal, again=not isinstance(error, ConfigError)))
-        elif self._feed is not None and not isinstance(error, ConfigError):
+        elif self._feed is not None and (isinstance(error, OSError) or is_outage(error)):
             notes.append("no row is kept" if self._rows is None else f"none of the {self._rows:,} rows is kept")
         if self._patient is not None and self._patient.gave_up:
             notes.append(self._patient.gave_up)

@@ -19,6 +19,7 @@ from .._types import DType, safe_url
 from ..errors import ConfigError
 from .app import FAILED, PARTIAL, _asks, _connected, _run, _say, codes, root
 from .progress import failing, in_line
+from .terminal import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -180,7 +181,6 @@ def _show(made: Bench, *, machine: bool) -> None:
         click.echo(msgspec.json.encode(made).decode())
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -192,7 +192,7 @@ def _show(made: Bench, *, machine: bool) -> None:
         cells = [] if row.error is not None else [each.cell(row) for each in COLUMNS]
         table.add_row(Text(row.model), *map(Text, cells))
     terminal = sys.stdout.isatty()
-    Console(width=None if terminal else 200, file=sys.stdout, highlight=False).print(table)
+    console(width=None if terminal else 200, file=sys.stdout, highlight=False).print(table)
     for row in made.rows:
         if row.error is not None:
             click.echo(f"{row.model}, {row.asked or 'own'} dimensions, {row.dtype}: {row.error}")

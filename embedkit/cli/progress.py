@@ -15,6 +15,7 @@ from .._bulk.notices import BatchJob, Began, Notice, Paused, Progress, Resumed, 
 from .._bulk.report import Report
 from .._types import Options
 from ..events import CacheFailed, Event, RetryScheduled
+from .terminal import console, draws
 from .trouble import Trouble
 
 if TYPE_CHECKING:
@@ -81,17 +82,16 @@ class Teller:
         self._trouble = Trouble(now)
         self._cache_faults: set[str] = set()
         self._paused = False  # the job says itself how it fares
-        self.visible: bool = not quiet and not machine and not shares and sys.stderr.isatty()
+        self.visible: bool = not quiet and not machine and not shares and draws(sys.stderr)
 
     def __enter__(self) -> Self:
         if self.visible:
-            from rich.console import Console
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
             self._bar = Bar(
                 TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn(),
-                console=Console(stderr=True), transient=True,
+                console=console(stderr=True), transient=True,
             )  # fmt: skip
             self._task = self._bar.add_task("looking through the input", total=None)
             self._bar.start()

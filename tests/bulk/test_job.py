@@ -449,9 +449,7 @@ def test_a_limit_of_nothing_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("begin", "said"), [(-1, "none of the 100 rows is kept"), (40, " are kept in ")]
-)
+@pytest.mark.parametrize(("begin", "said"), [(-1, "none of the 100 rows is kept"), (40, " are kept in ")])
 def test_an_outage_says_how_many_tries_and_rows(tmp_path, begin, said):
     """The notes of the error: what is kept of how many rows, and after how many attempts it gave up."""
     clock = Clock()
