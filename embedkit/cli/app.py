@@ -27,6 +27,8 @@ from .progress import in_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from click.shell_completion import CompletionItem
+
     from .._embedders.base import Embedder
 
 
@@ -37,6 +39,20 @@ OF_LOCAL = {
 }
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 FAILED, USAGE, PARTIAL, INTERRUPTED, UNREAD = 1, 2, 3, 130, 141
+
+
+class FileName(click.types.StringParamType):
+    """A file, a folder, a pattern, "-" or an address: text as it stands, which shells complete as a file's name."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The names that the shell finds."""
+        from click.shell_completion import CompletionItem
+
+        del ctx, param
+        return [CompletionItem(incomplete, type="file")]
+
+
+FILE = FileName()
 
 
 class Root(click.Group):
@@ -60,8 +76,7 @@ class Root(click.Group):
             raise click.exceptions.Exit(INTERRUPTED) from None
         except click.UsageError as error:
             _tell_machine(ctx, error, USAGE)
-            _add_words(error)
-            raise
+            raise _in_our_words(error) from None
         except (EmbedkitError, OSError) as error:
             if ctx.meta.get("traceback"):
                 import traceback
@@ -125,18 +140,18 @@ WORDS = {
 NONE = {"--batch-size": "batches are made within the provider's limits", "--resume": "the same command resumes a job"}
 
 
-def _add_words(error: click.UsageError) -> None:
-    """Add to the error for an unknown option what it is called here, where the command has that."""
+def _in_our_words(error: click.UsageError) -> click.UsageError:
+    """The error for an unknown option with what it is called here, where the command has that."""
     if not isinstance(error, click.NoSuchOption) or error.ctx is None:
-        return
+        return error
     given = error.option_name.partition("=")[0]
     there = {name for one in error.ctx.command.params for name in one.opts}
     ours = next((name for name, others in WORDS.items() if given in others.split() and name in there), "")
     if ours:
-        error.possibilities = [ours]
-    elif given in NONE:
-        error.possibilities = None
-        error.message = f"{error.message.rstrip('.')}: leave it out; {NONE[given]}."
+        return click.UsageError(f"No such option '{given}'. Did you mean '{ours}'?", error.ctx)
+    if given in NONE:
+        return click.UsageError(f"No such option '{given}': leave it out; {NONE[given]}.", error.ctx)
+    return error
 
 
 def _is_full_stdout(error: BaseException) -> bool:
@@ -227,7 +242,9 @@ def _asks(command: Callable[..., None], *, shape: bool = True) -> Callable[..., 
             'object, VALUE is JSON (keep_alive=-1, legacy=false, model_options={"num_ctx": 2048}); where it takes '
             "text, VALUE is the text as it stands (api_version=20241021), or in JSON's double quotes.",
         ),
-        click.option("--ca-file", metavar="PATH", help="Certificates (PEM) to trust instead of the system's."),
+        click.option(
+            "--ca-file", type=FILE, metavar="PATH", help="Certificates (PEM) to trust instead of the system's."
+        ),
         click.option(
             "--insecure",
             is_flag=True,
@@ -276,9 +293,11 @@ def _trust(ca_file: str | None, *, insecure: bool) -> dict[str, Any]:
     try:
         return {"ssl": ssl.create_default_context(cafile=ca_file)}
     except (OSError, ValueError) as error:  # an SSLError is an OSError
-        why = {FileNotFoundError: "there is no such file", IsADirectoryError: "this is a folder; name a file"}.get(
-            type(error), f"it holds no certificates in PEM ({error})"
-        )
+        why = f"it holds no certificates in PEM ({error})"
+        if isinstance(error, FileNotFoundError):
+            why = "there is no such file"
+        elif isinstance(error, IsADirectoryError):
+            why = "this is a folder; name a file"
         msg = f"--ca-file {ca_file}: {why}"
         raise ConfigError(msg) from None
 

@@ -17,7 +17,7 @@ from .._bulk.sources.open_source import open_files
 from .._connect.model_name import split
 from .._types import DType, safe_url
 from ..errors import ConfigError
-from .app import FAILED, PARTIAL, _asks, _connected, _run, _say, codes, root
+from .app import FAILED, FILE, PARTIAL, _asks, _connected, _run, _say, codes, root
 from .progress import failing, in_line
 from .terminal import console
 
@@ -39,7 +39,9 @@ def _asks_but_shape(command: Callable[..., None]) -> Callable[..., None]:
     epilog=codes(0, 1, 2, 3, 130, 141, c1="every model failed", c3="some models failed"),
 )
 @click.argument("models", metavar="MODEL…", nargs=-1, required=True)
-@click.option("--texts", "inputs", metavar="FILE", multiple=True, help="What embed reads; else a small set of its own.")
+@click.option(
+    "--texts", "inputs", type=FILE, metavar="FILE", multiple=True, help="What embed reads; else a small set of its own."
+)
 @click.option("--column", default="text", metavar="NAME", show_default=True, help="The text's column; a.b is nested.")
 @click.option("--query", metavar="NAME", help="The column of queries: the text of a row answers its query.")
 @click.option("--label", metavar="NAME", help="The column of labels: texts with the same label belong together.")
@@ -52,7 +54,7 @@ def _asks_but_shape(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("-k", type=click.IntRange(min=1), metavar="N", help="Of recall@k; 10, or a fifth of few texts.")
 @click.option("--dimensions", default=OWN, metavar="N,N…", show_default=True, help="Widths; own is the model's.")
 @click.option("--dtype", "dtypes", default="float32", metavar="NAME,…", show_default=True, help="Types of components.")
-@click.option("--html", metavar="FILE", help="Write a page with plots there; it needs no network.")
+@click.option("--html", type=FILE, metavar="FILE", help="Write a page with plots there; it needs no network.")
 @click.option("--json", "machine", is_flag=True, help="JSON on stdout instead of the table.")
 @_asks_but_shape
 def bench(models: tuple[str, ...], inputs: tuple[str, ...], **options: Any) -> None:

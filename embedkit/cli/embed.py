@@ -18,7 +18,7 @@ from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import OnError
 from ..errors import ConfigError
-from .app import PARTIAL, _asks, _connected, _run, _say, codes, root
+from .app import FILE, PARTIAL, _asks, _connected, _run, _say, codes, root
 from .progress import Teller, many, scanned
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ STDOUT = "-"
 
 
 @root.command(epilog=codes())
-@click.argument("inputs", metavar="INPUT…", nargs=-1, required=True)
+@click.argument("inputs", type=FILE, metavar="INPUT…", nargs=-1, required=True)
 @click.option("-m", "--model", metavar="MODEL", help='"provider:model"; the embedded model unless given.')
 @click.option(
-    "-o", "--output", "out", metavar="OUT", default=STDOUT, show_default="JSONL on stdout",
+    "-o", "--output", "out", type=FILE, metavar="OUT", default=STDOUT, show_default="JSONL on stdout",
     help="A file (.npy, .parquet, .arrow, .jsonl), a folder (OUT/), the URL of a store, or - for JSONL on stdout.",
 )  # fmt: skip
 @click.option("--column", default="text", metavar="NAME", show_default=True, help="The text's column; a.b is nested.")
@@ -77,7 +77,7 @@ STDOUT = "-"
 @click.option("--max-tokens", type=click.IntRange(min=0), metavar="N", help="Stop before the job has taken more.")
 @click.option("--max-cost", type=click.FloatRange(min=0), metavar="DOLLARS", help="Stop before the job has cost more.")
 @click.option("--max-concurrency", type=click.IntRange(min=1), metavar="N", help="Most requests in flight.")
-@click.option("--cache", metavar="FILE", help="Keep vectors there, and send no text again that it has.")
+@click.option("--cache", type=FILE, metavar="FILE", help="Keep vectors there, and send no text again that it has.")
 @click.option("--batch-api", is_flag=True, help="Use the provider's batch jobs: at a discount, within hours.")
 @click.option("--json", "machine", is_flag=True, help="JSON lines on stdout instead of lines for people.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")

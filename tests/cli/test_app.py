@@ -144,7 +144,7 @@ def test_an_option_that_nobody_needs_is_said_to_be_none(option):
     code, _, stderr = embedkit_("embed", "in.txt", option, "7")
 
     assert code == 2
-    assert f"leave it out; {NONE[option]}." in stderr
+    assert f"No such option '{option}': leave it out; {NONE[option]}." in stderr
 
 
 def test_every_option_that_is_named_is_there():
