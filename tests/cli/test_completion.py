@@ -38,14 +38,14 @@ def offered(shell, *lines, here):
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m embedkit "$@"\n')
     program.chmod(0o755)
     environment = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "HOME": str(here)}
-    calls = [f"offered {' '.join(repr(word) for word in line.split(' '))}; echo --" for line in lines]
+    calls = [f"offered {' '.join(repr(word) for word in line.split(' '))}; echo END" for line in lines]
     commands = {
         "bash": ["bash", "--norc", "-c", "\n".join([BASH, *calls])],
         "zsh": ["zsh", "-f", "-c", "\n".join([ZSH, *calls])],
-        "fish": ["fish", "--no-config", "-c", "\n".join([FISH, *(f"complete -C '{line}'; echo --" for line in lines)])],
+        "fish": ["fish", "--no-config", "-c", "\n".join([FISH, *(f"complete -C '{line}'; echo END" for line in lines)])],
     }
     done = subprocess.run(commands[shell], capture_output=True, text=True, check=True, env=environment, timeout=120)
-    parts = done.stdout.split("--\n")[:-1]
+    parts = done.stdout.split("END\n")[:-1]
     return [{each.split("\t")[0].strip() for each in part.splitlines() if each.strip()} for part in parts]
 
 
