@@ -42,7 +42,12 @@ def offered(shell, *lines, here):
     commands = {
         "bash": ["bash", "--norc", "-c", "\n".join([BASH, *calls])],
         "zsh": ["zsh", "-f", "-c", "\n".join([ZSH, *calls])],
-        "fish": ["fish", "--no-config", "-c", "\n".join([FISH, *(f"complete -C '{line}'; echo END" for line in lines)])],
+        "fish": [
+            "fish",
+            "--no-config",
+            "-c",
+            "\n".join([FISH, *(f"complete -C '{line}'; echo END" for line in lines)]),
+        ],
     }
     done = subprocess.run(commands[shell], capture_output=True, text=True, check=True, env=environment, timeout=120)
     parts = done.stdout.split("END\n")[:-1]

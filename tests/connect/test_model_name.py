@@ -89,7 +89,7 @@ def test_an_unknown_provider_is_answered_with_near_names(name, near):
 
 def test_a_provider_like_no_other_gets_the_list_alone():
     """Where nothing is near, no guess is made."""
-    with pytest.raises(ConfigError, match="unknown provider 'xyzzy'. Known: ") as caught:
+    with pytest.raises(ConfigError, match=r"unknown provider 'xyzzy'. Known: ") as caught:
         embedkit.connect("xyzzy:m")
 
     assert "did you mean" not in str(caught.value)
