@@ -100,8 +100,12 @@ if not TYPE_CHECKING:  # for which a misspelt name is a mistake
 
     def __getattr__(name: str) -> object:
         if name not in __all__ and name not in _MODULES:
-            msg = f"module {__name__!r} has no attribute {name!r}"
-            raise AttributeError(msg)
+            error = AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            if name.startswith("_"):  # asked by tools that look at modules: nothing is loaded for them
+                raise error
+            from ._peers import attribute
+
+            raise attribute(__name__, name) or error
         from importlib import import_module
 
         if name in _MODULES:

@@ -15,6 +15,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from ._loops import this_loop
+from ._peers import improved
 from .errors import ClosedError
 
 if TYPE_CHECKING:
@@ -134,7 +135,11 @@ def until_closed(
     @wraps(method)
     async def called(self: Any, /, *args: P.args, **keywords: P.kwargs) -> T:
         calls: Calls = self._calls
-        return await calls.run(method(self, *args, **keywords))
+        try:
+            made = method(self, *args, **keywords)
+        except TypeError as error:  # of the arguments: the coroutine has not begun
+            raise improved(error, method, keywords) from None
+        return await calls.run(made)
 
     return called
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import msgspec
 
 from ._hints import NDArray
+from ._peers import look_up
 from .errors import ConfigError, EmbedkitError
 
 if TYPE_CHECKING:
@@ -146,6 +147,9 @@ class Embeddings(msgspec.Struct, frozen=True, eq=False):
     start: int = 0
     dtype: DType = "float32"
     texts: Sequence[Any] | None = None
+
+    if not TYPE_CHECKING:  # for which a misspelt name is a mistake
+        __getattr__ = look_up
 
     @property
     def shape(self) -> tuple[int, int]:

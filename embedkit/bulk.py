@@ -28,6 +28,7 @@ from ._bulk.sinks.open_sink import open_sink
 from ._bulk.sources.open_source import open_source
 from ._connect.factory import connect
 from ._embedders.base import Embedder
+from ._peers import answering_later
 from ._types import OnError
 from .sync import SyncEmbedder
 from .sync.portal import current
@@ -61,6 +62,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+@answering_later
 async def run(  # noqa: PLR0913 (each is a choice of the user)
     source: Any,
     embedder: str | Embedder | SyncEmbedder | None,
@@ -131,6 +133,7 @@ async def run(  # noqa: PLR0913 (each is a choice of the user)
         return await job.run()
 
 
+@answering_later
 async def estimate(  # noqa: PLR0913 (those of `run`)
     source: Any,
     embedder: str | Embedder | SyncEmbedder | None,

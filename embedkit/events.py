@@ -26,6 +26,7 @@ __all__ = [
     "BatchDone",
     "BatchFailed",
     "BatchSplit",
+    "CacheFailed",
     "CacheRead",
     "CallEnded",
     "CallStarted",
@@ -203,4 +204,18 @@ class CacheRead(Event, frozen=True, kw_only=True):
 
     texts: int
     found: int
+    seconds: float
+
+
+class CacheFailed(Event, frozen=True, kw_only=True):
+    """The cache could not be read or written. The call goes on without it.
+
+    Attributes:
+        what: "read" or "written".
+        why: it could not, with the name of the file or the server.
+        seconds: in which it is not asked again.
+    """
+
+    what: str
+    why: str
     seconds: float

@@ -35,7 +35,7 @@ from .identity import ROWS, changed, header_of, metadata_of, refusal
 from .journal import Checkpoint, Header, Journal, Line, Totals
 from .known import KnownTexts, known_texts, selected
 from .notices import BatchJob, Began, Notice, Progress, RowFailed, Scanned
-from .patience import Patient, StoppedError
+from .patience import Patient, StoppedError, is_outage
 from .report import Report, read_report, thinned
 from .sinks.file_sink import FileSink
 from .stdio import aside as left_behind
@@ -134,14 +134,16 @@ class Job:
             journal = await aside(self._open, header)
             if self._by_key():
                 await aside(self._leave_out_known)
-            return await self._go_on(journal)
-        except BaseException as error:
-            if journal is not None and self._nothing_kept(journal):
+            report = await self._go_on(journal)
+            if not report.complete and self._nothing_kept(journal):
                 journal.close()
-                self.work.remove()
-            elif journal is not None and self._sink.resumable and isinstance(error, (EmbedkitError, OSError)):
-                error.add_note(self.kept(journal, again=not isinstance(error, ConfigError)))
+                await aside(self.work.remove)
+        except BaseException as error:
+            if journal is not None:
+                self._take_leave(error, journal)
             raise
+        else:
+            return report
         finally:
             if journal is not None:
                 journal.close()
@@ -492,6 +494,26 @@ class Job:
         """No row has a vector, so that a folder would only be in the way."""
         totals = journal.last.totals if journal.last is not None else Totals()
         return not journal.batches and totals.rows == totals.failed
+
+    def _take_leave(self, error: BaseException, journal: Journal) -> None:
+        """Say on an error what is kept, and remove the folder where nothing is."""
+        if self._sink.resumable and isinstance(error, (EmbedkitError, OSError)):
+            for note in self._notes(error, journal):
+                error.add_note(note)
+        if self._nothing_kept(journal):
+            journal.close()
+            self.work.remove()
+
+    def _notes(self, error: EmbedkitError | OSError, journal: Journal) -> list[str]:
+        """What else there is to say of an error: what is kept, and how long an outage was."""
+        notes = []
+        if not self._nothing_kept(journal):
+            notes.append(self.kept(journal, again=not isinstance(error, ConfigError)))
+        elif self._feed is not None and (isinstance(error, OSError) or is_outage(error)):
+            notes.append("no row is kept" if self._rows is None else f"none of the {self._rows:,} rows is kept")
+        if self._patient is not None and self._patient.gave_up:
+            notes.append(self._patient.gave_up)
+        return notes
 
     def kept(self, journal: Journal, *, again: bool = True) -> str:
         """What an unfinished job has, and how to go on, unless the error beside it says that."""

@@ -72,6 +72,8 @@ class Patient(Wrapped):
         self._sleep = sleep
         self._since: float | None = None  # when the outage began
         self._pauses = 0
+        self._attempts = 0  # in this outage, of the parts that asked
+        self.gave_up: str = ""  # how long it was tried, where the patience is over
         self._over: EmbedkitError | None = None  # what every part raises from now on
         self._well: Any = None  # an event; there while parts wait
         self._scope: Any = None  # of the pause
@@ -85,6 +87,8 @@ class Patient(Wrapped):
             try:
                 made = await self.inner.embed_part(rows, options, skip=skip)
             except EmbedkitError as error:
+                if isinstance(self._over, StoppedError) and is_outage(error):
+                    raise self._over.at() from error  # nobody waits for the provider any more
                 if not is_outage(error) or self._over is not None:
                     self._end(error, asks=asks)
                     raise
@@ -125,9 +129,12 @@ class Patient(Wrapped):
         if self._since is None:
             self._since = now - error.elapsed
         outage = now - self._since
+        self._attempts += error.attempts
         left = self._patience - outage
         seconds = pause(self._pauses, error.retry_after, left, self._patience)
         if seconds is None:
+            tries = "1 attempt" if self._attempts == 1 else f"{self._attempts:,} attempts"
+            self.gave_up = f"gave up after {tries} in {outage:.0f} s; the job's patience is {self._patience:g} s"
             self._end(error, asks=True)
             raise error
         self._pauses += 1
@@ -139,7 +146,7 @@ class Patient(Wrapped):
             raise self._over.at()
 
     def _recover(self) -> None:
-        began, self._since, self._pauses = self._since, None, 0
+        began, self._since, self._pauses, self._attempts = self._since, None, 0, 0
         if began is not None:
             self._tell(Resumed(outage=self._now() - began))
         self._ring()

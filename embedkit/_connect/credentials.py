@@ -71,8 +71,10 @@ def _key(key: Any, name: str) -> Any:
         return key
     if not isinstance(key, str) or not key.strip():
         what = "empty" if isinstance(key, str) else type(key).__name__
-        way = f"; pass {name}=secret.get_secret_value()" if hasattr(key, "get_secret_value") else ""
-        msg = f"{name} is {what}; pass a non-empty string or a callable, or leave it out{way}"
+        way = "pass a non-empty string or a callable, or leave it out"
+        if hasattr(key, "get_secret_value"):  # pydantic's SecretStr, LangChain's keys
+            way = f"pass {name}=secret.get_secret_value()"
+        msg = f"{name} is {what}; {way}"
         raise ConfigError(msg)
     if wrong := flaw(key):
         msg = f"the key in {name} {wrong}"

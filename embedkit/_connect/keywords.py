@@ -9,6 +9,7 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from .._http.credentials import Variable
+from .._peers import clause, unexpected
 from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import Limits
@@ -25,17 +26,6 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "count_tokens": (Callable, "a callable: text → number of tokens"),
     "observe": (Callable, "a callable that is given each event"),
     "exchange": (Callable, "a callable: request → response, like embedkit.testing.FakeExchange"),
-}
-# What other clients call it → what it is here.
-_ELSEWHERE = {
-    **dict.fromkeys(("max_retries", "num_retries", "retries"), "retry=embedkit.RetryPolicy(attempts=…)"),
-    **dict.fromkeys(("batch_size", "chunk_size", "embed_batch_size"), "limits=embedkit.Limits(max_texts=…)"),
-    **dict.fromkeys(("api_base", "endpoint", "host_url"), "base_url="),
-    **dict.fromkeys(("output_dimension", "output_dimensionality", "dim"), "dimensions="),
-    **dict.fromkeys(("request_timeout", "timeout_seconds"), "timeout="),
-    **dict.fromkeys(("default_headers", "extra_headers"), "headers="),
-    **dict.fromkeys(("extra_body", "model_kwargs"), "extra="),
-    **dict.fromkeys(("concurrency", "max_workers", "num_workers"), "max_concurrency="),
 }
 
 
@@ -74,18 +64,11 @@ def _of_kind(**given: object) -> None:
 def _known(provider: str, given: Mapping[str, Any], takes: Mapping[str, str], keywords: Iterable[str]) -> None:
     unknown = sorted(set(given) - set(takes))
     if unknown:
-        from difflib import get_close_matches
-
+        said = unexpected("connect", unknown, [*keywords, *takes])
+        if any(clause(word, "connect", ()) for word in unknown):
+            raise TypeError(said)
         own = ", ".join(each + (f" ({what})" if what else "") for each, what in takes.items()) or "none of its own"
-        near = [
-            each
-            for name in unknown
-            for each in (
-                [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, [*keywords, *takes], n=1)
-            )
-        ]
-        hint = f"; did you mean {' or '.join(near)}?" if near else ";"
-        msg = f"connect() got an unexpected keyword {', '.join(unknown)}{hint} parameters of {provider}: {own}"
+        msg = f"{said}{'' if said.endswith('?') else ';'} parameters of {provider}: {own}"
         raise TypeError(msg)
 
 

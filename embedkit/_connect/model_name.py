@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 
 from .. import catalog
+from .._peers import providers_called
 from ..errors import ConfigError
+from ..providers import hosts
 
 LOCAL = "local:all-minilm-l6-v2"
 
@@ -22,21 +24,38 @@ def split(model: str | None) -> tuple[str, str]:
     if provider == "local":
         return provider, name
     if not colon or not provider or not name:
-        known = [
-            f"{each}:{model}" for each, models in catalog.MODELS.items() if any(one.name == model for one in models)
-        ]
-        before, slash, after = model.partition("/")  # as litellm and others write it
-        if slash and before.lower() in catalog.MODELS:
-            known.insert(0, f"{before.lower()}:{after}")
-        near = (
-            f"; did you mean {' or '.join(map(repr, known))}?"
-            if known
+        before = model.strip().rstrip(":").lower()
+        lacks = "provider" if not provider or not colon else "model"
+        if before in catalog.MODELS or _is_provider(before):
+            lacks = "model"
+        near = _near(model.strip(), before)
+        hint = (
+            f"; did you mean {' or '.join(map(repr, near))}?"
+            if near
             else ", like 'openai:text-embedding-3-small' or 'ollama:mistral'"
         )
-        lacks = "model" if colon and provider else "provider"
-        msg = f"{said}={model!r} has no {lacks}: the form is 'provider:model'{near}"
+        msg = f"{said}={model!r} has no {lacks}: the form is 'provider:model'{hint}"
         raise ConfigError(msg)
     if not name.isprintable():
         msg = f"{said}={model!r} holds a character that no model's name has"
         raise ConfigError(msg)
     return provider, name
+
+
+def _near(model: str, lower: str) -> list[str]:
+    """What a name without a provider, or without a model, may mean: "provider/model" as litellm and others write it, a
+    model of the catalog, a provider with a model of the catalog.
+    """
+    found = [f"{lower}:{one.name}" for one in catalog.MODELS.get(lower, ())[:1]]
+    before, slash, after = model.partition("/")
+    if slash and after:
+        near = [before.lower()] if _is_provider(before.lower()) else [*providers_called(before)]
+        found += [f"{each}:{after}" for each in near]
+    found += [
+        f"{each}:{one.name}" for each, models in catalog.MODELS.items() for one in models if one.name.lower() == lower
+    ]
+    return found[:3]
+
+
+def _is_provider(name: str) -> bool:
+    return any(host.name == name for host in hosts())

@@ -13,6 +13,7 @@ from .._embedders.base import Embedder
 from .._embedders.coalescing import Coalesced
 from .._embedders.http import HttpEmbedder
 from .._embedders.pool import Pool
+from .._peers import answering
 from .._traffic.retry import RetryPolicy
 from .._types import Options
 from ..cache.base import Cache
@@ -24,6 +25,7 @@ from .keywords import _of_kind
 SHARED = ("long_text", "total_timeout")  # what a whole call is told, and so the pool
 
 
+@answering
 def pool(
     members: Sequence[Embedder],
     *,

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import count
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import msgspec
 
@@ -32,6 +32,7 @@ from .._calls import Calls, ending_calls, until_closed
 from .._calltime import ANSWER, CallTime
 from .._hints import NDArray
 from .._logging import WARNING, host_of, kind_of, log, notify, status_of
+from .._peers import answering, look_up
 from .._progress import Progress, Tell, length, progress_of
 from .._types import (
     DType,
@@ -148,12 +149,17 @@ class Embedder(ABC):
         options = self._merged(input_type, dimensions, dtype, truncate, normalize, extra)
         skip = _skips(on_error)
         rows = listed(texts, skip=skip)
-        if progress is not False and (bar := progress_of(progress, len(rows))) is not None:
-            embed = partial(self.embed_rows, workers=self.max_concurrency, time=time, progress=bar)
-            return await bar.around(self._among(rows, options, embed) if skip else embed(rows, options, skip=False))
-        if not skip:
-            return await self.embed_rows(rows, options, skip=False, workers=self.max_concurrency, time=time)
-        return await self._among(rows, options, self.embed_rows, workers=self.max_concurrency, time=time)
+        try:
+            if progress is not False and (bar := progress_of(progress, len(rows))) is not None:
+                embed = partial(self.embed_rows, workers=self.max_concurrency, time=time, progress=bar)
+                return await bar.around(self._among(rows, options, embed) if skip else embed(rows, options, skip=False))
+            if not skip:
+                return await self.embed_rows(rows, options, skip=False, workers=self.max_concurrency, time=time)
+            return await self._among(rows, options, self.embed_rows, workers=self.max_concurrency, time=time)
+        except EmbedkitError as error:
+            if len(rows) > 1 and not isinstance(error, ConfigError):
+                error.add_note(_embedded(error.partial, len(rows)))
+            raise
 
     @until_closed
     async def embed_query(
@@ -178,6 +184,7 @@ class Embedder(ABC):
         result = await self.embed_rows(listed(text), options, skip=False, workers=1, time=time)
         return result.vectors[0]  # type: ignore[no-any-return]  # a row of NDArray[Any]
 
+    @answering
     def stream(
         self,
         texts: Iterable[str] | AsyncIterable[str],
@@ -225,6 +232,9 @@ class Embedder(ABC):
     def borrowed(self) -> bool:
         """True where the session is the caller's, and so bound to its event loop."""
         return False
+
+    if not TYPE_CHECKING:  # for which a misspelt name is a mistake
+        __getattr__ = look_up
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -697,6 +707,14 @@ def _ended(
         **about, failed=len(made.failures), tokens=usage.tokens, requests=usage.requests, cost=usage.cost,
         dimensions=made.dimensions, answered=made.model, seconds=seconds, error=error,
     )  # fmt: skip
+
+
+def _embedded(made: Embeddings | None, asked: int) -> str:
+    """How many texts were embedded before an error."""
+    if made is None or made.vectors.dtype.kind != "f":
+        return f"none of the {asked:,} texts was embedded" if made is None else "error.partial holds what was embedded"
+    done = int((made.vectors[:, 0] == made.vectors[:, 0]).sum())  # NaN is what is missing
+    return f"{done:,} of {asked:,} texts were embedded before; error.partial holds them"
 
 
 def _skips(on_error: OnError) -> bool:

@@ -20,7 +20,7 @@ from .._threads import aside
 from .._types import Embeddings, Options
 from ..cache.base import Cache, CacheError, Row
 from ..errors import ConfigError, EmbedkitError, TransportTimeoutError
-from ..events import CacheRead
+from ..events import CacheFailed, CacheRead
 from .cache_keys import CacheKeys
 from .cached_call import CachedCall
 from .wrapper import Wrapped
@@ -214,6 +214,9 @@ class Cached(Wrapped):
         why = str(error) if isinstance(error, CacheError) else type(error).__name__
         level = INFO if why in self._warned else WARNING
         self._warned.add(why)
+        if self.observe is not None:
+            told = CacheFailed(provider=self.provider, model=self.model, what=what, why=why, seconds=rest.pause)
+            notify(self.observe, told)
         log(level, "the cache is not %s for %.0f s: %s", what, rest.pause, why, host="", wait=rest.pause)
 
     async def aclose(self) -> None:

@@ -597,6 +597,10 @@ class HttpEmbedder(Embedder):
         )  # fmt: skip
         return transport
 
+    def listen(self, hear: Callable[[Response], object]) -> None:
+        """Have every response told to a function, too. To be called on the event loop, before the first request."""
+        self._exchange = _HeardExchange(self._exchange or AiohttpExchange(self._http), hear)
+
     async def aclose(self) -> None:
         """End the calls in flight on this event loop with `ClosedError`, then close its sockets.
 
@@ -661,6 +665,22 @@ def _quoting(error: DecodeError, response: Response) -> DecodeError:
     if shown and shown not in error.message:
         error.message = f"{error.message}; the reply {shown}"
     return error
+
+
+class _HeardExchange:
+    """An exchange whose responses are told to somebody else, too."""
+
+    def __init__(self, exchange: Exchange, hear: Callable[[Response], object]) -> None:
+        self._exchange = exchange
+        self._hear = hear
+
+    async def __call__(self, request: Request) -> Response:
+        response = await self._exchange(request)
+        self._hear(response)
+        return response
+
+    async def aclose(self) -> None:
+        await self._exchange.aclose()
 
 
 class _LongExchange:

@@ -372,8 +372,10 @@ def _is_ours(header: bytes) -> bool:
 def _refuse(path: Path, given: str) -> None:
     """ConfigError for what can be no cache, whatever happens later."""
     with suppress(OSError):
-        if given in ("", ":memory:") or path.is_dir():
+        if given in ("", ":memory:"):
             msg = f"cache={given!r}: the path of a file"
+        elif path.is_dir():
+            msg = f"cache={given!r}: this is a folder; name a file in it"
         elif not path.parent.is_dir():
             msg = f"cache={given!r}: there is no folder {path.parent}; make it first"
         elif (header := _header(path)).startswith(MAGIC) and not _is_ours(header):

@@ -6,6 +6,9 @@ Every error becomes one line on stderr and an exit code; `--traceback` adds wher
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
 import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
@@ -24,6 +27,8 @@ from .progress import in_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from click.shell_completion import CompletionItem
+
     from .._embedders.base import Embedder
 
 
@@ -32,22 +37,46 @@ OF_LOCAL = {
     "path": Parameter(help="a directory with model.onnx"),
     "threads": Parameter(takes=(int,), help="how many processor cores to use"),
 }
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 FAILED, USAGE, PARTIAL, INTERRUPTED, UNREAD = 1, 2, 3, 130, 141
+
+
+class FileName(click.types.StringParamType):
+    """A file, a folder, a pattern, "-" or an address: text as it stands, which shells complete as a file's name."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The names that the shell finds."""
+        from click.shell_completion import CompletionItem
+
+        del ctx, param
+        return [CompletionItem(incomplete, type="file")]
+
+
+FILE = FileName()
 
 
 class Root(click.Group):
     """The group, and the one place where errors become exit codes."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the line; whether machines read the output is known even where the rest of it makes no sense."""
+        ctx.meta["json"] = "--json" in args
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that flushing the buffer at exit does not fail again
+            _give_stdout_up()
             raise click.exceptions.Exit(UNREAD) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             _say("interrupted")
+            _tell_machine(ctx, error, INTERRUPTED)
             raise click.exceptions.Exit(INTERRUPTED) from None
+        except click.UsageError as error:
+            _tell_machine(ctx, error, USAGE)
+            raise _in_our_words(error) from None
         except (EmbedkitError, OSError) as error:
             if ctx.meta.get("traceback"):
                 import traceback
@@ -58,16 +87,87 @@ class Root(click.Group):
             for note in getattr(error, "__notes__", ()):
                 _say(note)
             ours = isinstance(error, ConfigError) or not isinstance(error, EmbedkitError)
-            raise click.exceptions.Exit(USAGE if ours else FAILED) from None
+            code = USAGE if ours else FAILED
+            if _is_full_stdout(error):
+                _give_stdout_up()
+            _tell_machine(ctx, error, code)
+            raise click.exceptions.Exit(code) from None
 
 
 def _say(text: str) -> None:
     click.echo(f"embedkit: {text}", err=True)
 
 
+def _tell_machine(ctx: click.Context, error: BaseException, code: int) -> None:
+    """With --json, the error on stdout, as {"error": {…}} in one line."""
+    if not ctx.meta.get("json"):
+        return
+    message = error.format_message() if isinstance(error, click.ClickException) else _line(error)
+    facts = {name: getattr(error, name, None) for name in ("status", "code", "retryable", "retry_after", "attempts")}
+    said = {
+        "kind": KINDS.get(type(error), type(error).__name__),
+        "message": message or "interrupted",
+        "exit_code": code,
+        "notes": list(getattr(error, "__notes__", ())),
+        **({"rows": list(error.rows), **facts} if isinstance(error, EmbedkitError) else {}),
+    }
+    with contextlib.suppress(OSError):  # stdout is full or gone: stderr has it
+        click.echo(json.dumps({"error": said}, ensure_ascii=False, default=str))
+
+
+KINDS: dict[type[BaseException], str] = {KeyboardInterrupt: "Interrupted"}
+# What other tools call an option → ours.
+WORDS = {
+    "-m": "--model-name --model-id --provider",
+    "-o": "--output-file --out --output-path --outfile",
+    "--api-key-env": "--api-key --key --token --apikey",
+    "--base-url": "--api-base --endpoint --url --host --server --api-url",
+    "--retries": "--max-retries --num-retries --retry",
+    "--max-concurrency": "--concurrency --workers --num-workers --max-workers --parallel --threads -j --jobs -j",
+    "--rate": "--rpm --tpm --rate-limit --requests-per-minute",
+    "--column": "--text-column --text-field --field --text-key",
+    "--key": "--id-column --id-field --id",
+    "--force": "--overwrite --replace",
+    "--dimensions": "--dim --dims --dimension --output-dimension",
+    "--dtype": "--encoding-format --precision --output-dtype --embedding-type",
+    "--input-type": "--task --task-type --prompt-name",
+    "--ca-file": "--cacert --ca-bundle --cert",
+    "--insecure": "--no-verify --no-verify-ssl",
+    "-k": "--top-k --topk --limit --count -n",
+    "--max-cost": "--budget",
+    "--json": "--format --output-json",
+}
+NONE = {"--batch-size": "batches are made within the provider's limits", "--resume": "the same command resumes a job"}
+
+
+def _in_our_words(error: click.UsageError) -> click.UsageError:
+    """The error for an unknown option with what it is called here, where the command has that."""
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return error
+    given = error.option_name.partition("=")[0]
+    there = {name for one in error.ctx.command.params for name in one.opts}
+    ours = next((name for name, others in WORDS.items() if given in others.split() and name in there), "")
+    if ours:
+        return click.UsageError(f"No such option '{given}'. Did you mean '{ours}'?", error.ctx)
+    if given in NONE:
+        return click.UsageError(f"No such option '{given}': leave it out; {NONE[given]}.", error.ctx)
+    return error
+
+
+def _is_full_stdout(error: BaseException) -> bool:
+    """Whether stdout could not be written; every other file is named by its error."""
+    return isinstance(error, OSError) and error.filename is None and error.errno in NO_ROOM
+
+
+def _give_stdout_up() -> None:
+    """Write to nowhere, so that flushing the buffer at exit does not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def _line(error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, EmbedkitError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        name = error.filename or ("stdout" if _is_full_stdout(error) else "")
+        return f"{name}: {error.strerror}" if name else error.strerror
     return in_line(error)
 
 
@@ -77,7 +177,27 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return anyio.run(work, backend_options={"use_uvloop": find_spec("uvloop") is not None})
 
 
-@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+CODES = {
+    0: "done",
+    1: "the provider or the network failed",
+    2: "usage, configuration or a bad file",
+    3: "done but for some rows",
+    4: "stopped at a limit of tokens or cost",
+    130: "Ctrl-C, 143 SIGTERM, 129 SIGHUP",
+    141: "nobody reads the output",
+}
+LOCAL_CODES = (0, 2, 130, 141)  # of a command that asks no provider
+
+
+def codes(*numbers: int, **others: str) -> str:
+    """The last paragraph of a command's help: its exit codes. `others`: number → why, where the words differ."""
+    why = {**CODES, **{int(number.removeprefix("c")): words for number, words in others.items()}}
+    return "Exit codes: " + "; ".join(f"{number} {why[number]}" for number in numbers or CODES) + "."
+
+
+@click.group(
+    cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=codes()
+)
 @click.version_option(package_name=DISTRIBUTION, message="%(prog)s %(version)s")
 def root() -> None:
     """Text in, vectors out: any embedding provider, from the command line.
@@ -85,9 +205,6 @@ def root() -> None:
     A model is "provider:model", like openai:text-embedding-3-small or ollama:nomic-embed-text; without one it is what
     EMBEDKIT_MODEL names, else the model inside embedkit. Keys are
     read from the provider's own variables (OPENAI_API_KEY …).
-
-    Exit codes: 0 done; 1 the provider or the network failed; 2 usage, configuration or a bad file; 3 done but for some
-    rows; 4 stopped at --max-tokens or --max-cost; 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP; 141 nobody reads the output.
     """
 
 
@@ -125,7 +242,9 @@ def _asks(command: Callable[..., None], *, shape: bool = True) -> Callable[..., 
             'object, VALUE is JSON (keep_alive=-1, legacy=false, model_options={"num_ctx": 2048}); where it takes '
             "text, VALUE is the text as it stands (api_version=20241021), or in JSON's double quotes.",
         ),
-        click.option("--ca-file", metavar="PATH", help="Certificates (PEM) to trust instead of the system's."),
+        click.option(
+            "--ca-file", type=FILE, metavar="PATH", help="Certificates (PEM) to trust instead of the system's."
+        ),
         click.option(
             "--insecure",
             is_flag=True,
@@ -174,11 +293,11 @@ def _trust(ca_file: str | None, *, insecure: bool) -> dict[str, Any]:
     try:
         return {"ssl": ssl.create_default_context(cafile=ca_file)}
     except (OSError, ValueError) as error:  # an SSLError is an OSError
-        why = (
-            "there is no such file"
-            if isinstance(error, FileNotFoundError)
-            else f"it holds no certificates in PEM ({error})"
-        )
+        why = f"it holds no certificates in PEM ({error})"
+        if isinstance(error, FileNotFoundError):
+            why = "there is no such file"
+        elif isinstance(error, IsADirectoryError):
+            why = "this is a folder; name a file"
         msg = f"--ca-file {ca_file}: {why}"
         raise ConfigError(msg) from None
 

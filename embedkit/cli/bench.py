@@ -17,8 +17,9 @@ from .._bulk.sources.open_source import open_files
 from .._connect.model_name import split
 from .._types import DType, safe_url
 from ..errors import ConfigError
-from .app import FAILED, PARTIAL, _asks, _connected, _run, _say, root
-from .progress import in_line
+from .app import FAILED, FILE, PARTIAL, _asks, _connected, _run, _say, codes, root
+from .progress import failing, in_line
+from .terminal import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,9 +34,14 @@ def _asks_but_shape(command: Callable[..., None]) -> Callable[..., None]:
     return _asks(command, shape=False)
 
 
-@root.command(short_help="Measure models side by side on the same texts.")
+@root.command(
+    short_help="Measure models side by side on the same texts.",
+    epilog=codes(0, 1, 2, 3, 130, 141, c1="every model failed", c3="some models failed"),
+)
 @click.argument("models", metavar="MODEL…", nargs=-1, required=True)
-@click.option("--texts", "inputs", metavar="FILE", multiple=True, help="What embed reads; else a small set of its own.")
+@click.option(
+    "--texts", "inputs", type=FILE, metavar="FILE", multiple=True, help="What embed reads; else a small set of its own."
+)
 @click.option("--column", default="text", metavar="NAME", show_default=True, help="The text's column; a.b is nested.")
 @click.option("--query", metavar="NAME", help="The column of queries: the text of a row answers its query.")
 @click.option("--label", metavar="NAME", help="The column of labels: texts with the same label belong together.")
@@ -48,7 +54,7 @@ def _asks_but_shape(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("-k", type=click.IntRange(min=1), metavar="N", help="Of recall@k; 10, or a fifth of few texts.")
 @click.option("--dimensions", default=OWN, metavar="N,N…", show_default=True, help="Widths; own is the model's.")
 @click.option("--dtype", "dtypes", default="float32", metavar="NAME,…", show_default=True, help="Types of components.")
-@click.option("--html", metavar="FILE", help="Write a page with plots there; it needs no network.")
+@click.option("--html", type=FILE, metavar="FILE", help="Write a page with plots there; it needs no network.")
 @click.option("--json", "machine", is_flag=True, help="JSON on stdout instead of the table.")
 @_asks_but_shape
 def bench(models: tuple[str, ...], inputs: tuple[str, ...], **options: Any) -> None:
@@ -71,13 +77,18 @@ def bench(models: tuple[str, ...], inputs: tuple[str, ...], **options: Any) -> N
     k = corpus.neighbors(asked_k)
     input_type = options.get("input_type")
     if html is not None and not Path(html).absolute().parent.is_dir():
-        msg = f"--html {html}: there is no such folder"
+        msg = f"--html {html}: there is no folder {Path(html).parent}"
+        raise ConfigError(msg)
+    if html is not None and Path(html).is_dir():
+        msg = f"--html {html}: this is a folder; name a file in it"
         raise ConfigError(msg)
 
     def connect(variant: Variant) -> Embedder:
         model, url = _place(variant.model)
         place = {"base_url": url} if url else {}
-        return _connected(model, **{**options, **place}, dimensions=variant.dimensions, dtype=variant.dtype)
+        return _connected(
+            model, observe=failing(), **{**options, **place}, dimensions=variant.dimensions, dtype=variant.dtype
+        )
 
     def tell(variant: Variant) -> None:
         if sys.stderr.isatty():
@@ -172,7 +183,6 @@ def _show(made: Bench, *, machine: bool) -> None:
         click.echo(msgspec.json.encode(made).decode())
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -184,7 +194,7 @@ def _show(made: Bench, *, machine: bool) -> None:
         cells = [] if row.error is not None else [each.cell(row) for each in COLUMNS]
         table.add_row(Text(row.model), *map(Text, cells))
     terminal = sys.stdout.isatty()
-    Console(width=None if terminal else 200, file=sys.stdout, highlight=False).print(table)
+    console(width=None if terminal else 200, file=sys.stdout, highlight=False).print(table)
     for row in made.rows:
         if row.error is not None:
             click.echo(f"{row.model}, {row.asked or 'own'} dimensions, {row.dtype}: {row.error}")

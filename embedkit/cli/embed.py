@@ -13,15 +13,17 @@ from .._bulk.job import Job, Settings
 from .._bulk.sinks.open_sink import FORMS, open_sink
 from .._bulk.sources.format_detection import FORMATS
 from .._bulk.sources.open_source import open_files
+from .._connect.model_name import split
 from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import OnError
 from ..errors import ConfigError
-from .app import PARTIAL, _asks, _connected, _run, _say, root
-from .progress import Teller, scanned
+from .app import FILE, PARTIAL, _asks, _connected, _run, _say, codes, root
+from .progress import Teller, many, scanned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from .._bulk.notices import Scanned
     from .._bulk.report import Report
@@ -30,11 +32,11 @@ LIMIT_REACHED = 4
 STDOUT = "-"
 
 
-@root.command()
-@click.argument("inputs", metavar="INPUT…", nargs=-1, required=True)
+@root.command(epilog=codes())
+@click.argument("inputs", type=FILE, metavar="INPUT…", nargs=-1, required=True)
 @click.option("-m", "--model", metavar="MODEL", help='"provider:model"; the embedded model unless given.')
 @click.option(
-    "-o", "--output", "out", metavar="OUT", default=STDOUT, show_default="JSONL on stdout",
+    "-o", "--output", "out", type=FILE, metavar="OUT", default=STDOUT, show_default="JSONL on stdout",
     help="A file (.npy, .parquet, .arrow, .jsonl), a folder (OUT/), the URL of a store, or - for JSONL on stdout.",
 )  # fmt: skip
 @click.option("--column", default="text", metavar="NAME", show_default=True, help="The text's column; a.b is nested.")
@@ -75,7 +77,7 @@ STDOUT = "-"
 @click.option("--max-tokens", type=click.IntRange(min=0), metavar="N", help="Stop before the job has taken more.")
 @click.option("--max-cost", type=click.FloatRange(min=0), metavar="DOLLARS", help="Stop before the job has cost more.")
 @click.option("--max-concurrency", type=click.IntRange(min=1), metavar="N", help="Most requests in flight.")
-@click.option("--cache", metavar="FILE", help="Keep vectors there, and send no text again that it has.")
+@click.option("--cache", type=FILE, metavar="FILE", help="Keep vectors there, and send no text again that it has.")
 @click.option("--batch-api", is_flag=True, help="Use the provider's batch jobs: at a discount, within hours.")
 @click.option("--json", "machine", is_flag=True, help="JSON lines on stdout instead of lines for people.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
@@ -126,7 +128,7 @@ def embed(inputs: tuple[str, ...], model: str | None, out: str, **options: Any) 
     teller = Teller(
         quiet=quiet, machine=machine, shares=out == STDOUT and sys.stdout is not None and sys.stdout.isatty(),
     )  # fmt: skip
-    if dry_run and options["api_key_env"] is None:
+    if dry_run and options["api_key_env"] is None and split(model)[0] != "local":
         options["api_key"] = "not-sent"  # nobody needs a key to see what a job would cost
     embedder = _connected(model, observe=teller.observe, **options)
     if out == STDOUT and sys.stdout is None:
@@ -143,21 +145,27 @@ def embed(inputs: tuple[str, ...], model: str | None, out: str, **options: Any) 
         return
     with teller:
         report, number = _run(lambda: _until_signal(job, embedder, quiet=quiet))
-    _end(report, number, teller, str(job.work.folder) if sink.resumable else "")
+    _end(report, number, teller, job.work.folder if sink.resumable else None)
 
 
-def _end(report: Report, number: int, teller: Teller, folder: str) -> None:
+def _end(report: Report, number: int, teller: Teller, folder: Path | None) -> None:
     """The last line, and the exit code."""
     teller.finished(report)
     if not report.complete:
         why = {"asked": "interrupted", "max_tokens": "--max-tokens is reached", "max_cost": "--max-cost is reached"}
-        kept = "the output is not complete"
-        if folder:
-            kept = f"{report.rows:,} rows are kept in {folder}; the same command goes on there"
-        _say(f"{why[report.stopped]}; {kept}")
+        _say(f"{why[report.stopped]}; {_kept(report.rows, folder, sent=teller.sent)}")
         raise click.exceptions.Exit(128 + number if number else LIMIT_REACHED)
     if report.failed:
         raise click.exceptions.Exit(PARTIAL)
+
+
+def _kept(rows: int, folder: Path | None, *, sent: bool) -> str:
+    """What is left of a job that was stopped. `folder`: the job's; None where the output is a pipe."""
+    if folder is None:
+        return "the output is not complete"
+    if folder.is_dir():
+        return f"{many(rows, 'row')} {'is' if rows == 1 else 'are'} kept in {folder}; the same command goes on there"
+    return "no row had come back, and nothing is kept" if sent else "nothing was sent, and nothing is kept"
 
 
 def _show(found: Scanned, teller: Teller, *, machine: bool) -> None:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import catalog
-from .app import _say, root
+from .app import LOCAL_CODES, _say, codes, root
+from .terminal import console, draws
 
 if TYPE_CHECKING:
     from .._types import ModelFacts
 
 
-@root.command(short_help="List the models whose width, limits and price are known.")
+@root.command(short_help="List the models whose width, limits and price are known.", epilog=codes(*LOCAL_CODES))
 @click.argument("words", metavar="[FILTER]...", nargs=-1)
 @click.option("--provider", metavar="NAME", help="Of this provider only.")
 @click.option("--json", "as_json", is_flag=True, help="As a list of JSON objects.")
@@ -34,7 +35,7 @@ def models(words: tuple[str, ...], provider: str | None, *, as_json: bool) -> No
         click.echo(json.dumps([_described(name, facts) for name, facts in found], indent=2))
     elif not found:
         _say(f"no model matches (there are models of {', '.join(sorted(catalog.MODELS))})")
-    elif sys.stdout.isatty():
+    elif draws(sys.stdout):
         _draw([_row(name, facts) for name, facts in found])
     else:
         for row in (HEADS, *(_row(name, facts) for name, facts in found)):
@@ -73,7 +74,6 @@ def _described(provider: str, facts: ModelFacts) -> dict[str, Any]:
 
 
 def _draw(rows: list[tuple[str, ...]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -85,4 +85,4 @@ def _draw(rows: list[tuple[str, ...]]) -> None:
         )
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console().print(table)

@@ -14,7 +14,9 @@ import msgspec
 from .._bulk.notices import BatchJob, Began, Notice, Paused, Progress, Resumed, RowFailed, Scanned
 from .._bulk.report import Report
 from .._types import Options
-from ..events import Event, RetryScheduled
+from ..events import CacheFailed, Event, RetryScheduled
+from .terminal import console, draws
+from .trouble import Trouble
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -77,17 +79,19 @@ class Teller:
         self._line_at = now()
         self._failed = 0
         self._why = ""  # nothing moves
-        self.visible: bool = not quiet and not machine and not shares and sys.stderr.isatty()
+        self._trouble = Trouble(now)
+        self._cache_faults: set[str] = set()
+        self._paused = False  # the job says itself how it fares
+        self.visible: bool = not quiet and not machine and not shares and draws(sys.stderr)
 
     def __enter__(self) -> Self:
         if self.visible:
-            from rich.console import Console
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
             self._bar = Bar(
                 TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn(),
-                console=Console(stderr=True), transient=True,
+                console=console(stderr=True), transient=True,
             )  # fmt: skip
             self._task = self._bar.add_task("looking through the input", total=None)
             self._bar.start()
@@ -102,9 +106,17 @@ class Teller:
 
     def told(self, notice: Notice) -> None:
         """Say a notice of the job."""
+        if isinstance(notice, (Paused, Resumed)):
+            self._paused = isinstance(notice, Paused)
+        elif isinstance(notice, Began):
+            self._trouble.begin()
         if self._machine and not isinstance(notice, Progress):
             self._as_json(notice)
-        elif isinstance(notice, Progress):
+        else:
+            self._say_notice(notice)
+
+    def _say_notice(self, notice: Notice) -> None:
+        if isinstance(notice, Progress):
             self._progress(notice)
         elif isinstance(notice, Scanned):
             if not self._quiet and (notice.scan.bad or self.visible):
@@ -114,7 +126,7 @@ class Teller:
         elif isinstance(notice, Paused):
             self.say(
                 f"the provider has failed for {notice.outage:.0f} s ({in_line(notice.error)}); one batch is sent again "
-                f"in {notice.seconds:.0f} s; --patience is {notice.patience:.0f} s"
+                f"in {notice.seconds:.0f} s; --patience is {notice.patience:.0f} s{self._done()}"
             )
         elif isinstance(notice, Resumed):
             self.say(f"the provider is well again after {notice.outage:.0f} s")
@@ -123,13 +135,36 @@ class Teller:
         elif isinstance(notice, BatchJob) and not self._quiet:
             self.say(batch_line(notice))
 
+    @property
+    def sent(self) -> bool:
+        """Whether a request has left."""
+        return self._trouble.sent > 0
+
     def observe(self, event: Event) -> None:
-        """Show a wait before a retry, and its reason."""
+        """Say that requests fail and are tried again: on a terminal each wait, elsewhere a line now and then."""
+        if isinstance(event, CacheFailed):
+            self._cache_failed(event)
+        line = self._trouble.line(event)
+        if line and not self._quiet and not self._paused and self._bar is None:
+            if not self._machine:
+                self.say(KEYWORD.sub(_option, line))
+            elif isinstance(event, RetryScheduled):
+                self._write({"notice": "Retrying", "seconds": event.wait, "error": in_line(event.error)})
         if self._bar is not None and isinstance(event, RetryScheduled):
             status = getattr(event.error, "status", None)
             why = f"status {status}" if status else type(event.error).__name__
             self._why = f", trying again in {event.wait:.0f} s ({why})"
             self._draw()
+
+    def _cache_failed(self, event: CacheFailed) -> None:
+        """Say it once of each reason; the job goes on without the cache."""
+        if event.why in self._cache_faults or self._quiet:
+            return
+        self._cache_faults.add(event.why)
+        if self._machine:
+            self._write({"notice": "CacheFailed", "what": event.what, "why": event.why})
+        else:
+            self.say(f"the cache cannot be {event.what} ({event.why}); the job goes on without it")
 
     def say(self, line: str) -> None:
         """One line for people, above the bar."""
@@ -143,7 +178,7 @@ class Teller:
         if self._machine:
             plain = msgspec.structs.replace(report, series=[], state={}, job=None)
             self._write({"notice": "Report", **msgspec.to_builtins(plain)})
-        elif not self._quiet:
+        elif not self._quiet and (report.complete or report.rows):
             self.say(summary(report))
 
     def _began(self, notice: Began) -> None:
@@ -186,6 +221,12 @@ class Teller:
         ]
         return ", ".join(filter(None, facts))
 
+    def _done(self) -> str:
+        if self._latest is None:
+            return ""
+        of = f" of {self._latest.rows:,}" if self._latest.rows is not None else ""
+        return f"; {self._latest.totals.rows:,}{of} rows are done"
+
     def _speed(self, notice: Progress) -> float:
         began, rows = self._first or (self._now(), 0)
         elapsed = self._now() - began
@@ -215,6 +256,17 @@ class Teller:
     def _write(self, said: dict[str, Any]) -> None:
         sys.stdout.write(msgspec.json.encode(said, enc_hook=str).decode() + "\n")
         sys.stdout.flush()
+
+
+def failing() -> Callable[[Event], None]:
+    """An observer that says on stderr that requests fail and are tried again, for commands without a progress."""
+    trouble = Trouble(time.monotonic)
+
+    def observe(event: Event) -> None:
+        if line := trouble.line(event):
+            print(f"embedkit: {KEYWORD.sub(_option, line)}", file=sys.stderr, flush=True)  # noqa: T201
+
+    return observe
 
 
 def scanned(notice: Scanned) -> str:

@@ -13,10 +13,11 @@ import click
 
 from .. import providers as hosts_of
 from ..codec import Host
-from .app import _say, root
+from .app import LOCAL_CODES, _say, codes, root
+from .terminal import console, draws
 
 
-@root.command(short_help="List the providers, and whether a key for each is found.")
+@root.command(short_help="List the providers, and whether a key for each is found.", epilog=codes(*LOCAL_CODES))
 @click.argument("words", metavar="[FILTER]...", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="As a list of JSON objects.")
 def providers(words: tuple[str, ...], *, as_json: bool) -> None:
@@ -35,7 +36,7 @@ def providers(words: tuple[str, ...], *, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2))
     elif not found:
         _say("no provider matches; embedkit providers lists all")
-    elif sys.stdout.isatty():
+    elif draws(sys.stdout):
         _draw([_row(each) for each in found])
     else:
         for row in (HEADS, *map(_row, found)):
@@ -77,7 +78,6 @@ def _row(found: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _draw(rows: list[tuple[str, ...]]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -87,4 +87,4 @@ def _draw(rows: list[tuple[str, ...]]) -> None:
     for name, key, *rest in rows:
         style = "green" if key.startswith("found") else "red" if key == "missing" else ""
         table.add_row(Text(name), Text(key, style), *map(Text, rest))
-    Console().print(table)
+    console().print(table)

@@ -10,7 +10,7 @@ import click
 
 from .._types import DType
 from ..errors import ConfigError
-from .app import _remember, _say, root
+from .app import FILE, LOCAL_CODES, _remember, _say, codes, root
 
 if TYPE_CHECKING:
     from .._review.facts import Facts
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 STDOUT = "-"
 
 
-@root.command(short_help="Show a finished job as one HTML page.")
-@click.argument("out")
-@click.option("-o", "--output", "html", metavar="PAGE", help="The page: OUT.html unless given; - for stdout.")
+@root.command(short_help="Show a finished job as one HTML page.", epilog=codes(*LOCAL_CODES))
+@click.argument("out", type=FILE)
+@click.option(
+    "-o", "--output", "html", type=FILE, metavar="PAGE", help="The page: OUT.html unless given; - for stdout."
+)
 @click.option("--force", is_flag=True, help="Replace a page that is there.")
-@click.option("--texts", metavar="INPUT", help="What a .npy was embedded from, to show texts beside numbers of rows.")
+@click.option(
+    "--texts", type=FILE, metavar="INPUT", help="What a .npy was embedded from, to show texts beside numbers of rows."
+)
 @click.option("--column", metavar="NAME", help="The column that is shown; that of the job unless given.")
 @click.option(
     "--dtype", type=click.Choice(get_args(DType)), help="Of the vectors, where neither OUT nor a report says."

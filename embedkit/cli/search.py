@@ -14,7 +14,8 @@ from .._bulk.records import fields_of, records_of, text_of
 from .._bulk.search import Match, metric, nearest
 from .._types import safe_url
 from ..errors import ConfigError
-from .app import _asks, _connected, _run, _say, root
+from .app import FILE, _asks, _connected, _run, _say, codes, root
+from .progress import failing
 
 if TYPE_CHECKING:
     from .._bulk.embedded import Origin
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
 STDIN = "-"
 
 
-@root.command()
+@root.command(epilog=codes(0, 1, 2, 130, 141))
 @click.argument("query")
-@click.argument("file")
+@click.argument("file", type=FILE)
 @click.option("-k", "count", type=click.IntRange(1, 10_000), default=10, metavar="N", show_default=True, help="Rows.")
 @click.option("-m", "--model", metavar="MODEL", help="What FILE was embedded with, where neither it nor a report says.")
-@click.option("--texts", metavar="INPUT", help="What a .npy was embedded from, to show more than numbers of rows.")
+@click.option(
+    "--texts", type=FILE, metavar="INPUT", help="What a .npy was embedded from, to show more than numbers of rows."
+)
 @click.option("--column", metavar="NAME", help="The column that is shown; that of the job unless given.")
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON per query, with the whole records.")
 @_asks
@@ -53,7 +56,7 @@ def search(query: str, file: str, **options: Any) -> None:
         msg = f"--texts {texts}: {file} holds its records itself"
         raise ConfigError(msg)
     dtype = stored_as(output, options.pop("dtype"))
-    embedder = _embedder_of(output, dtype, **options)
+    embedder = _embedder_of(output, dtype, observe=failing(), **options)
     queries = _queries(query)
     if not output.width:
         msg = f"{file} holds no vector"

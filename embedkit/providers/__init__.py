@@ -16,6 +16,7 @@ import pkgutil
 from collections.abc import Iterator
 from importlib import import_module
 
+from .._peers import providers_called
 from ..codec import Host
 from ..errors import ConfigError
 
@@ -44,10 +45,10 @@ def find(name: str) -> Host:
     known = [*sorted({host.name for host in (*_built_in(), *(host for _, host in hosts))}), "local"]
     from difflib import get_close_matches
 
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    near = [*providers_called(name)] or get_close_matches(name, known, n=3, cutoff=0.5)
     said = [
         f"unknown provider {name!r}"
-        + (f"; did you mean {' or '.join(near)}?" if near else "")
+        + (f"; did you mean {' or '.join(near)}?" if near else ".")
         + f" Known: {', '.join(known)}",
         *(f"not loaded: {why}" for why in broken.values()),
     ]

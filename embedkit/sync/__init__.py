@@ -20,6 +20,7 @@ from .._batching.texts import listed, one_by_one, refuse_what_has_no_rows
 from .._connect.factory import connect
 from .._embedders.base import Embedder
 from .._hints import NDArray
+from .._peers import answering, look_up
 from .._progress import Progress, Tell, length, progress_of
 from .._types import DType, Embeddings, InputType, Limits, OnError, Options, Truncate
 from ..errors import ConfigError
@@ -98,6 +99,7 @@ class SyncEmbedder:
             raise ConfigError(msg)
         self.embedder = embedder
 
+    @answering
     def embed(  # noqa: PLR0913 (what one call may say)
         self,
         texts: str | Iterable[str],
@@ -127,6 +129,7 @@ class SyncEmbedder:
             return self._drawn(embed, bar)
         return self._call(embed)
 
+    @answering
     def embed_query(
         self,
         text: str,
@@ -148,6 +151,7 @@ class SyncEmbedder:
             )
         )  # fmt: skip
 
+    @answering
     def stream(
         self,
         texts: Iterable[str] | AsyncIterable[str],
@@ -238,6 +242,9 @@ class SyncEmbedder:
 
     def __repr__(self) -> str:
         return f"SyncEmbedder({self.embedder!r})"
+
+    if not TYPE_CHECKING:  # for which a misspelt name is a mistake
+        __getattr__ = look_up
 
     def _drawn(self, embed: Callable[[Tell], Awaitable[T]], progress: Progress) -> T:
         """What `embed` gives. The caller's thread draws: a notebook shows what a thread writes in the cell that the

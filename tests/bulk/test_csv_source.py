@@ -48,8 +48,8 @@ def test_csv_of_a_header_alone_has_no_rows(file):
         ("id,body\n1,a\n", ": no 'text'; there is 'id', 'body' (choose with --column)"),
         ("text,text\na,b\n", ": two columns are called 'text'"),
         ("text\na\nb,c\n", ", row 1 (line 3): 2 fields, but the header has 1"),
-        ('text\na\n"b\n', ", row 1 (after line 3): unexpected end of data"),
-        ('text\n"a"b\n', ", row 0 (after line 2): ',' expected after '\"'"),
+        ('text\na\n"b\n', ", row 1, which begins in line 3: a quote is opened and never closed"),
+        ('text\n"a"b\n', ", row 0, line 2: ',' expected after '\"'"),
     ],
 )
 def test_csv_that_cannot_be_read_is_refused_by_place(file, content, message):
@@ -111,7 +111,7 @@ def test_a_quote_that_is_never_closed_does_not_fill_the_memory(file, monkeypatch
     monkeypatch.setattr("csv.field_size_limit", lambda _=None, limit=csv.field_size_limit: limit(150_000) and 150_000)
     name = file("a.csv", 'text\na\n"' + "x\n" * 100_000)
 
-    assert "row 1 (after line " in refused(name, skip=True)
+    assert "row 1, which begins in line 3: a field of more than 100 characters" in refused(name, skip=True)
 
 
 def test_a_header_that_the_output_could_not_hold(file):

@@ -422,6 +422,47 @@ def test_a_stop_in_an_outage_ends_the_wait(tmp_path):
     check(tmp_path / "out")
 
 
+@pytest.mark.parametrize("error", ILL)
+def test_a_stop_before_the_first_row_leaves_nothing(tmp_path, error):
+    """Nothing has come back, so there is no folder to go on in; parts in flight that fail are no error then."""
+    clock = Clock()
+
+    def trouble(server, texts):
+        tell.job.stop()
+        return error()
+
+    def tell(notice):
+        assert not isinstance(notice, Paused)
+
+    tell.job = job(TEXTS, Server(trouble), tmp_path / "out", tell=tell, now=clock.now, sleep=clock.sleep)
+    report = run(tell.job)
+
+    assert (report.complete, report.stopped, report.rows) == (False, "asked", 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_limit_of_nothing_leaves_nothing(tmp_path):
+    """A job that may not send one text leaves no folder."""
+    report = run(job(TEXTS, Server(), tmp_path / "out", max_tokens=0))
+
+    assert (report.complete, report.stopped, report.rows) == (False, "max_tokens", 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("begin", "said"), [(-1, "none of the 100 rows is kept"), (40, " are kept in ")])
+def test_an_outage_says_how_many_tries_and_rows(tmp_path, begin, said):
+    """The notes of the error: what is kept of how many rows, and after how many attempts it gave up."""
+    clock = Clock()
+    server = Server(outage(clock, begin, 1e9, ILL[0]))
+    with pytest.raises(EmbedkitError) as caught:
+        run(job(TEXTS, server, tmp_path / "out", now=clock.now, sleep=clock.sleep, patience=100))
+    kept, gave_up = caught.value.__notes__
+
+    assert said in kept
+    assert "100 rows " in kept
+    assert gave_up == f"gave up after {len(clock.slept) + 1} attempts in 100 s; the job's patience is 100 s"
+
+
 @pytest.mark.parametrize("limit", [0, 1, 3, 50, 299, 1000])
 def test_max_tokens_is_not_passed(tmp_path, limit):
     """It stops cleanly at or below the limit, and a higher one goes on."""

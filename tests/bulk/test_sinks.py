@@ -85,7 +85,7 @@ def test_a_name_tells_the_form(tmp_path, name, form, made):
     ("name", "form", "says"),
     [
         ("a", None, "suffix names no known format"), ("a.txt", None, "suffix names no known format"),
-        ("a.npy", "csv", "there is npy, jsonl"), ("there.npy", None, r"regular file \(end the name in /"), ("there", "npy", "is a folder"), ("a/", "jsonl", "is a folder"),
+        ("a.npy", "csv", "there is npy, jsonl"), ("there.npy", None, r"is a folder: name a file, or end the name in /"), ("there", "npy", "is a folder"), ("a/", "jsonl", "is a folder"),
         ("no/a.npy", None, "no folder .*no$"), ("-", "npy", "does not go to stdout"), ("file", "folder", "is a file"),
         ("pipe.npy", None, "not a regular file"), ("sqlite:x.db", "npy", "is a store"),
     ],

@@ -328,7 +328,7 @@ def test_what_cannot_be_a_cache_is_refused_at_once(path, tmp_path):
     sql.close()
     before = path.read_bytes()
     for wrong, words in (
-        (path, "another program"), (tmp_path, "the path of a file"), (tmp_path / "no" / "c", "there is no folder"),
+        (path, "another program"), (tmp_path, "this is a folder"), (tmp_path / "no" / "c", "there is no folder"),
         ("", "the path of a file"), (":memory:", "the path of a file"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=words):

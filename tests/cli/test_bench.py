@@ -129,7 +129,7 @@ def test_the_page_needs_nothing(api):
         (["compatible:m", "--texts", "t.jsonl"], "t.jsonl, row 1"),
         (["compatible:m", "--texts", "one.txt"], "1 different texts"),
         (["compatible:m", "-k", "24"], "24 texts to choose from"),
-        (["compatible:m", "--html", "no/b.html"], "no such folder"),
+        (["compatible:m", "--html", "no/b.html"], "there is no folder no"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_first(api, arguments, words):

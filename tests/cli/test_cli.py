@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,6 +58,42 @@ def test_the_first_signal_writes_what_is_in_flight(name, code, ignored):
         running.communicate(timeout=60)
     assert running.returncode == 0
     assert left() == ["in.txt", "out.npy", "out.npy.report.json"]
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_before_the_first_row_leaves_nothing(name):
+    """The server fails: it says so within seconds, and no folder is left of a job that has nothing."""
+    texts = made("in.txt")
+    with Api(*[(503, {"retry-after": "9"}, {"error": {"message": "down"}})] * 9) as api:
+        running = process(api, texts, "-o", "out.npy")
+        first = running.stderr.readline()
+        running.send_signal(getattr(signal, name))
+        running.stderr.readline()
+        running.send_signal(getattr(signal, name))
+        running.communicate(timeout=60)
+
+    assert re.fullmatch(
+        r"1 request has failed \(compatible:m: down \(status 503, .*\)\); the next is sent in \d+ s\n", first
+    )
+    assert running.returncode == {"SIGINT": 130, "SIGTERM": 143}[name]
+    assert left() == ["in.txt"]
+
+
+def test_a_signal_in_front_of_a_server_that_fails_afterwards():
+    """What was in flight fails after Ctrl-C: that is an interruption, with nothing kept, and no error of the server."""
+    texts = made("in.txt")
+    with Api(hold_after=0) as api:
+        running = process(api, texts, "-o", "out.npy", "--retries", "0")
+        assert api.held.wait(60)
+        running.send_signal(signal.SIGINT)
+        running.stderr.readline()
+        api.script += [(503, {}, {"error": {"message": "down"}})] * 20
+        api.release.set()
+        _, stderr = running.communicate(timeout=60)
+
+    assert running.returncode == 130
+    assert stderr == "embedkit: interrupted; no row had come back, and nothing is kept\n"
+    assert left() == ["in.txt"]
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
@@ -173,7 +210,7 @@ def test_a_list_that_nobody_reads():
         ("in.txt -o - >&-", 2, "embedkit: stdout is closed\n"),
         ("in.txt -o out.npy >&-", 0, "5 texts"),
         ("in.txt -o - -q 2>&-", 0, ""),
-        ("in.txt -o - >/dev/full", 2, "embedkit: No space left on device\n"),
+        ("in.txt -o - >/dev/full", 2, "embedkit: stdout: No space left on device\n"),
     ],
 )
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")

@@ -157,7 +157,8 @@ def test_the_options_reach_the_request(api, monkeypatch):
         (["none.txt", "-o", "out.npy"], "none.txt: No such file or directory"),
         (["folder.npy", "-o", "out.npy"], "folder.npy: there is no file in this folder"),
         (["*.csv.gz", "-o", "out.npy"], "*.csv.gz: no file matches"),
-        (["in.foo", "-o", "out.npy"], "in.foo: its suffix names no known format"),
+        (["in.foo", "-o", "out.npy"], "in.foo: No such file or directory"),
+        (["in.txt", "-o", "folder.npy"], "folder.npy is a folder: name a file, or end the name in /"),
         (
             ["in.txt", "-o", "out.foo"],
             "out.foo: its suffix names no known format (.npy, .jsonl, .ndjson, .parquet, .pq, .arrow, .feather); pass",

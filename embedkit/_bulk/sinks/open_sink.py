@@ -76,7 +76,7 @@ def _form(target: str, asked: str | None) -> str:
     if _ends_as_folder(target) or (Path(target).is_dir() and not suffixed):
         if asked in (None, "folder", "parquet"):
             return "folder"
-        msg = f"{target} is a folder, which holds parts in Parquet, not {asked}"
+        msg = f"{target} is a folder, and those hold parts in Parquet, not {asked}: name a file"
         raise ConfigError(msg)
     found = asked or suffixed
     if found is None:
@@ -97,9 +97,11 @@ def _check_place(target: str, form: str) -> None:
     if form == "folder" and path.exists() and not path.is_dir():
         msg = f"{target} is a file, not a folder"
         raise ConfigError(msg)
+    if form != "folder" and path.is_dir():
+        msg = f"{target} is a folder: name a file, or end the name in / for a folder of Parquet files"
+        raise ConfigError(msg)
     if form != "folder" and path.exists() and not path.is_file():
-        way = "end the name in / for a folder of Parquet files" if path.is_dir() else "- is stdout"
-        msg = f"{target} is not a regular file ({way})"
+        msg = f"{target} is not a regular file (- is stdout)"
         raise ConfigError(msg)
     if not path.parent.is_dir():
         msg = f"{target}: there is no folder {Path(target).parent}"

@@ -87,20 +87,21 @@ class _Table:
         try:
             self.header: list[str] = next(filter(None, self._rows), [])
         except csv.Error as error:
-            msg = f"{at.name}, the header: {error}"
-            raise ConfigError(msg) from None
+            raise ConfigError(_broken(f"{at.name}, the header", error, len(start), self._rows.line_num)) from None
+        self._header_end = self._rows.line_num
         _check_header(self.header, how, at.name, mark)
 
     def __iter__(self) -> Iterator[tuple[list[list[str]], list[int]]]:
         """Some rows at a time, and the line that each ends in."""
-        row = 0
+        row, last = 0, self._header_end
         found: list[list[str]] = []
         lines: list[int] = []
         try:
             for values in self._rows:
+                last = self._rows.line_num
                 if values:
                     found.append(values)
-                    lines.append(self._rows.line_num)
+                    lines.append(last)
                     if len(found) == BLOCK:
                         row += BLOCK
                         yield found, lines
@@ -108,11 +109,21 @@ class _Table:
         except csv.Error as error:
             if found:
                 yield found, lines
-            where = f"{self._at.name}, row {self._at.first + row + len(found)} (after line {self._rows.line_num})"
-            msg = f"{where}: {error}; what follows cannot be read"
-            raise ConfigError(msg) from None
+            where = f"{self._at.name}, row {self._at.first + row + len(found)}"
+            raise ConfigError(_broken(where, error, last + 1, self._rows.line_num)) from None
         if found:
             yield found, lines
+
+
+def _broken(where: str, error: csv.Error, begun: int, ended: int) -> str:
+    """What is wrong with a record that began in one line and could not be read up to another."""
+    if "unexpected end of data" in str(error):
+        return f"{where}, which begins in line {begun}: a quote is opened and never closed; what follows cannot be read"
+    if "field limit" in str(error):
+        why = f"a field of more than {LONGEST_FIELD:,} characters, as where a quote is opened and never closed"
+        return f"{where}, which begins in line {begun}: {why}; what follows cannot be read"
+    lines = f"line {ended}" if ended == begun else f"lines {begun} to {ended}"
+    return f"{where}, {lines}: {error}; what follows cannot be read"
 
 
 def _delimiter(line: str, usual: str, names: tuple[str, ...]) -> str:

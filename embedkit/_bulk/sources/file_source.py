@@ -6,14 +6,14 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from ...errors import ConfigError
 from ..contract import Scan, Source
 from ..stdio import own
 from . import arrow_source, csv_source, json_source, jsonl_source, text_source
 from .files import PACKED, TOLD, Named
-from .format_detection import FORMATS, SAMPLE, look, packing
+from .format_detection import BINARY, FORMATS, SAMPLE, TEXTLESS, look, packing
 from .rows import At, How, first
 from .scan import scan
 from .streams import Pieces, beginning, in_utf8, pieces, unpacked
@@ -142,7 +142,7 @@ class FileSource(Source):
             stream = in_utf8(stream, self.how.encoding, shown)
         if not file.sure:
             start, ends, stream = beginning(stream, SAMPLE, patient=patient)
-            form = self._settled(file, start, ends=ends)
+            form = self._settled(file, start, codec, ends=ends)
         if form in TABLES and not codec and raw.seekable():
             raw.seek(self._start or 0 if file.name == "-" else 0)
         return raw, codec, form, stream
@@ -154,7 +154,7 @@ class FileSource(Source):
         told = not file.sure and form not in ("text", TOLD)
         return f"stdin (read as {FORMATS[form]}; --input-format says otherwise)" if told else "stdin"
 
-    def _settled(self, file: Named, start: bytes, *, ends: bool) -> str:
+    def _settled(self, file: Named, start: bytes, codec: str, *, ends: bool) -> str:
         """The format that is told or named, if the input's beginning does not speak against it."""
         found, named = look(start, self.how.fields.names, whole=ends), "" if file.form == TOLD else file.form
         begins = start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
@@ -167,12 +167,17 @@ class FileSource(Source):
         if named and found.sure and found.form and any({named, found.form} <= pair for pair in alike):
             return found.form if named.startswith("json") else named
         as_json = named == "jsonl" and begins in (b"{", b"[", b'"')
-        if named and (found.form in (named, "text") or not found.sure or named in TABLES or as_json):
+        unsaid = not start or found.what == BINARY if named in TABLES else found.form == "text" or not found.sure
+        if named and (found.form == named or unsaid or as_json):
             return named
         whose = f"{file.name} is {FORMATS[named]} by its suffix, but" if named else "stdin"
         ways = found.way or f"pass --input-format {found.form}"
         lines = "embed its lines as they are" if named in ("", "text") else f"read it as {FORMATS[named]} all the same"
-        msg = f"{whose} begins like {found.what}: {ways}, or --input-format {named or 'text'} to {lines}"
+        packed = f" packed with {codec}" if codec else ""
+        if found.what in TEXTLESS:
+            msg = f"{whose} begins like {found.what}{packed}: {ways}"
+            raise ConfigError(msg)
+        msg = f"{whose} begins like {found.what}{packed}: {ways}, or --input-format {named or 'text'} to {lines}"
         raise ConfigError(msg)
 
     # --- before anything is read ---------------------------------------------------------------------------------
@@ -206,3 +211,26 @@ class FileSource(Source):
                 )
                 raise ConfigError(msg)
             self._into = arrow_source.common_schema(schemas)
+
+
+def refuse_unnamed(name: str) -> NoReturn:
+    """Refuse a file whose suffix names no format, and say what it begins like.
+
+    Raises:
+        ConfigError: always.
+        OSError: it cannot be read.
+    """
+    with Path(name).open("rb") as file:
+        start, ends, stream = beginning(pieces(file), SAMPLE, patient=True)
+        codec = packing(start)
+        if codec:
+            start, ends, _ = beginning(unpacked(stream, codec, name), SAMPLE, patient=True)
+    found = look(start, ("text",), whole=ends)
+    packed = f"is packed with {codec}, and what is in it" if codec else "has no suffix that names a format, and"
+    if not start:
+        msg = f"{name}: it is empty, and no suffix names its format; pass --input-format"
+    elif found.form is None:
+        msg = f"{name} {packed} begins like {found.what}: {found.way}"
+    else:
+        msg = f"{name} {packed} begins like {found.what}: pass --input-format {found.form}"
+    raise ConfigError(msg)

@@ -6,7 +6,7 @@ import glob
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -59,11 +59,16 @@ def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
     return [(1, int(each), "") if each.isdecimal() else (0, 0, each) for each in pieces if each], name
 
 
-def found(names: Iterable[str], asked: str | None) -> list[Named]:
+def found(names: Iterable[str], asked: str | None, unnamed: Callable[[str], object] | None = None) -> list[Named]:
     """The files that names, folders and patterns stand for, in order.
 
     A name that is there is itself, whatever its characters. Folders (with theirs) and patterns are sorted by name,
     numbers by value. What is hidden (. or _ before its name) and what jobs leave is no input, unless it is named.
+
+    Args:
+        names: of them.
+        asked: the format of all; None: as their suffixes say.
+        unnamed: is called with a file whose suffix says nothing, to refuse it in better words than that.
 
     Raises:
         ConfigError: a pattern or a folder has no file; a suffix is unknown; stdin is named twice.
@@ -72,23 +77,25 @@ def found(names: Iterable[str], asked: str | None) -> list[Named]:
     files: list[Named] = []
     for name in names:
         if name != "-" and Path(name).is_dir():
-            files += [_named(each, asked) for each in _in_folder(name)]
+            files += [_named(each, asked, unnamed) for each in _in_folder(name)]
         elif name != "-" and not os.path.lexists(name) and glob.has_magic(name):
-            files += [_named(each, asked) for each in _matching(name)]
+            files += [_named(each, asked, unnamed) for each in _matching(name)]
         else:
-            files.append(_named(name, asked))
+            files.append(_named(name, asked, unnamed))
     if [file.name for file in files].count("-") > 1:
         msg = "- (stdin) is named twice; it can be read only once"
         raise ConfigError(msg)
     return files
 
 
-def _named(name: str, asked: str | None) -> Named:
-    form = form_of(name, asked, INPUTS, TOLD, "--input-format")
+def _named(name: str, asked: str | None, unnamed: Callable[[str], object] | None) -> Named:
     size = None
     if name != "-":
         status = Path(name).stat()
         size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        if unnamed is not None and asked is None and size is not None and suffix(name) not in INPUTS:
+            unnamed(name)
+    form = form_of(name, asked, INPUTS, TOLD, "--input-format")
     return Named(name, form, asked is not None, size)
 
 

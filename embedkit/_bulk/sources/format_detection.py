@@ -17,15 +17,32 @@ FORMATS = {
 }  # fmt: skip
 PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 UTF_16 = ("text in UTF-16", "pass --encoding utf-16")
+UTF_32 = ("text in UTF-32", "pass --encoding utf-32")
+IMAGE, PROGRAM = ("an image", "embedkit embeds texts"), ("a program", "embedkit embeds texts")
+BINARY = "binary data"
+TEXTLESS = (IMAGE[0], PROGRAM[0], BINARY)  # of these no lines are worth embedding
 MAGIC = {
     b"\xfd7zXZ\x00": ("xz", "unpack it first, as xz -dc does"),
-    b"BZh91AY&SY": ("bzip2", "unpack it first, as bzip2 -dc does"),
+    **{b"BZh%d1AY&SY" % level: ("bzip2", "unpack it first, as bzip2 -dc does") for level in range(1, 10)},
+    b"\x04\x22\x4d\x18": ("lz4", "unpack it first, as lz4 -dc does"),
     b"PK\x03\x04": ("a ZIP archive or an office document", "unpack it, or export text from it, first"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "unpack it first"),
+    b"Rar!\x1a\x07": ("a RAR archive", "unpack it first"),
+    b"\xd0\xcf\x11\xe0": ("an old office document", "export text from it first"),
     b"%PDF-": ("PDF", "extract its text first"),
+    b"\x89PNG\r\n": IMAGE,
+    b"\xff\xd8\xff": IMAGE,
+    b"GIF8": IMAGE,
+    b"\x7fELF": PROGRAM,
+    b"\x89HDF\r\n": ("HDF5", "write it as Parquet or JSON lines first"),
+    b"\x80\x04\x95": ("a pickle", "write it as Parquet or JSON lines first"),
+    b"\x80\x05\x95": ("a pickle", "write it as Parquet or JSON lines first"),
     b"\x93NUMPY": ("a NumPy array", "that holds vectors, not texts"),
     b"SQLite format 3\x00": ("an SQLite database", "export its texts first"),
     b"Obj\x01": ("Avro", "write it as Parquet or JSON lines first"),
     b"FEA1": ("Feather of the first version", "write it anew, as Feather 2, Arrow or Parquet"),
+    b"\xff\xfe\x00\x00": UTF_32,
+    b"\x00\x00\xfe\xff": UTF_32,
     b"\xff\xfe": UTF_16,
     b"\xfe\xff": UTF_16,
 }
@@ -54,6 +71,10 @@ class Look(msgspec.Struct, frozen=True):
 
 
 TEXT = Look("text", "text")
+TAR_AT = 257  # where a tar archive has its mark: https://www.gnu.org/software/tar/manual/html_node/Standard.html
+CONTROL = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b\b"))  # what no text has
+MANY, SHARE = 4, 0.02  # control characters that make a file a binary one: so many, and such a share
+ZEROS = 0.4  # share of zero bytes at every second place, from which on text is UTF-16
 
 
 def packing(start: bytes) -> str:
@@ -70,6 +91,8 @@ def look(start: bytes, columns: Sequence[str], *, whole: bool) -> Look:
     for magic, (what, way) in MAGIC.items():
         if start.startswith(magic):
             return Look(None, what, way)
+    if (binary := _binary(start)) is not None:
+        return binary
     finished = whole or b"\n" in start
     lines = start.decode("utf-8-sig", "replace").split("\n")
     if not whole and len(lines) > 1:
@@ -78,6 +101,20 @@ def look(start: bytes, columns: Sequence[str], *, whole: bool) -> Look:
     if not there:
         return TEXT
     return _json(there, finished=finished) or _table([line.removesuffix("\r") for line in lines], columns) or TEXT
+
+
+def _binary(start: bytes) -> Look | None:
+    """What is no text in UTF-8, or in any encoding that leaves ASCII what it is."""
+    if start[TAR_AT:].startswith(b"ustar"):
+        return Look(None, "a tar archive", "unpack it first")
+    for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        zeros, others = start[first::2].count(0), start[1 - first :: 2].count(0)
+        if zeros >= MANY and zeros >= ZEROS * len(start[first::2]) and others < zeros / 8:
+            return Look(None, "text in UTF-16", f"pass --encoding {name}")
+    controls = len(start) - len(start.translate(None, CONTROL))
+    if controls >= MANY and controls > SHARE * len(start):
+        return Look(None, BINARY, "embedkit reads text, JSON, CSV, Parquet and Arrow")
+    return None
 
 
 def _json(lines: list[str], *, finished: bool) -> Look | None:

@@ -15,7 +15,7 @@ from typing import Any
 from ...errors import ConfigError
 from ..contract import Source
 from .fields import Fields, parse_template
-from .file_source import FileSource
+from .file_source import FileSource, refuse_unnamed
 from .files import INPUTS, TOLD, form_of, found
 from .format_detection import FORMATS
 from .memory_source import source_of
@@ -94,7 +94,7 @@ def _of_files(names: Iterable[str | os.PathLike[str]], form: str | None, how: Ho
     given = [os.fsdecode(name) for name in names]
     for name in given:
         _check_name(name, "the input")
-    return FileSource(found(given, form), how, given)
+    return FileSource(found(given, form, refuse_unnamed), how, given)
 
 
 def _is_file(name: str) -> bool:

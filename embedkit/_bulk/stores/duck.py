@@ -39,6 +39,9 @@ class DuckStore(Store):
         if not path.absolute().parent.is_dir():
             msg = f"{self.target}: there is no folder {path.absolute().parent}"
             raise ConfigError(msg)
+        if path.is_dir():
+            msg = f"{self.target}: {self.url.place} is a folder; name a file in it"
+            raise ConfigError(msg)
         self._base = duckdb.connect(str(path), config={"memory_limit": MEMORY})
         self._table = _quoted(self.url.table)
 

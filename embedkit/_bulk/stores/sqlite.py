@@ -42,6 +42,9 @@ class SqliteStore(Store):
         if not path.absolute().parent.is_dir():
             msg = f"{self.target}: there is no folder {path.absolute().parent}"
             raise ConfigError(msg)
+        if path.is_dir():
+            msg = f"{self.target}: {self.url.place} is a folder; name a file in it"
+            raise ConfigError(msg)
         self._base = apsw.Connection(str(path))
         self._base.set_busy_timeout(WAIT)
         self._base.enable_load_extension(True)

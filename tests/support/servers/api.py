@@ -62,6 +62,8 @@ class Api:
         if late:
             self.held.set()
             self.release.wait()
+            if self.script:  # given meanwhile
+                return self.script.pop(0)
         texts = body["input"]
         if any("BAD" in text for text in texts):
             return 400, {}, {"error": {"message": self.refusal, "code": "invalid_input"}}
