@@ -17,9 +17,9 @@ from .._bulk.sources.format_detection import FORMATS
 from .._bulk.sources.open_source import open_files
 from .._connect.model_name import split
 from .._types import DType, safe_url
-from ..errors import ConfigError
+from ..errors import ConfigError, EmbedkitError
 from .app import FAILED, PARTIAL, _asks, _connected, _run, _say, root
-from .progress import in_line
+from .progress import in_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +90,7 @@ def bench(models: tuple[str, ...], inputs: tuple[str, ...], **options: Any) -> N
     try:
         _run(
             lambda: measure(
-                made, variants, connect, corpus, calls=calls, input_type=input_type, tell=tell, reason=in_line
+                made, variants, connect, corpus, calls=calls, input_type=input_type, tell=tell, reason=_reason
             )
         )
     finally:  # an interrupt keeps what was measured so far
@@ -103,6 +103,10 @@ def bench(models: tuple[str, ...], inputs: tuple[str, ...], **options: Any) -> N
     failed = sum(row.error is not None for row in made.rows)
     if failed:
         raise click.exceptions.Exit(FAILED if failed == len(made.rows) else PARTIAL)
+
+
+def _reason(error: EmbedkitError) -> str:
+    return printable(in_line(error))
 
 
 def _page_place(html: str) -> Path:
@@ -118,7 +122,7 @@ def _page_place(html: str) -> Path:
     if place.is_dir():
         msg = f"--html {html}: it is a folder; name a file in it"
         raise ConfigError(msg)
-    if place.is_file() and place.stat().st_size and TITLE not in place.read_bytes()[:400].decode("utf-8", "replace"):
+    if place.is_file() and place.stat().st_size and TITLE not in place.read_bytes()[:1000].decode("utf-8", "replace"):
         msg = f"--html {html}: there is a file that is no page of embedkit bench, which is not replaced; name another"
         raise ConfigError(msg)
     if not os.access(place if place.exists() else place.absolute().parent, os.W_OK):
@@ -193,7 +197,8 @@ def _corpus(
     option = "--query" if query is not None else "--label"
     source = open_files(inputs, column=column, key=key, key_option=option, form=input_format, limit=limit, empty=False)
     kind = "pairs" if query is not None else "classes" if label is not None else "texts"
-    return read(source, ", ".join("stdin" if each == "-" else each for each in inputs), kind=kind)
+    name = ", ".join("stdin" if each == "-" else printable(each) for each in inputs)
+    return read(source, name, kind=kind)
 
 
 def _show(made: Bench, *, machine: bool) -> None:

@@ -196,6 +196,20 @@ def test_rows_without_numbers_take_no_part():
     assert recall(None, rows, [[2], [2], [0], [2], [2]], 3) == 0
 
 
+def test_hostile_words_stay_words(api):
+    """What a server says and what a file is called is shown as text: no markup, no command to a terminal, no bidi."""
+    name = jsonl(({"text": text} for text in TEXTS), "<script>\x1b[31m\u202e.jsonl")
+    said = "<img src=x onerror=alert(1)>\x1b[2J\u202e" + "x" * 400
+    with Api((404, {}, {"error": {"message": said}})) as broken:
+        code, shown, _ = bench(broken, "compatible:m", "compatible:n", "--texts", name, "--html", "b.html")
+    text = Path("b.html").read_text("utf-8")
+
+    assert code == 3
+    assert not any(each in text for each in ("<script", "<img", "\x1b", "\u202e"))
+    assert "&lt;img" in text
+    assert "\u202e" not in shown
+
+
 def test_the_page_needs_nothing(api):
     """One file with both plots: no script, and no address that a browser would fetch."""
     code, _, _ = bench(api, "compatible:m@" + api.url.replace("://", "://user:secret@"), "--html", "b.html")

@@ -64,8 +64,8 @@ def open_source(  # noqa: PLR0913 (a name for each way in which inputs differ)
         OSError: a file is not there or cannot be opened.
     """
     how = _how(
-        column=column, template=template, key=key, key_option=key_option, delimiter=delimiter, encoding=encoding, limit=limit,
-        carried=carried, empty=empty, skip=skip,
+        column=column, template=template, key=key, key_option=key_option, delimiter=delimiter, encoding=encoding,
+        limit=limit, carried=carried, empty=empty, skip=skip,
     )  # fmt: skip
     if form is not None and form not in FORMATS:
         msg = f"format {form!r}: it is one of {', '.join(FORMATS)}"
