@@ -11,7 +11,7 @@ import numpy as np
 import embedkit
 from tests.support.servers.llamacpp import MODEL, start
 
-COUNT = 20_000
+COUNT = int(os.environ.get("EMBEDKIT_ENGINE_TEXTS", "2000"))  # 20,000 take minutes an engine
 TEXTS = [f"{'cats' if number % 2 else 'stocks'} {number}" for number in range(COUNT)]
 MOST = 32  # texts of a request
 HALF = COUNT // MOST // 4  # requests after which one of two workers has done half of its share
