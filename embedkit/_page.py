@@ -34,7 +34,8 @@ margin:20px 0}figure{margin:0;min-width:0}svg{width:100%;height:auto;display:blo
 font-size:13px}.grid{stroke:var(--line)}.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;
 font-variant-numeric:tabular-nums}th,td{padding:6px 10px;text-align:right;white-space:nowrap;
 border-bottom:1px solid var(--line)}th{color:var(--soft);font-weight:600}th:first-child,td:first-child{text-align:left;
-white-space:normal;overflow-wrap:anywhere;min-width:190px}td.error{text-align:left;white-space:normal}
+white-space:normal;overflow-wrap:anywhere;min-width:190px}td.error{text-align:left;white-space:normal;
+overflow-wrap:anywhere}
 tr:nth-child(even) td{background:var(--band)}ul{list-style:none;padding:0;margin:12px 0;display:flex;flex-wrap:wrap;
 gap:4px 18px}li{overflow-wrap:anywhere}li svg{display:inline-block;width:16px;height:16px;vertical-align:-3px;
 margin-right:5px}@media(max-width:600px){svg text{font-size:15px}}

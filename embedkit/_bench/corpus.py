@@ -14,6 +14,8 @@ from ..errors import ConfigError
 USUAL_K = 10
 SPARSE = 5  # texts per neighbor, at least, where nobody says how many neighbors: of few texts, recall of 10 is chance
 
+KEYS = {"pairs": "query", "classes": "label"}  # what the key of a row is
+
 
 class Corpus(msgspec.Struct, frozen=True, kw_only=True):
     """Texts to measure models on.
@@ -62,12 +64,13 @@ def read(source: Source, name: str, *, kind: str) -> Corpus:
             its label with another.
     """
     texts, keys = [], []
-    for text, key in _rows(source, name):
+    for text, key in _rows(source, name, kind):
         texts.append(text)
         keys.append(key)
     documents = list(dict.fromkeys(texts))
     if len(documents) < 2:  # noqa: PLR2004 (one text is nobody's neighbor)
-        msg = f"{name} has {len(documents)} different texts: two at least are needed to compare models"
+        found = "no text" if not documents else f"one text, {len(texts):,} times" if len(texts) > 1 else "one text"
+        msg = f"{name} has {found}: at least two different ones are needed to compare models"
         raise ConfigError(msg)
     place = {text: number for number, text in enumerate(documents)}
     places = [place[text] for text in texts]
@@ -87,13 +90,16 @@ def of_pairs(pairs: Sequence[tuple[str, str]], name: str) -> Corpus:
     return Corpus(documents=documents, queries=queries, relevant=relevant, name=name)
 
 
-def _rows(source: Source, name: str) -> Iterator[tuple[str, Any]]:
+def _rows(source: Source, name: str, kind: str) -> Iterator[tuple[str, Any]]:
     row = 0
     for block in source.blocks():
         keys = block.keys or [None] * len(block.texts)
         for text, key in zip(block.texts, keys, strict=True):
             if text is None or row in block.faults:
                 msg = f"{name}, row {row}: {block.faults.get(row, 'no text')}; --column, --query and --label say where"
+                raise ConfigError(msg)
+            if kind != "texts" and not str(key).strip():
+                msg = f"{name}, row {row}: the {KEYS[kind]} is empty; fill it in, or leave the row out"
                 raise ConfigError(msg)
             yield text, key
             row += 1

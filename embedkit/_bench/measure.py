@@ -37,7 +37,8 @@ class Measured(msgspec.Struct, kw_only=True):
         bytes: of one vector.
         norm: mean length of the vectors; float32 only.
         texts: embedded in one go, documents and queries.
-        failed: those among them that could not be embedded.
+        failed: those among them that could not be embedded. They find nothing and are found by nobody.
+        failure: why the first of these could not.
         seconds: it took for them.
         texts_per_second: of the same.
         p50, p99: latency of a call with one text, in seconds, one call after the other.
@@ -62,6 +63,7 @@ class Measured(msgspec.Struct, kw_only=True):
     norm: float | None = None
     texts: int = 0
     failed: int = 0
+    failure: str | None = None
     seconds: float | None = None
     texts_per_second: float | None = None
     p50: float | None = None
@@ -90,7 +92,7 @@ class Bench(msgspec.Struct, kw_only=True):
         labels: recall is against what the corpus says; False: against the neighbors that `reference` finds.
         reference: what the others are compared with, as words; "" where there are labels, or nothing could be measured.
         k: of recall@k.
-        rows: a variant each.
+        rows: a variant each, once it is measured.
     """
 
     corpus: str
@@ -102,51 +104,55 @@ class Bench(msgspec.Struct, kw_only=True):
     rows: list[Measured] = []
 
 
-async def measured(
+def planned(corpus: Corpus, k: int) -> Bench:
+    """A bench of this corpus in which nothing is measured yet, for recall@k."""
+    return Bench(
+        corpus=corpus.name, documents=len(corpus.documents), queries=len(corpus.queries),
+        labels=corpus.relevant is not None, k=k,
+    )  # fmt: skip
+
+
+async def measure(
+    bench: Bench,
     variants: Sequence[Variant],
     connect: Callable[[Variant], Embedder],
     corpus: Corpus,
     *,
-    k: int,
     calls: int,
     input_type: InputType | None = None,
     now: Callable[[], float] = time.perf_counter,
     tell: Callable[[Variant], object] = lambda _: None,
     reason: Callable[[EmbedkitError], str] = str,
-) -> Bench:
+) -> None:
     """Measure the variants, one after the other; one that fails costs its own row.
 
     Args:
+        bench: gets a row of each variant that is through, so that they are there if the next is never through.
         variants: what is measured. Without labels the first that works is what the others are compared with.
         connect: makes the embedder of a variant.
         corpus: what they are measured on.
-        k: of recall@k.
         calls: with one text, to take the latency of.
         input_type: what all texts are for; None: queries and documents as such where the corpus has queries.
         now: a clock, in seconds.
         tell: is told which variant is next.
         reason: an error in words.
     """
-    bench = Bench(
-        corpus=corpus.name, documents=len(corpus.documents), queries=len(corpus.queries),
-        labels=corpus.relevant is not None, k=k,
-    )  # fmt: skip
     relevant = corpus.relevant
     for variant in variants:
         tell(variant)
         row = Measured(model=variant.model, asked=variant.dimensions, dtype=variant.dtype)
-        bench.rows.append(row)
         try:
             embedder = connect(variant)
             async with embedder:
-                documents, queries = await _measure(row, embedder, corpus, calls, input_type, now)
+                documents, queries = await _measure(row, embedder, corpus, calls, input_type, now, reason)
         except EmbedkitError as error:
-            row.error = reason(error)
+            row = Measured(model=variant.model, asked=variant.dimensions, dtype=variant.dtype, error=reason(error))
+            bench.rows.append(row)
             continue
         if relevant is None:
-            relevant, row.reference, bench.reference = nearest(queries, documents, k), True, _words(row)
-        row.recall = recall(queries, documents, relevant, k)
-    return bench
+            relevant, row.reference, bench.reference = nearest(queries, documents, bench.k), True, _words(row)
+        row.recall = recall(queries, documents, relevant, bench.k)
+        bench.rows.append(row)
 
 
 async def _measure(
@@ -156,6 +162,7 @@ async def _measure(
     calls: int,
     input_type: InputType | None,
     now: Callable[[], float],
+    reason: Callable[[EmbedkitError], str],
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Fill the row; the rows of documents and queries, ready to be compared."""
     import numpy as np
@@ -172,21 +179,29 @@ async def _measure(
         usages.append(made.usage)
         return made, seconds
 
-    _, row.first = await embed([corpus.documents[0]], giving)
-    alone: list[Embeddings] = []
-    times: list[float] = []
-    singles, purpose = (corpus.queries, asking) if corpus.queries else (corpus.documents, giving)
-    for call in range(calls):
-        made, seconds = await embed([singles[call % len(singles)]], purpose)
-        times.append(seconds)
-        alone += [made] if len(alone) < min(REPEATED, len(singles)) else []
-    again = [(await embed([text], purpose))[0] for text, _ in zip(singles, alone, strict=False)]
+    _, row.first = await embed([corpus.documents[0]], giving, on_error="skip")
     of_documents, row.seconds = await embed(corpus.documents, giving, on_error="skip")
     whole = [of_documents]
     if corpus.queries:
         of_queries, seconds = await embed(corpus.queries, asking, on_error="skip")
         row.seconds += seconds
         whole.append(of_queries)
+    for each in whole:
+        if len(each.failures) == len(each):
+            raise each.failures[0].at()
+    failures = [error.at() for each in whole for error in each.failures.values()]
+    row.failure = reason(failures[0]) if failures else None
+
+    texts, purpose = (corpus.queries, asking) if corpus.queries else (corpus.documents, giving)
+    sound = [place for place in range(len(texts)) if place not in whole[-1].failures]
+    alone: list[Embeddings] = []
+    times: list[float] = []
+    for call in range(calls):
+        made, seconds = await embed([texts[sound[call % len(sound)]]], purpose)
+        times.append(seconds)
+        alone += [made] if len(alone) < min(REPEATED, len(sound)) else []
+    kept = sound[: len(alone)]
+    again = [(await embed([texts[place]], purpose))[0] for place in kept]
 
     row.texts, row.failed = sum(map(len, whole)), sum(len(each.failures) for each in whole)
     row.texts_per_second = (row.texts - row.failed) / row.seconds if row.seconds > 0 else None
@@ -198,16 +213,23 @@ async def _measure(
     row.run_requests = sum(each.requests for each in usages)
     row.width, row.bytes = of_documents.dimensions, of_documents.vectors.itemsize * of_documents.vectors.shape[1]
     if row.dtype == "float32":
-        sound = np.delete(of_documents.vectors, list(of_documents.failures), axis=0)
-        row.norm = float(np.linalg.norm(sound, axis=1).mean()) if len(sound) else None
+        vectors = np.delete(of_documents.vectors, list(of_documents.failures), axis=0)
+        row.norm = float(np.linalg.norm(vectors, axis=1).mean())
     once, twice = (np.concatenate([each.vectors for each in some]) for some in (alone, again))
     row.repeat_difference = float(np.abs(once.astype(np.float64) - twice.astype(np.float64)).max())
     row.repeat_cosine = _least_cosine(once, twice, row.dtype)
-    kept = [place for place in range(len(alone)) if place not in whole[-1].failures]
-    if kept:
-        row.batch_cosine = _least_cosine(once[kept], whole[-1].vectors[kept], row.dtype)
-    made_ready = [comparable(np.nan_to_num(each.vectors), row.dtype) for each in whole]
-    return made_ready[0], made_ready[1] if corpus.queries else None
+    row.batch_cosine = _least_cosine(once, whole[-1].vectors[kept], row.dtype)
+    ready = [_comparable(each, row.dtype) for each in whole]
+    return ready[0], ready[1] if corpus.queries else None
+
+
+def _comparable(made: Embeddings, dtype: DType) -> NDArray[Any]:
+    """Rows to compare, those of texts that failed NaN."""
+    import numpy as np
+
+    rows = comparable(np.nan_to_num(made.vectors), dtype)
+    rows[list(made.failures)] = np.nan
+    return rows
 
 
 def _least_cosine(left: NDArray[Any], right: NDArray[Any], dtype: DType) -> float:
@@ -230,4 +252,4 @@ def _words(row: Measured) -> str:
     return f"{row.model}, {row.width} dimensions, {row.dtype}"
 
 
-__all__ = ["Bench", "Measured", "Variant", "measured"]
+__all__ = ["Bench", "Measured", "Variant", "measure", "planned"]

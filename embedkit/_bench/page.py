@@ -27,6 +27,7 @@ from .._page import (
 from .measure import Bench, Measured
 
 COLORS = 8  # that the style has; further models begin again
+TITLE = "<title>embedkit bench</title>"  # by which a page of this kind is known again
 SHAPES = {
     "float32": '<circle r="6"/>',
     "int8": '<rect x="-5.5" y="-5.5" width="11" height="11"/>',
@@ -52,6 +53,16 @@ def heading(bench: Bench) -> str:
     texts = f"{bench.documents:,} texts" + (f" and {bench.queries:,} queries" if bench.queries else "")
     against = "the labels" if bench.labels else bench.reference or "nothing, since no model answered"
     return f"{bench.corpus}: {texts}. recall@{bench.k} is against {against}."
+
+
+def in_trouble(row: Measured) -> str | None:
+    """What went wrong with a row, in a sentence; None where nothing did."""
+    asked = f"{row.asked or 'own'} dimensions, {row.dtype}"
+    if row.error is not None:
+        return f"{asked}: {row.error}"
+    if row.failure is not None:
+        return f"{asked}: {row.failed:,} of {row.texts:,} texts failed, the first with: {row.failure}"
+    return None
 
 
 def _legend(rows: Sequence[Measured], colors: dict[str, str]) -> str:
@@ -121,13 +132,15 @@ def _table(bench: Bench) -> str:
     heads = "".join(f"<th title='{escape(each.help)}'>{escape(each.head.format(k=bench.k))}</th>" for each in COLUMNS)
     body = ""
     for row in bench.rows:
-        asked = f"{row.asked or 'own'} dimensions, {row.dtype}"
-        cells = (
-            "".join(f"<td>{safe(each.cell(row))}</td>" for each in COLUMNS)
-            if row.error is None
-            else f"<td class=error colspan={len(COLUMNS)}>{asked}: {safe(row.error)}</td>"
-        )
-        body += f"<tr><td>{safe(row.model)}</td>{cells}</tr>"
+        trouble = in_trouble(row)
+        said = "" if trouble is None else f"<td class=error colspan={len(COLUMNS)}>{safe(trouble)}</td>"
+        name = safe(row.model)
+        if row.error is None:
+            cells = "".join(f"<td>{safe(each.cell(row))}</td>" for each in COLUMNS)
+            body += f"<tr><td>{name}</td>{cells}</tr>"
+            name = ""
+        if said:
+            body += f"<tr><td>{name}</td>{said}</tr>"
     return f"<div class=scroll tabindex=0><table><tr><th>model</th>{heads}</tr>{body}</table></div>"
 
 
@@ -150,4 +163,4 @@ COLUMNS: tuple[Column[Measured], ...] = (
     Column("failed", "texts without a vector", lambda row: number(row.failed, ",")),
 )
 
-__all__ = ["COLUMNS", "heading", "page"]
+__all__ = ["COLUMNS", "TITLE", "heading", "in_trouble", "page"]

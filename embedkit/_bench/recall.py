@@ -12,13 +12,17 @@ ROWS = 256  # queries scored at a time: 256 x 100,000 scores are 100 MB
 
 
 def nearest(queries: NDArray[Any] | None, documents: NDArray[Any], k: int) -> list[list[int]]:
-    """For every query the places of its `k` nearest documents, nearest first; None: of every document the others."""
+    """For every query the places of its `k` nearest documents, nearest first; None: of every document the others.
+
+    A row of NaN finds nothing and is found by nobody.
+    """
     import numpy as np
 
     found: list[list[int]] = []
     for start, scores in _scores(queries, documents):
         del start
-        found += np.argsort(-scores, axis=1, kind="stable")[:, :k].tolist()
+        for row, order in zip(scores, np.argsort(-scores, axis=1, kind="stable")[:, :k], strict=True):
+            found.append([int(place) for place in order if row[place] > -np.inf])
     return found
 
 
@@ -30,6 +34,7 @@ def recall(
     A query with more than `k` relevant documents can find `k` at most, and that counts as all. Documents with equal
     scores (bits have many) share the places that are left among the first `k`: the result is what their order at
     random gives on average, so it does not depend on their order in the file.
+    A row of NaN finds nothing, and is found by nobody.
     """
     import numpy as np
 
@@ -42,7 +47,8 @@ def recall(
                 continue
             mine, theirs = scores[row, wanted], scores[row]
             above, level = int((theirs > bound).sum()), int((theirs == bound).sum())
-            found = int((mine > bound).sum()) + (k - above) * int((mine == bound).sum()) / level
+            tied = int(((mine == bound) & (mine > -np.inf)).sum())
+            found = int((mine > bound).sum()) + (k - above) * tied / level
             total += found / min(k, len(wanted))
             counted += 1
     return total / counted if counted else None
@@ -58,6 +64,7 @@ def _scores(queries: NDArray[Any] | None, documents: NDArray[Any]) -> Any:
         scores = np.round(asking[start : start + ROWS] @ documents.T, 6)
         if queries is None:
             scores[np.arange(len(scores)), np.arange(start, start + len(scores))] = -np.inf
+        scores[np.isnan(scores)] = -np.inf
         yield start, scores
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -10,15 +11,15 @@ import click
 
 from .._bench.builtin import PAIRS
 from .._bench.corpus import Corpus, of_pairs, read
-from .._bench.measure import Bench, Variant, measured
-from .._bench.page import COLUMNS, heading, page
+from .._bench.measure import Bench, Variant, measure, planned
+from .._bench.page import COLUMNS, TITLE, heading, in_trouble, page
 from .._bulk.sources.format_detection import FORMATS
 from .._bulk.sources.open_source import open_files
 from .._connect.model_name import split
 from .._types import DType, safe_url
-from ..errors import ConfigError
+from ..errors import ConfigError, EmbedkitError
 from .app import FAILED, FILE, PARTIAL, _asks, _connected, _run, _say, codes, root
-from .progress import failing, in_line
+from .progress import failing, in_line, printable
 from .terminal import console
 
 if TYPE_CHECKING:
@@ -61,8 +62,9 @@ def bench(models: tuple[str, ...], inputs: tuple[str, ...], **options: Any) -> N
     """Measure each MODEL on the same texts; MODEL@URL names its server too (compatible:m@http://localhost:8000/v1).
 
     Every model is measured once for each of --dimensions with each of --dtype, as it answers when asked for that; one
-    that fails costs its own row. recall@k is the share of relevant texts among the first k: of those that --query or
-    --label name, else of the k nearest that the first model finds. Bits are compared by their Hamming distance.
+    that fails costs its own row. A model that has no key, or that nobody knows, is refused before anything is sent.
+    recall@k is the share of relevant texts among the first k: of those that --query or --label name, else of the k
+    nearest that the first model finds. Bits are compared by their Hamming distance. Ctrl-C shows what is measured.
 
     Each measurement sends all texts once, and --calls and a few more texts one by one: it costs as much. With --query,
     queries and texts go out as such (input types), unless --input-type says otherwise.
@@ -76,18 +78,13 @@ def bench(models: tuple[str, ...], inputs: tuple[str, ...], **options: Any) -> N
     corpus = _corpus(inputs, **reading)
     k = corpus.neighbors(asked_k)
     input_type = options.get("input_type")
-    if html is not None and not Path(html).absolute().parent.is_dir():
-        msg = f"--html {html}: there is no folder {Path(html).parent}"
-        raise ConfigError(msg)
-    if html is not None and Path(html).is_dir():
-        msg = f"--html {html}: this is a folder; name a file in it"
-        raise ConfigError(msg)
+    place = None if html is None else _page_place(html)
 
     def connect(variant: Variant) -> Embedder:
         model, url = _place(variant.model)
-        place = {"base_url": url} if url else {}
+        at = {"base_url": url} if url else {}
         return _connected(
-            model, observe=failing(), **{**options, **place}, dimensions=variant.dimensions, dtype=variant.dtype
+            model, observe=failing(), **{**options, **at}, dimensions=variant.dimensions, dtype=variant.dtype
         )
 
     def tell(variant: Variant) -> None:
@@ -95,17 +92,51 @@ def bench(models: tuple[str, ...], inputs: tuple[str, ...], **options: Any) -> N
             width = variant.dimensions or "its own"
             _say(f"measuring {_shown(variant.model)}, {width} dimensions, {variant.dtype}")
 
-    made = _run(
-        lambda: measured(variants, connect, corpus, k=k, calls=calls, input_type=input_type, tell=tell, reason=in_line)
-    )
-    for row in made.rows:
-        row.model = _shown(row.model)
-    if html is not None:
-        Path(html).write_text(page(made), "utf-8")
-    _show(made, machine=machine)
+    for model in models:
+        connect(Variant(model=model))  # what has no key, or is no model, is refused before another is paid for
+    made = planned(corpus, k)
+    try:
+        _run(
+            lambda: measure(
+                made, variants, connect, corpus, calls=calls, input_type=input_type, tell=tell, reason=_reason
+            )
+        )
+    finally:  # an interrupt keeps what was measured so far
+        for row in made.rows:
+            row.model = _shown(row.model)
+        if made.rows:
+            _show(made, machine=machine)
+            if place is not None:
+                place.write_text(page(made), "utf-8")
     failed = sum(row.error is not None for row in made.rows)
     if failed:
         raise click.exceptions.Exit(FAILED if failed == len(made.rows) else PARTIAL)
+
+
+def _reason(error: EmbedkitError) -> str:
+    return printable(in_line(error))
+
+
+def _page_place(html: str) -> Path:
+    """Where the page goes, seen to be writable before anything is paid for.
+
+    Raises:
+        ConfigError: there is no such folder, it cannot be written, or something else is there that is not to be lost.
+    """
+    place = Path(html)
+    if not html or not place.absolute().parent.is_dir():
+        msg = f"--html {html}: there is no folder {place.parent}" if html else "--html is empty: name a file"
+        raise ConfigError(msg)
+    if place.is_dir():
+        msg = f"--html {html}: this is a folder; name a file in it"
+        raise ConfigError(msg)
+    if place.is_file() and place.stat().st_size and TITLE not in place.read_bytes()[:1000].decode("utf-8", "replace"):
+        msg = f"--html {html}: there is a file that is no page of embedkit bench, which is not replaced; name another"
+        raise ConfigError(msg)
+    if not os.access(place if place.exists() else place.absolute().parent, os.W_OK):
+        msg = f"--html {html}: it cannot be written; name a file in a folder of yours"
+        raise ConfigError(msg)
+    return place
 
 
 def _variants(models: tuple[str, ...], widths: list[int | None], dtypes: list[DType]) -> list[Variant]:
@@ -171,9 +202,11 @@ def _corpus(
             raise ConfigError(msg)
         return of_pairs(PAIRS, "built-in texts")
     key = query if query is not None else label
-    source = open_files(inputs, column=column, key=key, form=input_format, limit=limit, empty=False)
+    option = "--query" if query is not None else "--label"
+    source = open_files(inputs, column=column, key=key, key_option=option, form=input_format, limit=limit, empty=False)
     kind = "pairs" if query is not None else "classes" if label is not None else "texts"
-    return read(source, ", ".join(inputs), kind=kind)
+    name = ", ".join("stdin" if each == "-" else printable(each) for each in inputs)
+    return read(source, name, kind=kind)
 
 
 def _show(made: Bench, *, machine: bool) -> None:
@@ -196,5 +229,5 @@ def _show(made: Bench, *, machine: bool) -> None:
     terminal = sys.stdout.isatty()
     console(width=None if terminal else 200, file=sys.stdout, highlight=False).print(table)
     for row in made.rows:
-        if row.error is not None:
-            click.echo(f"{row.model}, {row.asked or 'own'} dimensions, {row.dtype}: {row.error}")
+        if (trouble := in_trouble(row)) is not None:
+            click.echo(f"{row.model}, {trouble}")

@@ -315,6 +315,11 @@ def in_line(error: BaseException) -> str:
     return KEYWORD.sub(_option, " ".join(str(error).split()))
 
 
+def printable(text: str) -> str:
+    """In one line, without what a terminal or the order of letters would obey."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))
+
+
 def _option(keyword: re.Match[str]) -> str:
     return f"{OPTION[keyword[1]]} {keyword[2] or keyword[3] or ''}".rstrip()
 

@@ -15,7 +15,7 @@ from .._bulk.search import Match, metric, nearest
 from .._types import safe_url
 from ..errors import ConfigError
 from .app import FILE, _asks, _connected, _run, _say, codes, root
-from .progress import failing
+from .progress import failing, printable
 
 if TYPE_CHECKING:
     from .._bulk.embedded import Origin
@@ -72,7 +72,7 @@ def search(query: str, file: str, **options: Any) -> None:
             click.echo(_as_json(asked, matches, records, dtype))
             continue
         if len(queries) > 1:
-            click.echo(_printable(f"{asked}:" if sys.stdout.isatty() else f"# {asked}"))
+            click.echo(printable(f"{asked}:" if sys.stdout.isatty() else f"# {asked}"))
         for match in matches:
             click.echo(_line(match, records.get(match.row), fields))
     if not any(found):
@@ -163,13 +163,8 @@ def _as_json(query: str, matches: list[Match], records: dict[int, dict[str, Any]
 
 
 def _line(match: Match, record: dict[str, Any] | None, fields: Fields | None) -> str:
-    shown = "" if record is None else _printable(text_of(record, fields))
+    shown = "" if record is None else printable(text_of(record, fields))
     if not sys.stdout.isatty():
         return f"{match.score:.4f}\t{match.row}\t{shown}".rstrip("\t")
     width = max(20, shutil.get_terminal_size().columns - 24)
     return f"{match.score:.4f}  row {match.row:<9,} {shown if len(shown) <= width else shown[: width - 1] + '…'}"
-
-
-def _printable(text: str) -> str:
-    """In one line, without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))

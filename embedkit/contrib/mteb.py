@@ -2,7 +2,12 @@
 
 >>> import mteb
 >>> from embedkit.contrib.mteb import EmbedkitEncoder, with_usage
->>> encoder = EmbedkitEncoder("openai:text-embedding-3-small", dimensions=256)
+>>> encoder = EmbedkitEncoder("local:all-minilm-l6-v2")
+>>> encoder.mteb_model_meta.name
+'local/all-minilm-l6-v2'
+>>> encoder.usage.requests
+0
+>>> encoder = EmbedkitEncoder("openai:text-embedding-3-small", dimensions=256)  # doctest: +SKIP
 >>> result = mteb.evaluate(encoder, mteb.get_task("STSBenchmark"))  # doctest: +SKIP
 >>> with_usage(result, encoder)["usage"]  # doctest: +SKIP
 {'STSBenchmark': {'tokens': 35010, 'requests': 2, 'cost': 0.0007002}}

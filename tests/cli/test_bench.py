@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedkit._bench.recall import comparable, nearest, recall
-from tests.cli.running import embedkit_
+from tests.cli.running import COMMAND, SIGNALS, embedkit_
 from tests.support.servers.api import Api
 
 TEXTS = [f"{'word ' * (number % 7)}number {number}" for number in range(20)]
@@ -101,11 +104,110 @@ def test_a_model_that_fails_costs_its_row():
     assert "no such &lt;model&gt;" in Path("b.html").read_text("utf-8")
 
 
-def test_a_text_that_fails_is_counted(api):
-    """A refused text marks itself: the others are measured."""
-    code, made = measured(api, "compatible:m", "--texts", jsonl({"text": text} for text in [*TEXTS, "BAD"]))
+@pytest.mark.parametrize("place", [0, 3, 20])
+def test_a_text_that_fails_is_counted(api, place):
+    """A refused text marks itself wherever it stands, and its reason is shown: the others are measured."""
+    texts = jsonl({"text": text} for text in [*TEXTS[:place], "BAD <text>", *TEXTS[place:]])
+    code, made = measured(api, "compatible:m", "--texts", texts, "--html", "b.html")
+    _, shown, _ = bench(api, "compatible:m", "--texts", texts)
+    (row,) = made["rows"]
 
-    assert (code, made["rows"][0]["failed"], made["rows"][0]["texts"]) == (0, 1, 21)
+    assert (code, row["failed"], row["texts"], row["recall"], row["calls"]) == (0, 1, 21, 1, 6)
+    assert api.refusal in row["failure"]
+    for page in (shown, Path("b.html").read_text("utf-8")):
+        assert f"1 of 21 texts failed, the first with: compatible:m: {api.refusal}" in page
+
+
+def test_failed_texts_find_nothing_and_are_found_by_nobody(api):
+    """A model that embeds half of the texts has at most half of the recall; one that embeds none is an error."""
+    texts = jsonl({"text": f"{text} {'BAD' if place % 2 else ''}"} for place, text in enumerate(TEXTS))
+    with Half() as half:
+        _, made = measured(half, "compatible:all", "compatible:half", "--texts", texts)
+        code, none = measured(half, "compatible:none", "--texts", texts)
+
+    assert [row["failed"] for row in made["rows"]] == [0, 10]
+    assert 0 < made["rows"][1]["recall"] <= 0.5
+    assert code == 1
+    assert half.refusal in none["rows"][0]["error"]
+
+
+class Half(Api):
+    """The model "all" takes every text, "half" refuses those with BAD, "none" all that come with another."""
+
+    def answer(self, body, key):
+        """As `Api`, but "all" takes what it would refuse."""
+        texts = body["input"]
+        if body["model"] == "none" and (len(texts) > 1 or "word" in texts[0] or "number" in texts[0]):
+            body = {**body, "input": ["BAD"]}
+        if body["model"] == "all":
+            body = {**body, "input": [text.replace("BAD", "bad") for text in texts]}
+        return super().answer(body, key)
+
+
+def test_an_interrupt_shows_what_was_measured():
+    """Ctrl-C in the second model ends with 130, and the first one's row is there, in the table and on the page."""
+    with Api(hold_after=1 + 1 + 6 + 5) as api:
+        asked = ["compatible:m", "compatible:other", "--calls", "6", "--html", "b.html"]
+        asked += ["--texts", jsonl({"text": text} for text in TEXTS)]
+        command = [*COMMAND, "bench", "--base-url", api.url, *asked]
+        running = subprocess.Popen(
+            [sys.executable, "-c", SIGNALS, "", *command], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert api.held.wait(60)
+        running.send_signal(signal.SIGINT)
+        stdout, stderr = running.communicate(timeout=60)
+
+    assert running.returncode == 130
+    assert "interrupted" in stderr
+    assert "compatible:m " in stdout
+    assert "compatible:other" not in stdout
+    assert "compatible:m<" in Path("b.html").read_text("utf-8")
+
+
+def test_another_page_of_the_same_name_is_replaced(api):
+    """A page is written anew as often as one likes; nothing else is."""
+    asked = ["compatible:m", "--texts", jsonl({"text": text} for text in TEXTS), "--html", "b.html"]
+    assert [bench(api, *asked)[0], bench(api, *asked)[0]] == [0, 0]
+
+
+def test_recall_of_bits_by_hand():
+    """Four rows of eight bits, every text's one nearest by floats and by Hamming distance counted on paper."""
+    rows = np.array([[0b00000000], [0b00000001], [0b11110000], [0b11111000]], np.uint8)
+    for dtype, packed in (("ubinary", rows), ("binary", (rows.astype(int) - 128).astype(np.int8))):
+        bits = comparable(packed, dtype)
+
+        # Distances from 0: 1, 4, 5; from 1: 1, 5, 6; from 2: 4, 5, 1; from 3: 5, 6, 1.
+        assert nearest(None, bits, 1) == [[1], [0], [3], [2]]
+        assert recall(None, bits, [[1], [0], [0], [2]], 1) == 0.75
+        # Asked for 2 places, row 1 finds 0 and then 2: both of [0, 2], one of [0, 3].
+        assert recall(None, bits, [[], [0, 2], [], []], 2) == 1
+        assert recall(None, bits, [[], [0, 3], [], []], 2) == 0.5
+    # Rows 1 and 2 both differ from 0 in one bit: the one place is shared, whichever stands first.
+    tied = comparable(np.array([[0], [1], [2], [255]], np.uint8), "ubinary")
+    assert recall(None, tied, [[1], [], [], []], 1) == recall(None, tied, [[2], [], [], []], 1) == 0.5
+
+
+def test_rows_without_numbers_take_no_part():
+    """A failed text is nobody's neighbor, and finds none, not even by chance among equals."""
+    rows = comparable(np.eye(5, dtype=np.float32), "float32")
+    rows[2] = np.nan
+
+    assert nearest(None, rows, 4) == [[1, 3, 4], [0, 3, 4], [], [0, 1, 4], [0, 1, 3]]
+    assert recall(None, rows, [[2], [2], [0], [2], [2]], 3) == 0
+
+
+def test_hostile_words_stay_words(api):
+    """What a server says and what a file is called is shown as text: no markup, no command to a terminal, no bidi."""
+    name = jsonl(({"text": text} for text in TEXTS), "<script>\x1b[31m\u202e.jsonl")
+    said = "<img src=x onerror=alert(1)>\x1b[2J\u202e" + "x" * 400
+    with Api((404, {}, {"error": {"message": said}})) as broken:
+        code, shown, _ = bench(broken, "compatible:m", "compatible:n", "--texts", name, "--html", "b.html")
+    text = Path("b.html").read_text("utf-8")
+
+    assert code == 3
+    assert not any(each in text for each in ("<script", "<img", "\x1b", "\u202e"))
+    assert "&lt;img" in text
+    assert "\u202e" not in shown
 
 
 def test_the_page_needs_nothing(api):
@@ -127,17 +229,31 @@ def test_the_page_needs_nothing(api):
         (["compatible:m", "--query", "q"], "--texts"),
         (["compatible:m", "--texts", "t.jsonl", "--query", "q", "--label", "l"], "contradict"),
         (["compatible:m", "--texts", "t.jsonl"], "t.jsonl, row 1"),
-        (["compatible:m", "--texts", "one.txt"], "1 different texts"),
+        (["compatible:m", "--texts", "one.txt"], "one text, 2 times"),
+        (["compatible:m", "--texts", "empty.txt"], "no text"),
+        (["compatible:m", "--texts", "labels.csv", "--label", "l"], "row 1: the label is empty"),
+        (["compatible:m", "--texts", "labels.csv", "--query", "l"], "row 1: the query is empty"),
+        (["compatible:m", "--texts", "labels.csv", "--label", "no"], "(choose with --label)"),
+        (["compatible:m", "--html", "one.txt"], "is not replaced"),
+        (["compatible:m", "--html", "."], "this is a folder"),
+        (["compatible:m", "--html", ""], "--html is empty"),
+        (["compatible:m@URL", "openai:m"], "OPENAI_API_KEY"),
+        (["compatible:m@URL", "nobody:m"], "unknown provider 'nobody'"),
         (["compatible:m", "-k", "24"], "24 texts to choose from"),
         (["compatible:m", "--html", "no/b.html"], "there is no folder no"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_first(api, arguments, words):
+def test_what_cannot_be_measured_is_refused_first(api, arguments, words, monkeypatch):
     """A value that means nothing is named, and nothing is sent."""
     jsonl([{"text": "one"}, {"text": 7}], "t.jsonl")
     Path("one.txt").write_text("same\nsame\n", "utf-8")
-    code, _, stderr = bench(api, *arguments)
+    Path("empty.txt").touch()
+    Path("labels.csv").write_text("text,l\none,1\ntwo,\nthree,1\n", "utf-8")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    url = [] if "compatible:m@URL" in arguments else ["--base-url", api.url]
+    code, _, stderr = embedkit_("bench", *url, *(each.replace("URL", api.url) for each in arguments))
 
+    assert Path("one.txt").read_text("utf-8") == "same\nsame\n"
     assert code == 2
     assert words in stderr
     assert api.bodies == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -20,6 +21,7 @@ chroma = Later("embedkit.contrib.chroma")
 lancedb = Later("embedkit.contrib.lancedb")
 pydantic_ai = Later("embedkit.contrib.pydantic_ai")
 dspy = Later("embedkit.contrib.dspy")
+mteb = Later("embedkit.contrib.mteb")
 
 KEY = "sk-of-the-test-1234567890"
 vector = FakeEmbedder(8).vector
@@ -246,13 +248,35 @@ class DSPy(Adapter):
         return cls(pickle.loads(bytes.fromhex(written)))  # noqa: S301 (our own)
 
 
-ADAPTERS = [
-    LangChain,
-    *(pytest.param(kind, marks=HEAVY) for kind in (LlamaIndex, Haystack, Chroma, LanceDB, PydanticAI, DSPy)),
-]
-ASYNC = [LangChain, *(pytest.param(kind, marks=HEAVY) for kind in (LlamaIndex, Haystack, PydanticAI, DSPy))]
-SYNC = [LangChain, *(pytest.param(kind, marks=HEAVY) for kind in (LlamaIndex, Haystack, Chroma, LanceDB, DSPy))]
-WRITTEN = SYNC
+class MTEB(Adapter):
+    """It writes nothing down: a result of MTEB holds what `mteb_model_meta` says."""
+
+    @classmethod
+    def build(cls, model=None, **settings):
+        return cls(mteb.EmbedkitEncoder(model, **settings))
+
+    def documents(self, texts):
+        return self._encode(texts, "document")
+
+    def query(self, text):
+        return self._encode([text], "query")[0]
+
+    def _encode(self, texts, prompt_type):
+        task = SimpleNamespace(name="Ours", type="Retrieval")
+        batches = [{"text": texts}] if texts else []
+        return self.made.encode(
+            batches, task_metadata=task, hf_split="test", hf_subset="default", prompt_type=prompt_type
+        )
+
+
+def _heavy(*kinds):
+    return [pytest.param(kind, marks=HEAVY) for kind in kinds]
+
+
+ADAPTERS = [LangChain, *_heavy(LlamaIndex, Haystack, Chroma, LanceDB, PydanticAI, DSPy, MTEB)]
+ASYNC = [LangChain, *_heavy(LlamaIndex, Haystack, PydanticAI, DSPy)]
+SYNC = [LangChain, *_heavy(LlamaIndex, Haystack, Chroma, LanceDB, DSPy, MTEB)]
+WRITTEN = [LangChain, *_heavy(LlamaIndex, Haystack, Chroma, LanceDB, DSPy)]
 
 
 def reply(request):

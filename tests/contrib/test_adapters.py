@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import doctest
-import importlib
 import json
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import anyio
@@ -18,6 +18,7 @@ import embedkit
 from embedkit import ConfigError
 from tests.contrib.adapters import ADAPTERS, ASYNC, KEY, SYNC, WRITTEN, reply, vector, voyage
 from tests.support.servers.api import Api
+from tests.support.servers.api import vector as of_api
 
 pytestmark = pytest.mark.anyio
 HERE = Path(__file__).parent.parent.parent
@@ -207,15 +208,22 @@ def test_settings_survive_being_written_down(adapter, monkeypatch):
 
 FRAMEWORKS = {
     "langchain": "langchain_core", "llama_index": "llama_index", "haystack": "haystack", "chroma": "chromadb",
-    "lancedb": "lancedb", "pydantic_ai": "pydantic_ai", "dspy": "dspy",
+    "lancedb": "lancedb", "pydantic_ai": "pydantic_ai", "dspy": "dspy", "mteb": "mteb", "ray": "ray", "spark": "pyspark",
+    "dask": "dask", "daft": "daft",
 }  # fmt: skip
-
-
-@pytest.mark.parametrize(
+OF_ENGINES = {  # no calls home, no key for the local cluster, workers of this Python
+    "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "PYSPARK_PYTHON": sys.executable,
+    "SPARK_LOCAL_IP": "127.0.0.1",
+}  # fmt: skip
+EACH = pytest.mark.parametrize(
     "name", ["langchain", *(pytest.param(name, marks=pytest.mark.engines) for name in list(FRAMEWORKS)[1:])]
 )
+
+
+@EACH
 def test_one_adapter_imports_no_other_framework(name):
-    """Importing an adapter loads its own framework and none of the others', and no HTTP client or model of embedkit."""
+    """Importing an adapter loads no framework but its own, and no HTTP client or model of embedkit."""
+    pytest.importorskip(FRAMEWORKS[name])
     script = (
         f"import importlib, sys; importlib.import_module({FRAMEWORKS[name]!r}); before = set(sys.modules)\n"
         f"import embedkit.contrib.{name}; print(*sys.modules); print(*(set(sys.modules) - before))"
@@ -224,17 +232,108 @@ def test_one_adapter_imports_no_other_framework(name):
     loaded, own = (set(line.split()) for line in found.stdout.splitlines())
 
     assert FRAMEWORKS[name] in loaded
-    assert {each for each in FRAMEWORKS.values() if each != FRAMEWORKS[name]} & loaded == set()
+    assert {*FRAMEWORKS.values()} & own == set()
     assert {"aiohttp", "embedkit.local", "onnxruntime"} & own == set()
 
 
-@pytest.mark.parametrize(
-    "name", ["langchain", *(pytest.param(name, marks=pytest.mark.engines) for name in list(FRAMEWORKS)[1:])]
-)
-def test_the_example_of_an_adapter_runs(name):
+@EACH
+def test_the_example_of_an_adapter_runs(name, tmp_path):
     """The example that opens each adapter's file gives what it says, word for word."""
-    module = importlib.import_module(f"embedkit.contrib.{name}")
-    failed, tried = doctest.testmod(module)
+    pytest.importorskip(FRAMEWORKS[name])
+    script = f"import doctest, embedkit.contrib.{name} as module; print(*doctest.testmod(module))"
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, sys.path)]), **OF_ENGINES},
+        timeout=200,
+    )  # fmt: skip
+    failed, tried = map(int, found.stdout.split()[-2:])
 
     assert tried >= 5
-    assert failed == 0
+    assert failed == 0, found.stdout
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_no_texts_send_nothing(adapter):
+    """An empty list gives no vectors, and no request; Chroma refuses it by itself."""
+    exchange, settings = voyage()
+    made = adapter.build(**settings)
+
+    if adapter.__name__ == "Chroma":
+        with pytest.raises(ValueError, match="non-empty"):
+            made.documents([])
+    else:
+        assert len(made.documents([])) == 0
+    assert exchange.bodies == []
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_one_bad_text_is_an_error_that_names_it(adapter):
+    """No other text gets its vector or none: the call fails with the provider's words and the text's place."""
+    with Api() as api:
+        made = adapter.build("compatible:m", base_url=api.url, limits={"max_texts": 2})
+        with pytest.raises(Exception, match=api.refusal) as refused:
+            made.documents([*TEXTS, "BAD"])
+        rows = made.documents(TEXTS)
+
+    causes = {type(error) for error in (refused.value, refused.value.__cause__)}
+    assert embedkit.InvalidInputError in causes
+    assert "row 8" in str(refused.value)
+    assert np.array_equal(np.asarray(rows, np.float32), np.array([of_api(text) for text in TEXTS], np.float32))
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_threads_and_event_loops_share_one(adapter):
+    """Three threads without `await` and three event loops of their own at once: each gets the vectors of its texts."""
+    found = {}
+
+    def work(number):
+        texts = [f"{'word ' * number}{text}" for text in TEXTS]
+        if number % 2 and adapter in LOOPS:
+            found[number] = texts, anyio.run(made.adocuments, texts)
+        else:
+            found[number] = texts, made.documents(texts)
+
+    with Api() as api:
+        made = adapter.build("compatible:m", base_url=api.url, limits={"max_texts": 2}, timeout=60)
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+
+    for texts, rows in found.values():
+        assert np.array_equal(np.asarray(rows, np.float32), np.array([of_api(text) for text in texts], np.float32))
+    assert len(found) == 6
+    assert made.usage.requests == len(api.bodies) == 24
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_nothing_stays_open(adapter):
+    """An adapter that was used with and without `await`, and then forgotten, leaves no socket that somebody warns of."""
+    script = SCRIPT.format(name=adapter.__name__, asks=adapter in LOOPS)
+    with Api() as api:
+        found = subprocess.run(
+            [sys.executable, "-X", "dev", "-W", "default::ResourceWarning", "-c", script, api.url],
+            capture_output=True, text=True, cwd=HERE, check=False, timeout=120,
+        )  # fmt: skip
+
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert "8 8" in found.stdout
+    ours = [line for line in found.stderr.splitlines() if "ResourceWarning" in line and "socket" in line]
+    assert ours == []
+    assert "Unclosed" not in found.stderr
+
+
+LOOPS = {getattr(each, "values", (each,))[0] for each in ASYNC}
+SCRIPT = """
+import gc, sys, anyio
+from tests.contrib import adapters
+made = adapters.{name}.build("compatible:m", base_url=sys.argv[1], limits={{"max_texts": 2}})
+texts = [f"passage {{number}}" for number in range(8)]
+rows = made.documents(texts)
+more = anyio.run(made.adocuments, texts) if {asks} else rows
+print(len(rows), len(more))
+del made
+gc.collect()
+"""

@@ -11,6 +11,7 @@ pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore")]  # Dask
 adapter = Later("embedkit.contrib.dask")
 
 
+@pytest.mark.timeout(900)
 def test_every_row_is_there_once_though_a_worker_dies(tmp_path):
     """The scheduler gives the partitions of a killed worker out again; with a cache, what it had finished is not sent."""
     distributed = pytest.importorskip("distributed")
@@ -25,7 +26,7 @@ def test_every_row_is_there_once_though_a_worker_dies(tmp_path):
         distributed.Client(cluster),
     ):
         told = model(running.url, cache=str(tmp_path / "vectors.cache"), usage=True)
-        made = adapter.embed(frame, **told, observe=DieOnce(mark, 10)).compute()
+        made = adapter.embed(frame, **told, observe=DieOnce(mark)).compute()
         assert mark.exists()
         check([*made["number"]], [*made["embedding"]], running.url)
         again = adapter.embed(frame, **told).compute()

@@ -22,12 +22,13 @@ def ray():
         ray.shutdown()
 
 
+@pytest.mark.timeout(900)
 def test_every_row_is_there_once_though_an_actor_dies(ray, tmp_path):
     """Ray starts a killed actor again and gives it its batches again."""
     mark = tmp_path / "died"
     rows = [{"number": number, "text": text} for number, text in enumerate(TEXTS)]
     with server() as running:
-        told = model(running.url, observe=DieOnce(mark, 10))
+        told = model(running.url, observe=DieOnce(mark))
         embedded = adapter.embed(
             ray.data.from_items(rows, override_num_blocks=8), workers=2, batch_size=128, usage=True, **told
         ).take_all()

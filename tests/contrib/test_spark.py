@@ -40,11 +40,12 @@ def frame_of(spark):
     return spark.createDataFrame(list(enumerate(TEXTS)), "number int, text string").repartition(4)
 
 
+@pytest.mark.timeout(900)
 def test_every_row_is_there_once_though_a_worker_dies(spark, tmp_path):
     """Spark runs the task of a killed worker again."""
     mark = tmp_path / "died"
     with server() as running:
-        rows = adapter.embed(frame_of(spark), usage=True, **model(running.url, observe=DieOnce(mark, 10))).collect()
+        rows = adapter.embed(frame_of(spark), usage=True, **model(running.url, observe=DieOnce(mark))).collect()
         assert mark.exists()
         check([row.number for row in rows], [row.embedding for row in rows], running.url)
         assert sum(row.embedding_tokens or 0 for row in rows) > 0

@@ -28,7 +28,7 @@ def check_schema(schema: pa.Schema, name: str, how: How) -> None:
         raise ConfigError(msg)
     for place, each in enumerate(fields.needed):
         is_key = place == len(fields.names)
-        option = "--key" if is_key else "--template" if fields.template else "--column"
+        option = fields.key_option if is_key else "--template" if fields.template else "--column"
         kind = _type_of(schema, each)
         if kind is None:
             raise ConfigError(f"{name}: " + missing(each, schema.names, option))

@@ -145,7 +145,9 @@ def _check_header(header: list[str], how: How, name: str, mark: str) -> None:
     if not sayable(header):
         what = f"the header is not {'UTF-8' if how.encoding == 'utf-8' else how.encoding}; --encoding names another"
     elif lacking is not None:
-        option = "--key" if lacking == how.fields.key else "--template" if how.fields.template else "--column"
+        option = (
+            how.fields.key_option if lacking == how.fields.key else "--template" if how.fields.template else "--column"
+        )
         what = missing(lacking, header, option) + _other_mark(header, mark)
     elif twice is not None:
         what = f"two columns are called {twice!r}"

@@ -26,11 +26,13 @@ class Fields(msgspec.Struct, frozen=True):
         column: the text's; "a.b" is the field b of the object a, unless there is one that is called "a.b".
         template: what is embedded instead: text, the name of a field, text …, text. Empty: the column.
         key: the field that a row is known by.
+        key_option: what names it.
     """
 
     column: str = "text"
     template: tuple[str, ...] = ()
     key: str | None = None
+    key_option: str = "--key"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -75,7 +77,7 @@ class Fields(msgspec.Struct, frozen=True):
         if isinstance(value, int) and not isinstance(value, bool):
             return int(value), ""
         if value is MISSING:
-            return None, missing(self.key, record, "--key")
+            return None, missing(self.key, record, self.key_option)
         if isinstance(value, str):
             return None, HALF.format(repr(self.key))
         return None, f"the key {self.key!r} is {brief(value)}, which is no string or whole number"

@@ -31,6 +31,7 @@ def open_source(  # noqa: PLR0913 (a name for each way in which inputs differ)
     column: str = "text",
     template: str | None = None,
     key: str | None = None,
+    key_option: str = "--key",
     form: str | None = None,
     delimiter: str | None = None,
     encoding: str = "utf-8",
@@ -48,6 +49,7 @@ def open_source(  # noqa: PLR0913 (a name for each way in which inputs differ)
         column: of the text; "a.b" is a field of the object a.
         template: what is embedded instead, like "{title}\n{body}".
         key: a field or column of strings or whole numbers, which comes with each row.
+        key_option: the option that named it, for what is wrong with it.
         form: the format of all files, one of `FORMATS`; None: as their names and beginnings say.
         delimiter: between the fields of CSV; None: what the header shows.
         encoding: of text, JSON and CSV, one of Python's codecs.
@@ -62,8 +64,8 @@ def open_source(  # noqa: PLR0913 (a name for each way in which inputs differ)
         OSError: a file is not there or cannot be opened.
     """
     how = _how(
-        column=column, template=template, key=key, delimiter=delimiter, encoding=encoding, limit=limit,
-        carried=carried, empty=empty, skip=skip,
+        column=column, template=template, key=key, key_option=key_option, delimiter=delimiter, encoding=encoding,
+        limit=limit, carried=carried, empty=empty, skip=skip,
     )  # fmt: skip
     if form is not None and form not in FORMATS:
         msg = f"format {form!r}: it is one of {', '.join(FORMATS)}"
@@ -105,11 +107,17 @@ def _is_file(name: str) -> bool:
 
 
 def _how(
-    *, column: str = "text", template: str | None = None, key: str | None = None, encoding: str = "utf-8", **rest: Any
+    *,
+    column: str = "text",
+    template: str | None = None,
+    key: str | None = None,
+    key_option: str = "--key",
+    encoding: str = "utf-8",
+    **rest: Any,
 ) -> How:
     _check_name(column, "--column")
     if key is not None:
-        _check_name(key, "--key")
+        _check_name(key, key_option)
     if template is not None and column != "text":
         msg = f"column {column!r} and template {template!r} contradict each other; the template names its columns"
         raise ConfigError(msg)
@@ -124,7 +132,7 @@ def _how(
         msg = f"limit {limit!r}: it is a number of rows"
         raise ConfigError(msg)
     parts = () if template is None else parse_template(template)
-    return How(fields=Fields(column, parts, key), encoding=encoding_named(encoding), **rest)
+    return How(fields=Fields(column, parts, key, key_option), encoding=encoding_named(encoding), **rest)
 
 
 def _check_name(name: str, what: str) -> None:
