@@ -130,6 +130,10 @@ class Sink(ABC):
     def exists(self) -> bool:
         """Whether there is an output of this name that a new job would replace."""
 
+    def gone(self) -> bool:
+        """Whether a finished output has been taken away; False also where that cannot be told without a connection."""
+        return False
+
     @abstractmethod
     def room_needed(self, rows: int, like: NDArray[Any], records: int) -> int | None:
         """Bytes on disk that a job takes here at most, unfinished files included: an estimate. None: nobody knows.

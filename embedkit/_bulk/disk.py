@@ -140,7 +140,9 @@ def move(source: Path, target: Path) -> None:
         source.replace(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
-            raise
+            if not source.exists():
+                raise
+            raise OSError(error.errno, error.strerror, str(target)) from error  # it names the source, which is well
         beside = target.with_name(f".{target.name}.part")
         copy(source, beside)
         beside.replace(target)

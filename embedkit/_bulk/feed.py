@@ -31,58 +31,89 @@ class Feed:
     Args:
         source: where they come from.
         may: asked before each text; False ends the feed, as `stop` does.
+        expected: rows that a look through the source has counted. Where fewer come, somebody has cut it meanwhile,
+            and the last of them may be half a row: it is not handed out.
+
+    Attributes:
+        read: rows that came so far.
+        over: no more texts are handed out.
+        cut_short: ended by `stop` or `may`, with rows left.
+        too_few: ended with fewer rows than were expected.
     """
 
-    def __init__(self, source: Source, may: Callable[[str | None], bool] | None = None) -> None:
+    def __init__(
+        self, source: Source, may: Callable[[str | None], bool] | None = None, expected: int | None = None
+    ) -> None:
         self.digest = RowDigest()  # of the rows that were taken
         self._blocks = source.blocks()
         self._aside = source.aside
         self._may = may
         self._waiting: deque[Block] = deque()
         self._ahead = ReadAhead(self._blocks) if source.aside else None
+        self._expected = expected
+        self.read: int = 0
         self.over = False
-        self.cut_short = False  # ended by `stop` or `may`, with rows left
+        self.cut_short = False
+        self.too_few: bool = False
 
-    async def skip(self, rows: int, digest: str, shown: str) -> None:
-        """Leave out the first rows, which an earlier run has written.
+    async def skip(self, rows: int, digest: str, output: str) -> None:
+        """Leave out the first rows, which an earlier run has written to `output`.
 
         Raises:
             ConfigError: they are not the rows that it wrote.
         """
         if rows and self._aside:
-            await aside(self._skip, rows, digest, shown)
+            await aside(self._skip, rows, digest, output)
         elif rows:
-            self._skip(rows, digest, shown)
+            self._skip(rows, digest, output)
 
-    def _skip(self, rows: int, digest: str, shown: str) -> None:
+    def _skip(self, rows: int, digest: str, output: str) -> None:
         while self.digest.rows < rows:
             block = next(self._blocks, None)
             if block is None:
-                msg = f"{shown} has {self.digest.rows:,} rows now, and {rows:,} of it are embedded already"
+                msg = (
+                    f"the input has {self.digest.rows:,} rows, and {output} has {rows:,} already; "
+                    "--force begins anew and replaces it"
+                )
                 raise ConfigError(msg)
             head, rest = _cut(block, rows - self.digest.rows)
             self.digest.update(head.texts, head.keys)
             if rest is not None:
                 self._waiting.append(rest)
         if digest and self.digest.hex() != digest:
-            msg = f"the first {rows:,} rows of {shown} are not those that were embedded"
+            msg = (
+                f"the first {rows:,} rows of the input are not those that were embedded for {output}; "
+                "--force begins anew and replaces it"
+            )
             raise ConfigError(msg)
 
     async def texts(self) -> AsyncIterator[Any]:
         """Every text, None where a row has none."""
         may, begun = self._may, list(self._waiting)
+        self.read = self.digest.rows
+        held: list[str | None] = []  # the last row so far, where rows are expected
         while True:
             for block in begun:
-                for text in block.texts:
+                self.read += len(block.texts)
+                texts = block.texts
+                if self._expected is not None and texts:
+                    texts, held = [*held, *texts[:-1]], texts[-1:]
+                for text in texts:
                     if self.over or (may is not None and not may(text)):
                         self.over = self.cut_short = True
                         return
                     yield text
             block_read = await self._next()
             if block_read is None:
-                return
+                break
             self._waiting.append(block_read)
             begun = [block_read]
+        self.too_few = not self.over and self._expected is not None and self.read < self._expected
+        for text in [] if self.too_few or self.over else held:
+            if may is not None and not may(text):
+                self.over = self.cut_short = True
+                return
+            yield text
 
     async def _next(self) -> Block | None:
         if not self.over:

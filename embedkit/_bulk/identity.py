@@ -79,11 +79,28 @@ def _shown(value: Any) -> str:
     return "not given" if value is None else msgspec.json.encode(value).decode()
 
 
-def refusal(output: str, differs: Sequence[str], *, unfinished: bool) -> str:
-    """Why a job cannot go on with an output, and the ways out."""
+def ways_out(before: Header, now: Header, differs: Sequence[str], *, done: int, keyed: bool) -> str:
+    """What a user may do where only the rows of the input are others; "": nothing but to begin anew.
+
+    Args:
+        before: the job that there is.
+        now: the one that is asked for.
+        differs: what `changed` found.
+        done: rows that are written.
+        keyed: `--append` would ask for each record by its key.
+    """
+    if len(differs) != 1 or not differs[0].startswith(ROWS):
+        return ""
+    if keyed:
+        return "--append sends the new and changed records only, "
+    if before.rows is not None and now.rows is not None and now.rows < done:
+        return ""
+    return "--append goes on if the rows before are the same, "
+
+
+def refusal(output: str, differs: Sequence[str], ways: str = "", *, unfinished: bool) -> str:
+    """Why a job cannot go on with an output, and the ways out (those of `ways_out` first)."""
     what = "an unfinished job of other" if unfinished else "a finished job of other"
-    only_rows = len(differs) == 1 and differs[0].startswith(ROWS)
-    ways = "--append goes on if the rows before are the same, " if only_rows else ""
     return f"{output} holds {what} settings: {'; '.join(differs)}. {ways}--force begins anew and replaces it"
 
 

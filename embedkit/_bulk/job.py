@@ -31,9 +31,9 @@ from ..errors import ConfigError, EmbedkitError
 from .budget import Budget
 from .contract import RowDigest, Scan, Sink, Source
 from .feed import Feed
-from .identity import ROWS, changed, header_of, metadata_of, refusal
+from .identity import ROWS, changed, header_of, metadata_of, refusal, ways_out
 from .journal import Checkpoint, Header, Journal, Line, Totals
-from .known import KnownTexts, known_texts, selected
+from .known import KnownTexts, Selected, known_texts, selected
 from .notices import BatchJob, Began, Notice, Progress, RowFailed, Scanned
 from .patience import Patient, StoppedError, is_outage
 from .report import Report, read_report, thinned
@@ -99,6 +99,7 @@ class Job:
         self._feed: Feed | None = None
         self._patient: Patient | None = None
         self._budget: Budget | None = None
+        self._journal: Journal | None = None
         self._loop: Any = None
         self._reading: Any = None  # the cancel scope of whoever waits for jobs at the provider
 
@@ -131,8 +132,8 @@ class Job:
         await aside(self.work.enter)
         journal: Journal | None = None
         try:
-            journal = await aside(self._open, header)
-            if self._by_key():
+            journal = self._journal = await aside(self._open, header)
+            if journal.header is not None and journal.header.by_key:
                 await aside(self._leave_out_known)
             report = await self._go_on(journal)
             if not report.complete and self._nothing_kept(journal):
@@ -189,9 +190,14 @@ class Job:
             raise ConfigError(msg)
         for name in self._source.described().get("inputs", ()):
             self._check_place(name)
+        for name in ("patience", "max_tokens", "max_cost"):
+            value = getattr(self._settings, name)
+            if value is not None and not (isinstance(value, (int, float)) and value >= 0):
+                msg = f"{name}={value!r}: it is a number, 0 or more"
+                raise ConfigError(msg)
         if self._settings.max_cost is not None and self._price() is None:
             model = f"{self._embedder.provider}:{self._embedder.model}"
-            msg = f"max_cost={self._settings.max_cost:g}: no price of {model} is known; pass max_tokens instead"
+            msg = f"max_cost={self._settings.max_cost:g}: no price of {model} is known; pass max_tokens= instead"
             raise ConfigError(msg)
 
     def _check_place(self, name: str) -> None:
@@ -257,16 +263,26 @@ class Job:
                 msg = f"{work.output} exists already, and no report says that this job made it; --force replaces it"
                 raise ConfigError(msg)
             return None
+        if report.rows and self._sink.gone():
+            msg = (
+                f"{work.output} is gone, though a job has finished it ({work.report}): put it back, or begin anew with "
+                "--force"
+            )
+            raise ConfigError(msg)
         differs = changed(report.job, header, append=append)
         if differs:
-            raise ConfigError(refusal(work.output, differs, unfinished=False))
+            ways = ways_out(report.job, header, differs, done=report.rows, keyed=self._knows_keys())
+            raise ConfigError(refusal(work.output, differs, ways, unfinished=False))
         return None if append else msgspec.structs.replace(report, already=True)
 
     async def _compare_rows(self, report: Report) -> None:
         """Refuse rows that are not those of a finished job, where no look through the input has told: a pipe's."""
         read = left_behind if self._source.aside else _here
         if not await read(_holds, self._source, report.rows, report.digest):
-            raise ConfigError(refusal(self.work.output, [f"{ROWS} are others"], unfinished=False))
+            differs = [f"{ROWS} are others"]
+            none = Header(identity={})  # nobody has counted the rows of a pipe
+            ways = ways_out(none, none, differs, done=report.rows, keyed=self._knows_keys())
+            raise ConfigError(refusal(self.work.output, differs, ways, unfinished=False))
 
     def _open(self, header: Header) -> Journal:
         """The journal, its header written or compared."""
@@ -283,13 +299,17 @@ class Job:
 
     def _compare(self, journal: Journal, header: Header) -> None:
         """Whether a journal is this job's; a new one gets its header."""
-        append = self._settings.append
-        if journal.header is None:
+        append, before = self._settings.append, journal.header
+        if before is None:
             self._start(journal, header)
             return
-        differs = changed(journal.header, header, append=append and not self._by_key())
+        # Rows that a store was asked for are counted without the others: they cannot become more.
+        fixed = before.by_key and isinstance(self._sink, Store)
+        differs = changed(before, header, append=append and not fixed)
         if differs:
-            raise ConfigError(refusal(self.work.output, differs, unfinished=True))
+            done = journal.last.totals.rows if journal.last is not None else 0
+            ways = "" if fixed else ways_out(before, header, differs, done=done, keyed=False)
+            raise ConfigError(refusal(self.work.output, differs, ways, unfinished=True))
         jobs = journal.jobs_under_way()
         if jobs and not self._settings.batch_api:
             msg = (
@@ -297,13 +317,17 @@ class Job:
                 "go on with batch_api (--batch-api), or begin anew with --force, which pays for them again"
             )
             raise ConfigError(msg)
-        if append and header.digest != journal.header.digest:
-            journal.append(Line(header=header))
+        if append and header.digest != before.digest:
+            kept = {"by_key": before.by_key, "replaces": before.replaces}
+            journal.append(Line(header=msgspec.structs.replace(header, **kept)))
 
     def _by_key(self) -> bool:
-        """Whether records are added to a finished output by their key: what did not change is not sent."""
-        keyed = self._settings.append and self._source.described().get("key") is not None
-        return keyed and (
+        """Whether a new job adds records to a finished output by their key: what did not change is not sent."""
+        return self._settings.append and self._knows_keys()
+
+    def _knows_keys(self) -> bool:
+        """Whether records have keys, by which the output knows them again."""
+        return self._source.described().get("key") is not None and (
             isinstance(self._sink, Store) or (isinstance(self._sink, FileSink) and bool(self._sink.carried))
         )
 
@@ -321,6 +345,8 @@ class Job:
     def _start(self, journal: Journal, header: Header) -> None:
         """Write the first line; with `append` also what a finished job has done."""
         report = read_report(self.work.report) if self._settings.append else None
+        replaces = self._settings.force or report is not None
+        header = msgspec.structs.replace(header, by_key=self._by_key(), replaces=replaces)
         if report is None or self._by_key():
             journal.append(Line(header=header))
             return
@@ -348,7 +374,9 @@ class Job:
                 await self._embed(feed, writer, journal)
                 if feed.cut_short:
                     return self._report(journal, complete=False)
+                await aside(self._keep_what_came, journal, feed)
                 self._refuse_nothing()
+                self._refuse_to_replace(journal)
                 await aside(writer.complete, feed.digest.hex())
             await aside(self._sink.finish, metadata_of(self._embedder))
             return await aside(self._settle, journal)
@@ -361,14 +389,15 @@ class Job:
                 self._embedder.cache.close()
 
     def _new_feed(self, journal: Journal) -> Feed:
-        settings, embedder, last = self._settings, self._embedder, journal.last
+        settings, embedder, last, header = self._settings, self._embedder, journal.last, journal.header
+        expected = None if header is None or isinstance(self._source, Selected) else header.rows
         self._tally = Tally(last.totals if last is not None else Totals(), self._now)
         limits = [] if settings.max_tokens is None else [("max_tokens", settings.max_tokens)]
         price = self._price()
         if settings.max_cost is not None and price:
             limits.append(("max_cost", int(settings.max_cost / price * 1e6)))
         if not limits:
-            return Feed(self._source)
+            return Feed(self._source, None, expected)
         why, limit = min(limits, key=lambda each: each[1])
         # Texts of jobs at the provider are paid for: no limit may leave them there.
         sent = max(0, journal.announced - self._tally.totals.rows)
@@ -378,7 +407,7 @@ class Job:
             self._stopped = self._stopped or ("" if (fits := budget.may(text)) else why)
             return fits
 
-        return Feed(self._source, may)
+        return Feed(self._source, may, expected)
 
     async def _embed(self, feed: Feed, writer: Writer, journal: Journal) -> None:
         """Every row that is left, until the source ends or the job is stopped; what came back is on disk then."""
@@ -457,11 +486,35 @@ class Job:
         refused = len(failures) - len(taken.faults)
         return Rows(start, taken.pieces, keys, part.vectors, failures, refused, feed.digest.hex(), totals)
 
+    def _keep_what_came(self, journal: Journal, feed: Feed) -> None:
+        """Where the input is not what it was when it was looked through: refuse fewer rows, and keep what came of more
+        or of others as what this job has embedded.
+        """
+        header, came = journal.header, feed.digest.hex()
+        if header is None or not header.digest or header.digest == came or isinstance(self._source, Selected):
+            return
+        if feed.too_few:
+            msg = (
+                f"the input changed while it was read: it had {header.rows:,} rows at first, and {feed.read:,} came; "
+                "with all of them again the same job goes on, with --append it ends with the rows that there are"
+            )
+            raise ConfigError(msg)
+        journal.append(Line(header=msgspec.structs.replace(header, rows=feed.read, digest=came)))
+
     def _refuse_nothing(self) -> None:
         totals = self._tally.totals
         if totals.rows and totals.failed == totals.rows:
             msg = f"every one of the {totals.rows:,} texts failed; nothing was written"
             raise EmbedkitError(msg)
+
+    def _refuse_to_replace(self, journal: Journal) -> None:
+        """Refuse to take the place of a file that was not there when the job began: nobody has asked for that."""
+        header, sink = journal.header, self._sink
+        if header is None or header.replaces or not isinstance(sink, FileSink) or sink.form == "folder":
+            return
+        if sink.exists():
+            msg = f"{sink.target} was made by somebody else while the job ran: move it away, and the same job goes on"
+            raise ConfigError(msg)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -491,37 +544,46 @@ class Job:
         )  # fmt: skip
 
     def _nothing_kept(self, journal: Journal) -> bool:
-        """No row has a vector, so that a folder would only be in the way."""
-        totals = journal.last.totals if journal.last is not None else Totals()
-        return not journal.batches and totals.rows == totals.failed
+        """No row has a vector that is not in a finished output, so that a folder would only be in the way."""
+        totals, before = journal.last.totals if journal.last is not None else Totals(), journal.before
+        return not journal.batches and totals.rows - before.rows == totals.failed - before.failed
 
     def _take_leave(self, error: BaseException, journal: Journal) -> None:
         """Say on an error what is kept, and remove the folder where nothing is."""
-        if self._sink.resumable and isinstance(error, (EmbedkitError, OSError)):
+        if self._sink.resumable and isinstance(error, Exception):
             for note in self._notes(error, journal):
                 error.add_note(note)
         if self._nothing_kept(journal):
             journal.close()
             self.work.remove()
 
-    def _notes(self, error: EmbedkitError | OSError, journal: Journal) -> list[str]:
+    def _notes(self, error: Exception, journal: Journal) -> list[str]:
         """What else there is to say of an error: what is kept, and how long an outage was."""
         notes = []
         if not self._nothing_kept(journal):
-            notes.append(self.kept(journal, again=not isinstance(error, ConfigError)))
-        elif self._feed is not None and (isinstance(error, OSError) or is_outage(error)):
+            again = "" if isinstance(error, ConfigError) else "; run the same job again, and it goes on there"
+            notes.append(f"{self.kept}{again}")
+        elif self._feed is not None and (
+            isinstance(error, OSError) or (isinstance(error, EmbedkitError) and is_outage(error))
+        ):
             notes.append("no row is kept" if self._rows is None else f"none of the {self._rows:,} rows is kept")
         if self._patient is not None and self._patient.gave_up:
             notes.append(self._patient.gave_up)
         return notes
 
-    def kept(self, journal: Journal, *, again: bool = True) -> str:
-        """What an unfinished job has, and how to go on, unless the error beside it says that."""
+    @property
+    def kept(self) -> str:
+        """What an unfinished job leaves for the next run, in words; "" where that is nothing."""
+        if not (self._sink.resumable and self.work.unfinished()):
+            return ""
+        journal = self._journal
+        if journal is None:  # ended before it was opened
+            return f"what is written is kept in {self.work.folder}"
         rows = journal.last.totals.rows if journal.last is not None else 0
         of = f" of {self._rows:,}" if self._rows is not None else ""
-        return f"{rows:,}{of} rows are kept in {self.work.folder}" + (
-            "; run the same job again, and it goes on there" if again else ""
-        )
+        jobs = journal.jobs_under_way()
+        going = f", and texts wait in batch jobs at the provider ({', '.join(jobs)})" if jobs else ""
+        return f"{rows:,}{of} rows are kept in {self.work.folder}{going}"
 
 
 async def _here(work: Callable[..., T], *arguments: Any) -> T:

@@ -69,6 +69,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         rows, digest: of the whole input, where it was looked through; None and "" elsewhere.
         input: what was read, for the report.
         version: of embedkit, for the report only.
+        by_key: only records are sent that a finished output does not have under their key.
+        replaces: there was an output when the job began, which it was to replace or to add to.
     """
 
     identity: dict[str, Any]
@@ -78,6 +80,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     started: float = 0.0
     format: int = FORMAT
+    by_key: bool = False
+    replaces: bool = True
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -97,6 +101,7 @@ class Journal:
     Attributes:
         header: its first line; None in a new one.
         last: the newest checkpoint.
+        before: what a finished job had done that this one goes on after.
         history: (seconds, rows, tokens, retries) of each.
         batches: number → state, of jobs at the provider.
         runs: how often the job was started, this run not counted.
@@ -106,6 +111,7 @@ class Journal:
         self.path = folder / NAME
         self.header: Header | None = None
         self.last: Checkpoint | None = None
+        self.before = Totals()  # of the finished job that this one adds to
         self.history: list[tuple[float, int, int | None, int]] = []
         self.batches: dict[int, dict[str, Any]] = {}
         self.runs = 0
@@ -123,13 +129,19 @@ class Journal:
                 break  # what follows was written after it, and may speak of what is not there
             kept += len(raw)
             self._take(line)
-        if data and self.header is None:
+        # The header is on disk before anything else is written: alone, a part of it is what a crash has left.
+        if self.header is None and (b"\n" in data or self._has_company()):
             msg = f"{self.path}: no journal of this format can be read in it; --force begins anew"
             raise ConfigError(msg)
         if kept < len(data):
             with self.path.open("r+b") as file:
                 file.truncate(kept)
                 os.fsync(file.fileno())
+
+    def _has_company(self) -> bool:
+        """Whether there is anything in the job's folder beside the journal and the lock, which is empty."""
+        others = (path for path in self.path.parent.iterdir() if path != self.path)
+        return any(path.is_dir() or path.stat().st_size for path in others)
 
     def _take(self, line: Line) -> None:
         if line.header is not None:
@@ -141,6 +153,8 @@ class Journal:
         if line.checkpoint is not None:
             self.last = line.checkpoint
             totals = line.checkpoint.totals
+            if line.header is not None:
+                self.before = totals
             self.history.append((totals.seconds, totals.rows, totals.tokens, totals.retries))
 
     def append(self, line: Line) -> None:

@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
         root.main(arguments, prog_name="embedkit")
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.stderr.write("embedkit: interrupted\n")
+        sys.exit(128 + ended[0] if ended else INTERRUPTED)
     except SystemExit as end:
         if end.code == INTERRUPTED and ended:
             sys.exit(128 + ended[0])

@@ -63,6 +63,14 @@ class Root(click.Group):
         ctx.meta["json"] = "--json" in args
         return super().parse_args(ctx, args)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the command line. click ends a Ctrl-C meanwhile as a failure of the command (exit code 1)."""
+        try:
+            return super().make_context(*args, **extra)
+        except KeyboardInterrupt:
+            _say("interrupted")
+            raise click.exceptions.Exit(INTERRUPTED) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:

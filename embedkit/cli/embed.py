@@ -18,18 +18,23 @@ from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import OnError
 from ..errors import ConfigError
-from .app import FILE, PARTIAL, _asks, _connected, _run, _say, codes, root
-from .progress import Teller, many, scanned
+from .app import FILE, INTERRUPTED, PARTIAL, _asks, _connected, _run, _say, codes, root
+from .progress import Teller, scanned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from .._bulk.notices import Scanned
     from .._bulk.report import Report
 
 LIMIT_REACHED = 4
 STDOUT = "-"
+SAME = "the same command"
+STOPPED = {
+    "asked": ("interrupted", SAME),
+    "max_tokens": ("--max-tokens is reached", "a higher one"),
+    "max_cost": ("--max-cost is reached", "a higher one"),
+}  # why a job has stopped, and what goes on
 
 
 @root.command(epilog=codes())
@@ -145,26 +150,26 @@ def embed(inputs: tuple[str, ...], model: str | None, out: str, **options: Any) 
         return
     with teller:
         report, number = _run(lambda: _until_signal(job, embedder, quiet=quiet))
-    _end(report, number, teller, job.work.folder if sink.resumable else None)
+    _end(report, number, teller, job.kept, resumable=sink.resumable)
 
 
-def _end(report: Report, number: int, teller: Teller, folder: Path | None) -> None:
+def _end(report: Report, number: int, teller: Teller, kept: str, *, resumable: bool) -> None:
     """The last line, and the exit code."""
     teller.finished(report)
     if not report.complete:
-        why = {"asked": "interrupted", "max_tokens": "--max-tokens is reached", "max_cost": "--max-cost is reached"}
-        _say(f"{why[report.stopped]}; {_kept(report.rows, folder, sent=teller.sent)}")
+        why, way = STOPPED[report.stopped]
+        _say(f"{why}; {_kept(kept, way, resumable=resumable, sent=teller.sent)}")
         raise click.exceptions.Exit(128 + number if number else LIMIT_REACHED)
     if report.failed:
         raise click.exceptions.Exit(PARTIAL)
 
 
-def _kept(rows: int, folder: Path | None, *, sent: bool) -> str:
-    """What is left of a job that was stopped. `folder`: the job's; None where the output is a pipe."""
-    if folder is None:
+def _kept(kept: str, way: str, *, resumable: bool, sent: bool) -> str:
+    """What is left of a job that was stopped, as `Job.kept` says it, and what goes on with it."""
+    if kept:
+        return f"{kept}; {way} goes on there"
+    if not resumable:
         return "the output is not complete"
-    if folder.is_dir():
-        return f"{many(rows, 'row')} {'is' if rows == 1 else 'are'} kept in {folder}; the same command goes on there"
     return "no row had come back, and nothing is kept" if sent else "nothing was sent, and nothing is kept"
 
 
@@ -197,7 +202,8 @@ async def _until_signal(job: Job, embedder: Any, *, quiet: bool) -> tuple[Report
     with anyio.CancelScope() as scope, _signals(stop):
         async with embedder:
             return await job.run(), numbers[0] if numbers else 0
-    raise click.exceptions.Exit(128 + numbers[0]) if numbers else KeyboardInterrupt
+    _say(f"interrupted; {job.kept}; {SAME} goes on there" if job.kept else "interrupted")
+    raise click.exceptions.Exit(128 + numbers[0] if numbers else INTERRUPTED)
 
 
 @contextmanager

@@ -290,7 +290,11 @@ def batch_line(notice: BatchJob) -> str:
     rows = f"rows {notice.start:,} to {notice.start + notice.rows - 1:,}"
     counted = f", {notice.finished or 0:,} of {notice.total:,} lines" if notice.total else ""
     message = f": {notice.message}" if notice.message else ""
-    return f"{rows}: batch job {notice.job or 'to come'} is {notice.state}{counted}{message}"
+    if notice.state == "ready":
+        return f"{rows}: ready{message}"
+    job = f"batch job {notice.job}" if notice.job else "a batch job"
+    said = {"uploaded": "the texts are uploaded", "again": f"{job} is needed again", "waiting": f"{job} has to wait"}
+    return f"{rows}: {said.get(notice.state, f'{job} is {notice.state}')}{counted}{message}"
 
 
 def summary(report: Report) -> str:
@@ -301,7 +305,7 @@ def summary(report: Report) -> str:
         many(report.rows, "text") + (f" x {report.dimensions} dimensions" if report.dimensions else ""),
         "tokens not reported" if report.tokens is None else many(report.tokens, "token"),
         many(report.requests, "request"),
-        f"{report.cached:,} from the cache" if report.cached else "",
+        f"{report.cached:,} not sent again" if report.cached else "",
         f"{report.seconds:.1f} s",
         f"{_rate(report.rows / max(report.seconds, 1e-9))} texts/s",
         "" if report.cost is None or not report.rows else money(report.cost),

@@ -178,6 +178,8 @@ def test_a_stop_leaves_the_jobs_running_and_the_next_run_collects_them(kind, tmp
     report = first()
 
     assert (report.complete, report.stopped, report.rows) == (False, "asked", 0)
+    assert "0 of 15 rows are kept" in first.job.kept
+    assert "texts wait in batch jobs at the provider" in first.job.kept  # 0 rows, and yet all of them are paid for
     assert len(server.jobs) == 3
     assert not any(job["stopped"] for job in server.jobs.values())
     server.polls = 1

@@ -144,6 +144,20 @@ def test_a_move_that_fails_leaves_both(tmp_path, monkeypatch):
     assert (tmp_path / "a").read_bytes() == b"new"
 
 
+def test_a_move_that_fails_names_what_is_in_its_way(tmp_path):
+    """Not the file that is well and waits to be moved; a file that is not there is named itself."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("rows")
+    target.mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        move(source, target)
+    assert caught.value.filename == str(target)
+    source.unlink()
+    with pytest.raises(FileNotFoundError) as missing:
+        move(source, tmp_path / "other")
+    assert str(missing.value.filename) == str(source)
+
+
 def test_folders_are_checked_before_anything_is_written(tmp_path):
     """One that is missing, and one that is a file."""
     check_folder(tmp_path)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from embedkit import ConfigError
-from embedkit._bulk.sources.fields import MISSING, Fields, find, parse_template
+from embedkit._bulk.sources.fields import MISSING, Fields, find, parse_template, template_of
 
 
 @pytest.mark.parametrize(
@@ -120,3 +120,12 @@ def test_a_key_is_a_string_or_a_whole_number(value):
 def test_what_is_no_key_costs_the_row(record, fault):
     """It could not be found again."""
     assert Fields(key="id").known_by(record) == (None, fault)
+
+
+@given(some.lists(some.tuples(some.text(), some.text("ab.c \\", min_size=1)), min_size=1), some.text())
+def test_a_template_is_told_as_somebody_would_type_it(pairs, end):
+    """A journal keeps it so, and a refusal shows it so; read again, it is the same template."""
+    parts = (*(part for pair in pairs for part in pair), end)
+
+    assert parse_template(template_of(parts)) == parts
+    assert template_of(("", "title", "\n{", "body", "")) == "{title}\\n{{{body}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import anyio
@@ -219,6 +220,26 @@ def test_changed_rows_are_refused_without_a_scan_too(tmp_path):
     check(tmp_path / "out")
 
 
+def test_an_input_that_fails_half_way_costs_no_row_that_came(tmp_path):
+    """Whatever it raises: what had come is kept, a note says so, and the same job goes on."""
+
+    class Breaking(Texts):
+        def blocks(self):
+            for block in super().blocks():
+                yield block
+                if block.texts[-1] == "text number 62":
+                    raise KeyError("of the caller")
+
+    with pytest.raises(KeyError) as caught:
+        run(job(Breaking(TEXTS, scans=False), Server(), tmp_path / "out"))
+    assert "run the same job again" in caught.value.__notes__[0]
+    server = Server()
+    run(job(TEXTS, server, tmp_path / "out", scan=False))
+
+    assert len(server.sent) < 100
+    check(tmp_path / "out")
+
+
 def test_force_begins_anew(tmp_path):
     """An old output of any kind is replaced when the new one is whole."""
     (tmp_path / "out").write_text("something else")
@@ -282,6 +303,72 @@ def test_append_refuses_another_beginning(tmp_path):
     check(tmp_path / "out", TEXTS[:60])
 
 
+def test_a_refused_append_leaves_a_finished_job(tmp_path):
+    """The input is named as what is wrong, and the output is the finished one that it was, for each later command."""
+    run(job(TEXTS[:60], Server(), tmp_path / "out"))
+    for texts, says in ((["x", *TEXTS[1:]], "the first 60 rows of the input"), (TEXTS[:50], "the input has 50 rows")):
+        with pytest.raises(ConfigError, match=says) as caught:
+            run(job(texts, Server(), tmp_path / "out", append=True))
+        assert not hasattr(caught.value, "__notes__")
+        assert left(tmp_path) == ["out", "out.report.json"]
+
+    assert run(job(TEXTS[:60], Server(), tmp_path / "out")).already
+
+
+def test_advice_for_other_rows_is_advice_that_works(tmp_path):
+    """--append is named only where it may go on: not for a beginning of what is finished."""
+    run(job(TEXTS[:60], Server(), tmp_path / "out"))
+    with pytest.raises(ConfigError, match="--append"):
+        run(job(TEXTS, Server(), tmp_path / "out"))
+    with pytest.raises(ConfigError, match="now") as caught:
+        run(job(TEXTS[:50], Server(), tmp_path / "out"))
+    assert "--append" not in str(caught.value)
+
+
+class Changing(Texts):
+    """An input that others write to: it is `later` when it is read after it was looked through."""
+
+    def __init__(self, texts, later):
+        super().__init__(texts)
+        self.later = later
+
+    def scan(self, count_tokens):
+        found = super().scan(count_tokens)
+        self.texts = self.later
+        return found
+
+
+def test_an_input_that_is_cut_under_the_job_is_not_a_finished_job(tmp_path):
+    """Fewer rows than were looked through: refused, what came is kept but for the last row, of which half may be gone;
+    the whole input goes on, and so does `append` with what there is.
+    """
+    for folder, rest, options in (("a", TEXTS, {}), ("b", TEXTS[:50], {"append": True})):
+        (tmp_path / folder).mkdir()
+        cut = [*TEXTS[:50], "text num"]
+        with pytest.raises(ConfigError, match="it had 100 rows at first, and 51 came") as caught:
+            run(job(Changing(TEXTS, cut), Server(), tmp_path / folder / "out"))
+        assert "50 of 100 rows are kept" in caught.value.__notes__[0]
+        server = Server()
+        report = run(job(rest, server, tmp_path / folder / "out", **options))
+
+        assert server.sent == rest[50:]
+        assert report.rows == len(rest)
+        check(tmp_path / folder / "out", rest)
+
+
+@pytest.mark.parametrize("later", [[*TEXTS, "one more"], ["another", *TEXTS[1:]]])
+def test_a_job_knows_which_rows_it_has_embedded(tmp_path, later):
+    """An input that grows or changes under the job: the report is of the rows that came, so that they are known again,
+    and those that were looked through are not.
+    """
+    run(job(Changing(TEXTS, later), Server(), tmp_path / "out"))
+
+    check(tmp_path / "out", later)
+    assert run(job(later, Server(), tmp_path / "out")).already
+    with pytest.raises(ConfigError, match="the rows of the input are others"):
+        run(job(TEXTS, Server(), tmp_path / "out"))
+
+
 def test_append_after_a_crash_in_the_middle_of_it(tmp_path):
     """The finished part stays whole until the new one is."""
     run(job(TEXTS[:60], Server(), tmp_path / "out"))
@@ -291,6 +378,72 @@ def test_append_after_a_crash_in_the_middle_of_it(tmp_path):
     run(job(TEXTS, Server(), tmp_path / "out", append=True))
 
     check(tmp_path / "out")
+
+
+def rerun(texts, out, **options):
+    return bulk.run_sync(texts, Server(), str(out), **options)
+
+
+@pytest.mark.parametrize("out", ["o.npy", "o.parquet", "o.jsonl", "o/", "sqlite:o.db#t", "duckdb:o.duck#t"])
+def test_a_finished_output_that_is_gone_is_not_called_finished(tmp_path, monkeypatch, out):
+    """A report alone is no vector: refused, and force makes it again."""
+    monkeypatch.chdir(tmp_path)
+    rerun(TEXTS, out)
+    for path in tmp_path.iterdir():
+        if not path.name.endswith(".report.json"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for options in ({}, {"append": True}):
+        with pytest.raises(ConfigError, match=r"is gone.*--force"):
+            rerun(TEXTS, out, **options)
+    assert not rerun(TEXTS, out, force=True).already
+    assert rerun(TEXTS, out).already
+
+
+@pytest.mark.parametrize("out", ["o.npy", "o.parquet", "o.jsonl", "o.arrow"])
+def test_a_file_that_comes_up_while_a_job_is_unfinished_is_not_replaced(tmp_path, out):
+    """Neither the file nor what is paid for is lost: with the file out of the way the job ends."""
+    place = tmp_path / out
+    with pytest.raises(QuotaError):
+        bulk.run_sync(TEXTS, Server(after(50, lambda: QuotaError("gone", status=402))), place)
+    place.write_text("precious")
+    with pytest.raises(ConfigError, match="made by somebody else"):
+        rerun(TEXTS, place)
+    assert place.read_text() == "precious"
+    place.unlink()
+    server = Server()
+    assert bulk.run_sync(TEXTS, server, place).rows == 100
+    assert server.sent == []
+
+
+@pytest.mark.parametrize(
+    "options", [{"patience": -1}, {"patience": float("nan")}, {"max_tokens": "5"}, {"max_cost": -0.1}]
+)
+def test_a_limit_is_a_number(tmp_path, options):
+    """Refused by name before anything is read."""
+    with pytest.raises(ConfigError, match=f"{next(iter(options))}=.*: it is a number, 0 or more"):
+        rerun(TEXTS, tmp_path / "o.npy", **options)
+
+
+@pytest.mark.parametrize("length", [1, 9, 60])
+def test_a_header_that_a_crash_has_cut_is_no_journal(tmp_path, length):
+    """It is on disk before anything is sent, so that nothing is lost with it; beside rows it is a damaged journal."""
+    with pytest.raises(QuotaError):
+        rerun_to_quota(tmp_path / "out")
+    journal = tmp_path / "out.job" / "journal.jsonl"
+    cut = journal.read_bytes()[:length]
+    for damaged in (cut, b""):
+        journal.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"no journal of this format.*--force"):
+            run(job(TEXTS, Server(), tmp_path / "out"))
+    for path in journal.parent.iterdir():
+        path.unlink()
+    journal.write_bytes(cut)
+    run(job(TEXTS, Server(), tmp_path / "out"))
+    check(tmp_path / "out")
+
+
+def rerun_to_quota(out):
+    run(job(TEXTS, Server(after(50, lambda: QuotaError("gone", status=402))), out))
 
 
 # --- patience --------------------------------------------------------------------------------------------------------

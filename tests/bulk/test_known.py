@@ -108,6 +108,45 @@ def test_a_store_gets_what_is_new_or_changed(out):
     assert server.sent == ["newest"]
 
 
+@pytest.mark.parametrize("out", [*FILES, *STORES])
+def test_a_first_job_that_was_ended_goes_on_with_a_corpus_that_grew(out):
+    """`append` is the advice, and takes it: the rows that are written are the beginning."""
+    with pytest.raises(QuotaError):
+        run(OLD, Server(after(20, lambda: QuotaError("gone", status=402))), out)
+    grown = [*OLD, {"id": 100, "text": "new"}]
+    with pytest.raises(ConfigError, match="--append goes on"):
+        run(grown, Server(), out)
+    run(grown, Server(), out, append=True)
+
+    assert not out.startswith("duckdb") or rows_in(out) == expected(grown)
+    assert run(grown, Server(), out).already
+
+
+@pytest.mark.parametrize("out", [*FILES, *STORES])
+def test_what_a_job_has_begun_by_key_goes_on_by_key(out):
+    """Also without `append`: the journal says how the rows that are written were counted."""
+    run(OLD, Server(), out)
+    many = [*NEW, *({"id": 1000 + number, "text": f"more {number}"} for number in range(60))]
+    with pytest.raises(QuotaError):
+        run(many, Server(after(30, lambda: QuotaError("gone", status=402))), out, append=True)
+    server = Server()
+    run(many, server, out)
+
+    assert not any(text in {row["text"] for row in OLD} for text in server.sent)
+    assert out.startswith("sqlite") or rows_in(out).items() >= expected(many).items()
+
+
+@pytest.mark.parametrize("out", [*FILES, *STORES])
+def test_other_records_with_a_key_are_added_to_a_finished_job(out):
+    """Also fewer of them: that is what is told."""
+    run(OLD, Server(), out)
+    with pytest.raises(ConfigError, match="--append sends the new and changed records only"):
+        run(NEW[:20], Server(), out)
+    server = Server()
+    run(NEW[:20], server, out, append=True)
+    assert server.sent == ["changed"]
+
+
 def test_a_matrix_takes_more_rows_only():
     """It holds no records: the rows before have to be the same."""
     run(OLD, Server(), "out.npy")

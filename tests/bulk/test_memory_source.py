@@ -98,6 +98,16 @@ def test_frames_of_pandas_give_keys_and_templates():
     assert read(open_source(frame, template="{text} {n}"))[0] == ["a 1.5", None, None, "d 3.0"]
 
 
+def test_a_frame_with_two_columns_of_a_name_is_refused():
+    """None of them is left out in silence; where the output carries none, only what is read counts."""
+    frame = pd.DataFrame([["a", "b", 1, 2]], columns=["text", "text", "n", "n"])
+    with pytest.raises(ConfigError, match="two columns are called 'text'"):
+        open_source(frame)
+    with pytest.raises(ConfigError, match="two columns are called 'n'"):
+        open_source(frame.iloc[:, 1:], carried="jsonl")
+    assert read(open_source(frame.iloc[:, 1:]))[0] == ["b"]
+
+
 def test_a_frame_of_mixed_objects_costs_its_bad_rows():
     """A column may hold anything."""
     frame = pd.DataFrame({"text": ["a", 7, None, ["x"], "e"], "id": [1, 2, 3, 4, 5]}, dtype=object)

@@ -239,7 +239,7 @@ def test_what_a_journal_keeps_of_an_input(file):
     assert described == {
         "inputs": [name],
         "files": [{"name": name, "format": "csv", "bytes": Path(name).stat().st_size}],
-        "template": ["", "a", "", "b", ""],
+        "template": "{a}{b}",
         "key": "a",
         "encoding": "iso8859-1",
         "limit": 5,

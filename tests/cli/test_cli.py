@@ -48,7 +48,8 @@ def test_the_first_signal_writes_what_is_in_flight(name, code, ignored):
         sent = [text for body in api.bodies for text in body["input"]]
 
     assert (running.returncode, stdout) == (code, "")
-    assert f"embedkit: interrupted; {len(sent)} rows are kept in {Path('out.npy.job').absolute()}; " in stderr
+    kept = f"{len(sent)} of 500 rows are kept in {Path('out.npy.job').absolute()}"
+    assert stderr.endswith(f"embedkit: interrupted; {kept}; the same command goes on there\n")
     assert left() == ["in.txt", "out.npy.job"]
     with Api() as api:
         process(api, texts, "-o", "out.npy").communicate(timeout=60)
@@ -106,10 +107,27 @@ def test_the_second_signal_ends_it_at_once(name, code):
         running.send_signal(getattr(signal, name))
         running.stderr.readline()
         running.send_signal(getattr(signal, name))
-        running.communicate(timeout=60)
+        last = running.communicate(timeout=60)[1].splitlines()[-1]
 
     assert running.returncode == code
     assert left() == ["in.txt", "out.npy.job"]
+    assert re.fullmatch(
+        r"embedkit: interrupted; \d+ of 500 rows are kept in .*out\.npy\.job; the same command goes on there", last
+    )
+
+
+@pytest.mark.parametrize("when", ["main", "parse_args", "commands['models'].invoke"])
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_before_the_job_has_its_exit_code(name, code, when):
+    """While the command is loaded, its line is read, or it begins: one line, and the code that is documented."""
+    early = (
+        f"import os, signal, embedkit.cli, embedkit.cli.commands as commands\n"
+        f"commands.root.{when} = lambda *_, **__: os.kill(os.getpid(), signal.{name})\n"
+        f"embedkit.cli.main(['models'])\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", early], capture_output=True, text=True, timeout=60, check=False)
+
+    assert (ended.returncode, ended.stderr) == (code, "embedkit: interrupted\n")
 
 
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])

@@ -181,6 +181,7 @@ def test_the_options_reach_the_request(api, monkeypatch):
             ["in.csv", "-o", "out.npy", "--column", "body"],
             "in.csv: no 'body'; there is 'note', 'text' (choose with --column)",
         ),
+        (["nothing.foo", "-o", "out.npy"], "embedkit: nothing.foo: No such file or directory"),
         (["-", "-o", "out.npy", "--input-format", "parquet"], "stdin: cannot be read as Parquet"),
         (["in.txt", "-o", "out.npy", "-m", "m"], "--model m has no provider: the form is 'provider:model'"),
         (["in.txt", "-o", "out.npy", "-m", "opnai:m"], "unknown provider 'opnai'; did you mean openai"),
@@ -674,6 +675,18 @@ def test_a_file_that_changed_is_no_finished_job_without_a_scan(api):
         code, _, stderr = embed(api, "in.txt", "-o", "out.npy", *more)
         assert code == 2
         assert "the rows of the input are others" in stderr
+
+
+def test_a_limit_says_that_a_higher_one_goes_on(api):
+    """The same command would only stop again."""
+    Path("in.txt").write_text("".join(f"text {number}\n" for number in range(200)))
+    code, _, stderr = embed(api, "in.txt", "-o", "out.npy", "--max-tokens", "50")
+
+    assert code == 4
+    assert "of 200 rows are kept in" in stderr
+    assert stderr.endswith("out.npy.job; a higher one goes on there\n")
+    assert "the same command" not in stderr
+    assert embed(api, "in.txt", "-o", "out.npy", "--max-tokens", "5000")[0] == 0
 
 
 def test_advice_does_not_contradict_itself(api):

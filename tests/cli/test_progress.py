@@ -18,10 +18,10 @@ import embedkit
 from embedkit import ConfigError, InvalidInputError, ServerError
 from embedkit._bulk.contract import Scan
 from embedkit._bulk.journal import Totals
-from embedkit._bulk.notices import Began, Paused, Progress, Resumed, RowFailed, Scanned
+from embedkit._bulk.notices import BatchJob, Began, Paused, Progress, Resumed, RowFailed, Scanned
 from embedkit._bulk.report import Report
 from embedkit.cli.commands import root
-from embedkit.cli.progress import OPTION, Teller, duration, in_line, many, money, scanned, size, summary
+from embedkit.cli.progress import OPTION, Teller, batch_line, duration, in_line, many, money, scanned, size, summary
 from tests.support.servers.api import Api
 
 HERE = Path(__file__).parent.parent.parent
@@ -46,6 +46,10 @@ def report(**fields):
         (
             {"tokens": None, "cost": None, "failed": 2},
             "1,500 texts x 4 dimensions, tokens not reported, 15 requests, 2.0 s, 750 texts/s, 2 failed (rows count from 0)",
+        ),
+        (
+            {"cached": 1_400},
+            "1,500 texts x 4 dimensions, 7,500 tokens, 15 requests, 1,400 not sent again, 2.0 s, 750 texts/s, $0.38",
         ),
         ({"already": True}, "out.npy is finished already (1,500 rows); nothing was sent"),
     ],
@@ -350,3 +354,19 @@ def test_models_are_a_table_on_a_terminal():
     assert "\t" not in terminal.text
     assert re.fullmatch(r"openai +text-embedding-3-small +1536 +1-1536 +8192 +0\.02 +0\.01", rows[1])
     assert len(rows) == 4
+
+
+@pytest.mark.parametrize(
+    ("state", "job", "said"),
+    [
+        ("uploaded", "", "the texts are uploaded"),
+        ("created", "b1", "batch job b1 is created"),
+        ("in_progress", "b1", "batch job b1 is in_progress"),
+        ("again", "", "a batch job is needed again"),
+        ("waiting", "", "a batch job has to wait"),
+        ("ready", "", "ready"),
+    ],
+)
+def test_a_step_of_a_batch_job_is_a_sentence(state, job, said):
+    """Also where the provider has given the job no name yet, or nothing of it is left to do."""
+    assert batch_line(BatchJob(start=0, rows=2_000, state=state, job=job)) == f"rows 0 to 1,999: {said}"

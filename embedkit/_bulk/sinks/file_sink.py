@@ -30,6 +30,10 @@ class FileSink(Sink):
         """As `Sink.exists`."""
         return self.place.exists()
 
+    def gone(self) -> bool:
+        """As `Sink.gone`."""
+        return not self.place.exists()
+
     @abstractmethod
     def room_needed(self, rows: int, like: NDArray[Any], records: int = 0) -> int:
         """Bytes on disk that the job takes at most: unfinished files and the output. An estimate.

@@ -52,7 +52,7 @@ def _record(values: list[str], header: list[str], how: How) -> tuple[dict[str, s
     fault = f"{len(values)} fields, but the header has {len(header)}" if len(values) > len(header) else ""
     kept: list[str | None] = [each if _said(each) else None for each in values]
     if None in kept:
-        fault = f"not {'UTF-8' if how.encoding == 'utf-8' else how.encoding}"
+        fault = f"not {'UTF-8' if how.encoding == 'utf-8' else how.encoding} (--encoding names another)"
     kept += [None] * (len(header) - len(kept))
     return dict(zip(header, kept, strict=False)), fault
 

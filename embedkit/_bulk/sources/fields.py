@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -89,7 +89,7 @@ class Fields(msgspec.Struct, frozen=True):
 
     def described(self) -> dict[str, Any]:
         """For a journal, in JSON."""
-        text = {"template": list(self.template)} if self.template else {"column": self.column}
+        text = {"template": template_of(self.template)} if self.template else {"column": self.column}
         return text if self.key is None else {**text, "key": self.key}
 
 
@@ -121,6 +121,15 @@ def parse_template(template: str) -> tuple[str, ...]:
         msg = f"the template {template!r} names no field; write {{name}} for one"
         raise ConfigError(msg)
     return (*parts, text + _unescaped(template[end:]))
+
+
+def template_of(parts: Sequence[str]) -> str:
+    """What `parse_template` has read, in one spelling."""
+    words = {typed: meant for meant, typed in _ESCAPES.items()} | {"{": "{{", "}": "}}"}
+    return "".join(
+        f"{{{part}}}" if place % 2 else "".join(words.get(letter, letter) for letter in part)
+        for place, part in enumerate(parts)
+    )
 
 
 def _unescaped(text: str) -> str:

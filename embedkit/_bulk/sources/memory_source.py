@@ -216,6 +216,11 @@ def _of_pandas(given: Any, how: How) -> Source:
     import pyarrow as pa
 
     names = [str(each) for each in given.columns]
+    used = [name for name in names if how.carried or _needs(name, how)]
+    twice = next((name for place, name in enumerate(used) if name in used[:place]), None)
+    if twice is not None:
+        msg = f"the input: two columns are called {twice!r}"
+        raise ConfigError(msg)
     wanted = given if how.carried else given[[each for each in given.columns if _needs(str(each), how)]]
     try:
         table = pa.Table.from_pandas(wanted if len(wanted.columns) else given, preserve_index=False)

@@ -95,7 +95,8 @@ class Store(Sink):
     def __init__(self, url: StoreUrl, setup: Setup) -> None:
         self.target = url.shown
         self.form = url.kind
-        self.place = Path(url.slug)
+        # Beside the database where that is a file, so that a job is found from any folder, and is no other database's.
+        self.place = Path(url.slug) if url.path is None else url.path.with_name(url.slug)
         self.url = url
         self.setup = setup
         self._held: list[Rows] = []
@@ -130,6 +131,10 @@ class Store(Sink):
             return self._there is not None and not self.setup.keyed
         finally:
             self.close()
+
+    def gone(self) -> bool:
+        """As `Sink.gone`, of a database on this machine."""
+        return self.url.path is not None and not self.url.path.exists()
 
     def reopen(self, folder: Path, state: Mapping[str, Any]) -> State:  # noqa: ARG002
         """Nothing has to be prepared: rows are added, or replaced by key."""

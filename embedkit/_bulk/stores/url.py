@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
 
@@ -46,9 +48,18 @@ class StoreUrl(msgspec.Struct, frozen=True):
         return f"{place}#{self.table}" if self.kind == "postgresql" else f"{self.kind}:{place}#{self.table}"
 
     @property
+    def path(self) -> Path | None:
+        """Where on this machine it is, links resolved; None: at a server or an object store."""
+        if "://" in self.place:
+            return None
+        return Path(os.path.realpath(Path(self.place).expanduser()))
+
+    @property
     def slug(self) -> str:
-        """The name for a job's files: of the database, and the table."""
-        named = re.split(r"[/\\]", _bare(self.place).rstrip("/\\"))[-1]
+        """The name for a job's files: of the database, and the table. That of a server has the server in it, since the
+        jobs of all servers lie in one folder.
+        """
+        named = _bare(self.place).partition("://")[2].rstrip("/") if self.path is None else self.path.name
         return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in f"{named}.{self.table}")
 
     @property

@@ -15,14 +15,14 @@ from embedkit.errors import ConfigError
     ("url", "kind", "place", "table", "slug"),
     [
         ("lancedb:data/x.lance#t", "lancedb", "data/x.lance", "t", "x.lance.t"),
-        ("lancedb:s3://bucket/a", "lancedb", "s3://bucket/a", "embeddings", "a.embeddings"),
+        ("lancedb:s3://bucket/a", "lancedb", "s3://bucket/a", "embeddings", "bucket-a.embeddings"),
         ("qdrant:http://h:6333#c", "qdrant", "http://h:6333", "c", "h-6333.c"),
         ("qdrant:./local", "qdrant", "./local", "embeddings", "local.embeddings"),
         ("sqlite:/a/b#c/d.db#t", "sqlite", "/a/b#c/d.db", "t", "d.db.t"),
         ("sqlite:rows.db#", "sqlite", "rows.db", "embeddings", "rows.db.embeddings"),
         ("DuckDB:x.duckdb#größe 1", "duckdb", "x.duckdb", "größe 1", "x.duckdb.größe-1"),
-        ("postgres://h/d#s.t", "postgresql", "postgres://h/d", "s.t", "d.s.t"),
-        ("postgresql://u:p@h/d?sslmode=require#t", "postgresql", "postgresql://u:p@h/d?sslmode=require", "t", "d.t"),
+        ("postgres://h/d#s.t", "postgresql", "postgres://h/d", "s.t", "h-d.s.t"),
+        ("postgresql://u:p@h/d?sslmode=require#t", "postgresql", "postgresql://u:p@h/d?sslmode=require", "t", "h-d.t"),
     ],
 )
 def test_an_address_has_three_parts(url, kind, place, table, slug):
@@ -31,7 +31,34 @@ def test_an_address_has_three_parts(url, kind, place, table, slug):
 
     assert (found.kind, found.place, found.table, found.slug) == (kind, place, table, slug)
     assert is_store(url)
-    assert (open_store(url).form, str(open_store(url).place)) == (kind, slug)
+    assert (open_store(url).form, open_store(url).place.name) == (kind, slug)
+
+
+@pytest.mark.parametrize("kind", ["lancedb", "qdrant", "sqlite", "duckdb"])
+def test_a_job_lies_beside_its_database(kind, tmp_path, monkeypatch):
+    """However the database is named, from whichever folder: and never where the job of another database lies."""
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "other")
+
+    spelled = ("../one/x", str(tmp_path / "one" / "x"), "~/one/x", "../link/x", "./../one/x")
+    assert {open_store(f"{kind}:{name}#t").place for name in spelled} == {tmp_path.resolve() / "one" / "x.t"}
+    assert open_store(f"{kind}:x#t").place == tmp_path.resolve() / "other" / "x.t"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("postgresql://h1/d#t", "postgresql://h2/d#t"),
+        ("qdrant:http://h:1#t", "qdrant:http://h:2#t"),
+        ("lancedb:s3://a/x#t", "lancedb:s3://b/x#t"),
+    ],
+)
+def test_jobs_of_two_servers_have_two_names(one, other):
+    """A database of the same name at another server is another output."""
+    assert open_store(one).place != open_store(other).place
 
 
 @pytest.mark.parametrize(
