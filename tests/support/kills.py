@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -44,20 +45,22 @@ class Command:
         output: what it writes.
         arguments: of the command, the output's not among them.
         seen: how many texts its server was sent so far.
+        place: the name of which its job's files are made; None: the output's.
     """
 
-    def __init__(self, output: str, *arguments: str, seen: Callable[[], int]) -> None:
+    def __init__(self, output: str, *arguments: str, seen: Callable[[], int], place: Path | None = None) -> None:
         self.output = output
+        self._place = place or Path(output.rstrip("/"))
         self._command = [sys.executable, "-m", "embedkit", "embed", *arguments, "-o", output]
         self._command += ["--max-concurrency", str(IN_FLIGHT)]
         self._seen = seen
 
     def kept(self) -> int:
         """Rows that its journal speaks of; once it is finished, its report."""
-        report = Path(f"{self.output.rstrip('/')}.report.json")
+        report = self._place.with_name(f"{self._place.name}.report.json")
         if report.exists():
             return int(json.loads(report.read_bytes())["rows"])
-        journal = Path(f"{self.output.rstrip('/')}.job", NAME)
+        journal = self._place.with_name(f"{self._place.name}.job") / NAME
         rows = 0
         for raw in journal.read_bytes().splitlines(keepends=True) if journal.exists() else ():
             line = decoded(raw)
@@ -68,7 +71,9 @@ class Command:
 
     def start(self) -> subprocess.Popen[str]:
         """Start it."""
-        return subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self._place.parent
+        )
 
     def killed(self, texts: int, delay: float = 0.0) -> Kill | None:
         """Run it, and kill it so many seconds after so many more texts were sent; None where it had ended before."""
@@ -100,6 +105,13 @@ class Command:
         said, _ = process.communicate(timeout=600)
         assert process.returncode == 0, said
         return said
+
+
+def points(count: int, rows: int) -> list[tuple[int, float]]:
+    """Random instants of a job of so many rows, as rows and seconds, in order; the last after the last answer."""
+    chance = random.Random()
+    found = [(chance.randrange(rows), chance.random() / 10) for _ in range(count - 1)]
+    return [*sorted(found), (rows, chance.random() / 5)]
 
 
 def vectors(output: str) -> Any:
