@@ -205,7 +205,7 @@ class SQLiteCache(Cache):
         self._longest = 2 * _size(log)
         sql.execute(f"PRAGMA busy_timeout = {int(MOMENT * 1000)}")
         while time.monotonic() < until:
-            # https://www.sqlite.org/c3ref/wal_checkpoint_v2.html: whoever else writes it back just then is not waited for
+            # It does not wait for others who write it back: https://www.sqlite.org/c3ref/wal_checkpoint_v2.html
             if not sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] or _size(log) <= LOG:
                 self._longest = LOG
                 return

@@ -260,7 +260,9 @@ class Postgres(Real):
             rows.itersize = MANY
             rows.execute(f"SELECT key, vector_send(embedding) FROM {table}")
             # The width, a field of two bytes, an unused one, then numbers, the highest byte first.
-            yield from stacked((key, np.frombuffer(sent, ">f4", offset=4).astype("<f4").tobytes()) for key, sent in rows)
+            yield from stacked(
+                (key, np.frombuffer(sent, ">f4", offset=4).astype("<f4").tobytes()) for key, sent in rows
+            )
 
     def nearest(self, url, vector, count=3):
         with self.open(url) as (base, table):
@@ -307,7 +309,10 @@ class Qdrant(Real):
         with self.open(url) as (base, table):
             while True:
                 points, at = base.scroll(table, with_vectors=True, limit=MANY, offset=at)
-                yield [point.payload["embedding_key"] for point in points], np.array([point.vector for point in points], np.float32)
+                yield (
+                    [point.payload["embedding_key"] for point in points],
+                    np.array([point.vector for point in points], np.float32),
+                )
                 if at is None:
                     return
 
