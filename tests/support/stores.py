@@ -255,8 +255,7 @@ class Postgres(Real):
         }
 
     def columns(self, url):
-        with self.open(url) as (base, table):
-            rows = base.cursor("all_rows", binary=True)
+        with self.open(url) as (base, table), base.cursor("all_rows", binary=True) as rows:
             rows.itersize = MANY
             rows.execute(f"SELECT key, vector_send(embedding) FROM {table}")
             # The width, a field of two bytes, an unused one, then numbers, the highest byte first.
