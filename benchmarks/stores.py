@@ -234,8 +234,8 @@ def measured(name: str, how: str) -> dict[str, float]:
 
 def main() -> None:
     if sys.argv[1:2] == ["one"]:
-        name, how, url, rows = sys.argv[2:]
-        print(json.dumps(written(name, how, url, int(rows))))
+        name, how, url, count = sys.argv[2:]
+        print(json.dumps(written(name, how, url, int(count))))
         return
     print(
         "| store | rows | client alone, rows/s | sink | job | client alone, MB | sink | job | job beyond the client |"
