@@ -364,7 +364,7 @@ class Chunk:
             # Another key of the account may not see it. To send its texts again would be to pay for them twice.
             error.add_note(
                 f"the batch job {current['job']} is not found with this key: use the key that it was made with, or "
-                "begin anew with --force, which pays for its texts again"
+                "begin anew with --force, which pays for all texts again"
             )
             raise
         if job.said != self._said:
