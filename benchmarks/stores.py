@@ -216,10 +216,10 @@ def command(url: str, rows: int, folder: Path) -> dict[str, float]:
     return {"seconds": time.perf_counter() - begun, "MB": most}
 
 
-def measured(name: str, how: str) -> dict[str, float]:
+def measured(name: str, how: str, rows: int) -> dict[str, float]:
+    """Seconds and memory of one run: "alone" (the client), "sink" or "job"."""
     from tests.support.stores import REAL
 
-    rows = ROWS.get(name, MANY)
     with tempfile.TemporaryDirectory() as folder, REAL[name].running():
         url = REAL[name].url(Path(folder))
         if how == "job":
@@ -243,7 +243,7 @@ def main() -> None:
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name in sys.argv[1:] or ("sqlite", "duckdb", "lancedb", "postgresql", "qdrant"):
         hows, rows = ("alone", "sink", "job"), ROWS.get(name, MANY)
-        runs = [{how: measured(name, how) for how in hows} for _ in range(ROUNDS)]
+        runs = [{how: measured(name, how, rows) for how in hows} for _ in range(ROUNDS)]
         speed = [rows / statistics.median(run[how]["seconds"] for run in runs) for how in hows]
         memory = [statistics.median(run[how]["MB"] for run in runs) for how in hows]
         told = [f"{rows:,}", *(f"{each:,.0f}" for each in (*speed, *memory, memory[2] - memory[0]))]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.server import wire
+from benchmarks.stores import measured
 from embedkit._bulk.stores.url import parse_url
 from tests.support.kills import ON_ITS_WAY, Command, points
 from tests.support.stores import REAL, params
@@ -73,3 +74,17 @@ def test_twenty_kills_of_a_large_job_cost_no_row(name, servers, tmp_path, tell):
     """As above, at 200,000 rows into every store; Qdrant's local mode, which is for small ones, has 20,000."""
     servers(name)
     check(REAL[name], tmp_path, tell, 20_000 if name == "qdrant" else 200_000, 20)
+
+
+@pytest.mark.engines
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", list(REAL))
+def test_a_job_takes_little_more_memory_than_the_client(name, tell):
+    """The whole process of a job of 200,000 rows holds at most 250 MB more than one that writes them with the client
+    alone. Qdrant's local mode, which is slow, has 2,000.
+    """
+    rows = 2_000 if name == "qdrant" else 200_000
+    alone, job = (measured(name, how, rows)["MB"] for how in ("alone", "job"))
+    tell(f"{name}: {rows:,} rows take the client {alone:,.0f} MB, and a job {job:,.0f} MB")
+
+    assert job <= alone + 250
