@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -26,8 +26,8 @@ from .columns import fields_of, table_of, vector_type
 from .rows import COLUMNS, DIGEST, ERROR, KEY, RECORD, VECTOR, Rows, runs
 
 TIDY = 500  # flushes; the time that one takes grows with their number
-# What a scan reads ahead, in bytes and in rows; Lance would take 2 GiB, and 8,192 rows of any width (lance-io,
-# lance/src/dataset/scanner.rs). Compacting a table is such a scan.
+# What a scan reads ahead, in bytes, and in rows at a time; Lance would take 2 GiB, and 8,192 rows of any width
+# (lance-format/lance, rust/lance/src/dataset/scanner.rs). To compact a table is to scan it.
 LEAN = {"LANCE_DEFAULT_IO_BUFFER_SIZE": str(2**25), "LANCE_DEFAULT_BATCH_SIZE": "1024"}
 KEPT = timedelta(minutes=5)  # old versions, for those who read meanwhile
 ASKED = 5_000  # keys per query
@@ -45,9 +45,7 @@ class LanceStore(Store):
     _flushes = 0  # since the table was compacted
 
     def _connect(self) -> None:
-        if "lancedb" not in sys.modules:  # else the program uses it in its own way
-            for name, value in LEAN.items():
-                os.environ.setdefault(name, value)
+        _read_little_ahead(sys.modules, os.environ)
         super()._connect()
 
     def _open(self) -> None:
@@ -124,6 +122,13 @@ class LanceStore(Store):
 
     def _close(self) -> None:
         self._table = self._base = None
+
+
+def _read_little_ahead(loaded: Container[str], environment: MutableMapping[str, str]) -> None:
+    """Set `LEAN` for this process, unless it says otherwise, or uses LanceDB already in its own way."""
+    if "lancedb" not in loaded:
+        for name, value in LEAN.items():
+            environment.setdefault(name, value)
 
 
 @contextmanager
