@@ -622,6 +622,8 @@ def test_a_slow_output_slows_the_job(tmp_path, each, most):
     server, now, at_stake = Server(), [0.0], []
 
     class Slow(Lines):
+        paced = True
+
         def write(self, pieces, vectors, failures, keys):
             super().write(pieces, vectors, failures, keys)
             at_stake.append(len(server.sent) - self.safe)

@@ -89,6 +89,7 @@ class Store(Sink):
     clients: ClassVar[tuple[str, ...]]  # modules, which the extra installs
     metrics: ClassVar[tuple[Metric, ...]] = get_args(Metric)
     dtypes: ClassVar[tuple[DType, ...]] = get_args(DType)
+    paced: ClassVar[bool] = True
     most_rows: ClassVar[int | None] = None  # in one flush, where fewer than FLUSH_ROWS are better
     waits: Sequence[float] = WAITS
     sleep = staticmethod(time.sleep)
