@@ -399,8 +399,6 @@ class Job:
             if self._feed is not None:
                 self._feed.close()
             writer.close()
-            if self._feed is not None:
-                self._feed.close()
             self._sink.close()
             if isinstance(self._embedder, KnownTexts):
                 self._embedder.cache.close()
