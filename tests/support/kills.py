@@ -24,13 +24,14 @@ SLACK = 1.0  # seconds that a checkpoint and a look at the server may take besid
 
 
 class Kill(msgspec.Struct, frozen=True):
-    """A run that was killed: texts that the server was sent, rows of them that were kept, and how many texts were
-    answered in the last moments, which no checkpoint need speak of yet.
+    """A run that was killed: texts that the server was sent, rows of them that were kept, how many texts were answered
+    in the last moments, which no checkpoint need speak of yet, and how many in as much time where they were most.
     """
 
     sent: int
     kept: int
     latest: int
+    busiest: int
 
     @property
     def extra(self) -> int:
@@ -94,10 +95,10 @@ class Command:
         if process.returncode == 0:
             return None
         time.sleep(0.05)  # what was on its way to the server arrives
-        end = moments[-1][0] - 1 - SLACK
-        earlier = max((count for when, count in moments if when <= end), default=0)
         sent = self._seen() - first
-        return Kill(sent, self.kept() - before, sent - earlier)
+        moments.append((moments[-1][0], sent))
+        lately = gained(moments, 1 + SLACK)
+        return Kill(sent, self.kept() - before, lately[-1], max(lately))
 
     def finish(self) -> str:
         """Run it to its end; what it said."""
@@ -105,6 +106,17 @@ class Command:
         said, _ = process.communicate(timeout=600)
         assert process.returncode == 0, said
         return said
+
+
+def gained(moments: list[tuple[float, int]], seconds: float) -> list[int]:
+    """At each moment, by how much its count is above the one so many seconds before."""
+    found, place, earlier = [], 0, 0
+    for when, count in moments:
+        while moments[place][0] <= when - seconds:
+            earlier = moments[place][1]
+            place += 1
+        found.append(count - earlier)
+    return found
 
 
 def points(count: int, rows: int) -> list[tuple[int, float]]:

@@ -28,7 +28,11 @@ def given(path, count):
 
 
 def check(real, folder, tell, rows, kills):
-    """Kill a job so often, let it end, and compare every row with the one that its text asks for."""
+    """Kill a job so often, let it end, and compare every row with the one that its text asks for.
+
+    A commit that a disk holds up for seconds speaks of no more rows than another: what a kill costs is compared with
+    what the run was sent in its busiest seconds, not in the last ones.
+    """
     url = real.url(folder)
     begun, hits = time.monotonic(), []
     with wire.server(WIDTH, latency=8) as server:
@@ -43,15 +47,15 @@ def check(real, folder, tell, rows, kills):
             hits.append(kill)
         command.finish()
         sent = int(server.stats()["texts"])
-    most = max(hits, key=lambda kill: kill.extra - max(kill.latest, FEWEST), default=None)
+    most = max(hits, key=lambda kill: kill.extra - max(kill.busiest, FEWEST), default=None)
     lasted = time.monotonic() - begun
     tell(
         f"{real.needs[0]}: {len(hits)} of {kills} kills hit a job of {rows:,} rows, which took {lasted:.0f} s; sent "
-        f"again: {[kill.extra for kill in hits]}, of the last two seconds {[kill.latest for kill in hits]}"
+        f"again: {[kill.extra for kill in hits]}, of the busiest two seconds {[kill.busiest for kill in hits]}"
     )
 
     assert hits
-    assert most.extra <= max(most.latest, FEWEST) + ON_ITS_WAY, most
+    assert most.extra <= max(most.busiest, FEWEST) + ON_ITS_WAY, most
     assert sent == rows + sum(kill.extra for kill in hits)
     found = np.zeros(rows, int)
     expected = wire.rows(WIDTH)
