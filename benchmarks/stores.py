@@ -1,56 +1,66 @@
-"""Rows into stores: embedkit's sinks beside the client alone, rows per second and peak memory.
+"""Rows into stores: the command, embedkit's sink and the client alone; rows per second and peak memory.
 
 python -m benchmarks.stores sqlite duckdb lancedb postgresql qdrant     (what make test-engines installs)
 
-Each run is a process of its own; memory is what the process holds at its peak beyond what it holds before the first
-row. The client alone writes the same columns of the same rows in the simplest way that its documentation shows for
-many rows, and commits as often.
+Each run is a process of its own; memory is the most that the whole process ever held (VmHWM of Linux). The client alone
+writes the same columns of the same rows in the simplest way that its documentation shows for many rows, and commits as
+often; it imports nothing else but numpy. The job is `embedkit embed` on a file of the same records, with a server that
+answers at once; its seconds are those of the whole process.
 """
 
 from __future__ import annotations
 
 import json
-import resource
+import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from embedkit._bulk.stores import open_store
-from embedkit._bulk.stores.rows import digest
-from embedkit.codec.vector_math import missing_rows
-from tests.support.stores import REAL
-
 WIDTH = 384
-ROWS = {"qdrant": 20_000}
+MANY = 200_000  # rows
+ROWS = {"qdrant": 20_000}  # its local mode is for small ones
+ROUNDS = 2
 STEP = 256  # rows that come back at once
 COMMIT = 8192  # rows
 
 
-def rss() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    raise OSError
+def peak(pid: int | str = "self") -> float:
+    """MB that a process has held at most. (`ru_maxrss` also counts the parent, as it was at the fork.)"""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def record(row: int) -> dict[str, str]:
+    return {"text": f"@{row} " + f"some words of text number {row} " * 5, "id": f"key-{row}"}
 
 
 def parts(rows: int) -> Iterator[Any]:
     noise = np.random.default_rng(0)
     for start in range(0, rows, STEP):
         count = min(STEP, rows - start)
-        records = [
-            {"text": f"some words of text number {row} " * 5, "id": f"key-{row}"} for row in range(start, start + count)
-        ]
-        yield records, noise.random((count, WIDTH), dtype=np.float32)
+        yield [record(row) for row in range(start, start + count)], noise.random((count, WIDTH), dtype=np.float32)
 
 
-def ours(url: str, rows: int) -> Iterator[None]:
+def sink(url: str, rows: int) -> Iterator[None]:
+    from embedkit._bulk.stores import open_store
+    from embedkit.codec.vector_math import missing_rows
+
     store = open_store(url, key="id")
     store.begin(Path(), missing_rows(0, WIDTH, "float32"), None)
     yield
@@ -177,27 +187,67 @@ def alone_qdrant(url: str, rows: int) -> Iterator[None]:
     base.close()
 
 
-def measured(name: str, how: str, folder: Path) -> dict[str, Any]:
-    rows = ROWS.get(name, 200_000)
-    url = REAL[name].url(folder)
-    steps = ours(url, rows) if how == "embedkit" else globals()[f"alone_{name}"](url, rows)
+def written(name: str, how: str, url: str, rows: int) -> dict[str, float]:
+    """Rows written in this process."""
+    steps = sink(url, rows) if how == "sink" else globals()[f"alone_{name}"](url, rows)
     next(steps)
-    before, begun = rss(), time.perf_counter()
+    begun = time.perf_counter()
     with suppress(StopIteration):
         next(steps)
-    lasted = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"store": name, "how": how, "rows": rows, "rows/s": round(rows / lasted), "MB": round(peak - before)}
+    return {"seconds": time.perf_counter() - begun, "MB": peak()}
+
+
+def command(url: str, rows: int, folder: Path) -> dict[str, float]:
+    """The command in a process of its own."""
+    from .server import wire
+
+    given = folder / "in.jsonl"
+    with given.open("w") as file:
+        file.writelines(json.dumps(record(row)) + "\n" for row in range(rows))
+    with wire.server(WIDTH) as server:
+        words = ["embed", str(given), "-o", url, "--key", "id", "-m", "compatible:m", "--base-url", f"{server.url}/v1"]
+        begun, most = time.perf_counter(), 0.0
+        child = subprocess.Popen([sys.executable, "-m", "embedkit", *words, "--quiet"], cwd=folder)
+        while child.poll() is None:
+            most = max(most, peak(child.pid))
+            time.sleep(0.005)
+        if child.returncode:
+            sys.exit(f"the command failed: {child.returncode}")
+    return {"seconds": time.perf_counter() - begun, "MB": most}
+
+
+def measured(name: str, how: str, rows: int) -> dict[str, float]:
+    """Seconds and memory of one run: "alone" (the client), "sink" or "job"."""
+    from tests.support.stores import REAL
+
+    with tempfile.TemporaryDirectory() as folder, REAL[name].running():
+        url = REAL[name].url(Path(folder))
+        if how == "job":
+            return command(url, rows, Path(folder))
+        own = [sys.executable, "-m", "benchmarks.stores", "one", name, how, url, str(rows)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        found: dict[str, float] = json.loads(
+            subprocess.run(own, check=True, capture_output=True, env=environment).stdout
+        )
+        return found
 
 
 def main() -> None:
-    if len(sys.argv) > 2 and sys.argv[1] == "one":
-        with tempfile.TemporaryDirectory() as folder, REAL[sys.argv[2]].running():
-            print(json.dumps(measured(sys.argv[2], sys.argv[3], Path(folder))))
+    if sys.argv[1:2] == ["one"]:
+        name, how, url, count = sys.argv[2:]
+        print(json.dumps(written(name, how, url, int(count))))
         return
-    for name in sys.argv[1:] or REAL:
-        for how in ("alone", "embedkit", "alone", "embedkit"):
-            subprocess.run([sys.executable, "-m", "benchmarks.stores", "one", name, how], check=True)
+    print(
+        "| store | rows | client alone, rows/s | sink | job | client alone, MB | sink | job | job beyond the client |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for name in sys.argv[1:] or ("sqlite", "duckdb", "lancedb", "postgresql", "qdrant"):
+        hows, rows = ("alone", "sink", "job"), ROWS.get(name, MANY)
+        runs = [{how: measured(name, how, rows) for how in hows} for _ in range(ROUNDS)]
+        speed = [rows / statistics.median(run[how]["seconds"] for run in runs) for how in hows]
+        memory = [statistics.median(run[how]["MB"] for run in runs) for how in hows]
+        told = [f"{rows:,}", *(f"{each:,.0f}" for each in (*speed, *memory, memory[2] - memory[0]))]
+        print(f"| {name} | {' | '.join(told)} |", flush=True)
 
 
 if __name__ == "__main__":

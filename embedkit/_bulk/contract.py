@@ -104,6 +104,7 @@ class Sink(ABC):
         carried: how it keeps the input's record beside the vector: as "jsonl" (what JSON can say), as "parquet" (what
             Arrow can hold), or not at all (""): `write` gets records all the same then, and ignores them.
         resumable: a later run can go on with it. False for a pipe, whose reader may also keep `write` waiting.
+        paced: it may be slower than the provider, so a job sends no more than it takes in about a second.
         target: the output's name, as the user gave it, without a password.
         form: what it writes: "npy", "parquet" …
         place: the path that the job's folder, its report and its list of failed rows are named after: of the output
@@ -112,6 +113,7 @@ class Sink(ABC):
 
     carried: ClassVar[Literal["jsonl", "parquet", ""]] = "jsonl"
     resumable: ClassVar[bool] = True
+    paced: ClassVar[bool] = False
     target: str = ""
     form: str = ""
     place: Path

@@ -10,6 +10,7 @@ import msgspec
 
 from ..errors import ConfigError
 from .contract import Block, Records, RowDigest, Source
+from .parked import ParkedBlocks
 from .read_ahead import ReadAhead
 from .stdio import aside
 
@@ -33,6 +34,7 @@ class Feed:
         may: asked before each text; False ends the feed, as `stop` does.
         expected: rows that a look through the source has counted. Where fewer come, somebody has cut it meanwhile,
             and the last of them may be half a row: it is not handed out.
+        waiting: where blocks wait for their vectors; None: in memory.
 
     Attributes:
         read: rows that came so far.
@@ -42,13 +44,17 @@ class Feed:
     """
 
     def __init__(
-        self, source: Source, may: Callable[[str | None], bool] | None = None, expected: int | None = None
+        self,
+        source: Source,
+        may: Callable[[str | None], bool] | None = None,
+        expected: int | None = None,
+        waiting: ParkedBlocks | None = None,
     ) -> None:
         self.digest = RowDigest()  # of the rows that were taken
         self._blocks = source.blocks()
         self._aside = source.aside
         self._may = may
-        self._waiting: deque[Block] = deque()
+        self._waiting: deque[Block] | ParkedBlocks = deque() if waiting is None else waiting
         self._ahead = ReadAhead(self._blocks) if source.aside else None
         self._expected = expected
         self.read: int = 0
@@ -89,7 +95,8 @@ class Feed:
 
     async def texts(self) -> AsyncIterator[Any]:
         """Every text, None where a row has none."""
-        may, begun = self._may, list(self._waiting)
+        may = self._may
+        begun = [self._waiting[0]] if self._waiting else []  # the end of a block whose beginning was left out
         self.read = self.digest.rows
         held: list[str | None] = []  # the last row so far, where rows are expected
         while True:
@@ -126,12 +133,15 @@ class Feed:
     def stop(self) -> None:
         """Hand out no more texts. What has been handed out still comes back."""
         self.over = True
-        self.close()
-
-    def close(self) -> None:
-        """Read no more of the source."""
         if self._ahead is not None:
             self._ahead.close()
+
+    def close(self) -> None:
+        """Read no more of the source, and let go of what waits on disk."""
+        if self._ahead is not None:
+            self._ahead.close()
+        if isinstance(self._waiting, ParkedBlocks):
+            self._waiting.close()
 
     def take(self, count: int) -> Taken:
         """The next `count` rows, whose vectors have come."""

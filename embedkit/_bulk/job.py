@@ -35,6 +35,7 @@ from .identity import ROWS, changed, header_of, metadata_of, refusal, ways_out
 from .journal import Checkpoint, Header, Journal, Line, Totals
 from .known import KnownTexts, Selected, known_texts, selected
 from .notices import BatchJob, Began, Notice, Progress, RowFailed, Scanned
+from .parked import ParkedBlocks
 from .patience import Patient, StoppedError, is_outage
 from .report import Report, read_report, thinned
 from .sinks.file_sink import FileSink
@@ -132,6 +133,8 @@ class Job:
         await aside(self.work.enter)
         journal: Journal | None = None
         try:
+            if self._settings.force:
+                await self._give_up_jobs(header)
             journal = self._journal = await aside(self._open, header)
             if journal.header is not None and journal.header.by_key:
                 await aside(self._leave_out_known)
@@ -297,6 +300,46 @@ class Job:
             raise
         return journal
 
+    async def _give_up_jobs(self, header: Header) -> None:
+        """Cancel what an unfinished job has running at the provider: nobody would collect it, and it would be paid.
+
+        Raises:
+            ConfigError: it was sent to another provider, or to another base URL.
+            EmbedkitError: the provider could not be asked; nothing is replaced.
+        """
+        if not self.work.unfinished():
+            return
+        try:
+            journal = Journal(self.work.folder)
+        except ConfigError:  # it cannot be read, and so names no job
+            return
+        try:
+            jobs = journal.jobs_at_the_provider()
+            if not jobs:
+                return
+            way = f"run that job again without --force to collect them, or cancel them and delete {self.work.folder}"
+            shown = f"{self.work.output}: an unfinished job has batch jobs running at the provider ({', '.join(jobs)})"
+            before, now = (each.identity if each else {} for each in (journal.header, header))
+            if _asked_at(before) != _asked_at(now):
+                msg = f"{shown}, and they were sent to {' at '.join(_asked_at(before))}: {way}"
+                raise ConfigError(msg)
+            try:
+                await self._cancel(journal)
+            except EmbedkitError as error:
+                error.add_note(f"{shown}, and they could not be cancelled; nothing was replaced; {way}")
+                raise
+        finally:
+            journal.close()
+
+    async def _cancel(self, journal: Journal) -> None:
+        from .provider_batch.stream import batch_stream
+
+        stream = batch_stream(
+            self._embedder, [], self._options, store=journal, folder=self.work.folder, on_event=self._tell_batch
+        )
+        await stream.cancel()
+        await stream.aclose()
+
     def _compare(self, journal: Journal, header: Header) -> None:
         """Whether a journal is this job's; a new one gets its header."""
         append, before = self._settings.append, journal.header
@@ -314,7 +357,7 @@ class Job:
         if jobs and not self._settings.batch_api:
             msg = (
                 f"{self.work.output}: texts of this job wait in batch jobs at the provider ({', '.join(jobs)}); "
-                "go on with batch_api (--batch-api), or begin anew with --force, which pays for them again"
+                "go on with batch_api (--batch-api), or begin anew with --force, which cancels those jobs"
             )
             raise ConfigError(msg)
         if append and header.digest != before.digest:
@@ -396,8 +439,10 @@ class Job:
         price = self._price()
         if settings.max_cost is not None and price:
             limits.append(("max_cost", int(settings.max_cost / price * 1e6)))
+        # Within hours more may come than there is memory for.
+        waiting = ParkedBlocks(self.work.folder) if settings.batch_api else None
         if not limits:
-            return Feed(self._source, None, expected)
+            return Feed(self._source, None, expected, waiting)
         why, limit = min(limits, key=lambda each: each[1])
         # Texts of jobs at the provider are paid for: no limit may leave them there.
         sent = max(0, journal.announced - self._tally.totals.rows)
@@ -407,7 +452,7 @@ class Job:
             self._stopped = self._stopped or ("" if (fits := budget.may(text)) else why)
             return fits
 
-        return Feed(self._source, may, expected)
+        return Feed(self._source, may, expected, waiting)
 
     async def _embed(self, feed: Feed, writer: Writer, journal: Journal) -> None:
         """Every row that is left, until the source ends or the job is stopped; what came back is on disk then."""
@@ -609,6 +654,11 @@ def _running_loop() -> Any:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def _asked_at(identity: dict[str, Any]) -> tuple[str, str]:
+    """(provider, base URL): whom a job asks."""
+    return str(identity.get("model", "")).partition(":")[0], str(identity.get("base URL", ""))
 
 
 def _innermost(embedder: Embedder) -> Embedder:

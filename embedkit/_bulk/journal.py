@@ -182,6 +182,12 @@ class Journal:
         rounds = [each for record in left for each in record["rounds"]]
         return [each.get("job") or each["key"] for each in rounds if each.get("job") or each.get("asked")]
 
+    def jobs_at_the_provider(self) -> list[str]:
+        """Ids, or else our names, of those jobs that may still be running there."""
+        last = [record["rounds"][-1] for record in self.batches.values() if record["rounds"]]
+        left = [each for each in last if not each.get("fetched")]
+        return [each.get("job") or each["key"] for each in left if each.get("job") or each.get("asked")]
+
     def get(self, number: int) -> dict[str, Any] | None:
         """The record of a job at the provider; None: there is none."""
         return self.batches.get(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from .stdio import aside as left_behind
 INTERVAL = 0.5  # seconds between checkpoints
 ENOUGH = 8 * 1024 * 1024  # bytes of vectors that are written before the interval is over
 MOST = 32 * 1024 * 1024  # bytes of vectors that wait for a slow disk; then the reader waits
+AT_STAKE = 1.0  # seconds of writing that a kill may cost where the output is slower than the provider: the reader waits
+FEWEST = 1024  # rows that may be at stake however slow the output is: each commit costs something by itself
 HOPELESS = 10_000  # rows that the provider refused before it gave one vector
 FAILURES = "failures.jsonl"
 
@@ -67,6 +70,9 @@ class Writer:
         self._last: Rows | None = None  # the newest that is written
         self._synced = -float("inf")
         self._unsynced = False  # rows are written that no checkpoint speaks of
+        self._at_stake = 0  # rows that came, and that no checkpoint speaks of
+        self._bearable: float = FEWEST if sink.paced else math.inf  # how many those may be, as the output has shown
+        self._busy = 0.0  # seconds of writing since the newest checkpoint
         self._ended = False
         self.checkpointed: Callable[[int], object] | None = None  # is told how many rows are safe
         self._news: Any = None
@@ -80,16 +86,22 @@ class Writer:
             self._sink.begin(self._folder, missing_rows(0, last.width, self._dtype), last.state)
 
     async def put(self, rows: Rows) -> None:
-        """Have rows written; waits only where the disk is far behind."""
+        """Have rows written; waits only where the output is far behind."""
         import anyio
 
         self._waiting.append(rows)
         self._bytes += rows.vectors.nbytes
+        self._at_stake += len(rows.vectors)
         if self._news is not None:
             self._news.set()
-        while self._bytes > MOST:
+        while self._bytes > MOST or self._at_stake > self._bearable:
             self._room = anyio.Event()
             await self._room.wait()
+
+    @property
+    def _is_enough(self) -> bool:
+        """Whether a checkpoint is due before the interval is over, so that as much again may come meanwhile."""
+        return self._at_stake > self._bearable / 2
 
     def end(self) -> None:
         """No more rows come."""
@@ -111,11 +123,11 @@ class Writer:
                 else:
                     await self._wait()
                 continue
-            if self._bytes < ENOUGH and (left := self._synced + INTERVAL - self._now()) > 0:
+            if (left := self._synced + INTERVAL - self._now()) > 0:
                 with anyio.move_on_after(left):
-                    while not self._ended and self._bytes < ENOUGH:
+                    while not self._ended and self._bytes < ENOUGH and not self._is_enough:
                         await self._wait()
-            await self._flush(sync=self._now() - self._synced >= INTERVAL)
+            await self._flush(sync=self._is_enough or self._now() - self._synced >= INTERVAL)
         await self._flush(sync=True)
 
     async def _wait(self) -> None:
@@ -126,8 +138,15 @@ class Writer:
 
     async def _flush(self, *, sync: bool) -> None:
         rows, self._waiting, self._bytes = self._waiting, [], 0
+        at_stake, began = self._at_stake, self._now()
         await self._aside(self._write, rows, sync)
+        self._busy += self._now() - began
         self._unsynced = not sync
+        if sync:
+            self._at_stake -= at_stake
+            if self._sink.paced and at_stake:
+                self._bearable = max(FEWEST, 0.9 * self._bearable, AT_STAKE * at_stake / max(self._busy, 1e-9))
+            self._busy = 0.0
         if self._room is not None:
             self._room.set()
             self._room = None

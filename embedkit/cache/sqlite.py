@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -50,7 +51,10 @@ EVICTED, ROUNDS = 512, 64  # rows considered at a time, and how often per write
 # can cause: https://www.sqlite.org/rescode.html
 DAMAGE = (11, 26, 18, 19, 20)
 FURTHEST = 2**62  # place; no file has so many rows
-# The log is written back when it has 4 MiB, and never stays larger than 8.
+# The log is written back when it has 4 MiB, and begun anew at the next write, unless somebody reads it just then. Where
+# several processes are busy somebody always does, and it would grow without end: from LOG on, who writes has the others
+# wait for a moment, and empties it.
+LOG, MOMENT = 2**24, 0.25  # bytes, seconds
 SETTINGS = ("synchronous = NORMAL", "wal_autocheckpoint = 512", f"journal_size_limit = {2**23}", "cache_size = -8192")
 ENTRIES = "CREATE TABLE entries (key INTEGER PRIMARY KEY, place INTEGER NOT NULL, used INTEGER NOT NULL)"
 VECTORS = (
@@ -90,8 +94,9 @@ class SQLiteCache(Cache):
     Args:
         path: the file. It is made on first use, in a folder that is there; `path-wal` and `path-shm` lie beside it
             while it is open. Not on a network drive, whose locks SQLite cannot rely on.
-        max_bytes: of the file; the write-ahead log takes some megabytes more. A smaller number than before makes room
-            bit by bit, and the file itself does not get smaller. Each process obeys its own.
+        max_bytes: of the file; the write-ahead log takes some megabytes more, up to some tens where several processes
+            write at once. A smaller number than before makes room bit by bit, and the file itself does not get smaller.
+            Each process obeys its own.
 
     Raises:
         ConfigError: `path` cannot be a cache: its folder is missing, it is a folder, or another program's database.
@@ -103,6 +108,7 @@ class SQLiteCache(Cache):
             raise ConfigError(msg)
         self.path: Path = Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links)
         self.max_bytes: int = max_bytes
+        self._longest = LOG
         self._unused: list[bytes] = []  # keys whose first hit is not written yet
         self._connections = Lending(partial(_open, self.path), _close, partial(_is_current, self.path))
         _refuse(self.path, os.fspath(path))
@@ -132,6 +138,7 @@ class SQLiteCache(Cache):
             for start in range(0, len(items), EVICTED):
                 self._make_room(sql)
                 self._add(sql, items[start : start + EVICTED])
+            self._shorten(sql)
 
     def close(self) -> None:
         """Close the file in this process. Used again, it is opened again."""
@@ -187,6 +194,22 @@ class SQLiteCache(Cache):
             "INSERT OR REPLACE INTO entries VALUES (?, ?, 0)", [(key, first + row) for row, key in enumerate(keys)]
         )
         sql.execute("COMMIT")
+
+    def _shorten(self, sql: sqlite3.Connection) -> None:
+        """Empty a log that has become long. Where somebody reads it for longer than a moment, it is left until it is
+        twice as long.
+        """
+        log, until = Path(f"{self.path}-wal"), time.monotonic() + MOMENT
+        if _size(log) <= self._longest:
+            return
+        self._longest = 2 * _size(log)
+        sql.execute(f"PRAGMA busy_timeout = {int(MOMENT * 1000)}")
+        while time.monotonic() < until:
+            # It does not wait for others who write it back: https://www.sqlite.org/c3ref/wal_checkpoint_v2.html
+            if not sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] or _size(log) <= LOG:
+                self._longest = LOG
+                return
+            time.sleep(MOMENT / 25)
 
     def _make_room(self, sql: sqlite3.Connection) -> None:
         """Drop the oldest rows until the file is within its bound, or enough for now."""
@@ -354,6 +377,13 @@ def _file(path: Path) -> tuple[int, int]:
     except FileNotFoundError:
         return 0, 0
     return found.st_dev, found.st_ino
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _header(path: Path) -> bytes:

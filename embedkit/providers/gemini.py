@@ -200,6 +200,8 @@ class GeminiBatches(Batches, frozen=True):
         )  # its pages and its client disagree about the name
         total, pending = whole_number(stats.get("requestCount")), whole_number(stats.get("pendingRequestCount"))
         state = state_of(said)
+        if state == "running" and job.get("done") is True:  # an operation is over, whatever its state is called
+            state = "failed" if error else "done"
         return Batch(
             id=required(job.get("name"), "a job", response),
             state=state,

@@ -7,18 +7,21 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from contextlib import suppress
 
 import anyio
+import msgspec
 import numpy as np
 import pytest
 
 import embedkit
+from embedkit._bulk.contract import Block
 from embedkit._bulk.journal import Journal
 from embedkit._bulk.notices import BatchJob, RowFailed
 from embedkit._bulk.provider_batch import stream as batch_stream
 from embedkit._traffic.retry import RetryPolicy
-from embedkit.testing import FakeExchange
+from embedkit.testing import FakeExchange, response
 from tests.bulk.test_provider_batch import Loopback
 from tests.support.batch_servers import SERVERS, Gemini, OpenAI, vector
 from tests.support.jobs import Texts, job, rows_of
@@ -313,6 +316,124 @@ def test_without_the_batch_api_a_job_with_texts_at_the_provider_is_refused(tmp_p
     assert len(server.log) == requests
     server.polls = 1
     assert Run(server, tmp_path / "out")().complete
+
+
+def running(server, out, **settings):
+    """A job that was stopped while its jobs ran at the provider."""
+    server.polls = 10**6
+    first = Run(server, out, at=lambda step: first.job.stop() if first.time > 100 else None, **settings)
+    first()
+    assert not any(job["stopped"] for job in server.jobs.values())
+    return list(server.jobs)
+
+
+@each_server
+@pytest.mark.parametrize("batch_api", [True, False], ids=["batch", "one by one"])
+def test_force_cancels_what_runs_at_the_provider(kind, batch_api, tmp_path):
+    """Begun anew, a job cancels the jobs of the one that it replaces, says so by id, and embeds every row."""
+    server = kind()
+    jobs = running(server, tmp_path / "out")
+    server.polls = 1
+    again = Run(
+        server, tmp_path / "out", TEXTS[::-1], force=True, batch_api=batch_api, max_tokens=None if batch_api else 0
+    )
+
+    report = again()
+
+    assert all(server.jobs[job]["stopped"] for job in jobs)
+    told = [notice for notice in again.notices if isinstance(notice, BatchJob) and notice.state == "stopped"]
+    assert [(each.job, each.start, each.rows) for each in told] == [(job, 5 * n, 5) for n, job in enumerate(jobs)]
+    assert report.complete is batch_api
+    if batch_api:
+        check(tmp_path / "out", TEXTS[::-1])
+        assert len(server.jobs) == 6
+
+
+def test_force_cancels_a_job_whose_id_was_lost(tmp_path):
+    """A create whose answer never came may have made a job: it is found by its key, and cancelled too."""
+    server = OpenAI()
+    whole = Run(OpenAI(), tmp_path / "whole")
+    whole()
+    created = whole.server.log.index(("POST", "/v1/batches"))
+
+    def die(step):
+        if first.server.log[-1:] == [("POST", "/v1/batches")] and len(server.jobs) == 1:
+            raise Crash
+
+    first = Run(server, tmp_path / "out", at=die)
+    with suppress(Crash):
+        first()
+    assert len(server.log) == created + 1
+    Run(server, tmp_path / "out", force=True)()
+
+    check(tmp_path / "out")
+    assert [job["stopped"] for job in server.jobs.values()] == [True, False, False, False]
+
+
+def test_force_asks_nobody_else_to_cancel(tmp_path):
+    """With another provider or base URL the ids mean nothing: refused, with them and the ways out, and nothing is lost."""
+    server = OpenAI()
+    jobs = running(server, tmp_path / "out")
+    requests, kept = len(server.log), left(tmp_path / "out.job")
+    for other in (Run(Gemini(), tmp_path / "out", force=True), Run(OpenAI(), tmp_path / "out", force=True)):
+        if other.embedder.provider == "openai":
+            other.embedder._target = msgspec.structs.replace(other.embedder._target, base_url="https://other.test/v1")
+        with pytest.raises(embedkit.ConfigError, match=r"openai at https://api\.openai\.com/v1") as caught:
+            other()
+        assert all(job in str(caught.value) for job in jobs)
+        assert "without --force" in str(caught.value)
+        assert other.server.log == []
+
+    assert (len(server.log), left(tmp_path / "out.job")) == (requests, kept)
+    server.polls = 1
+    assert Run(server, tmp_path / "out")().complete
+    assert set(server.texts_run().values()) == {1}
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_force_replaces_nothing_that_it_could_not_cancel(tmp_path, status):
+    """Where the provider does not cancel, the error says which jobs run on, and the next run collects them."""
+    server = OpenAI()
+    jobs = running(server, tmp_path / "out")
+    answer = server.answer
+    server.answer = lambda request: response({"error": {"message": "no"}}, status)
+    with pytest.raises(embedkit.ApiError) as caught:
+        Run(server, tmp_path / "out", force=True)()
+    assert all(job in caught.value.__notes__[0] for job in jobs)
+
+    server.answer, server.polls = answer, 1
+    assert Run(server, tmp_path / "out")().complete
+    check(tmp_path / "out")
+    assert len(server.jobs) == len(jobs)
+
+
+def test_records_wait_on_disk(tmp_path):
+    """While jobs run, what came beside their texts is not in memory: 15 records of 1 MB each take less than 3 MB."""
+
+    class Wide(Texts):
+        def blocks(self):
+            for place, text in enumerate(self.texts):
+                yield Block([text], [{"text": text, "more": f"{place:02}" * 500_000}])
+
+    server, held = OpenAI(), []
+    server.polls = 10**6
+
+    def look(step):
+        if run.time > 100:
+            held.append(tracemalloc.get_traced_memory()[0])
+            run.job.stop()
+
+    run = Run(server, tmp_path / "out", at=look)
+    run.job._source = Wide(TEXTS)
+    tracemalloc.start()
+    run()
+    tracemalloc.stop()
+
+    assert held[0] < 3_000_000
+    assert len(server.jobs) == 3
+    server.polls = 1
+    assert Run(server, tmp_path / "out")().complete
+    check(tmp_path / "out")
 
 
 CHILD = """

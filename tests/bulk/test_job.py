@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import anyio
@@ -763,6 +764,39 @@ def test_what_is_written_is_safe_though_nothing_more_comes(tmp_path, monkeypatch
 
     anyio.run(main)
     check(tmp_path / "out")
+
+
+@pytest.mark.parametrize(("each", "most"), [(0.001, 1024), (0.0005, 2000)])
+def test_a_slow_output_slows_the_job(tmp_path, each, most):
+    """Where a row takes the output so many seconds, no more texts are sent than it writes in one, beside those in
+    flight, read ahead and of one commit: a kill never costs more.
+    """
+    texts = [f"text number {number}" for number in range(6_000)]
+    server, now, at_stake = Server(), [0.0], []
+
+    class Slow(Lines):
+        paced = True
+
+        def write(self, pieces, vectors, failures, keys):
+            super().write(pieces, vectors, failures, keys)
+            at_stake.append(len(server.sent) - self.safe)
+            now[0] += each * len(vectors)
+            time.sleep(0.0005)  # the provider would send all the others meanwhile
+
+        safe = 0
+
+        def sync(self):
+            at_stake.append(len(server.sent) - self.safe)
+            self.safe = self.rows
+            return super().sync()
+
+    async def sleep(seconds):
+        await anyio.sleep(0)
+
+    run(job(texts, server, tmp_path / "out", sink=Slow, now=lambda: now[0], sleep=sleep))
+
+    check(tmp_path / "out", texts)
+    assert max(at_stake) <= most + 1024
 
 
 def test_a_folder_that_a_killed_job_left_at_its_very_end(tmp_path):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import random
 import time
 
 import numpy as np
 import pytest
 
 from benchmarks.server import wire
-from tests.support.kills import ON_ITS_WAY, Command, left, vectors
+from tests.support.kills import ON_ITS_WAY, Command, left, points, vectors
 from tests.support.servers.api import Api
 
 ROWS, BIG, WIDTH = 6_000, 200_000, 384
@@ -35,16 +34,10 @@ class Slow(Api):
         return 200, {}, {"data": data, "model": body["model"], "usage": {"prompt_tokens": len(data)}}
 
 
-def points(count, rows):
-    """Random instants of a job of so many rows, as rows and seconds, in order; the last after the last answer."""
-    chance = random.Random()
-    return [(chance.randrange(rows), chance.random() / 10) for _ in range(count - 1)] + [(rows, chance.random() / 5)]
-
-
 def check(command, count, rows):
     """Kill it at so many instants, then let it end; the kills that hit. No text is sent again without need."""
     hits = []
-    for texts, delay in sorted(points(count, rows)):
+    for texts, delay in points(count, rows):
         kill = command.killed(texts - command.kept(), delay)
         if kill is None:
             break

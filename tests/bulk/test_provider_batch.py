@@ -559,6 +559,30 @@ async def test_a_job_that_fails_its_check_is_an_error_and_resumable(kind, tmp_pa
 
 
 @each_server
+async def test_a_job_that_is_not_found_is_not_paid_for_again(kind, tmp_path):
+    """A poll that is answered with 404, as with another project's key, ends the run and says what to do; no second job
+    is made, and with the right key the next run collects the first.
+    """
+    server = kind()
+    server.polls = 3
+    run = Run(server, tmp_path)
+    answer = server.answer
+    server.answer = lambda request: (
+        response({"error": {"message": "no such job"}}, 404)
+        if server.jobs and request.method == "GET"
+        else answer(request)
+    )
+    with pytest.raises(errors.NotFoundError) as caught:
+        await run(TEXTS[:3])
+    assert next(iter(server.jobs)) in caught.value.__notes__[0]
+
+    server.answer = answer
+    again = await Run(server, tmp_path, run.store)(TEXTS[:3])
+    assert right(again.rows, TEXTS[:3])
+    assert len(server.jobs) == 1
+
+
+@each_server
 async def test_what_is_paid_for_comes_before_the_failure_of_a_later_job(kind, tmp_path):
     """A later job that fails ends the run when its turn comes: the rows before it are given, and nothing new is sent."""
     server = kind()

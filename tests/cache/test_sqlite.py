@@ -520,6 +520,28 @@ def test_processes_that_write_while_others_are_killed(path):
     assert sound(path)
 
 
+def test_processes_that_evict_at_once(path):
+    """Three processes write many times as much as fits, all the time: the file keeps its bound and one write of each
+    more, and its log is begun anew although somebody always reads it.
+    """
+    busy = [writer(path, seed) for seed in range(3)]
+    largest = dict.fromkeys(("", "-wal"), 0)
+    try:
+        for _ in range(200):  # of 150 kB each; what they write in the log is about twice as much
+            for each in busy:
+                assert each.stdout.readline() in (b"begun\n", b"done\n"), each.stderr.read()
+            for suffix in largest:
+                largest[suffix] = max(largest[suffix], sqlite._size(Path(f"{path}{suffix}")))
+    finally:
+        for each in busy:
+            each.kill()
+            each.communicate()
+
+    assert largest[""] < 4 * MB + 3 * MB
+    assert largest["-wal"] < sqlite.LOG + 24 * MB
+    assert sound(path)
+
+
 def test_processes_that_begin_at_once(path):
     """Four processes make the same file at the same moment: each of them reads what all have written."""
     script = f"""

@@ -179,3 +179,21 @@ def test_an_error_of_a_code_nobody_knows_is_worth_another_try():
     assert isinstance(error, ServerError)
     assert error.retryable
     assert "a bit flipped" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("told", "state"),
+    [
+        ({"done": True, "response": {"responsesFile": "files/a"}}, "done"),
+        ({"done": True, "error": {"code": 13, "message": "oh"}}, "failed"),
+        ({"done": True, "metadata": {"state": "BATCH_STATE_EXPIRED"}}, "expired"),
+        ({"done": False, "metadata": {"state": "BATCH_STATE_NEW"}}, "running"),
+        ({"metadata": {"state": "BATCH_STATE_RUNNING"}}, "running"),
+    ],
+)
+def test_an_operation_that_is_done_is_not_waited_for(told, state):
+    """Google's operations say by `done` that they are over, also where they name no state, or one nobody knows."""
+    found = api("gemini").batch(response({"name": "batches/b", **told}))
+
+    assert found.state == state
+    assert found.files == (("files/a",) if "response" in told else ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from inspect import signature
 
 import msgspec
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import embedkit
-from embedkit import ConfigError, Limits, Rate, RetryPolicy, tokens
+from embedkit import ConfigError, Embedder, Limits, Options, Rate, RetryPolicy, tokens
 from embedkit._embedders import cached
 from embedkit._embedders.cache_keys import CacheKeys
 from embedkit.local import LocalEmbedder
+from embedkit.providers import hosts
 from embedkit.testing import FakeExchange
 
 MODEL = "openai:text-embedding-3-small"
@@ -110,18 +112,90 @@ def test_every_keyword_of_connect_is_looked_at():
     }  # fmt: skip
 
 
+# What only some hosts take: values of each of their parameters, beside what else the host needs.
+OF_HOSTS = {
+    ("azure", "api_version"): ({}, [None, "2024-10-21", "preview"]),
+    ("azureaifoundry", "api_version"): ({}, [None, "2024-10-21", "preview"]),
+    ("bedrock", "region"): ({"base_url": None, "family": "titan"}, ["us-east-1", "eu-west-1"]),
+    ("bedrock", "family"): ({"base_url": None, "region": "us-east-1"}, ["titan", "cohere", "nova"]),
+    ("cloudflare", "account_id"): ({}, ["a" * 32, "b" * 32]),
+    ("cloudflare", "pooling"): ({"account_id": "a" * 32}, [None, "mean", "cls"]),
+    ("databricks", "host"): ({"base_url": None}, ["adb-1.2.azuredatabricks.net", "adb-2.3.azuredatabricks.net"]),
+    ("github", "org"): ({}, [None, "me"]),
+    ("huggingface", "pooling"): ({}, [None, "mean", "cls", "last"]),
+    ("hfendpoint", "pooling"): ({}, [None, "mean", "cls", "last"]),
+    ("ollama", "keep_alive"): ({}, [None, "10m"]),
+    ("ollama", "model_options"): ({}, [None, {"num_ctx": 8192}, {"num_ctx": 4096}]),
+    ("ollama", "legacy"): ({}, [None, True]),
+    ("snowflake", "account"): ({"base_url": None}, ["myorg-one", "myorg-two"]),
+    ("snowflake", "token_type"): ({"account": "myorg-one", "base_url": None}, ["OAUTH", "KEYPAIR_JWT"]),
+    ("tei", "prompt_name"): ({}, [None, "query", {"query": "q"}]),
+    ("vertex", "project"): ({"location": "us-central1", "base_url": None}, ["project-one", "project-two"]),
+    ("vertex", "location"): ({"project": "project-one", "base_url": None}, ["us-central1", "europe-west4", "global"]),
+    ("watsonx", "project_id"): ({}, ["one", "two"]),
+    ("watsonx", "space_id"): ({}, ["one", "two"]),
+    ("watsonx", "version"): ({"project_id": "one"}, ["2024-10-17", "2025-10-17"]),
+    ("watsonx", "iam_url"): ({"project_id": "one"}, [None, "https://iam.test.cloud.ibm.com/identity/token"]),
+}  # fmt: skip
+# Of a model's name a host may tell more than the name; these are names that need no more.
+NAMES = {
+    "bedrock": "arn:aws:bedrock:us-east-1:123456789012:provisioned-model/abc",
+    "cloudflare": "@cf/baai/bge-base-en-v1.5",
+}
+
+
+@pytest.mark.parametrize(("host", "name"), sorted(OF_HOSTS))
+def test_parameters_of_a_host_change_the_key(host, name):
+    """Every value of every parameter that only some hosts take has a key of its own."""
+    needed, values = OF_HOSTS[host, name]
+    model = f"{host}:{NAMES.get(host, 'm')}"
+    keys = [key(model=model, **needed, **({} if value is None else {name: value})) for value in values]
+
+    assert len(set(keys)) == len(keys)
+
+
+def test_every_parameter_of_every_host_is_looked_at():
+    """A parameter that is added to a host has to be put into the table above, unless it says who asks, and pays."""
+    named = {(host.name, name) for host in hosts() for name, one in host.parameters.items() if not one.secret}
+
+    assert named == set(OF_HOSTS)
+
+
 @pytest.mark.parametrize(
     ("model", "several"),
-    [
-        ("azure:ada", [{"api_version": "2024-10-21"}, {"api_version": "preview"}]),
-        ("tei:m", [{}, {"prompt_name": "query"}, {"prompt_name": {"query": "q"}}]),
-        ("cohere:embed-v4.0", [{}, {"truncate": "end"}, {"truncate": "error"}]),
-        ("ollama:m", [{}, {"truncate": "end"}]),
-    ],
+    [("cohere:embed-v4.0", [{}, {"truncate": "end"}, {"truncate": "error"}]), ("ollama:m", [{}, {"truncate": "end"}])],
 )
-def test_parameters_of_a_host_change_the_key(model, several):
-    """What only some hosts take counts too."""
+def test_truncate_changes_the_key(model, several):
+    """Cut or refused at the provider: a key each."""
     assert len({key(model=model, **each) for each in several}) == len(several)
+
+
+# What `embed` takes besides texts: with two values of each option; and what changes no vector.
+OF_CALLS = {
+    "input_type": [None, "query"], "dimensions": [None, 256], "dtype": [None, "int8"], "truncate": [None, "error"],
+    "normalize": [None, True], "extra": [None, {"a": 1}],
+}  # fmt: skip
+OF_NO_VECTOR = {"on_error", "timeout", "total_timeout", "progress"}
+
+
+@pytest.mark.parametrize("name", OF_CALLS)
+def test_each_option_of_a_call_changes_the_key(name):
+    """What one call says, and the others do not, keeps its rows apart."""
+    keys = [
+        key(model="cohere:embed-v4.0", call=[{name: value}.get(each) for each in OF_CALLS]) for value in OF_CALLS[name]
+    ]
+
+    assert len(set(keys)) == 2
+
+
+def test_every_option_of_a_call_is_looked_at():
+    """An option that is added to `Options`, or to a method that embeds, has to be put into one of the two tables above."""
+    assert {each.name for each in msgspec.structs.fields(Options)} == set(OF_CALLS)
+    for verb in ("embed", "embed_query", "stream"):
+        taken = {
+            name for name, one in signature(getattr(Embedder, verb)).parameters.items() if one.kind is one.KEYWORD_ONLY
+        }
+        assert taken <= {*OF_CALLS, *OF_NO_VECTOR}, verb
 
 
 def test_no_secret_is_in_a_key():

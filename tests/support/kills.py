@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -23,13 +24,14 @@ SLACK = 1.0  # seconds that a checkpoint and a look at the server may take besid
 
 
 class Kill(msgspec.Struct, frozen=True):
-    """A run that was killed: texts that the server was sent, rows of them that were kept, and how many texts were
-    answered in the last moments, which no checkpoint need speak of yet.
+    """A run that was killed: texts that the server was sent, rows of them that were kept, how many texts were answered
+    in the last moments, which no checkpoint need speak of yet, and how many in as much time where they were most.
     """
 
     sent: int
     kept: int
     latest: int
+    busiest: int
 
     @property
     def extra(self) -> int:
@@ -44,20 +46,22 @@ class Command:
         output: what it writes.
         arguments: of the command, the output's not among them.
         seen: how many texts its server was sent so far.
+        place: the name of which its job's files are made; None: the output's.
     """
 
-    def __init__(self, output: str, *arguments: str, seen: Callable[[], int]) -> None:
+    def __init__(self, output: str, *arguments: str, seen: Callable[[], int], place: Path | None = None) -> None:
         self.output = output
+        self._place = place or Path(output.rstrip("/"))
         self._command = [sys.executable, "-m", "embedkit", "embed", *arguments, "-o", output]
         self._command += ["--max-concurrency", str(IN_FLIGHT)]
         self._seen = seen
 
     def kept(self) -> int:
         """Rows that its journal speaks of; once it is finished, its report."""
-        report = Path(f"{self.output.rstrip('/')}.report.json")
+        report = self._place.with_name(f"{self._place.name}.report.json")
         if report.exists():
             return int(json.loads(report.read_bytes())["rows"])
-        journal = Path(f"{self.output.rstrip('/')}.job", NAME)
+        journal = self._place.with_name(f"{self._place.name}.job") / NAME
         rows = 0
         for raw in journal.read_bytes().splitlines(keepends=True) if journal.exists() else ():
             line = decoded(raw)
@@ -68,7 +72,9 @@ class Command:
 
     def start(self) -> subprocess.Popen[str]:
         """Start it."""
-        return subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self._place.parent
+        )
 
     def killed(self, texts: int, delay: float = 0.0) -> Kill | None:
         """Run it, and kill it so many seconds after so many more texts were sent; None where it had ended before."""
@@ -89,10 +95,10 @@ class Command:
         if process.returncode == 0:
             return None
         time.sleep(0.05)  # what was on its way to the server arrives
-        end = moments[-1][0] - 1 - SLACK
-        earlier = max((count for when, count in moments if when <= end), default=0)
         sent = self._seen() - first
-        return Kill(sent, self.kept() - before, sent - earlier)
+        moments.append((moments[-1][0], sent))
+        lately = gained(moments, 1 + SLACK)
+        return Kill(sent, self.kept() - before, lately[-1], max(lately))
 
     def finish(self) -> str:
         """Run it to its end; what it said."""
@@ -100,6 +106,24 @@ class Command:
         said, _ = process.communicate(timeout=600)
         assert process.returncode == 0, said
         return said
+
+
+def gained(moments: list[tuple[float, int]], seconds: float) -> list[int]:
+    """At each moment, by how much its count is above the one so many seconds before."""
+    found, place, earlier = [], 0, 0
+    for when, count in moments:
+        while moments[place][0] <= when - seconds:
+            earlier = moments[place][1]
+            place += 1
+        found.append(count - earlier)
+    return found
+
+
+def points(count: int, rows: int) -> list[tuple[int, float]]:
+    """Random instants of a job of so many rows, as rows and seconds, in order; the last after the last answer."""
+    chance = random.Random()
+    found = [(chance.randrange(rows), chance.random() / 10) for _ in range(count - 1)]
+    return [*sorted(found), (rows, chance.random() / 5)]
 
 
 def vectors(output: str) -> Any:

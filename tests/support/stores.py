@@ -7,12 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 WIDTH = 16
+MANY = 4096  # rows read at a time
 
 
 class Row(NamedTuple):
@@ -37,6 +40,10 @@ class Real(ABC):
     def rows(self, url) -> dict[Any, Row]: ...
 
     @abstractmethod
+    def columns(self, url) -> Iterator[tuple[list[Any], NDArray[np.float32]]]:
+        """(keys, vectors) of all rows, of which each has a vector, some thousands at a time, in any order."""
+
+    @abstractmethod
     def nearest(self, url, vector, count=3) -> list[Any]:
         """The keys of the nearest vectors, by cosine."""
 
@@ -48,6 +55,22 @@ class Real(ABC):
 
 def place(url):
     return url.partition(":")[2].rpartition("#")[0], url.rpartition("#")[2]
+
+
+def stacked(pairs):
+    """(keys, vectors as bytes) some thousands at a time, as keys and matrices."""
+    pairs = iter(pairs)
+    while found := list(islice(pairs, MANY)):
+        keys = [key for key, _ in found]
+        yield keys, np.frombuffer(b"".join(each for _, each in found), np.float32).reshape(len(keys), -1)
+
+
+def of_arrow(batches):
+    """The same of batches of Arrow."""
+    for batch in batches:
+        vectors = batch.column("embedding")
+        assert not vectors.null_count
+        yield batch.column("key").to_pylist(), vectors.flatten().to_numpy().reshape(len(vectors), -1)
 
 
 def told(vector):
@@ -92,6 +115,13 @@ class Sqlite(Real):
             for key, vector, error, record in found
         }
 
+    def columns(self, url):
+        with self.open(url) as (base, table):
+            assert base.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            yield from stacked(
+                base.execute(f'SELECT t.key, v.embedding FROM "{table}" t LEFT JOIN "{table}_vec" v USING (id)')
+            )
+
     def nearest(self, url, vector, count=3):
         with self.open(url) as (base, table):
             found = base.execute(
@@ -123,6 +153,10 @@ class Duck(Real):
         with self.open(url) as (base, table):
             return spread(base.sql(f'SELECT * FROM "{table}"').to_arrow_table())
 
+    def columns(self, url):
+        with self.open(url) as (base, table):
+            yield from of_arrow(base.sql(f'SELECT key, embedding FROM "{table}"').to_arrow_reader(MANY))
+
     def nearest(self, url, vector, count=3):
         with self.open(url) as (base, table):
             found = base.execute(
@@ -146,6 +180,9 @@ class Lance(Real):
 
     def rows(self, url):
         return spread(self.open(url).to_arrow())
+
+    def columns(self, url):
+        yield from of_arrow(self.open(url).search().select(["key", "embedding"]).to_batches(MANY))
 
     def nearest(self, url, vector, count=3):
         found = self.open(url).search(np.asarray(vector, np.float32)).distance_type("cosine").limit(count).to_list()
@@ -217,6 +254,15 @@ class Postgres(Real):
             for key, vector, error, record in found
         }
 
+    def columns(self, url):
+        with self.open(url) as (base, table), base.cursor("all_rows", binary=True) as rows:
+            rows.itersize = MANY
+            rows.execute(f"SELECT key, vector_send(embedding) FROM {table}")
+            # The width, a field of two bytes, an unused one, then numbers, the highest byte first.
+            yield from stacked(
+                (key, np.frombuffer(sent, ">f4", offset=4).astype("<f4").tobytes()) for key, sent in rows
+            )
+
     def nearest(self, url, vector, count=3):
         with self.open(url) as (base, table):
             found = base.execute(
@@ -256,6 +302,18 @@ class Qdrant(Real):
                     )
                 if at is None:
                     return found
+
+    def columns(self, url):
+        at = None
+        with self.open(url) as (base, table):
+            while True:
+                points, at = base.scroll(table, with_vectors=True, limit=MANY, offset=at)
+                yield (
+                    [point.payload["embedding_key"] for point in points],
+                    np.array([point.vector for point in points], np.float32),
+                )
+                if at is None:
+                    return
 
     def nearest(self, url, vector, count=3):
         with self.open(url) as (base, table):

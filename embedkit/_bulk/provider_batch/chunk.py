@@ -358,7 +358,15 @@ class Chunk:
         self._wait(self._work.poll.first)
 
     async def _poll(self, current: dict[str, Any]) -> None:
-        job = await self._ask(self._work.api.poll(current["job"]), self._work.api.batch)
+        try:
+            job = await self._ask(self._work.api.poll(current["job"]), self._work.api.batch)
+        except NotFoundError as error:
+            # Another key of the account may not see it. To send its texts again would be to pay for them twice.
+            error.add_note(
+                f"the batch job {current['job']} is not found with this key: use the key that it was made with, or "
+                "begin anew with --force, which pays for all texts again"
+            )
+            raise
         if job.said != self._said:
             self._said, self._interval = job.said, self._work.poll.first
             self._tell(job.said, job=job.id, total=job.total, finished=job.finished)

@@ -219,12 +219,15 @@ class BatchStream(AsyncIterator[Embeddings]):
             await work.ask(work.api.cancel(job), bool)
         except AuthError:
             raise
-        except ApiError as error:  # it is finished already
-            message = str(error)
+        except ApiError as error:
+            if error.retryable:  # it may run on
+                raise
+            message = str(error)  # it is finished already
         else:
             message = ""
+        start, rows = record["start"], record["rows"]
         with suppress(Exception):
-            work.tell(BatchEvent(chunk=number, start=0, rows=record["rows"], state="stopped", job=job, message=message))
+            work.tell(BatchEvent(chunk=number, start=start, rows=rows, state="stopped", job=job, message=message))
 
     def _let_go(self) -> None:
         for chunk in self._window:

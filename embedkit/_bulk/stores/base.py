@@ -89,6 +89,8 @@ class Store(Sink):
     clients: ClassVar[tuple[str, ...]]  # modules, which the extra installs
     metrics: ClassVar[tuple[Metric, ...]] = get_args(Metric)
     dtypes: ClassVar[tuple[DType, ...]] = get_args(DType)
+    paced: ClassVar[bool] = True
+    most_rows: ClassVar[int | None] = None  # in one flush, where fewer than FLUSH_ROWS are better
     waits: Sequence[float] = WAITS
     sleep = staticmethod(time.sleep)
 
@@ -195,7 +197,7 @@ class Store(Sink):
         self._held.append(rows)
         self._held_rows += len(rows.keys)
         self._held_bytes += rows.vectors.nbytes
-        if self._held_rows >= FLUSH_ROWS or self._held_bytes >= FLUSH_BYTES:
+        if self._held_rows >= min(FLUSH_ROWS, self.most_rows or FLUSH_ROWS) or self._held_bytes >= FLUSH_BYTES:
             self._flush()
 
     def sync(self) -> State:
