@@ -16,8 +16,8 @@ help:
 	@echo "make demo   embed a real text with the embedded model, then ask it a question"
 	@echo "make test   tests, types, lint, import contracts"
 	@echo "make test-engines  the tests that need a heavy store, engine or framework (installs some GB)"
-	@echo "make docs   the site, into build/site; fails on a broken link or a misspelt word"
-	@echo "make release-check  wheel and sdist, built, installed in a fresh environment and tried"
+	@echo "make docs   the site, into build/site; fails on a dead link or a misspelled word"
+	@echo "make release-check  wheel and sdist, built, installed and tested as installed, under every supported Python there is"
 	@echo "make bench  every benchmark beside its peers, into benchmarks/README.md (an hour; wants cc and a quiet machine)"
 
 demo: $(VENV)/.installed-demo
@@ -41,8 +41,9 @@ check: $(VENV)/.installed-dev
 		&& ! grep 'error:' $(VENV)/typed.txt | grep -qv '$(UNKNOWN_BASES)'; } || { cat $(VENV)/typed.txt; exit 1; }
 
 docs: $(VENV)/.installed-docs
-	$(VENV)/bin/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	$(RUN) -m tools.check_links
+	$(RUN) -m tools.check_spelling
 	@echo "build/site/index.html"
 
 release-check: $(VENV)/.installed-release

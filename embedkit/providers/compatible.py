@@ -146,7 +146,7 @@ HOSTS = (
     _hosted(  # docs.github.com/rest/models/embeddings; the models are OpenAI's
         "github", "https://models.github.ai/inference", "GITHUB_TOKEN", resolve_url=_github,
         limits=Limits(max_texts=100),
-        parameters={"org": Parameter(help="organisation to bill instead of the token's owner")},
+        parameters={"org": Parameter(help="organization to bill instead of the token's owner")},
         quirks={
             "encoding": "base64", "refuses": True,
             "headers": {"accept": "application/vnd.github+json", "x-github-api-version": "2022-11-28"},

@@ -161,7 +161,7 @@ HOSTS = (
         read_url=str.strip,  # as it stands: /v1 is part of it
         authorize=_organized, static_auth=True,
         parameters={
-            "organization": Parameter(("OPENAI_ORG_ID",), secret=True, help="organisation to bill, org-…"),
+            "organization": Parameter(("OPENAI_ORG_ID",), secret=True, help="organization to bill, org-…"),
             "project": Parameter(("OPENAI_PROJECT_ID",), secret=True, help="project to bill, proj_…"),
         },
         quirks={"refuses": True}, limits=_OPENAI, batches=OpenAIBatches,

@@ -122,7 +122,7 @@ def test_no_secret_shows_in_a_refusal():
         (
             "openai:m",
             "organisation",
-            r"did you mean organization\? parameters of openai: organization \(organisation to bill",
+            r"did you mean organization\? parameters of openai: organization \(organization to bill",
         ),
         ("azure:m", "deployment", r"parameters of azure: api_version \(.*\), ad_token \(.*\)"),
         ("ollama:m", "num_ctx", r"keep_alive \(.*model_options \(.*legacy \("),
