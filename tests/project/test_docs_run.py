@@ -198,12 +198,29 @@ def test_every_provider_has_a_page_that_says_what_the_code_says():
         assert [word for word in asked if f"`{word}`" not in page] == []
 
 
-def test_every_error_has_a_row():
-    """docs/errors.md says of every error what to do, of the root in its first line."""
+def test_every_error_has_a_row_that_says_what_to_do():
+    """docs/errors.md has every error but the two base classes, each with what happened, whether it is retried and what to
+    do; and it names those that are no `ApiError`.
+    """
     errors = {name for name in embedkit.__all__ if name.endswith("Error")} - {"EmbedkitError", "ApiError"}
-    listed = set(re.findall(r"^\| `(\w+)` \|", PAGES["docs/errors.md"], flags=re.MULTILINE))
+    lines = [line for line in PAGES["docs/errors.md"].splitlines() if re.match(r"\| `\w+Error` \|", line)]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    said = re.search(r"^All but (.*?)are\s+also an `ApiError`", PAGES["docs/errors.md"], flags=re.DOTALL | re.MULTILINE)
 
-    assert listed >= errors
+    assert sorted(row[0].strip("`") for row in rows) == sorted(errors)
+    assert [row for row in rows if len(row) != 4 or not all(row)] == []
+    assert set(re.findall(r"`(\w+)`", said[1])) == {
+        name for name in errors if not issubclass(getattr(embedkit, name), embedkit.ApiError)
+    }
+
+
+def test_every_exit_code_has_a_row():
+    """docs/command.md lists the exit codes that `embedkit --help` lists."""
+    section = PAGES["docs/command.md"].partition("## Exit codes")[2].partition("\n## ")[0]
+    listed = [int(code) for row in re.findall(r"^\| ([\d, ]+) \|", section, re.MULTILINE) for code in row.split(",")]
+    helped = CliRunner().invoke(root, ["--help"]).stdout.partition("Exit codes:")[2].partition("Options:")[0]
+
+    assert sorted(listed) == sorted({int(code) for code in re.findall(r"\b\d+\b", helped)})
 
 
 def test_the_first_line_counts_the_providers():
