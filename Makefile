@@ -41,7 +41,7 @@ check: $(VENV)/.installed-dev
 		&& ! grep 'error:' $(VENV)/typed.txt | grep -qv '$(UNKNOWN_BASES)'; } || { cat $(VENV)/typed.txt; exit 1; }
 
 docs: $(VENV)/.installed-docs
-	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 	$(RUN) -m tools.check_links
 	$(RUN) -m tools.check_spelling
 	@echo "build/site/index.html"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from functools import cache
 from html.parser import HTMLParser
@@ -73,7 +74,9 @@ def misspelled(prose: str, known: Iterable[str]) -> Iterator[str]:
 def _dictionary() -> Any:
     from spylls.hunspell import Dictionary
 
-    return Dictionary.from_files("en_US")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its files open
+        return Dictionary.from_files("en_US")
 
 
 def main() -> None:
