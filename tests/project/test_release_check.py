@@ -22,7 +22,7 @@ def test_it_covers_what_the_package_supports():
 
 
 def test_it_finds_an_interpreter_by_what_it_says_of_itself():
-    """This one for its own version, none for a version that nobody has."""
+    """The running one for its own version, none for a version that nobody has."""
     ours = "{}.{}".format(*sys.version_info)
     found = subprocess.run([_python(ours), "-c", "import sys; print(sys.version)"], capture_output=True, check=True)
 
