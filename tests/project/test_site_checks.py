@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tools.check_links import dead_links_of_document, dead_links_of_site
 from tools.check_spelling import misspelled, prose_of_html, prose_of_markdown
+
+HERE = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -87,3 +91,11 @@ def test_code_is_not_read():
 
     assert prose_of_html(page).split() == ["onetwo", "four", "five"]
     assert prose_of_markdown(text).split() == ["one", "[two", "five"]
+
+
+def test_a_warning_of_mkdocs_fails_the_build():
+    """`--strict` counts warnings only where they are logged: with `--quiet` it let every dead link pass."""
+    (command,) = [line for line in (HERE / "Makefile").read_text("utf-8").splitlines() if "mkdocs build" in line]
+
+    assert "--strict" in command.split()
+    assert not {"--quiet", "-q"} & set(command.split())
