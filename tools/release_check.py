@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -88,8 +87,7 @@ def _try(programs: Path) -> None:
 
 def _tree_without_package(sdist: Path, folder: Path) -> Path:
     """What the sdist holds, with its tests, but without embedkit/."""
-    with tarfile.open(sdist) as packed:
-        packed.extractall(folder / "tree", filter="data")
+    shutil.unpack_archive(sdist, folder / "tree")
     (tree,) = (folder / "tree").iterdir()
     shutil.rmtree(tree / "embedkit")
     return tree
