@@ -13,11 +13,11 @@ TYPED := PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/basedpyright --verifyt
 .PHONY: help demo test test-engines check docs bench release-check clean
 
 help:
-	@echo "make demo   embed a real text with the embedded model, then ask it a question"
+	@echo "make demo   embed a real text with the bundled model, then ask it a question"
 	@echo "make test   tests, types, lint, import contracts"
 	@echo "make test-engines  the tests that need a heavy store, engine or framework (installs some GB)"
-	@echo "make docs   the site, into build/site; fails on a broken link or a misspelt word"
-	@echo "make release-check  wheel and sdist, built, installed in a fresh environment and tried"
+	@echo "make docs   the site, into build/site; fails on a dead link or a misspelled word"
+	@echo "make release-check  wheel and sdist, built, installed and tested as installed, under every supported Python there is"
 	@echo "make bench  every benchmark beside its peers, into benchmarks/README.md (an hour; wants cc and a quiet machine)"
 
 demo: $(VENV)/.installed-demo
@@ -41,8 +41,9 @@ check: $(VENV)/.installed-dev
 		&& ! grep 'error:' $(VENV)/typed.txt | grep -qv '$(UNKNOWN_BASES)'; } || { cat $(VENV)/typed.txt; exit 1; }
 
 docs: $(VENV)/.installed-docs
-	$(VENV)/bin/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs
-	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+	$(RUN) -m tools.check_links
+	$(RUN) -m tools.check_spelling
 	@echo "build/site/index.html"
 
 release-check: $(VENV)/.installed-release
@@ -53,7 +54,7 @@ bench: $(VENV)/.installed-bench
 
 $(VENV)/.installed-demo: pyproject.toml
 	@$(MAKE) --no-print-directory $(RUN)
-	@echo "installing embedkit with its embedded model …"
+	@echo "installing embedkit with its bundled model …"
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[local,cli]'
 	@touch $@
 

@@ -1,21 +1,21 @@
 """Every error embedkit raises, and what the caller may do about it.
 
-EmbedkitError                 the root: `except EmbedkitError` catches everything below
-├── ConfigError               wrong set-up or option; nothing was sent
-├── TransportError            no response: connect, TLS, a cut connection
-│   └── TransportTimeoutError no response in time
-├── ClosedError               the embedder was closed while this call was in flight
-├── QueueFullError            too many calls wait for their turn already; nothing was sent
-├── DecodeError               a 2xx reply that breaks the contract: not JSON, wrong count, wrong width, NaN …
-└── ApiError                  the provider refused: status, code, message, request id, retryable, retry_after, rows
-    ├── AuthError             the key is missing, wrong or not allowed
-    ├── QuotaError            no credit left; never retried
-    ├── NotFoundError         unknown model or route
-    ├── RateLimitError        too fast; try again after `retry_after`
-    ├── TooLargeError         the batch is too large: embedkit splits it
-    ├── InvalidInputError     a text or the request is refused (also before sending: `status` is None)
-    │   └── TooLongError      this one text exceeds the model's limit
-    └── ServerError           the provider failed
+    EmbedkitError                 the root: `except EmbedkitError` catches everything below
+    ├── ConfigError               wrong set-up or option; nothing was sent
+    ├── TransportError            no response: connect, TLS, a cut connection
+    │   └── TransportTimeoutError no response in time
+    ├── ClosedError               the embedder was closed while this call was in flight
+    ├── QueueFullError            too many calls wait for their turn already; nothing was sent
+    ├── DecodeError               a 2xx reply that breaks the contract: not JSON, wrong count, wrong width, NaN …
+    └── ApiError                  the provider refused: status, code, message, request id, retryable, retry_after, rows
+        ├── AuthError             the key is missing, wrong or not allowed
+        ├── QuotaError            no credit left; never retried
+        ├── NotFoundError         unknown model or route
+        ├── RateLimitError        too fast; try again after `retry_after`
+        ├── TooLargeError         the batch is too large: embedkit splits it
+        ├── InvalidInputError     a text or the request is refused (also before sending: `status` is None)
+        │   └── TooLongError      this one text exceeds the model's limit
+        └── ServerError           the provider failed
 
 Only primitives live here; reading a reply is the business of `codec`. No error ever holds a key, and all of them pickle
 (`partial` stays behind: it can be gigabytes), and copies, without their traceback.

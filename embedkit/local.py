@@ -68,7 +68,7 @@ class LocalEmbedder(Embedder):
         self, model: str = MODEL, *, path: str | os.PathLike[str] | None = None, threads: int | None = None
     ) -> None:
         if model.lower() != MODEL:
-            msg = f"there is no embedded model {model!r}; there is: {MODEL}"
+            msg = f"there is no bundled model {model!r}; there is: {MODEL}"
             raise ConfigError(msg)
         if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
             msg = f"threads={threads!r}: a whole number of at least 1, or None for every core this process may use"
@@ -252,7 +252,7 @@ def _needed() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        msg = f"the embedded model needs {INSTALL} (missing: {error.name or error})"
+        msg = f"the bundled model needs {INSTALL} (missing: {error.name or error})"
         raise ConfigError(msg) from error
     except OSError as error:
         where = "path= and EMBEDKIT_MODEL_DIR name a directory with model.onnx in it"

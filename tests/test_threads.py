@@ -29,7 +29,7 @@ SYNC = {
     "an API by its host's name": "with embedkit.connect_sync('compatible:m', base_url=NAMED) as embedder: print(embedder.embed(['one', 'two']).vectors.shape)",
     "a stream": "with embedkit.connect_sync('compatible:m', base_url=URL) as embedder: print(*(part.vectors.shape for part in embedder.stream(['one', 'two'])))",
     "many requests": "with embedkit.connect_sync('compatible:m', base_url=NAMED, limits=embedkit.Limits(max_texts=1), coalesce=True, hedge=True) as embedder: print(embedder.embed(['one', 'two']).vectors.shape)",
-    "the embedded model": "print(embedkit.connect_sync().embed(['one', 'two']).vectors.shape)",
+    "the bundled model": "print(embedkit.connect_sync().embed(['one', 'two']).vectors.shape)",
     "an embedder of one's own": "from embedkit.testing import FakeEmbedder; print(embedkit.SyncEmbedder(FakeEmbedder(3)).embed(['one', 'two']).vectors.shape)",
 }
 ASYNC = {
@@ -37,7 +37,7 @@ ASYNC = {
     "an API by its host's name": "async with embedkit.connect('compatible:m', base_url=NAMED) as embedder: return (await embedder.embed(['one', 'two'])).vectors.shape",
     "a stream": "async with embedkit.connect('compatible:m', base_url=URL) as embedder: return [part.vectors.shape async for part in embedder.stream(['one', 'two'])][0]",
     "many requests": "async with embedkit.connect('compatible:m', base_url=NAMED, limits=embedkit.Limits(max_texts=1), coalesce=True, hedge=True) as embedder: return (await embedder.embed(['one', 'two'])).vectors.shape",
-    "the embedded model": "return (await embedkit.connect().embed(['one', 'two'])).vectors.shape",
+    "the bundled model": "return (await embedkit.connect().embed(['one', 'two'])).vectors.shape",
 }  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def test_a_sync_call(api, starts, loaded, what, uvloop):
     )
 
     if starts or loaded == "the portal's thread":
-        width = 384 if what == "the embedded model" else 3
+        width = 384 if what == "the bundled model" else 3
         assert said == f"(2, {width})"
     else:
         assert said.startswith(NO_THREAD)
@@ -105,7 +105,7 @@ def test_an_async_call(api, loaded, what):
         asynchronous(ASYNC[what]), before=LOADED[loaded], url=api.url, named=api.url.replace("127.0.0.1", "localhost")
     )
 
-    assert said == ("(2, 384)" if what == "the embedded model" else "(2, 3)")
+    assert said == ("(2, 384)" if what == "the bundled model" else "(2, 3)")
 
 
 def test_a_host_that_is_not_there():

@@ -10,8 +10,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
-from embedkit import catalog
+from embedkit import ConfigError, Options, catalog
+from embedkit._embedders.http import START
+from embedkit._types import InputType
 from embedkit.codec import Dialect, Host, Target
 from embedkit.codec.dialect import complete
 from embedkit.codec.host import _KINDS
@@ -72,23 +75,21 @@ the tests replay recorded traffic, *specification* that they use exchanges writt
 
 def _page(host: Host, row: list[str]) -> str:
     model = _example(host)
-    target = Target(host, model, host.base_url or "http://localhost")
+    needed = {name: "some-value" for name, each in host.parameters.items() if each.required}
+    target = Target(host, model, host.base_url or "http://localhost", parameters=needed)
     codec = complete(host.dialect(target, **host.quirks), target)
     parts = [
         f"# {host.name}",
         *_about(host),
-        (
-            "```python no-run\nimport embedkit\n\n"
-            f'embedder = embedkit.connect_sync("{host.name}:{model}"{_needed(host)})\n```'
-        ),
+        (f'```python\nimport embedkit\n\nembedder = embedkit.connect_sync("{host.name}:{model}"{_needed(host)})\n```'),
         "## Address and key",
-        _table(("", ""), _access(host, row)),
+        _table(("what", "value"), _access(host, row)),
         *_parameters(host),
         "## Limits",
         "embedkit keeps within these limits unless you pass others.",
         _table(("limit", "value"), _limits(host, codec)),
         "## Options",
-        _table(("option", "where it is done"), _options(codec)),
+        _table(("option", "who does it"), _options(codec)),
         *_models(host),
         "## How it is proven",
         _proven(row[4]),
@@ -109,7 +110,7 @@ with embedkit.connect_sync("local:all-minilm-l6-v2") as embedder:
     print(embedder.embed("one text").shape)  # (1, 384)
 ```
 
-{_table(("", ""), [("dimensions", row[2]), ("integer types", "made by embedkit"), ("longest text", "256 tokens")])}
+{_table(("what", "value"), [("dimensions", row[2]), ("integer types", "embedkit"), ("longest text", "256 tokens")])}
 
 Parameters of `connect`: `path=`, a folder with `model.onnx` and `tokenizer.json` of another model; `threads=`, the
 number of processor cores it uses.
@@ -133,7 +134,9 @@ def _example(host: Host) -> str:
 def _needed(host: Host) -> str:
     """What a first call has to say, in the example."""
     given = [f'{name}="…"' for name, each in host.parameters.items() if each.required and not each.variables]
-    given += ['base_url="https://…"'] if host.base_url is None and not host.url_variables else []
+    given += ['base_url="https://gpu1.example/v1"'] if host.base_url is None and not host.url_variables else []
+    keyless = host.key_variables or any(each.key for each in host.parameters.values()) or not host.key_required
+    given += [] if keyless else ['api_key="some-token"']
     return "".join(f", {each}" for each in given)
 
 
@@ -162,7 +165,7 @@ def _parameters(host: Host) -> Iterator[str]:
         rows.append(
             (f"`{name}`", each.help or "", takes, _code(each.variables) or "none", ", ".join(filter(None, notes)))
         )
-    yield _table(("parameter", "what it is", "takes", "variables", ""), rows)
+    yield _table(("parameter", "what it is", "takes", "variables", "notes"), rows)
 
 
 def _limits(host: Host, codec: Dialect) -> Iterator[tuple[str, str]]:
@@ -170,7 +173,8 @@ def _limits(host: Host, codec: Dialect) -> Iterator[tuple[str, str]]:
         value = getattr(codec.limits, name)
         yield said, f"{value:,}" if value is not None else "none known"
     yield "seconds for one attempt", f"{host.timeout:g}"
-    yield "requests at the same time", f"{host.start} at first, at most {host.ceiling}"
+    first = f"{host.start} at first, of one call {min(host.start, START)}"
+    yield "requests at the same time", f"{first}; at most {host.ceiling}"
     if host.loading:
         yield "seconds that it may take to load a model", f"{host.loading:g}"
     yield "empty texts", "embedded" if host.accepts_empty else "refused"
@@ -179,11 +183,25 @@ def _limits(host: Host, codec: Dialect) -> Iterator[tuple[str, str]]:
 
 def _options(codec: Dialect) -> Iterator[tuple[str, str]]:
     native = codec.sends_dimensions
+    purposes = _purposes(codec)
     kinds = [kind for kind in _DTYPES if kind in codec.sends_dtypes]
+    yield "`input_type`", f"the provider: {_code(purposes)}" if purposes else "embedkit, for models that want a prefix"
     yield "`dimensions`", "the provider" if native else "embedkit, for models that are trained for it"
     yield "`dtype`", f"the provider: {_code(kinds)}; else embedkit" if kinds else "embedkit"
     yield '`truncate="end"`', "the provider" if codec.cuts else "embedkit"
     yield "`extra`", "merged into the body of every request, as it is"
+
+
+def _purposes(codec: Dialect) -> list[str]:
+    """The input types that the API is told: those that make a difference to the request for a model nobody knows."""
+    bodies = {}
+    for kind in get_args(InputType):
+        try:
+            request = codec.encode(["some text"], Options(input_type=kind))
+        except ConfigError:
+            continue
+        bodies[kind] = (request.url, request.body)
+    return list(bodies) if len(set(bodies.values())) > 1 else []
 
 
 def _models(host: Host) -> Iterator[str]:

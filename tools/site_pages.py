@@ -5,7 +5,6 @@ These are a page for every provider (`tools/provider_pages.py`), CONTRIBUTING.md
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # mkdocs loads a hook by its path
 
+from embedkit.providers import hosts  # noqa: E402
 from tools.provider_pages import pages  # noqa: E402
 
 if TYPE_CHECKING:
@@ -23,9 +23,14 @@ MOVED = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put every provider into the navigation."""
+    """Put every provider into the navigation: those that a host sells, and those that run where you say."""
+    yours = {"local"} | {host.name for host in hosts() if not host.key_required}
     names = [name.removesuffix(".md") for name in pages() if name != "index.md"]
-    entries: list[Any] = [{"All providers": "providers/index.md"}, *({name: f"providers/{name}.md"} for name in names)]
+    entries: list[Any] = [
+        {"All providers": "providers/index.md"},
+        {"Hosted APIs": [{name: f"providers/{name}.md"} for name in names if name not in yours]},
+        {"Your own servers": [{name: f"providers/{name}.md"} for name in names if name in yours]},
+    ]
     config.nav = [{"Providers": entries} if "Providers" in each else each for each in config.nav or ()]
     return config
 
@@ -41,14 +46,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Leave out what tells the tests how to run a block."""
-    return re.sub(r"^```python no-run$", "```python", markdown, flags=re.MULTILINE)
-
-
 def _at_root(text: str) -> str:
     """Links of a file beside README.md, as they are from within docs/."""
     return text.replace("](docs/", "](")
 
 
-__all__ = ["on_config", "on_files", "on_page_markdown"]
+__all__ = ["on_config", "on_files"]

@@ -89,57 +89,62 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
     cache: Cache | str | os.PathLike[str] | None = None,
     **parameters: Any,
 ) -> Embedder:
-    """An embedder for "provider:model". Sends nothing; works with and without `async with`.
+    """An embedder for "provider:model". Nothing is sent until the first call; use it with or without `async with`.
 
     Args:
-        model: split on the first colon only. None: EMBEDKIT_MODEL if set, else the embedded local model.
-        api_key: a string, or a callable (sync or async) asked on every attempt. Explicit beats the environment. A
-            sequence of them: a pool, see `base_url`.
-        base_url: what the provider's docs call it, or the endpoint's whole URL; without a path its usual version
-            segment is added; "user:password@" in it goes out as a header. A sequence of them: endpoints of one and the
-            same model, which share the work by their speed; one that fails is left out until it answers again.
-        input_type: what texts are for, unless a call says otherwise; likewise the five that follow, see `Options`.
-        dimensions: components per vector; asked of the API, else cut here for models trained for it.
-        dtype: type of the components; the provider's own, else quantized here. `Options` has the formulas.
+        model: "provider:model"; further colons belong to the model's name. None: the model that EMBEDKIT_MODEL names,
+            else the bundled model.
+        api_key: a string, or a callable (sync or async) that is called before every attempt. It replaces a key of the
+            environment. A sequence of keys makes a pool, see `base_url`.
+        base_url: the base URL as the provider's documentation gives it, or the URL of the endpoint. If it has no path,
+            the provider's usual one (like /v1) is added. "user:password@" in it is sent as a header. A sequence of URLs
+            makes a pool of endpoints of the same model: faster ones get more requests, and one that fails gets none
+            until it answers again.
+        input_type: what the texts are for. A call can have its own, as it can of the five options that follow;
+            `Options` describes all six.
+        dimensions: components per vector. The API makes the shorter vector if it can; otherwise embedkit cuts the
+            vector, for models that were trained for it.
+        dtype: type of the components. The API makes it if it can; otherwise embedkit quantizes. `Options` has the
+            formulas.
         normalize: True makes every vector unit length.
-        truncate: "end" cuts over-long texts, "error" insists on refusing them.
-        extra: merged into every request body verbatim.
-        max_concurrency: most requests in flight, and as many from the start. None: few at first, then as many (up to
-            64) as the endpoint answers well. Either way fewer after a 429, a timeout, or when answers get slow.
-        limits: overrides what the host is known to take per request.
+        truncate: "end" cuts texts that are too long, "error" refuses them.
+        extra: fields that are merged into the body of every request.
+        max_concurrency: the largest number of requests in flight, also at the start. None: the host's row says how many
+            at first and at most; between them embedkit sends as many as are answered without errors and delays. With
+            either, it sends fewer after a 429, a timeout, or when answers get slow.
+        limits: what one request may hold, instead of the limits that are known of the host.
         rate: a quota to stay within.
-        retry: how often and how patiently. None: `RetryPolicy()`, so at most 6 attempts within 300 s for one request.
-        timeout: seconds for one attempt, retries not included; a call
-            may say otherwise. None: 120 s, or what the host needs.
-        total_timeout: seconds for a whole call of `embed` or `embed_query`, waits for a turn and retries included; a
-            call may say otherwise. Not for streams. None: no limit.
+        retry: how often and for how long a request is tried. None: `RetryPolicy()`, at most 6 attempts within 300 s.
+        timeout: seconds for one attempt, without retries. A call can have its own. None: 120 s, or what the host needs.
+        total_timeout: seconds for a whole call of `embed` or `embed_query`, with its waits and retries. A call can have
+            its own. Not for streams. None: no limit.
         connect_timeout: seconds for one TCP and TLS handshake.
-        read_timeout: seconds between two pieces of a response.
-        max_response_bytes: most bytes of a response, after decompression.
-        session: your own `aiohttp.ClientSession`, not closed here.
-        proxy: URL; else HTTPS_PROXY, HTTP_PROXY and NO_PROXY. The
-            environment's are not used for loopback; netrc is never read.
-        ssl: an SSLContext, the path of a CA bundle, or False to verify nothing.
-        headers: sent with every request; or a callable (sync or async) that returns them, asked on every attempt, so
-            that a trace can travel: it runs in the caller's task and context, after the event `RequestSent`.
-            Compressed answers are asked for except on loopback, where undoing it takes longer than it saves;
-            `{"accept-encoding": "identity"}` asks for none.
-        count_tokens: tokens of a text, for planning (`embedkit.tokens`
-            has ready ones); None: estimated from its length.
-        long_text: "mean" cuts texts that are too long for the model into pieces, and averages their vectors by tokens,
-            made unit length. A call that says `truncate` means that instead.
-        coalesce: True lets concurrent small calls share requests: those that come while the connections are busy travel
-            together. A number: also wait up to so many seconds for company.
-        hedge: True sends a request that is late beyond nearly all others a second time, for at most 5 % of them, and
-            takes the first good answer. A number: that share instead of 0.05.
-        observe: called with each frozen event.
-        exchange: what carries requests instead of aiohttp (`embedkit.testing.FakeExchange`).
-        cache: keeps vectors, so that no text is paid for twice: the path of a file (SQLite, at most 4 GiB), a redis://
-            URL, or a `Cache` of `embedkit.cache`. Only what this package can know to change a vector makes another key,
-            so not what a callable given as `headers` says, nor a header or a field of the URL's query that is named
-            like a secret (key, token …). A cache that fails costs hits and a warning, never the call.
-        **parameters: what only this host takes (`api_version` for
-            Azure …); an unknown one is a TypeError that lists them.
+        read_timeout: seconds between two pieces of a response. None: no limit.
+        max_response_bytes: the largest response, in bytes after decompression.
+        session: your own `aiohttp.ClientSession`; embedkit does not close it.
+        proxy: URL of a proxy. None: HTTPS_PROXY, HTTP_PROXY and NO_PROXY are read, but not for loopback addresses.
+            netrc is never read.
+        ssl: an SSLContext, the path of a file with certificates (PEM), or False to accept every certificate.
+        headers: headers of every request, or a callable (sync or async) that returns them. It is called before every
+            attempt, in the caller's task and context, after the event `RequestSent`, so that it can send the current
+            trace. Compressed responses are requested, except on loopback, where decompression takes longer than it
+            saves; `{"accept-encoding": "identity"}` requests none.
+        count_tokens: returns the tokens of a text, to plan batches; `embedkit.tokens` has some. None: estimated from
+            the text's length.
+        long_text: "mean" cuts texts that are too long for the model into pieces, averages the vectors of the pieces,
+            weighted by their tokens, and makes the result unit length. A call with `truncate` uses that instead.
+        coalesce: True lets concurrent small calls share requests: calls that come while all connections are busy are
+            sent in one request. A number: each call also waits up to so many seconds for others.
+        hedge: True sends a request that takes much longer than usual a second time and takes the first good answer, for
+            at most 5 % of the requests. A number: that share instead of 0.05.
+        observe: a function that is called with each event of `embedkit.events`.
+        exchange: sends the requests instead of aiohttp (`embedkit.testing.FakeExchange`).
+        cache: keeps vectors, so that no text is sent twice: the path of a file (SQLite, at most 4 GiB), a redis:// URL,
+            or a `Cache` of `embedkit.cache`. Its key is all that embedkit knows to change a vector. It does not know
+            what a callable for `headers` returns, and leaves out headers and fields of the URL's query that are named
+            like a secret (key, token …). If the cache fails, a warning is logged and the texts are sent.
+        **parameters: parameters of this host alone (`api_version` for Azure …). An unknown one is a TypeError that
+            lists them.
 
     Raises:
         ConfigError: unknown provider, missing key, an option of the wrong kind.

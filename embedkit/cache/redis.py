@@ -26,7 +26,7 @@ class RedisCache(Cache):
     """Rows in a Redis server.
 
     Args:
-        url: redis://[[user]:password@]host[:port][/database], rediss:// for TLS, unix:// for a socket.
+        url: `redis://[[user]:password@]host[:port][/database]`, `rediss://…` for TLS, `unix://…` for a socket.
         ttl: seconds after which a row is dropped; None: the server keeps it.
         timeout: seconds that connecting and each command may take. A server that does not answer costs one such wait,
             then it is left alone for a while.

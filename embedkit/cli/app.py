@@ -211,7 +211,7 @@ def root() -> None:
     """Text in, vectors out: any embedding provider, from the command line.
 
     A model is "provider:model", like openai:text-embedding-3-small or ollama:nomic-embed-text; without one it is what
-    EMBEDKIT_MODEL names, else the model inside embedkit. Keys are
+    EMBEDKIT_MODEL names, else the bundled model. Keys are
     read from the provider's own variables (OPENAI_API_KEY …).
     """
 

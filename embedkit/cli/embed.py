@@ -39,7 +39,7 @@ STOPPED = {
 
 @root.command(epilog=codes())
 @click.argument("inputs", type=FILE, metavar="INPUT…", nargs=-1, required=True)
-@click.option("-m", "--model", metavar="MODEL", help='"provider:model"; the embedded model unless given.')
+@click.option("-m", "--model", metavar="MODEL", help='"provider:model"; the bundled model unless given.')
 @click.option(
     "-o", "--output", "out", type=FILE, metavar="OUT", default=STDOUT, show_default="JSONL on stdout",
     help="A file (.npy, .parquet, .arrow, .jsonl), a folder (OUT/), the URL of a store, or - for JSONL on stdout.",

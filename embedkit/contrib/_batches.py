@@ -32,7 +32,7 @@ class Batches:
     """One batch of texts after the other, as columns; picklable.
 
     Args:
-        model: "provider:model"; None: EMBEDKIT_MODEL of the worker if set, else the embedded local model. Or an
+        model: "provider:model"; None: EMBEDKIT_MODEL of the worker if set, else the bundled model. Or an
             `embedkit.Embedder`, with `send_keys`.
         settings: the other keywords of `embedkit.connect`.
         column: name of the column of texts.

@@ -41,7 +41,7 @@ class Client:
     """An embedder as an adapter uses it.
 
     Args:
-        model: "provider:model"; None: EMBEDKIT_MODEL if set, else the embedded local model. Or an `embedkit.Embedder`.
+        model: "provider:model"; None: EMBEDKIT_MODEL if set, else the bundled model. Or an `embedkit.Embedder`.
         settings: the other keywords of `embedkit.connect`. `limits`, `rate` and `retry` may also be mappings, as
             configuration files have them.
 

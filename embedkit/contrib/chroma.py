@@ -36,7 +36,7 @@ class EmbedkitEmbeddingFunction(EmbeddingFunction[Documents]):
     """Any model of embedkit. Documents and queries go out as such.
 
     Args:
-        model: "provider:model"; None: EMBEDKIT_MODEL if set, else the embedded local model. Or an `embedkit.Embedder`,
+        model: "provider:model"; None: EMBEDKIT_MODEL if set, else the bundled model. Or an `embedkit.Embedder`,
             which Chroma cannot write down.
         api_key_env_var: the variable that holds the key, if not the provider's own; written down as its name.
         **settings: the other keywords of `embedkit.connect`; `input_type` holds for queries and documents alike.

@@ -35,7 +35,7 @@ class EmbedkitBatches:
     """A function of a column of texts, giving a struct: `embedding`, and `embedding_error` where there is none.
 
     Args:
-        model: "provider:model"; None: EMBEDKIT_MODEL of the worker if set, else the embedded local model.
+        model: "provider:model"; None: EMBEDKIT_MODEL of the worker if set, else the bundled model.
         workers: processes that embed at once. A `rate` is divided by it. None: in Daft's own process or another, as
             Daft likes.
         batch_size: most rows at a time.
@@ -91,7 +91,7 @@ def embed(frame: daft.DataFrame, model: str | Embedder | None = None, **settings
 
     Args:
         frame: with a column of texts.
-        model: "provider:model"; None: EMBEDKIT_MODEL of the worker if set, else the embedded local model.
+        model: "provider:model"; None: EMBEDKIT_MODEL of the worker if set, else the bundled model.
         **settings: `column="text"`, `output="embedding"`, `workers=`, `batch_size=`, `usage=False`, `send_keys=False`,
             and the other keywords of `embedkit.connect`. Keys are read from the environment of the workers.
 

@@ -33,7 +33,7 @@ class EmbedkitBatches:
     """The function of `map_partitions`, as in `frame.map_partitions(batches, meta=batches.meta(frame))`.
 
     Args:
-        model: "provider:model"; None: EMBEDKIT_MODEL of the worker if set, else the embedded local model.
+        model: "provider:model"; None: EMBEDKIT_MODEL of the worker if set, else the bundled model.
         **settings: as `embed` takes them.
 
     Raises:
@@ -69,7 +69,7 @@ def embed(frame: DataFrame, model: str | Embedder | None = None, **settings: Any
 
     Args:
         frame: with a column of texts.
-        model: "provider:model"; None: EMBEDKIT_MODEL of the worker if set, else the embedded local model.
+        model: "provider:model"; None: EMBEDKIT_MODEL of the worker if set, else the bundled model.
         **settings: `column="text"`, `output="embedding"`, `workers=` (processes, by which a `rate` is divided),
             `usage=False`, `send_keys=False`, and the other keywords of `embedkit.connect`. Keys are read from the
             environment of the workers.

@@ -31,7 +31,7 @@ class EmbedkitEmbedder(dspy.Embedder):
     and `EmbedkitRetriever` says it by itself.
 
     Args:
-        model: "provider:model"; None: EMBEDKIT_MODEL if set, else the embedded local model. Or an `embedkit.Embedder`.
+        model: "provider:model"; None: EMBEDKIT_MODEL if set, else the bundled model. Or an `embedkit.Embedder`.
         **settings: the other keywords of `embedkit.connect`.
 
     Attributes:

@@ -82,7 +82,7 @@ class EmbedkitTextEmbedder(_Component):
     """Embeds one text as a query, with any model of embedkit.
 
     Args:
-        model: "provider:model"; None: EMBEDKIT_MODEL if set, else the embedded local model. Or an `embedkit.Embedder`,
+        model: "provider:model"; None: EMBEDKIT_MODEL if set, else the bundled model. Or an `embedkit.Embedder`,
             which cannot be written down.
         prefix, suffix: what goes before and after every text. Instructions that the model's family wants are there
             already.

@@ -34,7 +34,7 @@ class EmbedkitEmbeddings(TextEmbeddingFunction):
     """Any model of embedkit. Source texts and queries go out as such. Make it with `create`, as LanceDB's own.
 
     Args:
-        model: "provider:model"; None: EMBEDKIT_MODEL if set, else the embedded local model.
+        model: "provider:model"; None: EMBEDKIT_MODEL if set, else the bundled model.
         **settings: the other keywords of `embedkit.connect`. A credential is given as "$var:name", a variable of
             LanceDB's registry; left out, the provider's own environment variable is read. `limits`, `rate` and `retry`
             may be mappings.

