@@ -2,7 +2,8 @@
 
 A request goes where a load balancer sends it, and what one member fails goes to another, until `retry` gives up.
 Vectors of different models do not mix. So every endpoint of one provider first embeds one known text, again after every
-outage, and must agree with the others; different providers embed a few under the options of the call (`agreement`).
+outage, and must agree with the others (`known_text`); different providers embed a few under the options of the call
+(`agreement`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from .._batching.dispatch import PROBE_TEXT
 from .._batching.plan import tightened
 from .._calls import until_closed
 from .._calltime import TURN
@@ -23,7 +23,7 @@ from .._loops import PerLoop, this_loop
 from .._traffic.load_balancer import Endpoint, LoadBalancer
 from .._traffic.retry import tell_retry
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
-from .._types import Embeddings, Limits, Options, Reply, RequestCount, Usage, safe_url
+from .._types import Embeddings, Limits, Options, Reply, RequestCount, Usage
 from ..codec import OutputRows, together
 from ..errors import (
     ConfigError,
@@ -37,6 +37,7 @@ from ..errors import (
 from ..events import BatchDone, RetryScheduled
 from .agreement import Agreement
 from .base import Embedder
+from .known_text import KnownText
 from .learned import lasting
 
 if TYPE_CHECKING:
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
 
     from .._traffic.retry import RetryPolicy
     from ..events import Event
-
-# Least cosine between two endpoints' vectors of one text. Quantized weights cost less, two different models more.
-AGREE = 0.98
 
 
 class Pool(Embedder):
@@ -98,8 +96,7 @@ class Pool(Embedder):
             Endpoint(each, verified=self._trusted, rank=prices.index(each.price or 0.0) if prices else 0)
             for each in self._embedders
         ]
-        # Where the first answer to PROBE_TEXT came from, and its vector.
-        self._known: tuple[str, NDArray[Any]] | None = None
+        self._known = KnownText()
         self._balancers: PerLoop[LoadBalancer[Embedder]] = PerLoop()
 
     @property
@@ -219,7 +216,9 @@ class Pool(Embedder):
             if not failures:
                 until = sent + (self._retry.deadline or math.inf)
             try:
-                reply = await self._asked(member, texts, options, out, tally, 1 if failures else None)
+                reply = await self._asked(
+                    member, texts, options, out, tally, 1 if failures else None, suspected=tries is not None
+                )
                 if out is None or not out.failures or doubted or failures + 1 >= most:
                     return reply, member.embedder
                 doubted = True  # another endpoint may have a vector for every text
@@ -302,14 +301,21 @@ class Pool(Embedder):
         out: OutputRows | None,
         tally: RequestCount,
         tries: int | None,
+        *,
+        suspected: bool,
     ) -> Reply:
-        verified = member.verified
+        verified, own = member.verified, self._own(member.embedder, options)
+        back = not verified and member.health.failing  # what it serves by now is asked with these texts
         if self._agreement is not None:
-            await self._agreement.check(member.embedder, options, self._own(member.embedder, options), tally)
-        elif not (verified or member.health.failing):
-            await self._verify(member, tally)
-        sent = self._clock()
-        reply = await member.embedder.fill_rows(texts, self._own(member.embedder, options), out, tally, tries)
+            await self._agreement.check(member.embedder, options, own, tally)
+        elif not (verified or back):
+            await self._verify(member, options, tally)
+        sent, vector = self._clock(), None
+        if back and not suspected:  # a text that is looked for goes alone
+            reply, vector, verified = await self._known.along(member.embedder, texts, own, out, tally, tries)
+            member.verified = member.verified or verified
+        else:
+            reply = await member.embedder.fill_rows(texts, own, out, tally, tries)
         if self._priced_apart:
             _add_cost(tally, reply.tokens, member.embedder.price)
         now = self._clock()
@@ -317,8 +323,8 @@ class Pool(Embedder):
             for each in self._members:
                 each.health.hope(now)
         member.health.mark_answered(now, now - sent, len(texts))
-        if not (verified or member.verified):  # it was failing: what it serves is asked once it answers again
-            await self._verify(member, tally)
+        if not (verified or member.verified):
+            await self._verify(member, options, tally, vector)
         return reply
 
     def _hopeless(self) -> EmbedkitError:
@@ -341,33 +347,12 @@ class Pool(Embedder):
             balancer = self._balancers[loop] = LoadBalancer(self._members, self._clock)
         return balancer
 
-    async def _verify(self, member: Endpoint[Embedder], tally: RequestCount) -> None:
-        import numpy as np
-
-        options = msgspec.structs.replace(self.options, dtype="float32", dimensions=None, normalize=True, truncate=None)
-        try:
-            reply = await member.embedder.fill_rows([PROBE_TEXT], options, None, tally)
-        except TransportTimeoutError as error:
-            error.sent = False  # the texts were not: it says nothing of them
-            raise
-        found = reply.vectors[0]
-        if self._known is None:
-            self._known = (safe_url(_address(member.embedder)), found)
-        place, vector = self._known
-        if len(found) != len(vector):
-            differ = f"{len(vector)} and {len(found)} components"
-        elif (cosine := float(np.dot(found, vector))) < AGREE:
-            differ = f"a cosine of {cosine:.3f}"
-        else:
-            member.verified = True
-            self._balancer().serve()  # its window is open now
-            return
-        here = safe_url(_address(member.embedder))
-        msg = (
-            f"{place} and {here} do not serve the same model (one text, {differ}): their vectors "
-            "do not mix; a pool takes endpoints of one model"
-        )
-        raise ConfigError(msg)
+    async def _verify(
+        self, member: Endpoint[Embedder], options: Options, tally: RequestCount, vector: NDArray[Any] | None = None
+    ) -> None:
+        await self._known.ask(member.embedder, options, tally, vector)
+        member.verified = True
+        self._balancer().serve()  # its window is open now
 
     def _notify(self, attempt: int, error: EmbedkitError, member: Endpoint[Embedder], tally: RequestCount) -> None:
         if (tell := tell_retry.get()) is not None:
