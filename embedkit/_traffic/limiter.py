@@ -199,12 +199,13 @@ class Limiter:
             whether everyone should wait.
         """
         now = self._clock()
+        many = max(busy, self.in_flight)  # of those that left after it, some may have come before it
         if about == "concurrency":
-            self.window.on_rejected(now, sent, busy)
-            return hint is not None or busy <= 1  # there is nothing left to make smaller
+            self.window.on_rejected(now, sent, many)
+            return hint is not None or many <= 1  # there is nothing left to make smaller
         first = not self.quota.tried
         needed = self.quota.granted(now) * self.window.seconds  # in flight, by Little's law
-        spare = about is None and busy > 1 and busy - 1 >= needed * (FEWER if hint is None else CLEARLY) > 0
+        spare = about is None and many > 1 and many - 1 >= needed * (FEWER if hint is None else CLEARLY) > 0
         cut = first or hint is not None or not spare
         before = 0.0
         if first:  # requests per second so far: by Little's law, with room to grow
@@ -225,7 +226,7 @@ class Limiter:
         if first:
             self.window.on_timeout(now, sent)
         elif spare:
-            self.window.on_rejected(now, sent, busy)
+            self.window.on_rejected(now, sent, many)
         return first or hint is not None
 
     def on_overloaded(self, sent: float, busy: int) -> None:
