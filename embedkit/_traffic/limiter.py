@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 FEWER, CLEARLY = 0.95, 1.5
 # Times as long as usual: a request in flight holds no place any more; one given up says that answers are late.
 FAR, LONG = 4.0, 2.0
-COLD = 100.0  # requests per second that are tried of a provider that refused everything from the start, once it answers
+COLD = 100.0  # requests per second that an endpoint is taken to bear which refuses before its speed is known
 SOON, UNKNOWN = 1.0, 2.5  # seconds: less is not far longer than anything; what is usual before anything is known
 # Seconds until who waits looks for a place, at first and later; odd, lest a caller ends in that moment.
 LOOK, RARELY = 0.93, 3.7
@@ -176,8 +176,6 @@ class Limiter:
         """A good answer after so many seconds, with `busy` in flight; `small`: its call sends no other request."""
         if small:
             self.share.answered(sent + seconds, seconds)
-        if self._heard == -math.inf and self.quota.tried:
-            self.quota.recovered(sent, COLD)
         self._heard, self._good = sent + seconds, sent
         if seconds > self._longest:  # noqa: PLR1730 (`max` costs more)
             self._longest = seconds
@@ -210,9 +208,7 @@ class Limiter:
         before = 0.0
         if first:  # requests per second so far: by Little's law, with room to grow
             usual = self.window.seconds
-            if not usual and about != TOKENS and 2 * busy < self.window.size:  # it was not we who held them back
-                usual = self._longest
-            before = 2 * busy / usual if usual else 0.0
+            before = 2 * busy / usual if usual else COLD
         self.quota.on_rejected(
             now,
             sent,

@@ -79,7 +79,7 @@ def test_calls_that_share_requests(fault, patience):
 
 
 @pytest.mark.parametrize(
-    ("model", "before"), [("openai:m", 0.0), ("openai:m", 0.5), ("openai:m", 2.0), ("compatible:m", 2.0)]
+    ("model", "before"), [(model, before) for model in ("openai:m", "compatible:m") for before in (0.0, 0.5, 2.0)]
 )
 def test_refused_soon_after_the_start(model, before):
     """Ten seconds of 429s that begin before much is known, or anything: well again within seconds, whatever the row
