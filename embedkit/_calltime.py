@@ -150,10 +150,13 @@ class CallTime:
         )
         raise RateLimitError(msg, retryable=True, retry_after=wait)
 
+    def so_far(self) -> tuple[int, float]:
+        """The requests sent, and the seconds since the call began."""
+        return self._attempts(), self._now() - self._began
+
     def over(self) -> TransportTimeoutError:
         """The error of a call whose time is over: it says where the time went."""
-        spent, attempts = self.spent(), self._attempts()
-        elapsed = self._now() - self._began
+        spent, (attempts, elapsed) = self.spent(), self.so_far()
         told = [(phase, part) for phase, part in enumerate(spent) if part > max(SHOWN * elapsed, 0.005)]
         where = ", ".join(f"{_short(part)} s {WHERE[phase]}" for phase, part in sorted(told, key=lambda each: -each[1]))
         sent = "" if attempts > 1 else "; sent once" if attempts else "; nothing was sent"

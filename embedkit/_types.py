@@ -308,10 +308,12 @@ class RequestCount:
 
     `patient`: it belongs to a bulk job. `time`: its limits, where it has any. `call`: its number; older calls have
     smaller ones. `progress`: is told of texts that are done. `cost`: US dollars so far, in a pool whose members differ
-    in price; None: a price is not known.
+    in price; None: a price is not known. `elapsed`: seconds that a request of it was under way when it was cancelled,
+    the longest; unset before that.
     """
 
-    __slots__ = ("call", "cost", "patient", "progress", "requests", "time", "under_way")
+    __slots__ = ("call", "cost", "elapsed", "patient", "progress", "requests", "time", "under_way")
+    elapsed: float
 
     def __init__(
         self,
@@ -327,3 +329,15 @@ class RequestCount:
         self.call: int = call
         self.progress: Progress | None = progress
         self.cost: float | None = 0.0
+
+    def cancelled(self, seconds: float) -> None:
+        """One of its requests is, so long after it first asked for its turn."""
+        self.elapsed = max(seconds, getattr(self, "elapsed", 0.0))
+
+    def spent(self) -> tuple[int, float]:
+        """Of a call that was cancelled: the requests sent, and the seconds since it first asked for a turn (of a call
+        with a limit of time: since it began).
+        """
+        if self.time is not None:
+            return self.time.so_far()
+        return self.requests, getattr(self, "elapsed", 0.0)

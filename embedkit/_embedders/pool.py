@@ -36,7 +36,7 @@ from ..errors import (
 )
 from ..events import BatchDone, RetryScheduled
 from .agreement import Agreement
-from .base import Embedder
+from .base import Embedder, raise_if_closed
 from .known_text import KnownText
 from .learned import lasting
 
@@ -155,7 +155,11 @@ class Pool(Embedder):
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
         """One request, without planning: `embed` is what you want."""
         tally = RequestCount()
-        reply = await self.fill_rows(texts, options, None, tally)
+        try:
+            reply = await self.fill_rows(texts, options, None, tally)
+        except BaseException as error:
+            raise_if_closed(error, tally)
+            raise
         return Embeddings(
             reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype
         )
@@ -209,7 +213,7 @@ class Pool(Embedder):
         doubted = len(self._members) == 1
         came = self._clock()
         while True:
-            member = await self._turn(balancer, until, failures, tally)
+            member = await self._turn(balancer, until, failures, tally, came)
             if member is None:
                 raise self._tried(self._hopeless(), failures, came)
             sent = self._clock()
@@ -222,7 +226,7 @@ class Pool(Embedder):
                 if out is None or not out.failures or doubted or failures + 1 >= most:
                     return reply, member.embedder
                 doubted = True  # another endpoint may have a vector for every text
-                raise together(out.failures)
+                raise together(out.failures)  # noqa: TRY301 (judged below, as any other)
             except (ConfigError, InvalidInputError, TooLargeError):
                 raise  # about the texts or the request: another endpoint would say the same
             except EmbedkitError as error:
@@ -247,11 +251,14 @@ class Pool(Embedder):
                 ):
                     raise
                 self._notify(failures, error, member, tally)
+            except BaseException:
+                tally.cancelled(self._clock() - came)
+                raise
             finally:
                 balancer.release(member)
 
     async def _turn(
-        self, balancer: LoadBalancer[Embedder], until: float, failures: int, tally: RequestCount
+        self, balancer: LoadBalancer[Embedder], until: float, failures: int, tally: RequestCount, came: float
     ) -> Endpoint[Embedder] | None:
         """A place at a member; None where there will be none in time, that of the call included."""
         time = tally.time
@@ -260,7 +267,13 @@ class Pool(Embedder):
             if min(each.health.back(alone=alone) for each in self._members) - self._clock() >= time.left():
                 return None
         turn = balancer.acquire(until, RETRY if failures else WORKER if tally.patient else CALLER)
-        return await timed(time, TURN, watched(turn, self._tell_wait, self._clock) if heard(INFO) else turn)
+        try:
+            return await timed(time, TURN, watched(turn, self._tell_wait, self._clock) if heard(INFO) else turn)
+        except EmbedkitError:
+            raise
+        except BaseException:
+            tally.cancelled(self._clock() - came)
+            raise
 
     def _tell_wait(self, waited: float) -> None:
         host = host_of(self.base_url)

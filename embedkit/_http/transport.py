@@ -178,16 +178,22 @@ class Transport:
         )  # fmt: skip
         tally.under_way += 1
         try:
-            result = await self._attempt(job)
-        except EmbedkitError as error:
-            if not (error.retryable or (isinstance(error, DecodeError) and error.once_more)):
-                raise
-            result = await retry_loop(
-                lambda: self._attempt(job),
-                error,
-                decide=lambda made, error: self._decide(job, made, error),
-                sleep=lambda seconds: self._rest(job, seconds),
-            )
+            try:
+                result = await self._attempt(job)
+            except EmbedkitError as error:
+                if not (error.retryable or (isinstance(error, DecodeError) and error.once_more)):
+                    raise
+                result = await retry_loop(
+                    lambda: self._attempt(job),
+                    error,
+                    decide=lambda made, error: self._decide(job, made, error),
+                    sleep=lambda seconds: self._rest(job, seconds),
+                )
+        except EmbedkitError:
+            raise
+        except BaseException:
+            tally.cancelled(job.since(self._clock()))
+            raise
         finally:
             tally.under_way -= 1
         if rows is not None and rows.failures:
