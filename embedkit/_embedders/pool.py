@@ -206,6 +206,7 @@ class Pool(Embedder):
         """The rows, and who made them."""
         balancer = self._balancer()
         failures, refusing, until = 0, set[Endpoint[Embedder]](), math.inf
+        tried = 0  # requests of those failures that were sent
         whole = self.joins_texts(options)
         most = tries or max(self._retry.attempts or math.inf, len(self._members))
         unusable = 0  # answers; a second one is one too many
@@ -215,7 +216,7 @@ class Pool(Embedder):
         while True:
             member = await self._turn(balancer, until, failures, tally, came)
             if member is None:
-                raise self._tried(self._hopeless(), failures, came)
+                raise self._tried(self._hopeless(), tried, came)
             sent = self._clock()
             if not failures:
                 until = sent + (self._retry.deadline or math.inf)
@@ -227,11 +228,12 @@ class Pool(Embedder):
                     return reply, member.embedder
                 doubted = True  # another endpoint may have a vector for every text
                 raise together(out.failures)  # noqa: TRY301 (judged below, as any other)
-            except (ConfigError, InvalidInputError, TooLargeError):
+            except (ConfigError, InvalidInputError, TooLargeError) as error:
+                self._tried(error, tried + error.attempts, came)
                 raise  # about the texts or the request: another endpoint would say the same
             except EmbedkitError as error:
-                failures += 1
-                self._tried(error, failures, came)
+                failures, tried = failures + 1, tried + error.attempts
+                self._tried(error, tried, came)
                 self._note(member, sent, error, tally, suspected=tries is not None)
                 once_more = isinstance(error, DecodeError) and (
                     error.once_more or bool(out is not None and out.failures)
@@ -279,8 +281,8 @@ class Pool(Embedder):
         host = host_of(self.base_url)
         log(INFO, "a request has waited %.1f s for an endpoint or key of %s", waited, host, host=host, wait=waited)
 
-    def _tried(self, error: EmbedkitError, failures: int, came: float) -> EmbedkitError:
-        error.attempts, error.elapsed = failures, self._clock() - came
+    def _tried(self, error: EmbedkitError, attempts: int, came: float) -> EmbedkitError:
+        error.attempts, error.elapsed = attempts, self._clock() - came
         return error
 
     def _impatient(self, member: Endpoint[Embedder], sent: float, error: EmbedkitError, tally: RequestCount) -> bool:

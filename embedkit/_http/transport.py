@@ -47,6 +47,7 @@ class _Job(Generic[T]):
 
     # What most never change is the class's, so that making one costs less.
     number = 1  # of the attempt
+    unsent = 0  # attempts that ended before anything was sent: there were no credentials
     spent = 0.0  # seconds in exchanges and backoff: what the deadline counts
     alone = True  # the last failure concerns this request only
     failure: EmbedkitError | None = None  # the last
@@ -198,7 +199,7 @@ class Transport:
             tally.under_way -= 1
         if rows is not None and rows.failures:
             for each in rows.failures.values():
-                each.attempts, each.elapsed = job.number, job.since(self._clock())
+                each.attempts, each.elapsed = job.number - job.unsent, job.since(self._clock())
         return result
 
     async def _attempt(self, job: _Job[T]) -> T:
@@ -212,9 +213,10 @@ class Transport:
             asked = self._clock()
             try:
                 signed = await self._authorize(job.request)
-            except EmbedkitError:
+            except BaseException:
                 job.began = asked if job.began is None else job.began
                 job.spent += self._clock() - asked
+                job.unsent += 1
                 raise
             job.tally.requests += 1
             sent, busy = self._clock(), limiter.in_flight
@@ -249,7 +251,7 @@ class Transport:
 
     def _failed(self, job: _Job[T], error: BaseException) -> None:
         if isinstance(error, EmbedkitError):
-            error.attempts, error.elapsed = job.number, job.since(self._clock())
+            error.attempts, error.elapsed = job.number - job.unsent, job.since(self._clock())
         if job.seen:
             self._ended(job, error)
         elif self.limiter.window.size != self._size:
@@ -260,9 +262,10 @@ class Transport:
         came = self._clock()
         try:
             waited = await self._has_turn(job, kind)
-        except ApiError as error:  # not sent, for the provider has said that it would be in vain
-            error.provider, error.model = error.provider or self._provider, error.model or self._model
-            error.attempts, error.elapsed = job.number - 1, job.since(self._clock())
+        except EmbedkitError as error:  # not sent; maybe the provider has said that it would be in vain
+            if isinstance(error, ApiError):
+                error.provider, error.model = error.provider or self._provider, error.model or self._model
+            error.attempts, error.elapsed = job.number - 1 - job.unsent, job.since(self._clock())
             raise
         job.waited = self._clock() - came
         return waited
