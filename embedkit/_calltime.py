@@ -12,6 +12,7 @@ import math
 from numbers import Real
 from typing import TYPE_CHECKING, TypeVar
 
+from ._values import shown
 from .errors import ConfigError, RateLimitError, TransportTimeoutError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ YEARS = 1e10  # seconds; a larger number is no time that anybody waits
 def seconds(name: str, value: object) -> float:
     """The value, if it is a positive number of seconds; else a ConfigError that names the option."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < YEARS:  # type: ignore[operator]
-        msg = f"{name}={value!r}: a positive number of seconds, and a finite one; leave it out for no limit"
+        msg = f"{name}={shown(value)}: a positive number of seconds, and a finite one; leave it out for no limit"
         raise ConfigError(msg)
     return float(value)
 

@@ -10,6 +10,7 @@ import msgspec
 
 from ._hints import NDArray
 from ._peers import look_up
+from ._values import is_whole, shown
 from .errors import ConfigError, EmbedkitError
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                msg = f"Limits({name}={value!r}): a limit is a whole number of at least 1, or None for no limit"
+            if value is not None and not is_whole(value):
+                msg = f"Limits({name}={shown(value)}): a limit is a whole number of at least 1, or None for no limit"
                 raise ConfigError(msg)
 
 
