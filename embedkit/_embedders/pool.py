@@ -18,7 +18,7 @@ from .._batching.plan import tightened
 from .._calls import until_closed
 from .._calltime import TURN
 from .._http.transport import is_loading, timed, watched
-from .._logging import INFO, heard, host_of, kind_of, log, notify, status_of
+from .._logging import INFO, Interval, heard, host_of, kind_of, log, notify, status_of
 from .._loops import PerLoop, this_loop
 from .._traffic.load_balancer import Endpoint, LoadBalancer
 from .._traffic.retry import tell_retry
@@ -97,6 +97,7 @@ class Pool(Embedder):
             for each in self._embedders
         ]
         self._known = KnownText()
+        self._waits = Interval()
         self._balancers: PerLoop[LoadBalancer[Embedder]] = PerLoop()
 
     @property
@@ -278,8 +279,19 @@ class Pool(Embedder):
             raise
 
     def _tell_wait(self, waited: float) -> None:
-        host = host_of(self.base_url)
-        log(INFO, "a request has waited %.1f s for an endpoint or key of %s", waited, host, host=host, wait=waited)
+        now = self._clock()
+        if not self._waits.over(now):
+            return
+        host, why = host_of(self.base_url), ""
+        if all(each.health.failing for each in self._members):
+            soonest = min(self._members, key=lambda each: each.health.back(alone=True)).health
+            seconds = max(0.0, soonest.back(alone=True) - now)
+            failure = kind_of(soonest.error) if soonest.error is not None else "no answer"
+            why = f": all fail, the next to be asked with {failure}, in {seconds:.1f} s"
+        log(
+            INFO, "a request has waited %.1f s for an endpoint or key of %s%s", waited, host, why,
+            host=host, wait=waited,
+        )  # fmt: skip
 
     def _tried(self, error: EmbedkitError, attempts: int, came: float) -> EmbedkitError:
         error.attempts, error.elapsed = attempts, self._clock() - came
@@ -386,7 +398,7 @@ class Pool(Embedder):
         return f"<Pool {', '.join(map(repr, self._embedders))}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        return lasting(self.__dict__, "_members", "_known")
+        return lasting(self.__dict__, "_members", "_known", "_waits")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -14,7 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._calltime import ANSWER, PAUSE, TURN
-from .._logging import DEBUG, INFO, LONG_WAIT, WARNING, heard, kind_of, log, notify, status_of
+from .._logging import DEBUG, INFO, LONG_WAIT, WARNING, Interval, heard, kind_of, log, notify, status_of
 from .._loops import this_loop
 from .._traffic.retry import RetryPolicy, retry_loop, tell_retry
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
@@ -39,6 +39,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 OVERLOADED = (503, 529)
 TIMEOUT = 120.0  # seconds for one attempt, where nothing else is said
+LEAST_TOLD = 0.05  # seconds of a wait: less is not worth a word
 _ids = count(1)  # of attempts
 
 
@@ -137,6 +138,7 @@ class Transport:
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
+        self._waits = Interval()
 
     async def send(
         self,
@@ -300,27 +302,32 @@ class Transport:
         raise TransportTimeoutError(msg, retryable=False)
 
     def _watched(self, turn: Coroutine[Any, Any, R], job: _Job[Any]) -> Coroutine[Any, Any, R]:
-        """Wait for a turn; whoever waits long is told of."""
+        """Wait for a turn; of those who wait long one is told of."""
         if not heard(INFO):
             return turn
 
         def tell(waited: float) -> None:
+            if not self._waits.over(self._clock()):
+                return
+            others = self.limiter.waiting - 1
             log(
-                INFO, "a request to %s has waited %.1f s for its turn: it waits for %s",
-                self._host, waited, self._awaited(job), host=self._host, attempt=job.number, wait=waited,
+                INFO, "a request to %s has waited %.1f s for its turn%s: it waits for %s",
+                self._host, waited, f", as {others:,} others do" if others > 0 else "",
+                self._awaited(job) or "requests of ours that came before it",
+                host=self._host, attempt=job.number, wait=waited,
             )  # fmt: skip
 
         return watched(turn, tell, self._clock)
 
-    def _awaited(self, job: _Job[Any]) -> str:
-        """What a request waits for that has no turn yet."""
+    def _awaited(self, job: _Job[Any], after: float = 0.0) -> str:
+        """What a request waits for that has no turn yet, or will so many seconds from now; empty where for nothing."""
         now, limiter = self._clock(), self.limiter
-        owed = limiter.quota.owed(now)
-        if owed > 0:
+        owed = limiter.quota.owed(now) - after
+        if owed > LEAST_TOLD:
             return f"a rate limit, for {owed:.1f} s more"
         if job.extra and not limiter.budget.allows(now, limiter.in_flight):
             return "the provider to be well again, which one request at a time tries"
-        return "requests of ours that came before it"
+        return "requests of ours that came before it" if limiter.crowded else ""
 
     async def _rest(self, job: _Job[T], seconds: float) -> None:
         if (tell := tell_retry.get()) is not None:
@@ -353,10 +360,6 @@ class Transport:
             return None
         if not job.alone:
             self._cool_down(wait, error, made)  # one 429 stops everyone on this quota
-        log(
-            INFO, "attempt %d to %s failed: %s; the next follows in %.2f s", made, self._host, kind_of(error), wait,
-            host=self._host, attempt=made, wait=wait, status=status_of(error),
-        )  # fmt: skip
         if self._observe is not None:
             about = self._about(job)
             notify(self._observe, RetryScheduled(**about, attempt=made, wait=wait, error=error))
@@ -365,7 +368,17 @@ class Transport:
         job.plain = False
         job.alone = job.extra = True
         job.failure = error
+        self._tell_retry(job, made, error, wait)
         return wait
+
+    def _tell_retry(self, job: _Job[T], made: int, error: EmbedkitError, wait: float) -> None:
+        if heard(INFO):
+            awaited = self._awaited(job, wait)
+            log(
+                INFO, "attempt %d to %s failed: %s; the next follows in %.2f s%s",
+                made, self._host, kind_of(error), wait, f", or later: it waits for {awaited}" if awaited else "",
+                host=self._host, attempt=made, wait=wait, status=status_of(error),
+            )  # fmt: skip
 
     def _cool_down(self, seconds: float, error: EmbedkitError, made: int) -> None:
         """Nobody of this account sends for so long."""

@@ -242,6 +242,16 @@ class Limiter:
             self.window.on_timeout(now, sent)
 
     @property
+    def waiting(self) -> int:
+        """How many wait for their turn: those in the queue, and the one that waits for the pace."""
+        return self._queue.size + self._pacing
+
+    @property
+    def crowded(self) -> bool:
+        """Whether one more would have to wait for those before it."""
+        return self._queue.size > 0 or self._busy >= self.window.size
+
+    @property
     def patience(self) -> float:
         """Seconds after which no answer says that answers are late."""
         return LONG * self.window.seconds or SOON
