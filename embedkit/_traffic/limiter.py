@@ -197,7 +197,8 @@ class Limiter:
             whether everyone should wait.
         """
         now = self._clock()
-        many = max(busy, self.in_flight)  # of those that left after it, some may have come before it
+        # Of those that left after it, some may have come before it; where nothing is answered, none was let in.
+        many = max(busy, self.in_flight) if now - self._heard <= self.patience else busy
         if about == "concurrency":
             self.window.on_rejected(now, sent, many)
             return hint is not None or many <= 1  # there is nothing left to make smaller
