@@ -216,3 +216,14 @@ def test_the_table(monkeypatch, capsys):
     assert len({len(line) for line in lines if line.startswith(("server", "-", "a bucket"))}) <= 4
     assert [cell.endswith("%") for cell in rows["a bucket"]].count(True) == 3
     assert [cell.endswith("%") for cell in rows["shared"]].count(True) == 4
+
+
+def test_a_cap_of_one_is_no_rate():
+    """The request that is refused may be the first of two that left, as the other overtook it: so few at once are
+    found to be too many, and not a rate that is lower than what the server grants.
+    """
+    used, refused, lost = outcome(lambda seed: Capped(seed, 1), 3.74, steady=(100.0, 400.0))
+
+    assert used >= 0.96
+    assert refused <= 0.006
+    assert lost == 0
