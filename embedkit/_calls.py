@@ -2,8 +2,9 @@
 
 Closing ends every call at once, wherever it waits: for a turn, for an answer, between two tries, for company, for an
 endpoint of a pool. The call is cancelled and raises `ClosedError` in place of the cancellation, which its caller never
-asked for. On asyncio the task is cancelled as `asyncio.timeout` does it, with `Task.uncancel`, which costs a call
-almost nothing; elsewhere a cancel scope does the same.
+asked for; whoever knows what has been sent of it, and what has come in, raises that first (`closing`). On asyncio the
+task is cancelled as `asyncio.timeout` does it, with `Task.uncancel`, which costs a call almost nothing; elsewhere a
+cancel scope does the same.
 https://docs.python.org/3/library/asyncio-task.html#asyncio.Task.uncancel
 """
 
@@ -32,10 +33,13 @@ CLOSED = "the embedder was closed before this call was answered; a call made aft
 class _OpenCall:
     """One call: the loop it is on, and what ends it."""
 
-    __slots__ = ("before", "ended", "gone", "loop", "scope", "task")
+    __slots__ = ("before", "ended", "gone", "loop", "number", "scope", "task")
 
-    def __init__(self, loop: object, task: asyncio.Task[Any] | None, scope: anyio.CancelScope | None) -> None:
+    def __init__(
+        self, loop: object, task: asyncio.Task[Any] | None, scope: anyio.CancelScope | None, number: int
+    ) -> None:
         self.loop = loop
+        self.number = number  # of the task, as anyio has it
         self.task = task
         self.before = task.cancelling() if task is not None else 0  # by others
         self.scope = scope
@@ -44,10 +48,29 @@ class _OpenCall:
 
     def end(self) -> None:
         self.ended = True
+        _ending[self.number] = self
         if self.task is not None:
             self.task.cancel()
         elif self.scope is not None:
             self.scope.cancel()
+
+
+_ending: dict[int, _OpenCall] = {}  # those ended that are not over yet, by their task
+
+
+def closing() -> ClosedError | None:
+    """What a cancellation of the running task, or of the one that has started it, becomes: the error of a call whose
+    embedder was closed, to be told what is known of the call; None where it is not (only) that.
+    """
+    if not _ending:
+        return None
+    import anyio
+
+    running = anyio.get_current_task()
+    call = _ending.get(running.id) or _ending.get(running.parent_id or 0)
+    if call is None or (call.task is not None and call.task.cancelling() > call.before + 1):
+        return None
+    return ClosedError(CLOSED)
 
 
 class Calls:
@@ -65,7 +88,7 @@ class Calls:
         task = _task()
         if task is None:
             return await self._scoped(work)
-        self._open.add(call := _OpenCall(task.get_loop(), task, None))
+        self._open.add(call := _OpenCall(task.get_loop(), task, None, id(task)))
         try:
             result = await work
         except BaseException as error:
@@ -84,7 +107,7 @@ class Calls:
         import anyio
 
         with anyio.CancelScope() as scope:
-            self._open.add(call := _OpenCall(this_loop(), None, scope))
+            self._open.add(call := _OpenCall(this_loop(), None, scope, anyio.get_current_task().id))
             try:
                 return await work
             finally:
@@ -93,6 +116,8 @@ class Calls:
 
     def _over(self, call: _OpenCall) -> None:
         self._open.discard(call)
+        if call.ended:
+            _ending.pop(call.number, None)
         if call.gone is not None:
             with contextlib.suppress(RuntimeError):  # the loop may be closed by now
                 call.gone.set()
@@ -164,4 +189,4 @@ def _task() -> asyncio.Task[Any] | None:
         return None
 
 
-__all__ = ["CLOSED", "Calls", "ending_calls", "until_closed"]
+__all__ = ["CLOSED", "Calls", "closing", "ending_calls", "until_closed"]

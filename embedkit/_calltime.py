@@ -12,6 +12,7 @@ import math
 from numbers import Real
 from typing import TYPE_CHECKING, TypeVar
 
+from ._values import shown
 from .errors import ConfigError, RateLimitError, TransportTimeoutError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ YEARS = 1e10  # seconds; a larger number is no time that anybody waits
 def seconds(name: str, value: object) -> float:
     """The value, if it is a positive number of seconds; else a ConfigError that names the option."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < YEARS:  # type: ignore[operator]
-        msg = f"{name}={value!r}: a positive number of seconds, and a finite one; leave it out for no limit"
+        msg = f"{name}={shown(value)}: a positive number of seconds, and a finite one; leave it out for no limit"
         raise ConfigError(msg)
     return float(value)
 
@@ -150,10 +151,13 @@ class CallTime:
         )
         raise RateLimitError(msg, retryable=True, retry_after=wait)
 
+    def so_far(self) -> tuple[int, float]:
+        """The requests sent, and the seconds since the call began."""
+        return self._attempts(), self._now() - self._began
+
     def over(self) -> TransportTimeoutError:
         """The error of a call whose time is over: it says where the time went."""
-        spent, attempts = self.spent(), self._attempts()
-        elapsed = self._now() - self._began
+        spent, (attempts, elapsed) = self.spent(), self.so_far()
         told = [(phase, part) for phase, part in enumerate(spent) if part > max(SHOWN * elapsed, 0.005)]
         where = ", ".join(f"{_short(part)} s {WHERE[phase]}" for phase, part in sorted(told, key=lambda each: -each[1]))
         sent = "" if attempts > 1 else "; sent once" if attempts else "; nothing was sent"

@@ -1,6 +1,7 @@
 """The logger `embedkit`, and the observer: whoever wants to see what happens.
 
-DEBUG: each attempt, when it leaves and when it ends. INFO: each retry, and each long wait for a turn. WARNING: a
+DEBUG: each attempt, when it leaves and when it ends. INFO: each retry, with what it
+waits for, and long waits for a turn, which of all who wait one tells. WARNING: a
 cool-down that a provider asks for, a window that has shrunk to its floor, a call that is given up. Every record has
 `attempt`, `wait`, `status` and `host`, None where there is none. What a provider or a caller has written never goes in:
 it may quote a key or a text.
@@ -9,6 +10,7 @@ it may quote a key or a text.
 from __future__ import annotations
 
 import logging
+import math
 from logging import DEBUG, INFO, WARNING
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,24 @@ LOG = logging.getLogger("embedkit")
 LOG.addHandler(logging.NullHandler())
 LONG_WAIT = 5.0  # seconds: a longer wait for a turn is told
 heard = LOG.isEnabledFor
+
+
+class Interval:
+    """Whether one who waits tells of it: of all who wait at one place one does, at intervals that double. Where nobody
+    had anything to tell for as long as the last, they begin anew.
+    """
+
+    def __init__(self) -> None:
+        self._next = -math.inf
+        self._gap = LONG_WAIT
+
+    def over(self, now: float) -> bool:
+        """Whether it is time; then the next interval begins."""
+        if now < self._next - 1e-6:  # clocks round
+            return False
+        self._gap = 2 * self._gap if now - self._next <= self._gap else LONG_WAIT
+        self._next = now + self._gap
+        return True
 
 
 def log(
@@ -67,4 +87,7 @@ def host_of(url: str) -> str:
     return ", ".join(dict.fromkeys(filter(None, hosts)))
 
 
-__all__ = ["DEBUG", "INFO", "LOG", "LONG_WAIT", "WARNING", "heard", "host_of", "kind_of", "log", "notify", "status_of"]
+__all__ = [
+    "DEBUG", "INFO", "LOG", "LONG_WAIT", "WARNING", "Interval", "heard", "host_of", "kind_of", "log", "notify",
+    "status_of",
+]  # fmt: skip

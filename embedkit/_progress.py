@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from ._install import install
+from ._values import shown
 from .errors import ConfigError
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ def progress_of(progress: bool | Tell, total: int | None) -> Progress | None:
     if progress is not True:
         if callable(progress):
             return Progress(progress, total)
-        msg = f"progress={progress!r}: True for a bar, False, or a callable that is given the number of texts done"
+        msg = f"progress={shown(progress)}: True for a bar, False, or a callable that is given the number of texts done"
         raise ConfigError(msg)
     try:
         from tqdm.auto import tqdm

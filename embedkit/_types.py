@@ -10,6 +10,7 @@ import msgspec
 
 from ._hints import NDArray
 from ._peers import look_up
+from ._values import is_whole, shown
 from .errors import ConfigError, EmbedkitError
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                msg = f"Limits({name}={value!r}): a limit is a whole number of at least 1, or None for no limit"
+            if value is not None and not is_whole(value):
+                msg = f"Limits({name}={shown(value)}): a limit is a whole number of at least 1, or None for no limit"
                 raise ConfigError(msg)
 
 
@@ -308,10 +309,12 @@ class RequestCount:
 
     `patient`: it belongs to a bulk job. `time`: its limits, where it has any. `call`: its number; older calls have
     smaller ones. `progress`: is told of texts that are done. `cost`: US dollars so far, in a pool whose members differ
-    in price; None: a price is not known.
+    in price; None: a price is not known. `elapsed`: seconds that a request of it was under way when it was cancelled,
+    the longest; unset before that.
     """
 
-    __slots__ = ("call", "cost", "patient", "progress", "requests", "time", "under_way")
+    __slots__ = ("call", "cost", "elapsed", "patient", "progress", "requests", "time", "under_way")
+    elapsed: float
 
     def __init__(
         self,
@@ -327,3 +330,15 @@ class RequestCount:
         self.call: int = call
         self.progress: Progress | None = progress
         self.cost: float | None = 0.0
+
+    def cancelled(self, seconds: float) -> None:
+        """One of its requests is, so long after it first asked for its turn."""
+        self.elapsed = max(seconds, getattr(self, "elapsed", 0.0))
+
+    def spent(self) -> tuple[int, float]:
+        """Of a call that was cancelled: the requests sent, and the seconds since it first asked for a turn (of a call
+        with a limit of time: since it began).
+        """
+        if self.time is not None:
+            return self.time.so_far()
+        return self.requests, getattr(self, "elapsed", 0.0)

@@ -56,7 +56,8 @@ class EmbedkitError(Exception):
         rows: indices of the texts concerned, in the caller's list; empty when the request as a whole is.
         partial: what was embedded before the failure, an `Embeddings` with NaN where nothing is known, or None.
         attempts: how often the request that failed was sent, tries at other endpoints of a pool included; with
-            `total_timeout=` all that the call has sent. 0: nothing was, or nobody counted.
+            `total_timeout=`, and where the embedder was closed, all that the call has sent. 0: nothing was, or nobody
+            counted.
         elapsed: seconds from when it first asked for its turn; with `total_timeout=` those of the whole call.
     """
 

@@ -24,6 +24,7 @@ from ._hints import NDArray
 from ._install import install
 from ._threads import aside
 from ._types import Embeddings, Limits, Options, Usage
+from ._values import is_whole, shown
 from .codec import normalize, quantize
 from .errors import ConfigError, TooLongError
 
@@ -70,8 +71,8 @@ class LocalEmbedder(Embedder):
         if model.lower() != MODEL:
             msg = f"there is no bundled model {model!r}; there is: {MODEL}"
             raise ConfigError(msg)
-        if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
-            msg = f"threads={threads!r}: a whole number of at least 1, or None for every core this process may use"
+        if threads is not None and not is_whole(threads):
+            msg = f"threads={shown(threads)}: a whole number of at least 1, or None for every core this process may use"
             raise ConfigError(msg)
         self.model = MODEL
         self.path: Path | None = None if path is None else Path(path)

@@ -16,7 +16,7 @@ import pytest
 import embedkit
 from benchmarks.virtual import VirtualLoop
 from embedkit import EmbedkitError, Limits, Rate, RetryPolicy, TransportError, TransportTimeoutError
-from embedkit._logging import LOG, host_of
+from embedkit._logging import LOG, Interval, host_of
 from embedkit.testing import FakeEmbedder, FakeExchange, response
 
 pytestmark = pytest.mark.anyio
@@ -433,3 +433,62 @@ def test_a_wait_for_the_retry_budget_at_info(told):
 
     assert waits
     assert all("it waits for the provider to be well again" in message for message in waits)
+
+
+@pytest.mark.parametrize("status", [503, 429])
+def test_a_retry_names_what_it_waits_for_beyond_its_backoff(status, told):
+    """While the provider is ill, that is the budget; at a busy endpoint, requests that came before."""
+
+    async def main():
+        calls = [asyncio.ensure_future(embedder.embed([f"{number}"])) for number in range(40)]
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    embedder = connect(lambda request: response({"error": {"message": "ill"}}, status), retry=RetryPolicy(attempts=3))
+    virtually(main, embedder)
+    retries = [record[-1] for record in told("INFO") if "failed" in record[-1]]
+
+    assert any("or later: it waits for the provider to be well again" in each for each in retries)
+
+
+DEAD = {
+    "one endpoint": ({}, "the provider to be well again"),
+    "coalesced": ({"coalesce": True}, "the provider to be well again"),
+    "a pool": ({"base_url": ["http://a.test/v1", "http://b.test/v1"]}, "all fail, the next to be asked with"),
+}
+
+
+@pytest.mark.parametrize("callers", [1, 200])
+@pytest.mark.parametrize("kind", DEAD)
+def test_patient_callers_of_a_dead_provider_are_told_why_nothing_happens(kind, callers, told):
+    """While the wait lasts some lines say so, at intervals that double, however many callers wait."""
+    settings, words = DEAD[kind]
+
+    async def answer(request):
+        await asyncio.sleep(0.02)
+        return response({"error": {"message": "ill"}}, 503)
+
+    async def main():
+        calls = [asyncio.ensure_future(embedder.embed([f"{number}"])) for number in range(callers)]
+        await asyncio.sleep(45)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    embedder = connect(answer, retry=RetryPolicy(attempts=None, deadline=1000), **settings)
+    virtually(main, embedder)
+    waits = [record[-1] for record in told("INFO") if "has waited" in record[-1]]
+    retries = [record[-1] for record in told("INFO") if "failed" in record[-1]]
+
+    assert len(waits) <= 6
+    assert (waits and any(words in each for each in waits)) if callers > 1 else (waits or retries)
+    assert len(retries) <= 2 * callers + 100
+
+
+def test_intervals_double_and_begin_anew():
+    """Of all who wait one tells, after 5 s, 10 s, 20 s …; after a time without any wait it begins again."""
+    interval = Interval()
+    told = [second for second in range(100) if interval.over(float(second))]
+    later = [second for second in range(400, 420) if interval.over(float(second))]
+
+    assert told == [0, 5, 15, 35, 75]
+    assert later == [400, 405, 415]

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import msgspec
 
 from .._types import PACKED, DType, InputType, Options, Truncate
+from .._values import is_whole, shown
 from ..errors import ConfigError
 
 OPTIONS = Options.__struct_fields__
@@ -28,7 +29,7 @@ def validated(options: Options) -> Options:
         value = getattr(options, name)
         same = [each for each in values if value is each or (isinstance(value, str) and value == each)]
         if not same:
-            msg = f"{name}={value!r}: it is one of {', '.join(map(repr, values))}"
+            msg = f"{name}={shown(value)}: it is one of {', '.join(map(repr, values))}"
             raise ConfigError(msg)
         plainly[name] = same[0]
     options = msgspec.structs.replace(options, **plainly)
@@ -48,9 +49,9 @@ def validated(options: Options) -> Options:
 def _whole(dimensions: Any) -> int | None:
     """A width as a plain number; of numpy's integers too."""
     with suppress(TypeError):
-        if dimensions is None or (not isinstance(dimensions, bool) and index(dimensions) >= 1):
+        if dimensions is None or (not isinstance(dimensions, bool) and is_whole(index(dimensions))):
             return dimensions if dimensions is None else index(dimensions)
-    msg = f"dimensions={dimensions!r}: a whole number of at least 1, or None for the model's own"
+    msg = f"dimensions={shown(dimensions)}: a whole number of at least 1, or None for the model's own"
     raise ConfigError(msg)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._values import shown
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
@@ -135,5 +136,5 @@ class WorkerPool:
 def check_workers(workers: int) -> None:
     """ConfigError where so many workers would never send anything."""
     if not isinstance(workers, int) or workers < 1:
-        msg = f"max_concurrency={workers}: nothing would ever be sent; it is a whole number of at least 1"
+        msg = f"max_concurrency={shown(workers)}: nothing would ever be sent; it is a whole number of at least 1"
         raise ConfigError(msg)

@@ -26,6 +26,7 @@ from .._http.settings import HttpSettings
 from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import DType, InputType, Limits, Options, Truncate
+from .._values import is_number, shown
 from ..cache.base import Cache
 from ..codec import Target
 from ..errors import ConfigError
@@ -273,8 +274,8 @@ def _wrapped(
     if total_timeout is not None:
         embedder.total_timeout = total_timeout
     if coalesce is not False:
-        if not isinstance(coalesce, (bool, int, float)) or not 0 <= coalesce < math.inf:
-            msg = f"coalesce={coalesce!r}: True, False, or the longest wait in seconds"
+        if not (isinstance(coalesce, bool) or is_number(coalesce)) or not 0 <= coalesce < math.inf:
+            msg = f"coalesce={shown(coalesce)}: True, False, or the longest wait in seconds"
             raise ConfigError(msg)
         from .._embedders.coalescing import Coalesced
 

@@ -13,6 +13,8 @@ from .._peers import clause, unexpected
 from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import Limits
+from .._values import is_whole
+from .._values import shown as brief
 from ..cache.base import Cache
 from ..codec import Host, to_json
 from ..errors import ConfigError
@@ -32,7 +34,7 @@ _KINDS: dict[str, tuple[Any, str]] = {
 def _share(hedge: bool | float) -> float:
     share = 0.05 if hedge is True else hedge
     if not isinstance(share, (int, float)) or not 0 <= share <= 1:
-        msg = f"hedge={hedge!r}: True, False, or a share of all requests, like 0.05"
+        msg = f"hedge={brief(hedge)}: True, False, or a share of all requests, like 0.05"
         raise ConfigError(msg)
     return float(share)
 
@@ -73,8 +75,8 @@ def _known(provider: str, given: Mapping[str, Any], takes: Mapping[str, str], ke
 
 
 def _whole(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        msg = f"{name}={value!r}: a whole number of at least 1"
+    if not is_whole(value):
+        msg = f"{name}={brief(value)}: a whole number of at least 1"
         raise ConfigError(msg)
     return value
 

@@ -28,7 +28,7 @@ from .._batching.single_text import Fills, FirstRow, replayed
 from .._batching.stream import Stream
 from .._batching.texts import listed, without_text
 from .._batching.workers import check_workers
-from .._calls import Calls, ending_calls, until_closed
+from .._calls import Calls, closing, ending_calls, until_closed
 from .._calltime import ANSWER, CallTime
 from .._hints import NDArray
 from .._logging import WARNING, host_of, kind_of, log, notify, status_of
@@ -276,12 +276,18 @@ class Embedder(ABC):
         time: CallTime | None = None,
         callers: tuple[int, ...] = (),
         progress: Progress | None = None,
+        tally: RequestCount | None = None,
     ) -> Coroutine[Any, Any, Embeddings]:
         """Embed these texts as one call. `patient`: it belongs to a bulk job, and others may go first. `callers`: the
-        calls that share it. `progress`: is told of texts that are done.
+        calls that share it. `progress`: is told of texts that are done. `tally`: counts what is sent, for whoever wants
+        to know.
         """
         call = next(numbers)
-        work = self._one_call(rows, options, RequestCount(patient, time, call, progress), skip, workers)
+        if tally is None:
+            tally = RequestCount(patient, time, call, progress)
+        else:
+            tally.call = call
+        work = self._one_call(rows, options, tally, skip, workers)
         if self.observe is None or not rows:
             return work
         return self._told(self.observe, call, len(rows), work, callers)
@@ -356,6 +362,10 @@ class Embedder(ABC):
                     time.end(ANSWER)
         except EmbedkitError as error:
             error.attempts, error.elapsed = max(1, error.attempts), monotonic() - began
+            raise
+        except BaseException:
+            tally.requests += 1
+            tally.cancelled(monotonic() - began)
             raise
         if not isinstance(made, Embeddings):
             msg = (
@@ -499,6 +509,9 @@ class Embedder(ABC):
                 reply = await fills(unique.texts, options, row, tally, None)
             except (EmbedkitError, UnicodeEncodeError) as error:
                 fills = replayed(fills, row, error)
+            except BaseException as error:
+                raise_if_closed(error, tally)
+                raise
             else:
                 if row.matrix is not None and not row.failures:
                     self._learned.add_width(key, row.matrix.shape[1])
@@ -540,13 +553,27 @@ class Embedder(ABC):
                 await time.within(dispatcher.run(workers, self.first_workers))
             learned.add_width(key, dispatcher.width)
         except EmbedkitError as error:
-            error.rows = unique.rows_of(error.rows)
-            if any(dispatcher.done):
-                error.partial = self._result(dispatcher, unique, options, tally)
-            if time is not None and time.cut and self.observe is not None:
-                self._tell_failure(self.observe, tally, dispatcher.done.count(0), error)
+            self._unfinished(error, dispatcher, unique, options, tally)
             raise
+        except BaseException as error:
+            if (closed := closed_call(error, tally)) is None:
+                raise
+            try:
+                self._unfinished(closed, dispatcher, unique, options, tally)
+                raise closed from None
+            finally:
+                del closed  # it knows this frame, and so would keep the matrix alive
         return self._result(dispatcher, unique, options, tally)
+
+    def _unfinished(
+        self, error: EmbedkitError, dispatcher: Dispatcher, unique: UniqueTexts, options: Options, tally: RequestCount
+    ) -> None:
+        """Tell the error which rows it is about, and what has come in."""
+        error.rows = unique.rows_of(error.rows)
+        if any(dispatcher.done):
+            error.partial = self._result(dispatcher, unique, options, tally)
+        if tally.time is not None and tally.time.cut and self.observe is not None:
+            self._tell_failure(self.observe, tally, dispatcher.done.count(0), error)
 
     def _fits_one_request(self, texts: Sequence[str]) -> None:
         """Raise TooLargeError where texts that belong together need more than one request."""
@@ -672,6 +699,23 @@ class Embedder(ABC):
             unique.expand(matrix), model or self.model, Usage(tokens, tally.requests, cost), failures,
             dtype=options.dtype,
         )  # fmt: skip
+
+
+def closed_call(error: BaseException, tally: RequestCount) -> ClosedError | None:
+    """What the cancellation of this call becomes where its embedder was closed; None for any other error."""
+    if not isinstance(error, EmbedkitError) and (closed := closing()) is not None:
+        closed.attempts, closed.elapsed = tally.spent()
+        return closed
+    return None
+
+
+def raise_if_closed(error: BaseException, tally: RequestCount) -> None:
+    """Raise what the cancellation of this call becomes where its embedder was closed."""
+    if (closed := closed_call(error, tally)) is not None:
+        try:
+            raise closed from None
+        finally:
+            del closed  # it knows this frame
 
 
 async def _counted(

@@ -17,9 +17,9 @@ from .._batching.dedupe import UniqueTexts
 from .._logging import INFO, WARNING, log, notify
 from .._loops import PerLoop, this_loop
 from .._threads import aside
-from .._types import Embeddings, Options
+from .._types import Embeddings, Options, RequestCount
 from ..cache.base import Cache, CacheError, Row
-from ..errors import ConfigError, EmbedkitError, TransportTimeoutError
+from ..errors import ClosedError, ConfigError, EmbedkitError, TransportTimeoutError
 from ..events import CacheFailed, CacheRead
 from .cache_keys import CacheKeys
 from .cached_call import CachedCall
@@ -77,11 +77,12 @@ class Cached(Wrapped):
         time: CallTime | None = None,
         callers: tuple[int, ...] = (),
         progress: Progress | None = None,
+        tally: RequestCount | None = None,
     ) -> Embeddings:
         def ask(texts: list[str]) -> Awaitable[Embeddings]:
             return self.inner.embed_rows(
                 texts, options, skip=skip, workers=workers, patient=patient, time=time, callers=callers,
-                progress=progress,
+                progress=progress, tally=tally,
             )  # fmt: skip
 
         return await self._embed(rows, options, ask, skip=skip, time=time, progress=progress)
@@ -120,7 +121,8 @@ class Cached(Wrapped):
             except EmbedkitError as error:
                 error.rows = known.rows_of(error.rows)
                 if error.partial is not None:
-                    await self._keep(known, error.partial, options, time)
+                    if not isinstance(error, ClosedError):  # it is to end at once
+                        await self._keep(known, error.partial, options, time)
                     known.add(error.partial)
                 error.partial = known.result(self.model) if known.matrix is not None else None
                 raise

@@ -17,11 +17,11 @@ import msgspec
 
 from .._batching.failed_rows import first_failure
 from .._batching.plan import BatchBuilder, measure, tightened
-from .._calls import CLOSED
+from .._calls import CLOSED, closing
 from .._calltime import TURN, CallTime
 from .._loops import PerLoop
 from .._traffic.retry import tell_retry
-from .._types import Embeddings, Limits, Options, Usage
+from .._types import Embeddings, Limits, Options, RequestCount, Usage
 from ..errors import ClosedError, DecodeError, EmbedkitError, TransportTimeoutError
 from .base import numbers
 from .learned import lasting, option_key
@@ -71,6 +71,7 @@ class Coalesced(Wrapped):
         time: CallTime | None = None,
         callers: tuple[int, ...] = (),
         progress: Progress | None = None,
+        tally: RequestCount | None = None,
     ) -> Coroutine[Any, Any, Embeddings]:
         loop = _running() if self._shares(rows) and not self.joins_texts(options) else None
         if loop is None:
@@ -83,6 +84,7 @@ class Coalesced(Wrapped):
                 time=time,
                 callers=callers,
                 progress=progress,
+                tally=tally,
             )
         observe = self.observe
         if observe is None:
@@ -114,6 +116,9 @@ class Coalesced(Wrapped):
                 await call.leave()
                 if isinstance(error, TransportTimeoutError):
                     self._tell_end(error)
+            if isinstance(error, asyncio.CancelledError) and (closed := closing()) is not None:
+                closed.attempts, closed.elapsed = call.spent(loop.time())
+                raise closed from None
             raise
         finally:
             del call  # else an error and the frame it came through would keep each other
@@ -204,6 +209,14 @@ class _PendingCall:
         else:
             self.found.set_result(found)
 
+    def spent(self, now: float) -> tuple[int, float]:
+        """What has been sent of its request, or with a limit of time of all it had a part in, and seconds since that
+        left.
+        """
+        if self.time is not None:
+            return self.time.so_far()
+        return (0, 0.0) if self.trip is None else (self.trip.tally.requests, now - self.trip.left)
+
     async def leave(self) -> None:
         """The caller gave up. Where nobody else waits for the request, it ends."""
         if self.trip is not None:
@@ -218,10 +231,11 @@ class _SharedRequest:
     One that is late holds up nobody.
     """
 
-    __slots__ = ("failed", "late", "left", "task", "waiting")
+    __slots__ = ("failed", "late", "left", "tally", "task", "waiting")
 
     def __init__(self, left: float) -> None:
         self.left = left
+        self.tally = RequestCount()
         self.task: asyncio.Task[None] | None = None
         self.waiting = 0
         self.failed = self.late = False
@@ -332,12 +346,14 @@ class _Queue:
             texts = [row for call in calls for row in call.rows]
             skip = len(texts) > 1 or calls[0].skip  # a lone text is not looked for
             time = CallTime.of_several([call.time for call in calls], self._timeout)
+            trip.tally.time = time
             result = await self._inner.embed_rows(
                 texts,
                 self._options,
                 skip=skip,
                 workers=self._inner.max_concurrency,
                 time=time,
+                tally=trip.tally,
                 callers=tuple(call.number for call in calls if call.number),
             )
         except asyncio.CancelledError:

@@ -44,7 +44,7 @@ from ..errors import (
     TooLargeError,
     TooLongError,
 )
-from .base import Embedder
+from .base import Embedder, raise_if_closed
 from .cache_keys import http_origin
 from .learned import lasting
 from .postprocess import shaped
@@ -191,7 +191,11 @@ class HttpEmbedder(Embedder):
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
         """One request, without planning: `embed` is what you want."""
         tally = RequestCount()
-        reply = await self.fill_rows(texts, options, None, tally)
+        try:
+            reply = await self.fill_rows(texts, options, None, tally)
+        except BaseException as error:
+            raise_if_closed(error, tally)
+            raise
         return Embeddings(
             reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype
         )
@@ -523,6 +527,9 @@ class HttpEmbedder(Embedder):
             return await calm.send(request, receive, tally)
         except EmbedkitError as error:
             raise self._redacted(error) from None
+        except BaseException as error:
+            raise_if_closed(error, tally)
+            raise
 
     def _job_limiter(self) -> Limiter:
         """Who may ask about batch jobs on this event loop: their limits are not those of requests for vectors."""

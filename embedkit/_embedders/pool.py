@@ -2,7 +2,8 @@
 
 A request goes where a load balancer sends it, and what one member fails goes to another, until `retry` gives up.
 Vectors of different models do not mix. So every endpoint of one provider first embeds one known text, again after every
-outage, and must agree with the others; different providers embed a few under the options of the call (`agreement`).
+outage, and must agree with the others (`known_text`); different providers embed a few under the options of the call
+(`agreement`).
 """
 
 from __future__ import annotations
@@ -13,17 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from .._batching.dispatch import PROBE_TEXT
 from .._batching.plan import tightened
 from .._calls import until_closed
 from .._calltime import TURN
 from .._http.transport import is_loading, timed, watched
-from .._logging import INFO, heard, host_of, kind_of, log, notify, status_of
+from .._logging import INFO, Interval, heard, host_of, kind_of, log, notify, status_of
 from .._loops import PerLoop, this_loop
 from .._traffic.load_balancer import Endpoint, LoadBalancer
 from .._traffic.retry import tell_retry
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
-from .._types import Embeddings, Limits, Options, Reply, RequestCount, Usage, safe_url
+from .._types import Embeddings, Limits, Options, Reply, RequestCount, Usage
 from ..codec import OutputRows, together
 from ..errors import (
     ConfigError,
@@ -36,7 +36,8 @@ from ..errors import (
 )
 from ..events import BatchDone, RetryScheduled
 from .agreement import Agreement
-from .base import Embedder
+from .base import Embedder, raise_if_closed
+from .known_text import KnownText
 from .learned import lasting
 
 if TYPE_CHECKING:
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
 
     from .._traffic.retry import RetryPolicy
     from ..events import Event
-
-# Least cosine between two endpoints' vectors of one text. Quantized weights cost less, two different models more.
-AGREE = 0.98
 
 
 class Pool(Embedder):
@@ -98,8 +96,8 @@ class Pool(Embedder):
             Endpoint(each, verified=self._trusted, rank=prices.index(each.price or 0.0) if prices else 0)
             for each in self._embedders
         ]
-        # Where the first answer to PROBE_TEXT came from, and its vector.
-        self._known: tuple[str, NDArray[Any]] | None = None
+        self._known = KnownText()
+        self._waits = Interval()
         self._balancers: PerLoop[LoadBalancer[Embedder]] = PerLoop()
 
     @property
@@ -158,7 +156,11 @@ class Pool(Embedder):
     async def embed_batch(self, texts: Sequence[str], options: Options) -> Embeddings:
         """One request, without planning: `embed` is what you want."""
         tally = RequestCount()
-        reply = await self.fill_rows(texts, options, None, tally)
+        try:
+            reply = await self.fill_rows(texts, options, None, tally)
+        except BaseException as error:
+            raise_if_closed(error, tally)
+            raise
         return Embeddings(
             reply.vectors, reply.model or self.model, Usage(reply.tokens, tally.requests), dtype=options.dtype
         )
@@ -205,6 +207,7 @@ class Pool(Embedder):
         """The rows, and who made them."""
         balancer = self._balancer()
         failures, refusing, until = 0, set[Endpoint[Embedder]](), math.inf
+        tried = 0  # requests of those failures that were sent
         whole = self.joins_texts(options)
         most = tries or max(self._retry.attempts or math.inf, len(self._members))
         unusable = 0  # answers; a second one is one too many
@@ -212,23 +215,26 @@ class Pool(Embedder):
         doubted = len(self._members) == 1
         came = self._clock()
         while True:
-            member = await self._turn(balancer, until, failures, tally)
+            member = await self._turn(balancer, until, failures, tally, came)
             if member is None:
-                raise self._tried(self._hopeless(), failures, came)
+                raise self._tried(self._hopeless(), tried, came)
             sent = self._clock()
             if not failures:
                 until = sent + (self._retry.deadline or math.inf)
             try:
-                reply = await self._asked(member, texts, options, out, tally, 1 if failures else None)
+                reply = await self._asked(
+                    member, texts, options, out, tally, 1 if failures else None, suspected=tries is not None
+                )
                 if out is None or not out.failures or doubted or failures + 1 >= most:
                     return reply, member.embedder
                 doubted = True  # another endpoint may have a vector for every text
-                raise together(out.failures)
-            except (ConfigError, InvalidInputError, TooLargeError):
+                raise together(out.failures)  # noqa: TRY301 (judged below, as any other)
+            except (ConfigError, InvalidInputError, TooLargeError) as error:
+                self._tried(error, tried + error.attempts, came)
                 raise  # about the texts or the request: another endpoint would say the same
             except EmbedkitError as error:
-                failures += 1
-                self._tried(error, failures, came)
+                failures, tried = failures + 1, tried + error.attempts
+                self._tried(error, tried, came)
                 self._note(member, sent, error, tally, suspected=tries is not None)
                 once_more = isinstance(error, DecodeError) and (
                     error.once_more or bool(out is not None and out.failures)
@@ -248,11 +254,14 @@ class Pool(Embedder):
                 ):
                     raise
                 self._notify(failures, error, member, tally)
+            except BaseException:
+                tally.cancelled(self._clock() - came)
+                raise
             finally:
                 balancer.release(member)
 
     async def _turn(
-        self, balancer: LoadBalancer[Embedder], until: float, failures: int, tally: RequestCount
+        self, balancer: LoadBalancer[Embedder], until: float, failures: int, tally: RequestCount, came: float
     ) -> Endpoint[Embedder] | None:
         """A place at a member; None where there will be none in time, that of the call included."""
         time = tally.time
@@ -261,14 +270,31 @@ class Pool(Embedder):
             if min(each.health.back(alone=alone) for each in self._members) - self._clock() >= time.left():
                 return None
         turn = balancer.acquire(until, RETRY if failures else WORKER if tally.patient else CALLER)
-        return await timed(time, TURN, watched(turn, self._tell_wait, self._clock) if heard(INFO) else turn)
+        try:
+            return await timed(time, TURN, watched(turn, self._tell_wait, self._clock) if heard(INFO) else turn)
+        except EmbedkitError:
+            raise
+        except BaseException:
+            tally.cancelled(self._clock() - came)
+            raise
 
     def _tell_wait(self, waited: float) -> None:
-        host = host_of(self.base_url)
-        log(INFO, "a request has waited %.1f s for an endpoint or key of %s", waited, host, host=host, wait=waited)
+        now = self._clock()
+        if not self._waits.over(now):
+            return
+        host, why = host_of(self.base_url), ""
+        if all(each.health.failing for each in self._members):
+            soonest = min(self._members, key=lambda each: each.health.back(alone=True)).health
+            seconds = max(0.0, soonest.back(alone=True) - now)
+            failure = kind_of(soonest.error) if soonest.error is not None else "no answer"
+            why = f": all fail, the next to be asked with {failure}, in {seconds:.1f} s"
+        log(
+            INFO, "a request has waited %.1f s for an endpoint or key of %s%s", waited, host, why,
+            host=host, wait=waited,
+        )  # fmt: skip
 
-    def _tried(self, error: EmbedkitError, failures: int, came: float) -> EmbedkitError:
-        error.attempts, error.elapsed = failures, self._clock() - came
+    def _tried(self, error: EmbedkitError, attempts: int, came: float) -> EmbedkitError:
+        error.attempts, error.elapsed = attempts, self._clock() - came
         return error
 
     def _impatient(self, member: Endpoint[Embedder], sent: float, error: EmbedkitError, tally: RequestCount) -> bool:
@@ -302,14 +328,21 @@ class Pool(Embedder):
         out: OutputRows | None,
         tally: RequestCount,
         tries: int | None,
+        *,
+        suspected: bool,
     ) -> Reply:
-        verified = member.verified
+        verified, own = member.verified, self._own(member.embedder, options)
+        back = not verified and member.health.failing  # what it serves by now is asked with these texts
         if self._agreement is not None:
-            await self._agreement.check(member.embedder, options, self._own(member.embedder, options), tally)
-        elif not (verified or member.health.failing):
-            await self._verify(member, tally)
-        sent = self._clock()
-        reply = await member.embedder.fill_rows(texts, self._own(member.embedder, options), out, tally, tries)
+            await self._agreement.check(member.embedder, options, own, tally)
+        elif not (verified or back):
+            await self._verify(member, options, tally)
+        sent, vector = self._clock(), None
+        if back and not suspected:  # a text that is looked for goes alone
+            reply, vector, verified = await self._known.along(member.embedder, texts, own, out, tally, tries)
+            member.verified = member.verified or verified
+        else:
+            reply = await member.embedder.fill_rows(texts, own, out, tally, tries)
         if self._priced_apart:
             _add_cost(tally, reply.tokens, member.embedder.price)
         now = self._clock()
@@ -317,8 +350,8 @@ class Pool(Embedder):
             for each in self._members:
                 each.health.hope(now)
         member.health.mark_answered(now, now - sent, len(texts))
-        if not (verified or member.verified):  # it was failing: what it serves is asked once it answers again
-            await self._verify(member, tally)
+        if not (verified or member.verified):
+            await self._verify(member, options, tally, vector)
         return reply
 
     def _hopeless(self) -> EmbedkitError:
@@ -341,33 +374,12 @@ class Pool(Embedder):
             balancer = self._balancers[loop] = LoadBalancer(self._members, self._clock)
         return balancer
 
-    async def _verify(self, member: Endpoint[Embedder], tally: RequestCount) -> None:
-        import numpy as np
-
-        options = msgspec.structs.replace(self.options, dtype="float32", dimensions=None, normalize=True, truncate=None)
-        try:
-            reply = await member.embedder.fill_rows([PROBE_TEXT], options, None, tally)
-        except TransportTimeoutError as error:
-            error.sent = False  # the texts were not: it says nothing of them
-            raise
-        found = reply.vectors[0]
-        if self._known is None:
-            self._known = (safe_url(_address(member.embedder)), found)
-        place, vector = self._known
-        if len(found) != len(vector):
-            differ = f"{len(vector)} and {len(found)} components"
-        elif (cosine := float(np.dot(found, vector))) < AGREE:
-            differ = f"a cosine of {cosine:.3f}"
-        else:
-            member.verified = True
-            self._balancer().serve()  # its window is open now
-            return
-        here = safe_url(_address(member.embedder))
-        msg = (
-            f"{place} and {here} do not serve the same model (one text, {differ}): their vectors "
-            "do not mix; a pool takes endpoints of one model"
-        )
-        raise ConfigError(msg)
+    async def _verify(
+        self, member: Endpoint[Embedder], options: Options, tally: RequestCount, vector: NDArray[Any] | None = None
+    ) -> None:
+        await self._known.ask(member.embedder, options, tally, vector)
+        member.verified = True
+        self._balancer().serve()  # its window is open now
 
     def _notify(self, attempt: int, error: EmbedkitError, member: Endpoint[Embedder], tally: RequestCount) -> None:
         if (tell := tell_retry.get()) is not None:
@@ -386,7 +398,7 @@ class Pool(Embedder):
         return f"<Pool {', '.join(map(repr, self._embedders))}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        return lasting(self.__dict__, "_members", "_known")
+        return lasting(self.__dict__, "_members", "_known", "_waits")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

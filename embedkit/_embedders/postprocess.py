@@ -51,7 +51,7 @@ def shaped(
     values = cut(values, options, facts)
     if own.failures and options.dtype != "float32":
         values[list(own.failures)] = 0  # NaN has no integer
-    rows = _laid(quantize(values, options.dtype), out, own.failures)
+    rows = laid(quantize(values, options.dtype), out, own.failures)
     return msgspec.structs.replace(whole, vectors=rows)
 
 
@@ -75,7 +75,7 @@ def cut(values: NDArray[Any], options: Options, facts: ModelFacts | None) -> NDA
     return values
 
 
-def _laid(made: NDArray[Any], out: OutputRows | None, failures: Mapping[int, DecodeError]) -> NDArray[Any]:
+def laid(made: NDArray[Any], out: OutputRows | None, failures: Mapping[int, DecodeError]) -> NDArray[Any]:
     """The rows where they belong, those that failed without a vector."""
     if out is None:
         return made

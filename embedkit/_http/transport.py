@@ -14,7 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._calltime import ANSWER, PAUSE, TURN
-from .._logging import DEBUG, INFO, LONG_WAIT, WARNING, heard, kind_of, log, notify, status_of
+from .._logging import DEBUG, INFO, LONG_WAIT, WARNING, Interval, heard, kind_of, log, notify, status_of
 from .._loops import this_loop
 from .._traffic.retry import RetryPolicy, retry_loop, tell_retry
 from .._traffic.wait_queue import CALLER, RETRY, WORKER
@@ -39,6 +39,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 OVERLOADED = (503, 529)
 TIMEOUT = 120.0  # seconds for one attempt, where nothing else is said
+LEAST_TOLD = 0.05  # seconds of a wait: less is not worth a word
 _ids = count(1)  # of attempts
 
 
@@ -47,6 +48,7 @@ class _Job(Generic[T]):
 
     # What most never change is the class's, so that making one costs less.
     number = 1  # of the attempt
+    unsent = 0  # attempts that ended before anything was sent: there were no credentials
     spent = 0.0  # seconds in exchanges and backoff: what the deadline counts
     alone = True  # the last failure concerns this request only
     failure: EmbedkitError | None = None  # the last
@@ -136,6 +138,7 @@ class Transport:
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
+        self._waits = Interval()
 
     async def send(
         self,
@@ -178,21 +181,27 @@ class Transport:
         )  # fmt: skip
         tally.under_way += 1
         try:
-            result = await self._attempt(job)
-        except EmbedkitError as error:
-            if not (error.retryable or (isinstance(error, DecodeError) and error.once_more)):
-                raise
-            result = await retry_loop(
-                lambda: self._attempt(job),
-                error,
-                decide=lambda made, error: self._decide(job, made, error),
-                sleep=lambda seconds: self._rest(job, seconds),
-            )
+            try:
+                result = await self._attempt(job)
+            except EmbedkitError as error:
+                if not (error.retryable or (isinstance(error, DecodeError) and error.once_more)):
+                    raise
+                result = await retry_loop(
+                    lambda: self._attempt(job),
+                    error,
+                    decide=lambda made, error: self._decide(job, made, error),
+                    sleep=lambda seconds: self._rest(job, seconds),
+                )
+        except EmbedkitError:
+            raise
+        except BaseException:
+            tally.cancelled(job.since(self._clock()))
+            raise
         finally:
             tally.under_way -= 1
         if rows is not None and rows.failures:
             for each in rows.failures.values():
-                each.attempts, each.elapsed = job.number, job.since(self._clock())
+                each.attempts, each.elapsed = job.number - job.unsent, job.since(self._clock())
         return result
 
     async def _attempt(self, job: _Job[T]) -> T:
@@ -206,9 +215,10 @@ class Transport:
             asked = self._clock()
             try:
                 signed = await self._authorize(job.request)
-            except EmbedkitError:
+            except BaseException:
                 job.began = asked if job.began is None else job.began
                 job.spent += self._clock() - asked
+                job.unsent += 1
                 raise
             job.tally.requests += 1
             sent, busy = self._clock(), limiter.in_flight
@@ -243,7 +253,7 @@ class Transport:
 
     def _failed(self, job: _Job[T], error: BaseException) -> None:
         if isinstance(error, EmbedkitError):
-            error.attempts, error.elapsed = job.number, job.since(self._clock())
+            error.attempts, error.elapsed = job.number - job.unsent, job.since(self._clock())
         if job.seen:
             self._ended(job, error)
         elif self.limiter.window.size != self._size:
@@ -254,9 +264,10 @@ class Transport:
         came = self._clock()
         try:
             waited = await self._has_turn(job, kind)
-        except ApiError as error:  # not sent, for the provider has said that it would be in vain
-            error.provider, error.model = error.provider or self._provider, error.model or self._model
-            error.attempts, error.elapsed = job.number - 1, job.since(self._clock())
+        except EmbedkitError as error:  # not sent; maybe the provider has said that it would be in vain
+            if isinstance(error, ApiError):
+                error.provider, error.model = error.provider or self._provider, error.model or self._model
+            error.attempts, error.elapsed = job.number - 1 - job.unsent, job.since(self._clock())
             raise
         job.waited = self._clock() - came
         return waited
@@ -291,27 +302,32 @@ class Transport:
         raise TransportTimeoutError(msg, retryable=False)
 
     def _watched(self, turn: Coroutine[Any, Any, R], job: _Job[Any]) -> Coroutine[Any, Any, R]:
-        """Wait for a turn; whoever waits long is told of."""
+        """Wait for a turn; of those who wait long one is told of."""
         if not heard(INFO):
             return turn
 
         def tell(waited: float) -> None:
+            if not self._waits.over(self._clock()):
+                return
+            others = self.limiter.waiting - 1
             log(
-                INFO, "a request to %s has waited %.1f s for its turn: it waits for %s",
-                self._host, waited, self._awaited(job), host=self._host, attempt=job.number, wait=waited,
+                INFO, "a request to %s has waited %.1f s for its turn%s: it waits for %s",
+                self._host, waited, f", as {others:,} others do" if others > 0 else "",
+                self._awaited(job) or "requests of ours that came before it",
+                host=self._host, attempt=job.number, wait=waited,
             )  # fmt: skip
 
         return watched(turn, tell, self._clock)
 
-    def _awaited(self, job: _Job[Any]) -> str:
-        """What a request waits for that has no turn yet."""
+    def _awaited(self, job: _Job[Any], after: float = 0.0) -> str:
+        """What a request waits for that has no turn yet, or will so many seconds from now; empty where for nothing."""
         now, limiter = self._clock(), self.limiter
-        owed = limiter.quota.owed(now)
-        if owed > 0:
+        owed = limiter.quota.owed(now) - after
+        if owed > LEAST_TOLD:
             return f"a rate limit, for {owed:.1f} s more"
         if job.extra and not limiter.budget.allows(now, limiter.in_flight):
             return "the provider to be well again, which one request at a time tries"
-        return "requests of ours that came before it"
+        return "requests of ours that came before it" if limiter.crowded else ""
 
     async def _rest(self, job: _Job[T], seconds: float) -> None:
         if (tell := tell_retry.get()) is not None:
@@ -344,10 +360,6 @@ class Transport:
             return None
         if not job.alone:
             self._cool_down(wait, error, made)  # one 429 stops everyone on this quota
-        log(
-            INFO, "attempt %d to %s failed: %s; the next follows in %.2f s", made, self._host, kind_of(error), wait,
-            host=self._host, attempt=made, wait=wait, status=status_of(error),
-        )  # fmt: skip
         if self._observe is not None:
             about = self._about(job)
             notify(self._observe, RetryScheduled(**about, attempt=made, wait=wait, error=error))
@@ -356,7 +368,17 @@ class Transport:
         job.plain = False
         job.alone = job.extra = True
         job.failure = error
+        self._tell_retry(job, made, error, wait)
         return wait
+
+    def _tell_retry(self, job: _Job[T], made: int, error: EmbedkitError, wait: float) -> None:
+        if heard(INFO):
+            awaited = self._awaited(job, wait)
+            log(
+                INFO, "attempt %d to %s failed: %s; the next follows in %.2f s%s",
+                made, self._host, kind_of(error), wait, f", or later: it waits for {awaited}" if awaited else "",
+                host=self._host, attempt=made, wait=wait, status=status_of(error),
+            )  # fmt: skip
 
     def _cool_down(self, seconds: float, error: EmbedkitError, made: int) -> None:
         """Nobody of this account sends for so long."""

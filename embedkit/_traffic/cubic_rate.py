@@ -37,7 +37,6 @@ class CubicRate:
         "_since",
         "_slot",
         "lost",
-        "made",
         "wall",
     )
     CUT = 0.1  # share given up
@@ -53,7 +52,6 @@ class CubicRate:
 
     def __init__(self, now: float, before: float = 0.0) -> None:
         self.wall = self.lost = 0.0
-        self.made = now
         self._borne = before  # the last rate that was granted, where one is known
         self._plateau = 0.5
         self._slot = -math.inf  # when the last of those who wait may go

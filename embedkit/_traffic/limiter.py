@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 FEWER, CLEARLY = 0.95, 1.5
 # Times as long as usual: a request in flight holds no place any more; one given up says that answers are late.
 FAR, LONG = 4.0, 2.0
-COLD = 100.0  # requests per second that are tried of a provider that refused everything from the start, once it answers
+COLD = 100.0  # requests per second that an endpoint is taken to bear which refuses before its speed is known
 SOON, UNKNOWN = 1.0, 2.5  # seconds: less is not far longer than anything; what is usual before anything is known
 # Seconds until who waits looks for a place, at first and later; odd, lest a caller ends in that moment.
 LOOK, RARELY = 0.93, 3.7
@@ -176,8 +176,6 @@ class Limiter:
         """A good answer after so many seconds, with `busy` in flight; `small`: its call sends no other request."""
         if small:
             self.share.answered(sent + seconds, seconds)
-        if self._heard == -math.inf and self.quota.tried:
-            self.quota.recovered(sent, COLD)
         self._heard, self._good = sent + seconds, sent
         if seconds > self._longest:  # noqa: PLR1730 (`max` costs more)
             self._longest = seconds
@@ -199,19 +197,19 @@ class Limiter:
             whether everyone should wait.
         """
         now = self._clock()
+        # Of those that left after it, some may have come before it; where nothing is answered, none was let in.
+        many = max(busy, self.in_flight) if now - self._heard <= self.patience else busy
         if about == "concurrency":
-            self.window.on_rejected(now, sent, busy)
-            return hint is not None or busy <= 1  # there is nothing left to make smaller
+            self.window.on_rejected(now, sent, many)
+            return hint is not None or many <= 1  # there is nothing left to make smaller
         first = not self.quota.tried
         needed = self.quota.granted(now) * self.window.seconds  # in flight, by Little's law
-        spare = about is None and busy > 1 and busy - 1 >= needed * (FEWER if hint is None else CLEARLY) > 0
+        spare = about is None and many > 1 and many - 1 >= needed * (FEWER if hint is None else CLEARLY) > 0
         cut = first or hint is not None or not spare
         before = 0.0
         if first:  # requests per second so far: by Little's law, with room to grow
             usual = self.window.seconds
-            if not usual and about != TOKENS and 2 * busy < self.window.size:  # it was not we who held them back
-                usual = self._longest
-            before = 2 * busy / usual if usual else 0.0
+            before = 2 * busy / usual if usual else COLD
         self.quota.on_rejected(
             now,
             sent,
@@ -225,7 +223,7 @@ class Limiter:
         if first:
             self.window.on_timeout(now, sent)
         elif spare:
-            self.window.on_rejected(now, sent, busy)
+            self.window.on_rejected(now, sent, many)
         return first or hint is not None
 
     def on_overloaded(self, sent: float, busy: int) -> None:
@@ -243,6 +241,16 @@ class Limiter:
         self.window.on_given_up(seconds)
         if seconds > self.patience and self._heard < sent:
             self.window.on_timeout(now, sent)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn: those in the queue, and the one that waits for the pace."""
+        return self._queue.size + self._pacing
+
+    @property
+    def crowded(self) -> bool:
+        """Whether one more would have to wait for those before it."""
+        return self._queue.size > 0 or self._busy >= self.window.size
 
     @property
     def patience(self) -> float:

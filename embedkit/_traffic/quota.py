@@ -29,7 +29,6 @@ MOST_TOKENS = f"x-ratelimit-limit-{TOKENS}"
 # Refusals after which a batch is taken to be too large for its quota, and the share of it that is tried then.
 STUBBORN, SMALLER = 3, 4
 PLENTY = 1e9  # of a quota, where only its end is told
-LONG = 2.0  # seconds: a refusal of what was sent together with the first good answer comes sooner
 FADING = 0.9  # of what was counted before, with each answer
 MISCOUNT = 4.0  # by which our counts may be too low; a provider that reports more counts something else
 LEFT = (f"x-ratelimit-remaining-{REQUESTS}", f"x-ratelimit-remaining-{TOKENS}")
@@ -283,16 +282,6 @@ class Quota:
                 if cubic.lost:
                     cubic.on_success(sent)
             self.losing = any(cubic.lost for cubic in self._found.values())
-
-    def recovered(self, sent: float, rate: float) -> None:
-        """The first good answer of all, to a request sent at `sent`. Where that is long after the first refusal, the
-        provider refused everybody until then, and such a rate of requests is tried as if it had been lost.
-        """
-        with self._lock:
-            cubic = self._found.get(REQUESTS)
-            if cubic is not None and sent - cubic.made > LONG:
-                cubic.lost = max(cubic.lost, rate)
-                self.losing = True
 
     @property
     def tried(self) -> bool:

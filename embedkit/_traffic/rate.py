@@ -6,6 +6,7 @@ import math
 
 import msgspec
 
+from .._values import is_number, shown
 from ..errors import ConfigError
 
 
@@ -26,9 +27,8 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if value is not None and not (number and 0 < value < math.inf):
-                msg = f"Rate({name}={value!r}): a rate is a positive number, or None for no such quota"
+            if value is not None and not (is_number(value) and 0 < value < math.inf):
+                msg = f"Rate({name}={shown(value)}): a rate is a positive number, or None for no such quota"
                 raise ConfigError(msg)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from .._types import CAP
+from .._values import is_number, is_whole, shown
 from ..errors import ApiError, ConfigError, DecodeError, EmbedkitError, RateLimitError
 
 if TYPE_CHECKING:
@@ -48,11 +49,13 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         attempts = self.attempts
-        counted = attempts is None or (isinstance(attempts, int) and attempts >= 1 and not isinstance(attempts, bool))
-        timed = _number(self.initial) and 0 <= self.initial < math.inf and _number(self.maximum) and self.maximum >= 0
-        if not (counted and timed and (self.deadline is None or (_number(self.deadline) and self.deadline > 0))):
+        counted = attempts is None or is_whole(attempts)
+        timed = is_number(self.initial) and 0 <= self.initial < math.inf
+        timed = timed and is_number(self.maximum) and self.maximum >= 0
+        if not (counted and timed and (self.deadline is None or (is_number(self.deadline) and self.deadline > 0))):
             rules = "attempts is a whole number of at least 1 or None, initial and maximum not negative"
-            msg = f"{self}: {rules}, deadline positive or None"
+            given = ", ".join(f"{name}={shown(getattr(self, name))}" for name in self.__struct_fields__)
+            msg = f"RetryPolicy({given}): {rules}, deadline positive or None"
             raise ConfigError(msg)
 
     def wait(self, attempt: int, error: EmbedkitError, jitter: float, *, loading: bool = False) -> float | None:
@@ -75,10 +78,6 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         if loading or isinstance(error, RateLimitError):
             return min(self.maximum, min(LOADED, doubled) if loading else 4.0 * doubled) * (1 + jitter) / 2
         return min(self.maximum, doubled) * jitter
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 async def retry_loop(

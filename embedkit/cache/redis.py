@@ -14,6 +14,8 @@ from typing import Any
 
 from .._install import install
 from .._types import safe_url
+from .._values import is_number
+from .._values import shown as brief
 from ..errors import ConfigError
 from .base import Cache, CacheError
 
@@ -42,9 +44,8 @@ class RedisCache(Cache):
             msg = f"the URL of a Redis cache begins with {', '.join(SCHEMES)}; this is {shown}"
             raise ConfigError(msg)
         for name, value in (("ttl", ttl), ("timeout", timeout)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or
-                                      not LEAST <= value < math.inf):  # fmt: skip
-                msg = f"{name}={value!r}: a number of seconds, at least {LEAST}"
+            if value is not None and not (is_number(value) and LEAST <= value < math.inf):
+                msg = f"{name}={brief(value)}: a number of seconds, at least {LEAST}"
                 raise ConfigError(msg)
         if find_spec("redis") is None:
             msg = f"a cache in Redis needs {install('redis')}"

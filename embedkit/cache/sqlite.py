@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 from .._hints import Later
+from .._values import is_whole, shown
 from ..errors import ConfigError
 from .base import Cache, CacheError
 from .lending import Lending
@@ -103,8 +104,8 @@ class SQLiteCache(Cache):
     """
 
     def __init__(self, path: str | os.PathLike[str], *, max_bytes: int = USUAL) -> None:
-        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < SMALLEST:
-            msg = f"max_bytes={max_bytes!r}: a whole number of bytes, at least {SMALLEST:,}"
+        if not is_whole(max_bytes, SMALLEST):
+            msg = f"max_bytes={shown(max_bytes)}: a whole number of bytes, at least {SMALLEST:,}"
             raise ConfigError(msg)
         self.path: Path = Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links)
         self.max_bytes: int = max_bytes

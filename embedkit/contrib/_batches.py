@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedkit import ConfigError, Embedder, Embeddings, Rate, Usage
 
+from .._values import shown
 from ._client import STRUCTS, Client, credential_in
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Batches:
         send_keys: bool = False,
     ) -> None:
         if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
-            msg = f"workers={workers!r}: pass a whole number of at least 1, the processes that embed at once"
+            msg = f"workers={shown(workers)}: pass a whole number of at least 1, the processes that embed at once"
             raise ConfigError(msg)
         kept = {name: value for name, value in settings.items() if value is not None}
         if not send_keys:

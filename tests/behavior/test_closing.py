@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import pickle
 import threading
 import time
 from contextlib import asynccontextmanager
 
 import anyio
+import numpy as np
 import pytest
 
 import embedkit
@@ -431,3 +433,114 @@ def test_the_error_is_what_people_would_catch():
     assert issubclass(ClosedError, RuntimeError)
     assert not issubclass(ClosedError, RateLimitError)
     assert not ClosedError("x").retryable
+
+
+HALF = 16  # texts that are answered before everything hangs
+
+
+class Halfway(Stuck):
+    """Answers the first requests, until so many texts have come; then it refuses one request, and answers nobody."""
+
+    def __init__(self, texts=HALF):
+        super().__init__()
+        self.left, self.refused = texts, False
+
+    async def __call__(self, request):
+        if self.left > 0:
+            self.left -= len(json.loads(request.body)["input"])
+            return echo("openai")(request)
+        if not self.refused:
+            self.refused = True
+            return response({"error": {"message": "ill"}}, 503)
+        return await super().__call__(request)
+
+
+TOLD = {
+    "single": {},
+    "coalesce": {"coalesce": True},
+    "pool": {"api_key": ["a", "b"]},
+    "hedge": {"hedge": 0.5},
+    "pool, coalesce, hedge": {"api_key": ["a", "b"], "coalesce": True, "hedge": 0.5},
+    "total_timeout": {"total_timeout": 600.0},
+}
+
+
+@pytest.mark.parametrize("verb", ["embed", "embed one", "embed_query", "embed_batch", "stream"])
+@pytest.mark.parametrize("kind", TOLD)
+async def test_what_a_closed_call_has_sent_and_got_is_told(kind, verb, anyio_backend_name):
+    """`attempts` and `elapsed` as with any other error, and `partial` where rows have come in."""
+    many = verb in ("embed", "stream")
+    handler = Halfway(HALF if many else 0)
+    settings = {"limits": Limits(max_texts=8), "max_concurrency": 2, "retry": RetryPolicy(initial=0.0), **TOLD[kind]}
+    embedder = opened(handler, **settings)
+    ends = []
+
+    async def call():
+        try:
+            await VERBS[verb](embedder)
+        except ClosedError as error:
+            ends.append(error)
+
+    with anyio.fail_after(SOON):
+        async with anyio.create_task_group() as group:
+            group.start_soon(call)
+            while not handler.waiting:
+                await anyio.sleep(0.01)
+            await embedder.aclose()
+    (error,) = ends
+
+    assert error.attempts >= (1 if verb == "stream" else 2)
+    assert 0 < error.elapsed < SOON
+    assert verb == "stream" or f"{error.attempts} attempts in" in str(error)
+    assert (error.partial is not None) == (verb == "embed")
+    if verb == "embed":
+        assert np.isfinite(error.partial.vectors[:, 0]).sum() == HALF
+        assert error.attempts >= HALF // 8 + 2
+
+
+@pytest.mark.parametrize("kind", ["single", "pool"])
+async def test_a_closed_call_that_sent_nothing_says_so(kind):
+    """A call that waits for its turn has made no attempt."""
+    embedder = opened(Stuck(), max_concurrency=1, **TOLD[kind])
+    ends = []
+
+    async def call(text):
+        try:
+            await embedder.embed_query(text)
+        except ClosedError as error:
+            ends.append(error.attempts)
+
+    with anyio.fail_after(SOON):
+        async with anyio.create_task_group() as group:
+            for number in range(5):
+                group.start_soon(call, f"text {number}")
+            await anyio.wait_all_tasks_blocked()
+            await embedder.aclose()
+
+    sent = 2 if kind == "pool" else 1
+    assert sorted(ends) == [0] * (5 - sent) + [1] * sent
+
+
+async def test_a_closed_call_cut_into_pieces_keeps_its_rows_in_place():
+    """What has come in of long texts that are cut here, and of rows that hold no text, stands where the caller has
+    it.
+    """
+    handler = Halfway()
+    embedder = opened(handler, limits=Limits(max_texts=8), max_concurrency=1, retry=RetryPolicy(initial=0.0))
+    texts = [None, *(f"text {number}" for number in range(40))]
+    ends = []
+
+    async def call():
+        try:
+            await embedder.embed(texts, on_error="skip")
+        except ClosedError as error:
+            ends.append(error)
+
+    with anyio.fail_after(SOON):
+        async with anyio.create_task_group() as group:
+            group.start_soon(call)
+            while handler.waiting < 1:
+                await anyio.sleep(0.01)
+            await embedder.aclose()
+
+    assert np.isfinite(ends[0].partial.vectors[:, 0]).tolist() == [False] + [True] * HALF + [False] * 24

@@ -55,8 +55,17 @@ def test_in_every_configuration(fault, configuration):
     outcome = simulate(Case(fault=fault, configuration=configuration, patience=1, after=15))
 
     assert outcome.share(outcome.over + 5) >= 0.99
-    # A pool asks so little while both are ill that the known text, asked of who answers again, shows.
-    assert outcome.attempts() <= 1.3 or outcome.requests() < 0.1
+    assert outcome.attempts() <= 1.3
+
+
+@pytest.mark.parametrize(("load", "patience", "seed"), [(0.3, 30, 1), (0.3, 5, 2), (0.9, 1, 1), (0.9, 30, 2)])
+def test_a_pool_whose_members_fail_half_of_the_requests(load, patience, seed):
+    """That a member which answers again serves the same model is asked beside the texts of callers: it costs no
+    attempts.
+    """
+    outcome = simulate(Case(fault="half", configuration="pool of 2", load=load, patience=patience, after=1), seed)
+
+    assert outcome.attempts() <= 1.2
 
 
 @pytest.mark.parametrize("patience", [5, 30])
@@ -70,7 +79,7 @@ def test_calls_that_share_requests(fault, patience):
 
 
 @pytest.mark.parametrize(
-    ("model", "before"), [("openai:m", 0.0), ("openai:m", 0.5), ("openai:m", 2.0), ("compatible:m", 2.0)]
+    ("model", "before"), [(model, before) for model in ("openai:m", "compatible:m") for before in (0.0, 0.5, 2.0)]
 )
 def test_refused_soon_after_the_start(model, before):
     """Ten seconds of 429s that begin before much is known, or anything: well again within seconds, whatever the row

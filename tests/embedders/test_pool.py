@@ -40,7 +40,8 @@ from embedkit import (
     TooLargeError,
     TransportError,
 )
-from embedkit._embedders.pool import AGREE, Pool
+from embedkit._embedders.known_text import AGREE
+from embedkit._embedders.pool import Pool
 from embedkit._traffic.endpoint_health import FADES, MAX_EJECTION, MIN_EJECTION, TOGETHER, EndpointHealth
 from embedkit.errors import TransportTimeoutError
 from embedkit.events import BatchDone, RequestSent, RetryScheduled
@@ -92,7 +93,7 @@ class Endpoints:
 
     def texts(self, name):
         """The texts that an endpoint was asked for, the one that tells models apart left out."""
-        return [text for each, texts in self.asked for text in texts if each == name and texts != [HELLO]]
+        return [text for each, texts in self.asked for text in texts if each == name and text != HELLO]
 
 
 def good(texts, width=4):
@@ -739,10 +740,107 @@ async def test_an_ill_endpoint_is_asked_for_texts_first():
     await embedder.embed(["first"])
     before = len(endpoints.asked)
     result = await embedder.embed(["second"])
-    asked = [(name, texts) for name, texts in endpoints.asked[before:]]
+    asked = [texts for name, texts in endpoints.asked[before:] if name == "a"]
 
     assert same(rows(["second"]), result.vectors)
-    assert [texts for name, texts in asked if name == "a"] == [["second"]] * 7 + [[HELLO]]
+    assert asked == [["second"]] + [["second", HELLO]] * 6
+
+
+COMES_BACK = {
+    "beside": ({}, {}, [["second", HELLO]]),
+    "no room for it": ({"size": 1}, {}, [["second"], [HELLO]]),
+    "no floats": ({}, {"dtype": "int8"}, [["second"], [HELLO]]),
+    "under options that nobody had before": ({}, {"dimensions": 4}, [["second", HELLO], [HELLO]]),
+    "refused with it": ({"lone": True}, {}, [["second", HELLO], ["second"], [HELLO]]),
+}
+
+
+@pytest.mark.parametrize("other", [False, True])
+@pytest.mark.parametrize("case", COMES_BACK)
+async def test_an_endpoint_that_comes_back_answers_the_known_text_beside_a_callers(case, other):
+    """What it serves is known before its rows are given out, without a request of its own where that is possible."""
+    settings, options, wanted = COMES_BACK[case]
+    settings = {"size": 2, **settings}
+    lone = settings.pop("lone", False)
+
+    def a(texts, number):
+        if number == 3:
+            return failing(503)
+        if number > 3 and lone and len(texts) > 1:
+            return failing(413, "too many inputs")
+        return other_model(texts, number) if number > 3 and other else None
+
+    endpoints = Endpoints(a=a, b=always(failing(503)))
+    embedder = connected(endpoints, "ab", retry=RetryPolicy(attempts=None, deadline=300), **settings)
+    await embedder.embed(["first"])
+    if other:
+        with pytest.raises(ConfigError, match="do not serve the same model"):
+            await embedder.embed(["second"], **options)
+    else:
+        result = await embedder.embed(["second"], **options)
+        assert result.vectors.shape == (1, 4)
+        assert case == "no floats" or same(rows(["second"]), result.vectors)
+    asked = [texts for name, texts in endpoints.asked if name == "a"]
+
+    assert asked[3:] == wanted
+
+
+class Kinds(Endpoints):
+    """The same, whose vectors depend on the field `kind` of a request."""
+
+    async def answer(self, request):
+        made = await super().answer(request)
+        if "kind" not in json.loads(request.body) or not made.ok:
+            return made
+        data = json.loads(made.body)["data"]
+        return response({"data": [{**each, "embedding": each["embedding"][::-1]} for each in data]})
+
+
+async def test_the_known_text_is_compared_under_the_options_of_the_call():
+    """Options change vectors: what comes back is compared with an earlier answer under the same ones, which an endpoint
+    gives that is known to be right.
+    """
+    endpoints = Kinds(a=lambda texts, number: failing(503) if number in (3, 6, 7) else None, b=always(failing(503)))
+    embedder = connected(endpoints, "ab", retry=RetryPolicy(attempts=None, deadline=300))
+    await embedder.embed(["first"])
+    for text in ("second", "third"):
+        result = await embedder.embed([text], extra={"kind": "other"})
+        assert same(rows([text])[:, ::-1], result.vectors)
+    await embedder.embed(["fourth"])
+    asked = [texts for name, texts in endpoints.asked if name == "a"]
+
+    assert asked == [
+        [HELLO],
+        ["first"],
+        ["second"],
+        ["second", HELLO],
+        [HELLO],
+        ["third"],
+        *[["third", HELLO]] * 2,
+        ["fourth"],
+    ]
+
+
+async def test_two_endpoints_first_used_under_different_options_are_compared():
+    """Each is asked under the options of a call of its own at first, and then under those of whoever was first."""
+    endpoints = Kinds(b=other_model)
+    endpoints.takes = dict.fromkeys("ab", 1.0)
+    embedder = connected(endpoints, "ab")
+    found = []
+
+    async def call(text, **options):
+        try:
+            found.append((await embedder.embed(text, **options)).vectors)
+        except ConfigError as error:
+            found.append(error)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call, "one")
+        await checkpoint()
+        group.start_soon(lambda: call("two", extra={"kind": "other"}))
+
+    assert sum(isinstance(each, ConfigError) for each in found) == 1
+    assert sum(texts == [HELLO] for _, texts in endpoints.asked) == 3
 
 
 async def test_a_width_that_changes_is_never_mixed_in():

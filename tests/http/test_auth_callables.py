@@ -49,10 +49,31 @@ def test_each_try_that_hung_is_in_what_has_elapsed(option):
         embedder._clock = asyncio.get_running_loop().time
         with pytest.raises(TransportTimeoutError) as caught:
             await embedder.embed("text")
-        return caught.value.elapsed
+        return caught.value
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        assert runner.run(main()) == pytest.approx(4)
+        error = runner.run(main())
+    assert error.elapsed == pytest.approx(4)
+    assert error.attempts == 0
+
+
+@pytest.mark.parametrize(
+    "kind", [{}, {"api_key": ["a", "b"]}, {"coalesce": True}, {"total_timeout": 60.0}, {"hedge": 1}]
+)
+@pytest.mark.parametrize("after", [0, 1])
+def test_an_attempt_without_credentials_is_none(kind, after):
+    """What was sent before counts: an endpoint is asked once in vain, and then no headers are given."""
+    left = [after]
+
+    def give():
+        left[0] -= 1
+        return {} if left[0] >= 0 else 7
+
+    exchange = FakeExchange(lambda request: response({"error": {"message": "ill"}}, 500))
+    with pytest.raises(ConfigError, match="returned int") as caught:
+        asyncio.run(connected(headers=give, exchange=exchange, **kind).embed("text"))
+
+    assert caught.value.attempts == len(exchange.requests) == after
 
 
 @pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding"])
