@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from .embedded import Embedded
-from .sources.fields import Fields
+from .sources.fields import Fields, parse_template
 from .sources.open_source import open_files
 
 OF_TEXTS = ("text", "body", "content", "title")  # columns that say most of a record, where nothing tells the text's
@@ -51,7 +51,7 @@ def fields_of(output: Embedded, column: str | None) -> Fields | None:
         return Fields(column)
     said = output.report.input if output.report is not None else {}
     if said.get("template"):
-        return Fields(template=tuple(said["template"]))
+        return Fields(template=parse_template(said["template"]))
     return Fields(said["column"]) if said.get("column") else None
 
 

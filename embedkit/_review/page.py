@@ -181,8 +181,7 @@ def _input(said: dict[str, Any]) -> str:
     """Names of what was read, and what was read of it."""
     names, files = said.get("inputs") or [], said.get("files") or []
     several = [f"{len(files):,} files"] if len(files) > 1 else []
-    parts = [f"{{{each}}}" if place % 2 else each for place, each in enumerate(said.get("template") or [])]
-    template = [f"template {''.join(parts)}"] if parts else []
+    template = [f"template {said['template']}"] if said.get("template") else []
     read = [f"{name} {said[name]}" for name in ("column", "key") if said.get(name)]
     return ", ".join([*map(str, names), *several, *template, *read])
 

@@ -160,7 +160,7 @@ def _end(report: Report, number: int, teller: Teller, kept: str, *, resumable: b
         why, way = STOPPED[report.stopped]
         _say(f"{why}; {_kept(kept, way, resumable=resumable, sent=teller.sent)}")
         raise click.exceptions.Exit(128 + number if number else LIMIT_REACHED)
-    if report.failed:
+    if report.failed and not report.already:
         raise click.exceptions.Exit(PARTIAL)
 
 

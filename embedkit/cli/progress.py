@@ -300,7 +300,8 @@ def batch_line(notice: BatchJob) -> str:
 def summary(report: Report) -> str:
     """A whole job in one line."""
     if report.already:
-        return f"{report.output} is finished already ({many(report.rows, 'row')}); nothing was sent"
+        failed = f", {report.failed:,} failed" if report.failed else ""
+        return f"{report.output} is finished already ({many(report.rows, 'row')}{failed}); nothing was sent"
     facts = [
         many(report.rows, "text") + (f" x {report.dimensions} dimensions" if report.dimensions else ""),
         "tokens not reported" if report.tokens is None else many(report.tokens, "token"),

@@ -644,6 +644,18 @@ def test_a_dry_run_needs_no_key(monkeypatch):
     assert "5 rows" in stdout
 
 
+def test_a_finished_job_with_failed_rows_is_finished(api):
+    """The first run says 3; run again it says that it is finished, sends nothing and exits with 0."""
+    Path("in.jsonl").write_text('{"text": "one"}\n{"text": null}\n', "utf-8")
+    assert embed(api, "in.jsonl", "-o", "out.npy")[0] == 3
+    sent = len(api.bodies)
+    code, _, stderr = embed(api, "in.jsonl", "-o", "out.npy")
+
+    assert code == 0
+    assert "out.npy is finished already (2 rows, 1 failed); nothing was sent" in stderr
+    assert len(api.bodies) == sent
+
+
 @pytest.mark.parametrize("other", ["one\n", "one\nthree\n", "one\ntwo\nthree\n", ""])
 def test_other_rows_of_a_pipe_are_no_finished_job(api, other):
     """A pipe cannot be looked through first; its rows are compared all the same before the job is said to be done."""
