@@ -56,7 +56,7 @@ def drawn():
     """(class, its parent) as the docstring of `errors` draws them."""
     above, tree = [], {}
     for line in errors.__doc__.splitlines():
-        found = re.match(r"^([│├└─ ]*)([A-Z]\w+Error)\b", line)
+        found = re.match(r"^ {4}([│├└─ ]*)([A-Z]\w+Error)\b", line)
         if found:
             depth = len(found[1]) // 4
             above[depth:] = [found[2]]

@@ -119,9 +119,14 @@ def test_the_second_signal_ends_it_at_once(name, code):
 @pytest.mark.parametrize("when", ["main", "parse_args", "commands['models'].invoke"])
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_before_the_job_has_its_exit_code(name, code, when):
-    """While the command is loaded, its line is read, or it begins: one line, and the code that is documented."""
+    """While the command is loaded, its line is read, or it begins: one line, and the code that is documented.
+
+    The handlers are Python's own, though whoever runs this (nohup, say) may ignore the signal.
+    """
     early = (
-        f"import os, signal, embedkit.cli, embedkit.cli.commands as commands\n"
+        f"import os, signal\n"
+        f"signal.signal(signal.{name}, {'signal.default_int_handler' if name == 'SIGINT' else 'signal.SIG_DFL'})\n"
+        f"import embedkit.cli, embedkit.cli.commands as commands\n"
         f"commands.root.{when} = lambda *_, **__: os.kill(os.getpid(), signal.{name})\n"
         f"embedkit.cli.main(['models'])\n"
     )
