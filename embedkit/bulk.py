@@ -107,7 +107,7 @@ async def run(  # noqa: PLR0913 (each is a choice of the user)
             the job there, and before the first request where looking through the input finds it.
         scan: look through files once before the first request: rows, bad rows, tokens, cost, room on disk.
         append: go on after a finished job whose rows are the beginning of this input.
-        force: begin anew, and replace what is there; batch jobs that run for it at the provider are cancelled.
+        force: begin anew, and replace what is there; batch jobs that run for it at the provider are canceled.
         patience: seconds of outage that the job outlasts, after the embedder's own retries.
         max_tokens: of the whole job; it stops before it takes more.
         max_cost: US dollars, likewise.

@@ -93,7 +93,7 @@ class BatchJob(Notice, frozen=True, kw_only=True):
     Attributes:
         start, rows: its first row of the input, and how many it has.
         state: "uploaded", "created", "found", a state in the provider's own word, "fetched", "again", "ready",
-            "waiting", "failing", "stopped" (cancelled by us).
+            "waiting", "failing", "stopped" (canceled by us).
         job: the provider's id of it; empty where there is none.
         total, finished: lines of it, as the provider counts them; None: not told.
         message: what else there is to say; empty: nothing.

@@ -69,7 +69,7 @@ STOPPED = {
     "--append", is_flag=True,
     help="Go on after a finished OUT whose rows begin INPUT; with --key, send new and changed records only.",
 )  # fmt: skip
-@click.option("--force", is_flag=True, help="Begin anew, and replace OUT; its batch jobs are cancelled.")
+@click.option("--force", is_flag=True, help="Begin anew, and replace OUT; its batch jobs are canceled.")
 @click.option(
     "--patience", type=click.FloatRange(min=0), default=600.0, metavar="SECONDS", show_default=True,
     help="Outage that the job outlasts.",
