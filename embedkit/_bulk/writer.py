@@ -22,8 +22,10 @@ from .stdio import aside as left_behind
 
 INTERVAL = 0.5  # seconds between checkpoints
 ENOUGH = 8 * 1024 * 1024  # bytes of vectors that are written before the interval is over
-MOST = 32 * 1024 * 1024  # bytes of vectors that wait for a slow disk; then the reader waits
-AT_STAKE = 1.0  # seconds of writing that a kill may cost where the output is slower than the provider: the reader waits
+MOST = 16 * 1024 * 1024  # bytes of vectors that wait for a slow disk; then the reader waits
+# Seconds of rows that a kill may cost. The reader waits where the oldest row that no checkpoint speaks of is older (the
+# disk has stalled), and where an output that is slower than the provider takes longer to write what has come.
+AT_STAKE = 1.0
 FEWEST = 1024  # rows that may be at stake however slow the output is: each commit costs something by itself
 HOPELESS = 10_000  # rows that the provider refused before it gave one vector
 FAILURES = "failures.jsonl"
@@ -71,6 +73,7 @@ class Writer:
         self._synced = -float("inf")
         self._unsynced = False  # rows are written that no checkpoint speaks of
         self._at_stake = 0  # rows that came, and that no checkpoint speaks of
+        self._oldest = 0.0  # when the oldest of them came
         self._bearable: float = FEWEST if sink.paced else math.inf  # how many those may be, as the output has shown
         self._busy = 0.0  # seconds of writing since the newest checkpoint
         self._ended = False
@@ -89,14 +92,25 @@ class Writer:
         """Have rows written; waits only where the output is far behind."""
         import anyio
 
+        if not self._at_stake:
+            self._oldest = self._now()
         self._waiting.append(rows)
         self._bytes += rows.vectors.nbytes
         self._at_stake += len(rows.vectors)
         if self._news is not None:
             self._news.set()
-        while self._bytes > MOST or self._at_stake > self._bearable:
+        while self._is_too_much:
             self._room = anyio.Event()
             await self._room.wait()
+
+    @property
+    def _is_too_much(self) -> bool:
+        """Whether nothing more may come before the next checkpoint."""
+        return (
+            self._bytes > MOST
+            or self._at_stake > self._bearable
+            or (self._at_stake > 0 and self._now() - self._oldest > AT_STAKE)
+        )
 
     @property
     def _is_enough(self) -> bool:
@@ -143,7 +157,7 @@ class Writer:
         self._busy += self._now() - began
         self._unsynced = not sync
         if sync:
-            self._at_stake -= at_stake
+            self._at_stake, self._oldest = self._at_stake - at_stake, began
             if self._sink.paced and at_stake:
                 self._bearable = max(FEWEST, 0.9 * self._bearable, AT_STAKE * at_stake / max(self._busy, 1e-9))
             self._busy = 0.0

@@ -799,6 +799,31 @@ def test_a_slow_output_slows_the_job(tmp_path, each, most):
     assert max(at_stake) <= most + 1024
 
 
+def test_a_disk_that_stalls_stalls_the_job(tmp_path):
+    """While a checkpoint takes longer than a second, no more is sent than what is in flight and read ahead."""
+    texts = [f"text number {number}" for number in range(20_000)]
+    server, now, meanwhile = Server(), [0.0], []
+
+    class Stalled(Lines):
+        def sync(self):
+            before = len(server.sent)
+            if not meanwhile:
+                now[0] += 5
+                sent = -1
+                while sent != (sent := len(server.sent)):
+                    time.sleep(0.2)
+                meanwhile.append(sent - before)
+            return super().sync()
+
+    async def sleep(seconds):
+        await anyio.sleep(0)
+
+    run(job(texts, server, tmp_path / "out", sink=Stalled, now=lambda: now[0], sleep=sleep))
+
+    check(tmp_path / "out", texts)
+    assert meanwhile[0] < 6_000
+
+
 def test_a_folder_that_a_killed_job_left_at_its_very_end(tmp_path):
     """Without a journal it says nothing: the finished output counts, and no text is sent again."""
     run(job(TEXTS, Server(), tmp_path / "out"))
