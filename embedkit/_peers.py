@@ -67,7 +67,7 @@ _RENAMED = {
     "ssl=": "verify verify_ssl ssl_verify ssl_context cafile ca_bundle ca_cert cert",
     "proxy=": "proxies http_proxy https_proxy proxy_url openai_proxy",
     "observe=": "callback callbacks callback_manager logger hooks event_hooks on_retry",
-    "cache=": "cache_folder cache_dir embedding_cache document_embedding_cache redis_url caching",
+    "cache=": "embedding_cache document_embedding_cache redis_url caching",
     "progress=True": "show_progress show_progress_bar progress_bar verbose",
     'on_error="skip"': "skip_errors ignore_errors raise_on_failure raise_on_error",
     "count_tokens=": "tokenizer tokenizer_name tiktoken_enabled tiktoken_model_name encoding_name length_function",
@@ -93,6 +93,10 @@ _CLAUSES = {
     "convert_to_numpy": "leave it out; vectors are one numpy matrix",
     "convert_to_tensor": "leave it out; vectors are one numpy matrix, which torch.from_numpy takes",
     "trust_env": "leave it out; HTTPS_PROXY, HTTP_PROXY and NO_PROXY are used where proxy= is not given",
+    **_all(
+        "cache_folder cache_dir",
+        "leave it out; no model is downloaded, path= of the bundled model names its folder, and cache= keeps vectors",
+    ),
     "device": "leave it out; the bundled model runs on the processor, and threads= sets on how many cores",
 }
 _MODEL = 'the model is chosen once: connect("provider:model")'

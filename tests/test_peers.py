@@ -47,6 +47,7 @@ def test_the_keywords_of_connect_are_known():
         ("default_headers", "here it is headers="),
         ("max_workers", "here it is max_concurrency="),
         ("rpm", "here it is rate=embedkit.Rate(requests_per_minute=…"),
+        ("cache_folder", "leave it out; no model is downloaded"),
         ("http_client", "here it is session=, an aiohttp.ClientSession"),
         ("verify", "here it is ssl="),
         ("callbacks", "here it is observe="),

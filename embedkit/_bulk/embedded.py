@@ -122,15 +122,15 @@ def open_embedded(name: str) -> Embedded:
     """
     path = Path(os.path.realpath(name))
     job = path.with_name(f"{path.name}.job")
+    way = f"; its job is not finished: {job} is there, and the same command goes on" if job.is_dir() else ""
     if not path.exists():
-        way = f"; its job is not finished: {job} is there, and the same command goes on" if job.is_dir() else ""
         msg = f"{name}: there is no such file or folder{way}"
         raise ConfigError(msg)
     report = read_report(path.with_name(f"{path.name}.report.json"))
     if path.is_dir():
         parts = sorted(each for each in path.iterdir() if PART.fullmatch(each.name))
         if not parts:
-            msg = f"{name} is a folder without parts of embedkit (part-00000.parquet …)"
+            msg = f"{name} is a folder without parts of embedkit (part-00000.parquet …){way}"
             raise ConfigError(msg)
         return _Parquet(name, parts, report)
     form = SUFFIXES.get(path.suffix.lower())

@@ -216,7 +216,7 @@ def reviewed(name: str, *, dtype: DType | None = None, texts: str | None = None,
     if is_store(name):
         return _of_store(parse_url(name).shown, place)
     work = Workplace(name, place)
-    if not place.exists() and work.unfinished():
+    if work.unfinished() and (not place.exists() or (place.is_dir() and not any(place.iterdir()))):
         msg = (
             f"{name}: its job is not finished ({work.folder} is there), and a report comes at its end; run the same "
             "`embedkit embed` again, and it goes on"

@@ -20,10 +20,10 @@ from .._types import DType, safe_url
 from ..errors import ConfigError, EmbedkitError
 from .app import FAILED, FILE, PARTIAL, _asks, _connected, _run, _say, codes, root
 from .progress import failing, in_line, printable
-from .terminal import console
+from .terminal import console, draws
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .._embedders.base import Embedder
 
@@ -215,19 +215,30 @@ def _show(made: Bench, *, machine: bool) -> None:
 
         click.echo(msgspec.json.encode(made).decode())
         return
+    heads = ("model", *(each.head.format(k=made.k) for each in COLUMNS))
+    rows = [
+        (row.model, *([""] * len(COLUMNS) if row.error is not None else [each.cell(row) for each in COLUMNS]))
+        for row in made.rows
+    ]
+    click.echo(heading(made))
+    if draws(sys.stdout):
+        _draw(heads, rows)
+    else:
+        for cells in (heads, *rows):
+            click.echo("\t".join(map(printable, cells)))
+    for row in made.rows:
+        if (trouble := in_trouble(row)) is not None:
+            click.echo(f"{row.model}, {trouble}")
+
+
+def _draw(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    click.echo(heading(made))
     table = Table(box=box.SIMPLE_HEAD)
-    for number, head in enumerate(("model", *(each.head for each in COLUMNS))):
-        table.add_column(head.format(k=made.k), justify="right" if number else "left", overflow="fold")
-    for row in made.rows:
-        cells = [] if row.error is not None else [each.cell(row) for each in COLUMNS]
-        table.add_row(Text(row.model), *map(Text, cells))
-    terminal = sys.stdout.isatty()
-    console(width=None if terminal else 200, file=sys.stdout, highlight=False).print(table)
-    for row in made.rows:
-        if (trouble := in_trouble(row)) is not None:
-            click.echo(f"{row.model}, {trouble}")
+    for number, head in enumerate(heads):
+        table.add_column(head, justify="right" if number else "left", overflow="fold")
+    for cells in rows:
+        table.add_row(*map(Text, cells))
+    console(file=sys.stdout, highlight=False).print(table)

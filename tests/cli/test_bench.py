@@ -51,6 +51,19 @@ def test_every_column_of_a_model_that_works(api):
     assert row["price"] is row["run_cost"] is None
 
 
+def test_a_pipe_gets_lines_of_fields(api):
+    """Where no terminal reads, the table is a line of fields per row, separated by tabs, as of the other commands."""
+    code, shown, _ = bench(
+        api, "compatible:m", "--texts", jsonl({"text": text} for text in TEXTS), "--dtype", "float32,int8"
+    )
+    _, heads, *rows = (line.split("\t") for line in shown.splitlines())
+
+    assert code == 0
+    assert heads[:4] == ["model", "width", "dtype", "bytes"]
+    assert [row[:4] for row in rows] == [["compatible:m", "3", "float32", "12"], ["compatible:m", "3", "int8", "3"]]
+    assert {len(row) for row in rows} == {len(heads)}
+
+
 def test_pairs_and_classes_are_labels():
     """A query's own document counts, in all its rows; texts with a label find the others of that label."""
     pairs = [{"q": "a kitten", "a": "A cat sleeps."}, {"q": "shares", "a": "Stock prices fell."},
@@ -159,7 +172,7 @@ def test_an_interrupt_shows_what_was_measured():
 
     assert running.returncode == 130
     assert "interrupted" in stderr
-    assert "compatible:m " in stdout
+    assert "\ncompatible:m\t3\t" in stdout
     assert "compatible:other" not in stdout
     assert "compatible:m<" in Path("b.html").read_text("utf-8")
 

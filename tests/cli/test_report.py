@@ -212,6 +212,18 @@ def test_without_a_report(api):
     assert (found["vectors"]["rows"], found["vectors"]["missing"]) == (3, 1)
 
 
+@pytest.mark.parametrize("command", [["report"], ["search", "a"]])
+def test_an_unfinished_folder_is_called_so(command):
+    """An unfinished job leaves its folder empty: report and search say that it goes on, not that the folder is odd."""
+    Path("d").mkdir()
+    Path("d.job").mkdir()
+    Path("d.job/journal.jsonl").write_text("begun", "utf-8")
+    code, _, stderr = embedkit_(*command, "d/")
+
+    assert code == 2
+    assert "its job is not finished" in stderr
+
+
 def test_an_unfinished_job_is_refused_in_a_line(api):
     """Its folder is named, and the way to go on; a finished output under an unfinished job is shown, with a note."""
     assert embed(api, made("in.txt", ["aaa", "bb"]), "-o", "v.parquet")[0] == 0
