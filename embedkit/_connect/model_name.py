@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from .. import catalog
 from .._peers import providers_called
@@ -10,6 +11,9 @@ from ..errors import ConfigError
 from ..providers import hosts
 
 LOCAL = "local:all-minilm-l6-v2"
+# How keys of providers begin; without a provider before it, also as many letters and digits as no model's name has.
+_KEY = re.compile(r"(sk-|pa-|nvapi-)[\w-]{16,}|(hf_|gsk_|jina_|fw_|r8_|AIza|pplx-)\w{16,}", re.ASCII)
+_LONG = re.compile(r"(?=(\D*\d){6})[\w-]{32,}", re.ASCII)
 
 
 def split(model: str | None) -> tuple[str, str]:
@@ -20,6 +24,12 @@ def split(model: str | None) -> tuple[str, str]:
         msg = f"model is {type(model).__name__}; it is a string like 'openai:text-embedding-3-small'"
         raise TypeError(msg)
     provider, colon, name = model.partition(":")
+    if _KEY.fullmatch((name if colon else model).strip()) or _LONG.fullmatch(model.strip()):
+        msg = (
+            f"{said} looks like a key, so it is not shown here: a key goes into api_key= or the provider's variable, "
+            "and the model is 'provider:model', like 'openai:text-embedding-3-small'"
+        )
+        raise ConfigError(msg)
     provider, name = provider.strip().lower(), name.strip()
     if provider == "local":
         return provider, name

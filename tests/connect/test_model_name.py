@@ -7,7 +7,8 @@ import json
 import pytest
 
 import embedkit
-from embedkit import ConfigError
+from embedkit import ConfigError, catalog
+from embedkit._connect.model_name import split
 from embedkit.providers import hosts
 from tests.support.fake_replies import KEY
 from tests.support.sent import sent
@@ -124,3 +125,28 @@ def test_a_slash_in_place_of_the_colon_is_named():
     """As litellm writes it, "provider/model": the error gives the form with a colon first."""
     with pytest.raises(ConfigError, match="did you mean 'openai:text-embedding-3-small'"):
         embedkit.connect("openai/text-embedding-3-small")
+
+
+KEYS = ["sk-proj-abcDEF0123456789abcdef_x", "AIzaSyA1234567890abcdefghijklmnopqrstu", "hf_abcdefghijklmnopqrstuv",
+        "pa-abcdefghij0123456789", "jina_0123456789abcdefghij"]  # fmt: skip
+LONG = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("key", "form"), [(key, form) for key in KEYS for form in ("{}", " {} ", "openai:{}")] + [(LONG, "{}")]
+)
+async def test_a_key_in_place_of_a_model_is_not_shown(key, form):
+    """The message says where a key goes, and holds nothing of it."""
+    with pytest.raises(
+        ConfigError, match="looks like a key, so it is not shown here: a key goes into api_key="
+    ) as caught:
+        split(form.format(key))
+
+    assert key not in str(caught.value)
+
+
+async def test_no_known_model_looks_like_a_key():
+    """Of the catalog, long names of other models, names of deployments."""
+    names = [facts.name for models in catalog.MODELS.values() for facts in models]
+    for name in [*names, "multilingual-MiniLM-L12-H384-uncased", "sk-test", "hf-internal-testing-tiny-random", LONG]:
+        assert split(f"openai:{name}") == ("openai", name)
