@@ -29,8 +29,8 @@ test: check
 # Daft wants an older pyarrow than embedkit's files do: it is tested in an environment of its own. Spark wants Java 17.
 test-engines: $(VENV)/.installed-engines $(VENV)-daft/.installed
 	$(RUN) -m pytest -m engines
-	$(VENV)-daft/bin/python -m pytest -m engines tests/contrib/test_daft.py \
-		'tests/project/test_frameworks.py::test_an_example_prints_what_it_says[Daft]'
+	$(VENV)-daft/bin/python -m pytest -m engines -k daft \
+		tests/contrib/test_daft.py tests/contrib/test_adapters.py tests/project/test_frameworks.py
 
 check: $(VENV)/.installed-dev
 	$(RUN) -m ruff check

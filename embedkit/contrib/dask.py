@@ -12,7 +12,8 @@
 
 Vectors are lists of Arrow (`pandas.ArrowDtype`), which Parquet keeps as such. A worker that dies is started again by
 its nanny, and its partitions are embedded again, `distributed.scheduler.allowed-failures` times. Without the
-distributed scheduler nothing is repeated: `cache=` keeps what was paid for.
+distributed scheduler nothing is repeated: `cache=` keeps what was paid for. A partition is kept when all of it is
+embedded; one that was interrupted is sent again, so cut the frame into partitions that may be paid for twice.
 """
 
 from __future__ import annotations

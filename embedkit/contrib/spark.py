@@ -1,5 +1,6 @@
 """Spark: `embed` adds vectors to a DataFrame by `mapInArrow`; `embed_column` gives a Column of `array<float>`. To
-install: `pip install '.[spark]'`, and Java 17 or newer. The executors need embedkit too.
+install: `pip install '.[spark]'`, and Java 17 or newer. The executors need embedkit too, in the Python that
+`PYSPARK_PYTHON` names, or else the first `python3` on their PATH.
 
 >>> from pyspark.sql import SparkSession
 >>> from embedkit.contrib.spark import embed, embed_column

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from embedkit._hints import Later
-from tests.contrib.engines import COUNT, MOST, TEXTS, check, model, server
+from tests.contrib.engines import COUNT, MOST, TEXTS, answered, check, model, server, told_time
 
 pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore")]  # Daft's own
 adapter = Later("embedkit.contrib.daft")
@@ -27,7 +27,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.timeout(900)
-def test_a_rerun_sends_only_what_was_missing(tmp_path):
+def test_a_rerun_sends_only_what_was_missing(tmp_path, tell):
     """The query fails with its worker; the next has every row once, and those from before out of the cache."""
     daft = pytest.importorskip("daft")
     cache, mark = str(tmp_path / "vectors.cache"), tmp_path / "died"
@@ -42,8 +42,10 @@ def test_a_rerun_sends_only_what_was_missing(tmp_path):
         assert failed.returncode != 0
 
         frame = daft.from_pydict({"number": list(range(COUNT)), "text": TEXTS})
-        made = adapter.embed(frame, usage=True, **model(running.url, cache=cache)).to_pydict()
+        with told_time(tell, "Daft, the rerun"):
+            made = adapter.embed(frame, usage=True, **model(running.url, cache=cache)).to_pydict()
         check(made["number"], made["embedding"], running.url)
         cached = sum(each or 0 for each in made["embedding_cached"])
+        tell(f"Daft: {answered(mark):,} texts were answered before it failed, {cached:,} of them are in the cache")
         assert 0 < cached < COUNT
         assert sum(each or 0 for each in made["embedding_requests"]) <= -(-(COUNT - cached) // MOST) + 8

@@ -5,29 +5,33 @@ from __future__ import annotations
 import pytest
 
 from embedkit._hints import Later
-from tests.contrib.engines import COUNT, TEXTS, DieOnce, check, model, server
+from tests.contrib.engines import COUNT, TEXTS, DieOnce, answered, check, model, server, told_time
 
 pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore")]  # Dask's own
 adapter = Later("embedkit.contrib.dask")
+PARTITIONS = 8
 
 
 @pytest.mark.timeout(900)
-def test_every_row_is_there_once_though_a_worker_dies(tmp_path):
+def test_every_row_is_there_once_though_a_worker_dies(tmp_path, tell):
     """The scheduler gives the partitions of a killed worker out again; with a cache, what it had finished is not sent."""
     distributed = pytest.importorskip("distributed")
     import dask.dataframe as dd
     import pandas as pd
 
     mark = tmp_path / "died"
-    frame = dd.from_pandas(pd.DataFrame({"number": range(COUNT), "text": TEXTS}), npartitions=8)
+    frame = dd.from_pandas(pd.DataFrame({"number": range(COUNT), "text": TEXTS}), npartitions=PARTITIONS)
     with (
         server() as running,
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         distributed.Client(cluster),
     ):
         told = model(running.url, cache=str(tmp_path / "vectors.cache"), usage=True)
-        made = adapter.embed(frame, **told, observe=DieOnce(mark)).compute()
+        with told_time(tell, "Dask"):
+            made = adapter.embed(frame, **told, observe=DieOnce(mark)).compute()
         assert mark.exists()
+        tell(f"Dask, with a cache: {answered(mark):,} texts were answered")
+        assert COUNT <= answered(mark) <= COUNT + COUNT // PARTITIONS  # only the unfinished partition is sent twice
         check([*made["number"]], [*made["embedding"]], running.url)
         again = adapter.embed(frame, **told).compute()
         assert again["embedding_requests"].sum() == 0

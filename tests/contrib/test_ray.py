@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from embedkit._hints import Later
-from tests.contrib.engines import TEXTS, DieOnce, check, model, server
+from tests.contrib.engines import COUNT, TEXTS, DieOnce, answered, check, model, server, told_time
 
 pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore")]  # Ray's own
 adapter = Later("embedkit.contrib.ray")
@@ -23,16 +23,19 @@ def ray():
 
 
 @pytest.mark.timeout(900)
-def test_every_row_is_there_once_though_an_actor_dies(ray, tmp_path):
+def test_every_row_is_there_once_though_an_actor_dies(ray, tmp_path, tell):
     """Ray starts a killed actor again and gives it its batches again."""
     mark = tmp_path / "died"
     rows = [{"number": number, "text": text} for number, text in enumerate(TEXTS)]
     with server() as running:
         told = model(running.url, observe=DieOnce(mark))
-        embedded = adapter.embed(
-            ray.data.from_items(rows, override_num_blocks=8), workers=2, batch_size=128, usage=True, **told
-        ).take_all()
+        with told_time(tell, "Ray"):
+            embedded = adapter.embed(
+                ray.data.from_items(rows, override_num_blocks=8), workers=2, batch_size=128, usage=True, **told
+            ).take_all()
         assert mark.exists()
+        tell(f"Ray: {answered(mark):,} texts were answered")
+        assert COUNT < answered(mark) < COUNT * 1.5
         check([row["number"] for row in embedded], [row["embedding"] for row in embedded], running.url)
         assert (
             sum(row["embedding_tokens"] or 0 for row in embedded if row["embedding_tokens"] == row["embedding_tokens"])

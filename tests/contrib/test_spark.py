@@ -10,7 +10,7 @@ import pytest
 
 from embedkit import ConfigError
 from embedkit._hints import Later
-from tests.contrib.engines import TEXTS, DieOnce, check, model, server
+from tests.contrib.engines import COUNT, TEXTS, DieOnce, answered, check, model, server, told_time
 
 pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore")]  # Spark's own
 adapter = Later("embedkit.contrib.spark")
@@ -41,12 +41,15 @@ def frame_of(spark):
 
 
 @pytest.mark.timeout(900)
-def test_every_row_is_there_once_though_a_worker_dies(spark, tmp_path):
-    """Spark runs the task of a killed worker again."""
+def test_every_row_is_there_once_though_a_worker_dies(spark, tmp_path, tell):
+    """Spark runs the task of a killed worker again, and only that."""
     mark = tmp_path / "died"
     with server() as running:
-        rows = adapter.embed(frame_of(spark), usage=True, **model(running.url, observe=DieOnce(mark))).collect()
+        with told_time(tell, "Spark"):
+            rows = adapter.embed(frame_of(spark), usage=True, **model(running.url, observe=DieOnce(mark))).collect()
         assert mark.exists()
+        tell(f"Spark: {answered(mark):,} texts were answered")
+        assert COUNT < answered(mark) < COUNT * 1.5
         check([row.number for row in rows], [row.embedding for row in rows], running.url)
         assert sum(row.embedding_tokens or 0 for row in rows) > 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -50,9 +51,11 @@ def test_an_example_prints_what_it_says(name, tmp_path):
         pytest.importorskip("daft", reason="Daft has an environment of its own: make test-engines")
     script = SECTIONS[name]
     promised = re.findall(r"^ *print\(.*\)  # (.+)$", script, flags=re.MULTILINE)
+    # As in an activated environment: Spark runs its workers with the python3 of the PATH.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     found = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False,
-        timeout=120,
+        env={**os.environ, "PATH": path}, timeout=120,
     )  # fmt: skip
 
     assert found.returncode == 0, found.stderr[-2000:]
