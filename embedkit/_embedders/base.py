@@ -389,6 +389,11 @@ class Embedder(ABC):
         return self.max_concurrency
 
     @property
+    def hung(self) -> int:
+        """Requests in flight on this event loop that do not count for the window: no answer is expected any more."""
+        return 0
+
+    @property
     def late(self) -> float:
         """Seconds after which no answer is a sign of trouble."""
         return math.inf

@@ -146,6 +146,11 @@ class HttpEmbedder(Embedder):
         return self._transport().limiter.window.size
 
     @property
+    def hung(self) -> int:
+        """Requests in flight on this event loop that do not count for the window: no answer is expected any more."""
+        return self._transport().limiter.hung()
+
+    @property
     def late(self) -> float:
         """Seconds after which no answer is a sign of trouble, by how long answers take on this event loop."""
         return self._transport().limiter.patience

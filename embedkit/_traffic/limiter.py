@@ -67,6 +67,7 @@ class Limiter:
         self.epoch = 0  # of the requests that leave now
         self._old = 0  # of those in flight, left before this epoch
         self._bulk = self._old_bulk = 0  # those of both that are a bulk call's
+        self._hung = 0  # in flight for far longer than usual: they hold no place any more
         self._began = -math.inf  # when it began
         self._heard = -math.inf  # when the last good answer came
         self._good = -math.inf  # when the request was sent that it came to
@@ -275,10 +276,16 @@ class Limiter:
     def holds(self, epoch: int, kind: int = CALLER) -> bool:
         """Whether a request that left in an earlier epoch, and has ended now, still holds a place to give back."""
         if epoch < self.epoch - 1:
+            self._hung -= 1
             return False
         self._old -= 1
         self._old_bulk -= kind == WORKER
         return True
+
+    def hung(self) -> int:
+        """Requests in flight that hold no place, since they have been there for far longer than usual."""
+        self._room(self._clock())
+        return self._hung
 
     def _leave(self, kind: int) -> None:
         """Whoever is next takes the place, and more may come where the window has grown."""
@@ -309,6 +316,7 @@ class Limiter:
         if now - self._began > max(SOON, FAR * usual, LONG * self._longest):
             self._busy -= self._old
             self.in_flight -= self._old
+            self._hung += self._old
             self.share.taken -= self._old_bulk
             self._bulk -= self._old_bulk
             if self._old and self._heard < self._began:

@@ -26,11 +26,16 @@ LOOK = 0.93
 
 
 class Windowed(Protocol):
-    """What is asked: it says how many requests it may have in flight on this event loop."""
+    """What is asked: it says how many requests it may have in flight on this event loop, and how many hang there."""
 
     @property
     def window(self) -> int:
         """Requests that may be in flight."""
+        ...
+
+    @property
+    def hung(self) -> int:
+        """Requests in flight that do not count for it."""
         ...
 
 
@@ -122,7 +127,10 @@ class LoadBalancer(Generic[E]):
         best, least = None, (0, math.inf)
         for each in self._members:
             window, busy = each.embedder.window, self._busy[each]
-            if busy < each.health.room(now, window if each.verified else 1, alone=alone):
+            room = each.health.room(now, window if each.verified else 1, alone=alone)
+            if busy >= room > 0:
+                busy -= each.embedder.hung
+            if busy < room:
                 cost = each.rank, each.health.cost(now, busy / window)
                 if best is None or cost < least:
                     best, least = each, cost

@@ -733,6 +733,36 @@ async def test_an_endpoint_that_comes_back_with_another_model_is_refused():
     assert len(endpoints.texts("b")) <= 6
 
 
+async def test_requests_that_hang_hold_no_place():
+    """Both endpoints fall silent for ten seconds, and what was sent meanwhile is never answered. The callers are
+    patient, so their requests stay: the calls after the fault are answered all the same.
+    """
+    began = anyio.current_time()
+    endpoints, late = Endpoints(), []
+
+    async def answer(request):
+        silent = 3 <= anyio.current_time() - began < 13
+        await anyio.sleep(math.inf if silent else 0.2)
+        return good(json.loads(request.body)["input"])
+
+    endpoints.exchange = FakeExchange(answer)
+
+    async def call(number):
+        came = anyio.current_time()
+        with anyio.move_on_after(30):
+            await embedder.embed(f"text {number}")
+            if came - began > 18 and anyio.current_time() - came < 5:
+                late.append(number)
+
+    embedder = connected(endpoints, "ab", max_concurrency=16)
+    async with anyio.create_task_group() as group:
+        for number in range(1_000):
+            group.start_soon(call, number)
+            await anyio.sleep(1 / 40)
+
+    assert len(late) > 0.99 * 40 * (25 - 18)
+
+
 async def test_an_ill_endpoint_is_asked_for_texts_first():
     """What it serves is asked once it answers again: while it fails, no request but the callers' own goes there."""
     endpoints = Endpoints(a=lambda texts, number: failing(503) if 2 < number < 9 else None, b=always(failing(503)))
