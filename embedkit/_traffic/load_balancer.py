@@ -16,7 +16,7 @@ from .endpoint_health import EndpointHealth
 from .wait_queue import CALLER, Queue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import anyio
 
@@ -123,14 +123,20 @@ class LoadBalancer(Generic[E]):
             turn.event.set()
 
     def _best(self) -> Endpoint[E] | None:
+        found = self._among({})
+        if found is None:
+            # Where requests hang at every member, they hold no place; where others answer, they keep more from going
+            # where they hang.
+            hung = {each: each.embedder.hung for each in self._members}
+            found = self._among(hung) if all(hung.values()) else None
+        return found
+
+    def _among(self, hung: Mapping[Endpoint[E], int]) -> Endpoint[E] | None:
         now, alone = self._clock(), self._alone()
         best, least = None, (0, math.inf)
         for each in self._members:
             window, busy = each.embedder.window, self._busy[each]
-            room = each.health.room(now, window if each.verified else 1, alone=alone)
-            if busy >= room > 0:
-                busy -= each.embedder.hung
-            if busy < room:
+            if busy - hung.get(each, 0) < each.health.room(now, window if each.verified else 1, alone=alone):
                 cost = each.rank, each.health.cost(now, busy / window)
                 if best is None or cost < least:
                     best, least = each, cost

@@ -304,7 +304,10 @@ def _prepare(sql: sqlite3.Connection, path: Path, *, new: bool) -> None:
     if new:
         _create(sql)
     if (found := sql.execute("PRAGMA user_version").fetchone()[0]) != FORMAT:
-        msg = f"{path} is a cache of format {found}, and this embedkit has format {FORMAT}: name another file"
+        msg = (
+            f"{path} is a cache of format {found}, and this embedkit has format {FORMAT}: it is left as it is, and "
+            "unused; name another file"
+        )
         raise CacheError(msg)
     with suppress(sqlite3.OperationalError):  # busy: another process does the same just now
         sql.execute("PRAGMA journal_mode = WAL").fetchall()
