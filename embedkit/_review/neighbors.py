@@ -62,7 +62,7 @@ def neighbors(output: Embedded, sample: Sampled, dtype: DType) -> Neighbors | No
     if not found or not len(pairs):
         return None
     best = np.array([matches[0].score for _, matches in found], np.float32)
-    low, high = float(min(best.min(), pairs.min())), float(max(best.max(), pairs.max()))
+    low, high = float(min(np.min(best), np.min(pairs))), float(max(np.max(best), np.max(pairs)))
     if high - low < 0.01:  # noqa: PLR2004 (all scores are one and the same: a bin of some width around them)
         low, high = low - 0.05, high + 0.05
     edges = np.linspace(low, high, bins(len(pairs)) + 1)

@@ -38,6 +38,6 @@ def plane(vectors: NDArray[Any], dtype: DType) -> Plane:
         if value <= total * 1e-9 or total <= 1e-9:  # noqa: PLR2004 (what rounding leaves)
             continue
         along = rows @ axis if tall else axis * np.sqrt(value)
-        places[:, number] = along * np.sign(along[np.abs(along).argmax()])
+        places[:, number] = along * np.sign(along[np.argmax(np.abs(along))])
         shares[number] = value / total
     return Plane(places=places, explained=(shares[0], shares[1]))
