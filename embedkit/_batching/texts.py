@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from numbers import Number
 from typing import TYPE_CHECKING, Any
 
+from .._values import shown as number_shown
 from ..errors import EmbedkitError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -116,4 +117,7 @@ def shown(value: object) -> str:
     """A value for a message: short whatever its size, and even where its own repr fails."""
     from reprlib import repr as brief
 
-    return brief(value)
+    try:
+        return brief(value)
+    except ValueError:  # it is, or holds, an integer of more digits than Python writes
+        return number_shown(value)

@@ -272,3 +272,17 @@ async def test_rows_of_an_error_are_the_callers_beside_missing_values():
 
     assert caught.value.rows == (3,)
     assert np.isnan(caught.value.partial.vectors[:, 0]).tolist() == [True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [(10**5000, "too large an integer"), ([10**5000], "list")], ids=["itself", "in a list"]
+)
+async def test_an_integer_that_python_does_not_write_is_a_value_like_any_other(value, says):
+    """It is named in few words, and with skip it costs its own row."""
+    embedder = FakeEmbedder()
+    with pytest.raises(TypeError, match=rf"^texts\[1\] is (int|list), not str: .*{says}"):
+        await embedder.embed(["a", value])
+    made = await embedder.embed(["a", value], on_error="skip")
+
+    assert list(made.failures) == [1]
+    assert says in str(made.failures[1])
