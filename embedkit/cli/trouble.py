@@ -24,8 +24,8 @@ class Trouble:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self.sent = 0
-        self.told = False
+        self.sent: int = 0
+        self.told: bool = False
         self._answered = now()  # when the last good answer came, at first: when it began
         self._failed = 0  # attempts since
         self._line_at = -float("inf")
