@@ -99,6 +99,8 @@ _CLAUSES = {
     ),
     "device": "leave it out; the bundled model runs on the processor, and threads= sets on how many cores",
 }
+# What `connect` does not take, but the calls of an embedder do.
+_CALLS = ("on_error", "progress")
 _MODEL = 'the model is chosen once: connect("provider:model")'
 _OF_CALLS = {
     **_all(
@@ -187,6 +189,21 @@ _PROVIDERS = {
     "zhipu": "zai",
 }
 
+# An input type as it is called here → as providers and other libraries call it.
+_INPUT_TYPES = {
+    "query": "search_query retrieval_query query_text question search q retrieval.query code_retrieval_query",
+    "document": "search_document retrieval_document passage doc documents text corpus retrieval.passage",
+    "similarity": "semantic_similarity sts text-matching text_matching",
+    "clustering": "separation cluster",
+    "classification": "classify",
+}
+
+
+def input_type_called(word: object) -> str:
+    """What an input type is called here that has another name elsewhere; "" where none has it."""
+    name = word.strip().lower() if isinstance(word, str) else ""
+    return next((here for here, words in _INPUT_TYPES.items() if name in (here, *words.split())), "")
+
 
 def providers_called(word: str) -> list[str]:
     """What a provider is called here that has another name elsewhere; nothing where none has it."""
@@ -207,7 +224,9 @@ def clause(word: str, function: str, takes: Iterable[str]) -> str:
     found = _CLAUSES.get(word, "")
     name = found.removeprefix("here it is ").partition("=")[0]
     if function == "connect":
-        return f"{found}, an argument of embed() and stream()" if name in ("on_error", "progress") else found
+        if word in _CALLS:
+            return "it is an argument of embed() and stream()"
+        return f"{found}, an argument of embed() and stream()" if name in _CALLS else found
     if word in CONNECT:
         return "it is an argument of connect()"
     if name in CONNECT and name not in takes:

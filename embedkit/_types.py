@@ -168,6 +168,9 @@ class Embeddings(msgspec.Struct, frozen=True, eq=False):
         return int(self.vectors.shape[0])
 
     def __getitem__(self, row: int | slice) -> NDArray[Any]:
+        if isinstance(row, str):
+            msg = f"{type(self).__name__}[{row!r}]: a row is a number; the vectors are .vectors, the rest attributes"
+            raise TypeError(msg)
         return self.vectors[row]
 
     def __iter__(self) -> Iterator[NDArray[Any]]:

@@ -53,6 +53,8 @@ def test_the_keywords_of_connect_are_known():
         ("callbacks", "here it is observe="),
         ("input", 'texts go to the embedder: embed(["…"])'),
         ("show_progress_bar", "here it is progress=True, an argument of embed() and stream()"),
+        ("on_error", "it is an argument of embed() and stream()"),
+        ("progress", "it is an argument of embed() and stream()"),
     ],
 )
 def test_a_keyword_of_connect(connect, word, here):
@@ -255,3 +257,49 @@ def test_a_secret_of_pydantic():
 
     with pytest.raises(embedkit.ConfigError, match=r"^api_key is SecretStr; pass api_key=secret.get_secret_value\(\)$"):
         embedkit.connect("openai:m", api_key=SecretStr())
+
+
+@pytest.mark.parametrize(
+    ("word", "here"),
+    [
+        ("search_document", "document"),
+        ("RETRIEVAL_QUERY", "query"),
+        ("retrieval.passage", "document"),
+        ("SEMANTIC_SIMILARITY", "similarity"),
+        ("Query", "query"),
+    ],
+)
+def test_an_input_type_of_a_provider(word, here):
+    """An input type as a provider's own API calls it is refused with our word, by `connect` and by a call."""
+    with pytest.raises(embedkit.ConfigError, match=f"; here that is '{here}'$"):
+        connected(input_type=word)
+    with pytest.raises(embedkit.ConfigError, match=f"; here that is '{here}'$"):
+        embedkit.SyncEmbedder(FakeEmbedder()).embed(["a"], input_type=word)
+
+
+def test_an_input_type_that_nobody_has():
+    """Nothing is guessed for a word that no API has."""
+    with pytest.raises(embedkit.ConfigError, match=r"'similarity'$"):
+        connected(input_type="poem")
+
+
+def test_a_result_is_no_response_of_the_openai_package():
+    """`result["data"]` is told where the vectors are; rows are numbers."""
+    made = embedkit.SyncEmbedder(FakeEmbedder()).embed(["a", "b"])
+
+    with pytest.raises(TypeError, match=r"a row is a number; the vectors are \.vectors"):
+        made["data"]
+    assert (made[1] == made.vectors[1]).all()
+
+
+def test_a_parameter_of_another_host():
+    """A keyword that other hosts take is told with their names."""
+    with pytest.raises(TypeError, match=r"parameters of openai: organization .*; of azure.*: api_version"):
+        connected(api_version="2024-10-21")
+
+
+def test_an_address_inside_the_model():
+    """An address after the model goes into `base_url=`; it is not shown, since it may hold a password."""
+    with pytest.raises(embedkit.ConfigError, match="base_url=") as caught:
+        embedkit.connect("compatible:m@http://user:pass@localhost:8000")
+    assert "pass@" not in str(caught.value)

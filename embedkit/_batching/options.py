@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from .._peers import input_type_called
 from .._types import PACKED, DType, InputType, Options, Truncate
 from .._values import is_whole, shown
 from ..errors import ConfigError
@@ -29,8 +30,9 @@ def validated(options: Options) -> Options:
         value = getattr(options, name)
         same = [each for each in values if value is each or (isinstance(value, str) and value == each)]
         if not same:
+            called = input_type_called(value) if name == "input_type" else ""
             msg = f"{name}={shown(value)}: it is one of {', '.join(map(repr, values))}"
-            raise ConfigError(msg)
+            raise ConfigError(f"{msg}; here that is {called!r}" if called else msg)
         plainly[name] = same[0]
     options = msgspec.structs.replace(options, **plainly)
     wide = options.dimensions

@@ -18,6 +18,7 @@ from .._values import shown as brief
 from ..cache.base import Cache
 from ..codec import Host, to_json
 from ..errors import ConfigError
+from ..providers import hosts
 from .base_url import parts, shown
 
 _KINDS: dict[str, tuple[Any, str]] = {
@@ -70,7 +71,9 @@ def _known(provider: str, given: Mapping[str, Any], takes: Mapping[str, str], ke
         if any(clause(word, "connect", ()) for word in unknown):
             raise TypeError(said)
         own = ", ".join(each + (f" ({what})" if what else "") for each, what in takes.items()) or "none of its own"
-        msg = f"{said}{'' if said.endswith('?') else ';'} parameters of {provider}: {own}"
+        elsewhere = [host.name for host in hosts() if set(unknown) <= set(host.parameters)]
+        others = f"; of {', '.join(elsewhere)}: {', '.join(unknown)}" if elsewhere else ""
+        msg = f"{said}{'' if said.endswith('?') else ';'} parameters of {provider}: {own}{others}"
         raise TypeError(msg)
 
 

@@ -46,6 +46,9 @@ def split(model: str | None) -> tuple[str, str]:
         )
         msg = f"{said}={model!r} has no {lacks}: the form is 'provider:model'{hint}"
         raise ConfigError(msg)
+    if "@http" in name:
+        msg = f"{said} holds an address, which goes into base_url=; the model alone is 'provider:model'"
+        raise ConfigError(msg)
     if not name.isprintable():
         msg = f"{said}={model!r} holds a character that no model's name has"
         raise ConfigError(msg)
