@@ -5,6 +5,7 @@ These are a page for every provider (`tools/provider_pages.py`), CONTRIBUTING.md
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
+_OPTION = re.compile(r"<code>(--?[\w-]{1,25})</code>")
 MOVED = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 
 
@@ -46,9 +48,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_content(html: str, **_: object) -> str:
+    """Keep an option in one piece: a browser breaks `--json` after its dashes."""
+    return _OPTION.sub(r"<code class=option>\1</code>", html)
+
+
 def _at_root(text: str) -> str:
     """Links of a file beside README.md, as they are from within docs/."""
     return text.replace("](docs/", "](")
 
 
-__all__ = ["on_config", "on_files"]
+__all__ = ["on_config", "on_files", "on_page_content"]
