@@ -549,7 +549,8 @@ class Job:
     def _refuse_nothing(self) -> None:
         totals = self._tally.totals
         if totals.rows and totals.failed == totals.rows:
-            msg = f"every one of the {totals.rows:,} texts failed; nothing was written"
+            failed = "the only text" if totals.rows == 1 else f"every one of the {totals.rows:,} texts"
+            msg = f"{failed} failed; nothing was written"
             raise EmbedkitError(msg)
 
     def _refuse_to_replace(self, journal: Journal) -> None:
@@ -611,7 +612,7 @@ class Job:
         elif self._feed is not None and (
             isinstance(error, OSError) or (isinstance(error, EmbedkitError) and is_outage(error))
         ):
-            notes.append("no row is kept" if self._rows is None else f"none of the {self._rows:,} rows is kept")
+            notes.append("no row is kept" if self._rows in (None, 1) else f"none of the {self._rows:,} rows is kept")
         if self._patient is not None and self._patient.gave_up:
             notes.append(self._patient.gave_up)
         return notes

@@ -760,8 +760,10 @@ def _ended(
 
 def _embedded(made: Embeddings | None, asked: int) -> str:
     """How many texts were embedded before an error."""
-    if made is None or made.vectors.dtype.kind != "f":
-        return f"none of the {asked:,} texts was embedded" if made is None else "error.partial holds what was embedded"
+    if made is None:
+        return "the text was not embedded" if asked == 1 else f"none of the {asked:,} texts was embedded"
+    if made.vectors.dtype.kind != "f":
+        return "error.partial holds what was embedded"
     done = int((made.vectors[:, 0] == made.vectors[:, 0]).sum())  # NaN is what is missing
     return f"{done:,} of {asked:,} texts were embedded before; error.partial holds them"
 

@@ -312,7 +312,7 @@ class Transport:
             others = self.limiter.waiting - 1
             log(
                 INFO, "a request to %s has waited %.1f s for its turn%s: it waits for %s",
-                self._host, waited, f", as {others:,} others do" if others > 0 else "",
+                self._host, waited, f", and so have {others:,} more" if others > 0 else "",
                 self._awaited(job) or "requests of ours that came before it",
                 host=self._host, attempt=job.number, wait=waited,
             )  # fmt: skip
