@@ -86,9 +86,9 @@ def test_twenty_kills_of_a_large_job_cost_no_row(name, servers, tmp_path, tell):
 @pytest.mark.parametrize("name", list(REAL))
 def test_a_job_takes_little_more_memory_than_the_client(name, tell):
     """The whole process of a job of 200,000 rows holds at most 250 MB more than one that writes them with the client
-    alone. Qdrant's local mode, which is slow, has 2,000.
+    alone. Qdrant's local mode, which is for small ones, has 20,000.
     """
-    rows = 2_000 if name == "qdrant" else 200_000
+    rows = 20_000 if name == "qdrant" else 200_000
     alone, job = (measured(name, how, rows)["MB"] for how in ("alone", "job"))
     tell(f"{name}: {rows:,} rows take the client {alone:,.0f} MB, and a job {job:,.0f} MB")
 
