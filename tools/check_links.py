@@ -1,4 +1,4 @@
-"""Checks the links of what people read: the built site, and the Markdown files beside it in the repository.
+"""Checks the links of what people read: the built site, and the Markdown files as they stand in the repository.
 
 A link to another page, file or heading must lead somewhere. Links to other sites are not followed.
 """
@@ -80,7 +80,8 @@ def _without_code(text: str) -> str:
 def main() -> None:
     """Print the dead links, and fail if there are any."""
     dead = [*dead_links_of_site(ROOT / "build" / "site")]
-    dead += [each for name in DOCUMENTS for each in dead_links_of_document(ROOT / name)]
+    documents = [*(ROOT / name for name in DOCUMENTS), *sorted((ROOT / "docs").rglob("*.md"))]
+    dead += [each for document in documents for each in dead_links_of_document(document)]
     if dead:
         sys.exit("\n".join(f"dead link: {each}" for each in dead))
 

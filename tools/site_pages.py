@@ -19,6 +19,7 @@ from tools.provider_pages import pages  # noqa: E402
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
 _OPTION = re.compile(r"<code>(--?[\w-]{1,25})</code>")
 MOVED = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
@@ -48,6 +49,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Links that lead out of docs/, so that they work in the repository, as they are in the site."""
+    up = "../" * page.file.src_uri.count("/")
+    for name, path in {**MOVED, "providers/index.md": "README.md#providers"}.items():
+        markdown = markdown.replace(f"]({up}../{path}", f"]({up}{name}")
+    return markdown
+
+
 def on_page_content(html: str, **_: object) -> str:
     """Keep an option in one piece: a browser breaks `--json` after its dashes."""
     return _OPTION.sub(r"<code class=option>\1</code>", html)
@@ -58,4 +67,4 @@ def _at_root(text: str) -> str:
     return text.replace("](docs/", "](")
 
 
-__all__ = ["on_config", "on_files", "on_page_content"]
+__all__ = ["on_config", "on_files", "on_page_content", "on_page_markdown"]
