@@ -21,7 +21,7 @@ def retry_after(response: Response, says: str, body: Any, now: float) -> float |
     """Seconds to wait, by the first of: `retry-after-ms`, `retry-after`, body, message, `x-ratelimit-reset-*`.
 
     `retry-after` is believed whatever it says, the words of a rate limit below a day (Azure says "86400 seconds" of
-    limits that are over sooner), the others up to CAP.
+    limits that are over sooner), and so is a `retry_after` in its body; the others up to CAP.
     """
     headers = response.headers
     if (ms := _positive(headers.get("retry-after-ms"))) is not None:
@@ -31,7 +31,12 @@ def retry_after(response: Response, says: str, body: Any, now: float) -> float |
         if seconds is not None:
             return seconds
     most = DAY - 1 if response.status == 429 else CAP  # noqa: PLR2004 (too many requests)
-    for seconds, bound in ((_estimated(body), CAP), (_spoken(says), most), (_reset(headers, now), CAP)):
+    for seconds, bound in (
+        (_estimated(body), CAP),
+        (_field(body, now), most),
+        (_spoken(says, now), most),
+        (_reset(headers, now), CAP),
+    ):
         if seconds is not None and 0 < seconds <= bound:
             return seconds
     return None
@@ -73,17 +78,42 @@ def _estimated(body: Any) -> float | None:
     return None
 
 
+def _field(body: Any, now: float) -> float | None:
+    """A field `retry_after` or `retryAfter`: in the body, or in its `error` or `detail`.
+
+    developers.cloudflare.com/changelog/post/2026-03-12-retry-after-header-for-1xxx-errors
+    """
+    if not isinstance(body, dict):
+        return None
+    places = [each for each in (body, body.get("error"), body.get("detail")) if isinstance(each, dict)]
+    for place in places:
+        for name in ("retry_after", "retryAfter"):
+            value = place.get(name)
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= MONTH:
+                return float(value)
+            if isinstance(value, str) and (seconds := seconds_until(value, now)) is not None:
+                return seconds
+    return None
+
+
 # A span of time as a message says it: "6m0s", "1d2h", "5 seconds", "250ms", "2.8s", "20".
 _WORDS = r"(?:milli)?seconds?|m?secs?|minutes?|mins?|hours?|hrs?|days?"
 _SPAN = rf"\d+(?:\.\d+)?(?: ?(?:ms|[dhms]|{_WORDS})\b| ?(?:ms|[dhms])(?=\d) ?\d+(?:\.\d+)?)*(?: ?(?:ms|[dhms]))?"
+_DATE = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?"
+# What a digit, a colon or a dash follows is a date, a time of day or a range, and no span.
+_SAID = rf"(?:(?:try again|retry) (?:in|after|at)|please wait(?: for)?) (?:({_DATE})|({_SPAN})(?![,.:/-]?\d))"
 
 
-def _spoken(says: str) -> float | None:
-    found = re.search(rf"(?:try again in|retry (?:after|in)|please wait(?: for)?) ({_SPAN})", says, re.IGNORECASE)
+def _spoken(says: str, now: float) -> float | None:
+    found = re.search(_SAID, says, re.IGNORECASE)
     if found is None:
         return None
-    words = re.sub(rf"(\d) ?({_WORDS})\b", _unit, found[1].lower())
-    return duration(words.rstrip(". ").replace(" ", ""))
+    return _until(found[1], now) if found[1] else duration(_abbreviated(found[2]).rstrip("."))
+
+
+def _abbreviated(words: str) -> str:
+    """The same without words and blanks: "5 seconds" is "5s"."""
+    return re.sub(rf"(\d) ?({_WORDS})\b", _unit, words.lower()).replace(" ", "")
 
 
 def _unit(found: re.Match[str]) -> str:
@@ -105,28 +135,49 @@ def _reset(headers: Mapping[str, str], now: float) -> float | None:
 def seconds_until(text: str, now: float) -> float | None:
     """Seconds from `now` (Unix seconds) to what a header says.
 
-    It may be seconds, a duration (1m2s, 12ms), a Unix time in seconds or milliseconds (OpenRouter), an HTTP or an ISO
-    date. None if it is nothing of that, in the past, or more than MONTH away.
+    It may be seconds, a duration (1m2s, 12ms, 7 seconds), a Unix time in seconds or milliseconds (OpenRouter), an HTTP
+    or an ISO date. Of several, as a repeated header is joined ("7, 9"; RFC 9110, 5.3), the longest. None if it is
+    nothing of that, in the past, or more than MONTH away.
     """
     text = text.strip()
-    seconds = duration(text)
+    seconds = _span(text)
     if seconds is None:
-        seconds = _until(text, now)
+        seconds = _until(text, now) or _longest(text, now)
     elif seconds > EPOCH and _positive(text):
         seconds = (seconds / 1000 if seconds > EPOCH * 100 else seconds) - now
     return seconds if seconds is not None and 0 < seconds <= MONTH else None
 
 
+def _longest(text: str, now: float) -> float | None:
+    parts = text.split(",")
+    if len(parts) == 1 or not all(part.strip()[:1].isdigit() for part in parts):  # a date begins with its weekday
+        return None
+    known = [seconds_until(part, now) for part in parts]
+    return max(filter(None, known)) if all(known) else None
+
+
 def dated(text: str) -> bool:
     """Whether a header names a point in time rather than a number of seconds."""
-    seconds = duration(text.strip())
+    seconds = _span(text.strip())
     return bool(text) and (seconds is None or seconds > EPOCH)
 
 
+def _span(text: str) -> float | None:
+    seconds = duration(text)
+    return seconds if seconds is not None or not text[:1].isdigit() else duration(_abbreviated(text))
+
+
+_N = r"(\d+(?:\.\d+)?)"
+_GO = rf"(?:{_N}d)?(?:{_N}h)?(?:{_N}m(?!s))?(?:{_N}s)?(?:{_N}ms)?(?:{_N}[uµμ]s)?(?:{_N}ns)?"
+_SECONDS = (86_400.0, 3600.0, 60.0, 1.0, 1e-3, 1e-6, 1e-9)  # of each unit
+
+
 def duration(text: str) -> float | None:
-    """Seconds in a Go-style duration, as of OpenAI's `x-ratelimit-reset-*` (12ms, 6m0s, 1h2m3.5s), or a bare number."""
-    found = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?", text)
+    """Seconds in a Go-style duration, as of OpenAI's `x-ratelimit-reset-*` (12ms, 6m0s, 1h2m3.5s), or a bare number.
+
+    pkg.go.dev/time#Duration.String
+    """
+    found = re.fullmatch(_GO, text)
     if not text or found is None:
         return _positive(text)
-    days, hours, minutes, seconds, ms = (float(part or 0) for part in found.groups())
-    return days * 86_400 + hours * 3600 + minutes * 60 + seconds + ms / 1000
+    return sum(float(part or 0) * unit for part, unit in zip(found.groups(), _SECONDS, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from email.utils import formatdate
 
 import pytest
@@ -339,6 +340,17 @@ HINTS = [
     # a header is believed, however long: who waits decides
     ({"retry-after": "86400"}, {}, 86400.0),
     ({"retry-after": date(7200)}, {}, 7200.0),
+    # a unit in words, parts of a unit, and a header that was sent twice
+    ({"retry-after": "7 seconds"}, {}, 7.0),
+    ({"retry-after": "60 Secs"}, {}, 60.0),
+    ({"retry-after": "7S"}, {}, 7.0),
+    ({"retry-after": "1 minute"}, {}, 60.0),
+    ({"retry-after": "1.5m"}, {}, 90.0),
+    ({"retry-after": "250µs"}, {}, 0.00025),
+    ({"retry-after": "7, 9"}, {}, 9.0),
+    ({"retry-after": "9,1m2s"}, {}, 62.0),
+    ({"retry-after": "7, soon"}, {}, None),
+    ({"retry-after": "7;w=60"}, {}, None),
     # the body
     ({}, {"error": "loading", "estimated_time": 20.0}, 20.0),
     ({}, {"error": "loading", "estimated_time": 53}, 53.0),
@@ -352,6 +364,11 @@ HINTS = [
     ({}, {"error": {"message": "x", "details": [{"retryDelay": 22}]}}, None),
     ({}, {"error": {"message": "x", "details": "none"}}, None),
     ({"retry-after": "1"}, {"error": "loading", "estimated_time": 20.0}, 1.0),
+    ({}, {"title": "Error 1015: You are being rate limited", "retryable": True, "retry_after": 30}, 30.0),
+    ({}, {"error": {"message": "x", "retry_after": "7s"}}, 7.0),
+    ({}, {"detail": {"retryAfter": 7.5}}, 7.5),
+    ({}, {"retry_after": 30, "error": {"message": "try again in 3s"}}, 30.0),
+    *[({}, {"retry_after": value}, None) for value in (True, None, -1, 0, [7], {}, "soon", "nan", 1e30, 10**400, 121)],
     # the message
     ({}, openai("Please try again in 2.812s."), 2.812),
     ({}, openai("Please try again in 12ms. Visit https://x.y."), 0.012),
@@ -361,6 +378,16 @@ HINTS = [
     ({}, openai("Please retry after 1 second."), 1.0),
     ({}, openai("Please retry in 22.375817872s."), 22.375817872),
     ({}, openai("TRY AGAIN IN 5S"), 5.0),
+    ({}, openai("Please try again after 7 sec"), 7.0),
+    ({}, openai("Please wait for 1.5 minutes"), 90.0),
+    ({}, openai(f"Please retry after {datetime.fromtimestamp(NOW + 30, UTC).isoformat()}."), 30.0),
+    ({}, openai(f"Try again at {datetime.fromtimestamp(NOW + 30, UTC):%Y-%m-%d %H:%M:%SZ}"), 30.0),
+    ({}, openai(f"Retry after {datetime.fromtimestamp(NOW - 30, UTC).isoformat()}."), None),
+    # a date, a time of day or a range is no number of seconds
+    ({}, openai("Retry after 20-11-2026"), None),
+    ({}, openai("try again at 10:30"), None),
+    ({}, openai("try again in 5-10 seconds"), None),
+    ({}, openai("try again in 1,000 seconds"), None),
     ({}, openai("try again in a few seconds"), None),
     ({}, openai("try again in ..."), None),
     # absurd in a body: nobody said it on purpose
