@@ -65,7 +65,10 @@ def notify(observe: Callable[[Event], object], event: Event) -> None:
     """Tell the observer; what it raises is logged, never passed on."""
     try:
         observe(event)
-    except Exception:
+    except BaseException as error:
+        # Nothing is awaited in here, so a cancellation is not the caller's: the observer has asked a canceled future.
+        if not isinstance(error, Exception) and type(error).__name__ != "CancelledError":
+            raise
         LOG.exception("the observer failed on %s", type(event).__name__)
 
 

@@ -265,6 +265,16 @@ async def test_an_observer_that_fails_is_logged(caplog):
     assert all(record.exc_info for record in caplog.records)
 
 
+@pytest.mark.parametrize("error", [asyncio.CancelledError, StopIteration, TimeoutError, EmbedkitError("x")], ids=repr)
+async def test_no_failure_of_an_observer_reaches_the_caller(error):
+    """Not even a cancellation: of a future that the observer has asked, as nothing is awaited in it."""
+
+    def observe(event):
+        raise error
+
+    assert len(await connect(observe=observe).embed(["a"])) == 1
+
+
 async def test_an_embedder_of_ones_own_is_named(told):
     """One without an address goes by the name of its provider."""
 

@@ -7,7 +7,6 @@ key from the environment goes only where it belongs.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -25,7 +24,7 @@ from .._http.headers import Headers, fixed
 from .._http.settings import HttpSettings
 from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
-from .._types import DType, InputType, Limits, Options, Truncate
+from .._types import CAP, DType, InputType, Limits, Options, Truncate
 from .._values import is_number, shown
 from ..cache.base import Cache
 from ..codec import Target
@@ -37,6 +36,7 @@ from .credentials import Credential, _credentials
 from .keywords import (
     _agreed,
     _cache,
+    _Counted,
     _known,
     _of_kind,
     _parameter,
@@ -135,7 +135,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         long_text: "mean" cuts texts that are too long for the model into pieces, averages the vectors of the pieces,
             weighted by their tokens, and makes the result unit length. A call with `truncate` uses that instead.
         coalesce: True lets concurrent small calls share requests: calls that come while all connections are busy are
-            sent in one request. A number: each call also waits up to so many seconds for others.
+            sent in one request. A number: each call also waits up to so many seconds, at most 120, for others.
         hedge: True sends a request that takes much longer than usual a second time and takes the first good answer, for
             at most 5 % of the requests. A number: that share instead of 0.05.
         observe: a function that is called with each event of `embedkit.events`.
@@ -186,6 +186,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         )
         return _wrapped(own, long_text, coalesce, total_timeout, cache)
     retry = retry or RetryPolicy()
+    counted = None if count_tokens is None else _Counted.of(count_tokens)
 
     def one(place: str | None, key: Credential | None, policy: RetryPolicy) -> HttpEmbedder:
         """An embedder for one endpoint with one key."""
@@ -218,7 +219,7 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
             host.dialect(target, **host.quirks), target, options=options, sources=sources, http=http, limits=limits,
             headers={**user, **(fixed(headers) if isinstance(headers, Mapping) else {})},
             ask_headers=None if isinstance(headers, Mapping) else headers, max_concurrency=max_concurrency, rate=rate,
-            retry=policy, observe=observe, count_tokens=count_tokens, exchange=exchange, unsent=unsent,
+            retry=policy, observe=observe, count_tokens=counted, exchange=exchange, unsent=unsent,
             hedge=_share(hedge),
         )  # fmt: skip
 
@@ -274,8 +275,8 @@ def _wrapped(
     if total_timeout is not None:
         embedder.total_timeout = total_timeout
     if coalesce is not False:
-        if not (isinstance(coalesce, bool) or is_number(coalesce)) or not 0 <= coalesce < math.inf:
-            msg = f"coalesce={shown(coalesce)}: True, False, or the longest wait in seconds"
+        if not (isinstance(coalesce, bool) or is_number(coalesce)) or not 0 <= coalesce <= CAP:
+            msg = f"coalesce={shown(coalesce)}: True, False, or the longest wait in seconds, at most {CAP:g}"
             raise ConfigError(msg)
         from .._embedders.coalescing import Coalesced
 

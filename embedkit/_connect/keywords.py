@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from inspect import iscoroutinefunction
-from typing import Any
+from inspect import iscoroutinefunction, isroutine
+from numbers import Real
+from typing import Any, Self
 
 from .._http.credentials import Variable
 from .._peers import clause, unexpected
@@ -56,12 +58,37 @@ def _cache(given: Any) -> Cache:
 def _of_kind(**given: object) -> None:
     for name, value in given.items():
         kind, wanted = _KINDS[name]
-        if iscoroutinefunction(value) and name in ("observe", "count_tokens"):
+        called = value if isroutine(value) else getattr(value, "__call__", None)  # noqa: B004 (of an object: its method)
+        if name in ("observe", "count_tokens") and (iscoroutinefunction(value) or iscoroutinefunction(called)):
             msg = f"{name} is a coroutine function; it is called, not awaited: pass a plain one"
             raise ConfigError(msg)
         if value is not None and not isinstance(value, kind):
             msg = f"{name} is {type(value).__name__}; it takes {wanted}"
             raise ConfigError(msg)
+
+
+class _Counted:
+    """The caller's `count_tokens`, whose results are looked at: tokens themselves are easily taken for their number."""
+
+    __slots__ = ("_count",)
+
+    def __init__(self, count: Callable[[str], object]) -> None:
+        self._count = count
+
+    @classmethod
+    def of(cls, count: Callable[[str], object]) -> Self:
+        """It, as it is where it comes from an embedder that was copied."""
+        return count if isinstance(count, cls) else cls(count)
+
+    def __call__(self, text: str) -> int:
+        found = self._count(text)
+        if isinstance(found, Real) and 0 <= found < math.inf:  # type: ignore[operator]
+            return found if isinstance(found, int) else math.ceil(float(found))
+        hint = "; return how many they are: lambda text: len(encode(text))" if hasattr(found, "__len__") else ""
+        msg = f"count_tokens returned {type(found).__name__}, and not a number of tokens{hint}"
+        if isinstance(found, Real):
+            msg = f"count_tokens returned {brief(found)}: a number of tokens is finite, and not negative"
+        raise ConfigError(msg)
 
 
 def _known(provider: str, given: Mapping[str, Any], takes: Mapping[str, str], keywords: Iterable[str]) -> None:

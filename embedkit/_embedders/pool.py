@@ -9,6 +9,7 @@ outage, and must agree with the others (`known_text`); different providers embed
 from __future__ import annotations
 
 import math
+import random
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,7 @@ import msgspec
 
 from .._batching.plan import tightened
 from .._calls import until_closed
-from .._calltime import TURN
+from .._calltime import PAUSE, TURN
 from .._http.transport import is_loading, timed, watched
 from .._logging import INFO, Interval, heard, host_of, kind_of, log, notify, status_of
 from .._loops import PerLoop, this_loop
@@ -70,6 +71,7 @@ class Pool(Embedder):
         check: Literal["endpoint", "provider", "none"] = "endpoint",
         cheapest: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] | None = None,
     ) -> None:
         first, prices = members[0], [each.price for each in members]
         self.provider = ", ".join(dict.fromkeys(each.provider for each in members))
@@ -84,6 +86,7 @@ class Pool(Embedder):
         self._check = check
         self._cheapest = cheapest
         self._clock = clock
+        self._jitter = jitter or _random
         self._embedders = list(members)
         self._reset()
 
@@ -213,9 +216,9 @@ class Pool(Embedder):
         unusable = 0  # answers; a second one is one too many
         loading = 0  # answers of a model that is being loaded, which are no failures
         doubted = len(self._members) == 1
-        came = self._clock()
+        came, pause = self._clock(), 0.0
         while True:
-            member = await self._turn(balancer, until, failures, tally, came)
+            member = await self._turn(balancer, until, failures, tally, came, pause)
             if member is None:
                 raise self._tried(self._hopeless(), tried, came)
             sent = self._clock()
@@ -235,7 +238,8 @@ class Pool(Embedder):
             except EmbedkitError as error:
                 failures, tried = failures + 1, tried + error.attempts
                 self._tried(error, tried, came)
-                self._note(member, sent, error, tally, suspected=tries is not None)
+                impatient = self._impatient(member, sent, error, tally)
+                self._note(member, sent, error, spare=impatient, suspected=tries is not None)
                 once_more = isinstance(error, DecodeError) and (
                     error.once_more or bool(out is not None and out.failures)
                 )
@@ -243,6 +247,7 @@ class Pool(Embedder):
                 if not (error.retryable or once_more):
                     refusing.add(member)
                 loading += is_loading(error) and member.embedder.loading > 0
+                pause = self._pause(failures, error) if impatient else 0.0
                 # A batch that is late comes back smaller.
                 late = isinstance(error, TransportTimeoutError) and error.sent and len(texts) > 1 and not whole
                 if (
@@ -250,10 +255,11 @@ class Pool(Embedder):
                     or failures - loading >= most
                     or unusable > 1
                     or len(refusing) == len(self._members)
-                    or self._clock() >= until
+                    or self._clock() + pause >= until
+                    or pause >= _left(tally)
                 ):
                     raise
-                self._notify(failures, error, member, tally)
+                self._notify(failures, error, member, tally, pause)
             except BaseException:
                 tally.cancelled(self._clock() - came)
                 raise
@@ -261,10 +267,18 @@ class Pool(Embedder):
                 balancer.release(member)
 
     async def _turn(
-        self, balancer: LoadBalancer[Embedder], until: float, failures: int, tally: RequestCount, came: float
+        self,
+        balancer: LoadBalancer[Embedder],
+        until: float,
+        failures: int,
+        tally: RequestCount,
+        came: float,
+        pause: float,
     ) -> Endpoint[Embedder] | None:
-        """A place at a member; None where there will be none in time, that of the call included."""
+        """A place at a member, after a pause; None where there will be none in time, that of the call included."""
         time = tally.time
+        if pause:
+            await self._rest(pause, tally, came)
         if time is not None:
             alone = all(each.health.failing for each in self._members)
             if min(each.health.back(alone=alone) for each in self._members) - self._clock() >= time.left():
@@ -309,10 +323,26 @@ class Pool(Embedder):
             and self._clock() - sent < member.embedder.late
         )
 
+    async def _rest(self, seconds: float, tally: RequestCount, came: float) -> None:
+        import anyio
+
+        try:
+            await timed(tally.time, PAUSE, anyio.sleep(seconds))
+        except BaseException:
+            tally.cancelled(self._clock() - came)
+            raise
+
+    def _pause(self, failures: int, error: EmbedkitError) -> float:
+        """Seconds before the next try of a call that is too impatient for every member: none of them is left out for
+        that, so nothing else keeps its tries apart.
+        """
+        rounds, rest = divmod(failures, len(self._members))
+        return 0.0 if rest else self._retry.wait(rounds, error, self._jitter()) or 0.0
+
     def _note(
-        self, member: Endpoint[Embedder], sent: float, error: EmbedkitError, tally: RequestCount, *, suspected: bool
+        self, member: Endpoint[Embedder], sent: float, error: EmbedkitError, *, spare: bool, suspected: bool
     ) -> None:
-        if self._impatient(member, sent, error, tally):
+        if spare:
             return
         if suspected and not isinstance(error, RateLimitError):
             return  # a text that is looked for fails its request everywhere, which says nothing of the endpoint
@@ -381,17 +411,19 @@ class Pool(Embedder):
         member.verified = True
         self._balancer().serve()  # its window is open now
 
-    def _notify(self, attempt: int, error: EmbedkitError, member: Endpoint[Embedder], tally: RequestCount) -> None:
+    def _notify(
+        self, attempt: int, error: EmbedkitError, member: Endpoint[Embedder], tally: RequestCount, wait: float
+    ) -> None:
         if (tell := tell_retry.get()) is not None:
             tell()
         host = host_of(_address(member.embedder))
         log(
             INFO, "attempt %d to %s failed: %s; another endpoint or key is asked", attempt, host, kind_of(error),
-            host=host, attempt=attempt, wait=0.0, status=status_of(error),
+            host=host, attempt=attempt, wait=wait, status=status_of(error),
         )  # fmt: skip
         if self.observe is not None:
             notify(
-                self.observe, RetryScheduled(**_about(member.embedder, tally), attempt=attempt, wait=0.0, error=error)
+                self.observe, RetryScheduled(**_about(member.embedder, tally), attempt=attempt, wait=wait, error=error)
             )
 
     def __repr__(self) -> str:
@@ -409,6 +441,16 @@ def _address(member: Embedder) -> str:
     """Where its requests go; empty where nowhere."""
     found: str = getattr(member, "base_url", "")
     return found
+
+
+def _random() -> float:
+    """Between 0 and 1. It pickles by its name: `random.random` takes the state of this process's generator along."""
+    return random.random()  # noqa: S311
+
+
+def _left(tally: RequestCount) -> float:
+    """Seconds that the call has left."""
+    return tally.time.left() if tally.time is not None else math.inf
 
 
 def _about(member: Embedder, tally: RequestCount) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def _translated(error: Exception, request: Request, settings: HttpSettings) -> E
             "asks for none"
         )
     if isinstance(error, aiohttp.ClientResponseError):
-        return _unsent(f"what answers at {where} does not speak HTTP; check base_url", retryable=False)
+        return _unread(where, error.message)
     if isinstance(error, aiohttp.ClientPayloadError):
         return TransportError(f"the answer of {where} broke off")
     if isinstance(error, OSError):
@@ -59,6 +59,13 @@ def _unsent(message: str, *, retryable: bool = True) -> TransportError:
     error = TransportError(message, retryable=retryable)
     error.sent = False
     return error
+
+
+def _unread(where: str, why: str) -> TransportError:
+    """The error of an answer that aiohttp's parser refuses."""
+    if why.startswith(("Got more than", "Too many headers")):
+        return TransportError(f"{where} answered with headers that are too long to be read", retryable=False)
+    return _unsent(f"what answers at {where} does not speak HTTP; check base_url", retryable=False)
 
 
 def _where(url: str) -> str:

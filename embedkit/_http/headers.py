@@ -17,6 +17,7 @@ from ..errors import ConfigError, TransportTimeoutError
 
 Headers = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
 FRAMING = ("content-length", "transfer-encoding")
+FRAMED = "says where the body ends, which is settled when it is sent: leave it out"
 NAME = re.compile(r"[!#$%&'*+.^_`|~\w-]+", re.ASCII)  # RFC 9110, 5.6.2: a token
 
 
@@ -27,7 +28,7 @@ def fixed(headers: Mapping[str, str]) -> dict[str, str]:
             msg = f"headers: {name!r} is no header's name"
             raise ConfigError(msg)
         if name.lower() in FRAMING:
-            msg = f"headers: {name!r} says where the body ends, which is settled when it is sent: leave it out"
+            msg = f"headers: {name!r} {FRAMED}"
             raise ConfigError(msg)
         if wrong := _wrong(value):
             msg = f"headers: the value of {name!r} {wrong}"
@@ -71,8 +72,10 @@ def _wrong_with(found: object) -> str:
     if not isinstance(found, Mapping):
         return f"{type(found).__name__}; it must return a mapping of header names to values"
     for number, (name, value) in enumerate(found.items(), 1):
-        if not _named(name) or str(name).lower() in FRAMING:
+        if not _named(name):
             return f"a mapping whose name number {number} ({type(name).__name__}) is no header's name"
+        if name.lower() in FRAMING:
+            return f"a mapping whose name number {number} {FRAMED}"
         if wrong := _wrong(value):
             return f"a mapping whose value number {number} {wrong}"
     return ""

@@ -34,6 +34,7 @@ from embedkit import (
 )  # fmt: skip
 from embedkit._calltime import CallTime
 from embedkit._embedders.coalescing import Coalesced
+from embedkit.events import RetryScheduled
 from embedkit.testing import FakeEmbedder, FakeExchange, response
 from tests.support.servers.wire import serving
 
@@ -406,6 +407,25 @@ async def test_one_attempt_of_this_call(kind):
     assert error.attempts == len(asked)
     assert seconds >= 0.5 * len(asked) / (2 if "hedged" in kind else 1)
     assert "own" in kind or len(asked) == 6
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "without" not in kind and "own" not in kind])
+@virtually
+async def test_the_tries_of_an_impatient_call_lie_apart(kind):
+    """Each endpoint is asked once without a pause; then tries that
+    `timeout=` of the call cuts back off, at every kind of embedder.
+    """
+    waits = []
+
+    def observe(event):
+        if isinstance(event, RetryScheduled):
+            waits.append(event.wait)
+
+    _, seconds = await failure(KINDS[kind](stalls, observe=observe).embed(["a"], timeout=0.05))
+
+    assert len(waits) == 5
+    assert sum(wait > 0 for wait in waits) >= 2
+    assert seconds >= sum(waits) + 0.05
 
 
 @pytest.mark.anyio

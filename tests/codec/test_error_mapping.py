@@ -320,6 +320,8 @@ def date(seconds):
     return formatdate(NOW + seconds, usegmt=True)
 
 
+NO_TIME: list[object] = [True, None, -1, 0, [7], {}, "soon", "nan", 1e30, 10**400, 121]
+
 HINTS = [
     # headers, by the order of table 7.1
     ({"retry-after-ms": "2812", "retry-after": "3"}, {}, 2.812),
@@ -368,7 +370,7 @@ HINTS = [
     ({}, {"error": {"message": "x", "retry_after": "7s"}}, 7.0),
     ({}, {"detail": {"retryAfter": 7.5}}, 7.5),
     ({}, {"retry_after": 30, "error": {"message": "try again in 3s"}}, 30.0),
-    *[({}, {"retry_after": value}, None) for value in (True, None, -1, 0, [7], {}, "soon", "nan", 1e30, 10**400, 121)],
+    *[({}, {"retry_after": each}, None) for each in NO_TIME],
     # the message
     ({}, openai("Please try again in 2.812s."), 2.812),
     ({}, openai("Please try again in 12ms. Visit https://x.y."), 0.012),

@@ -19,6 +19,14 @@ from tests.support.fake_replies import KEY, echo
 pytestmark = pytest.mark.anyio
 OPENAI = "openai:text-embedding-3-small"
 
+
+class Later:
+    """An object that is called and awaited."""
+
+    async def __call__(self, given):
+        pass
+
+
 WRONG: dict[str, list[object]] = {
     "input_type": ["search", "QUERY", 1, True],
     "dimensions": [0, -1, True, "256", 256.0, [256]],
@@ -41,11 +49,11 @@ WRONG: dict[str, list[object]] = {
     "headers": [7, [("a", "b")], {7: "a"}, {"": "a"}, {"a b": "c"}, {"a:": "c"}, {"a\n": "c"}, {"é": "c"}, {"a": 7},
      {"a": None},
                 {"a": b"c"}, {"a": "b\r\nc: d"}, {"a": "\x00"}, {"a": "\ud800"}, {"a": "…"}],
-    "count_tokens": [7, "cl100k", asyncio.sleep],
-    "observe": [7, [], asyncio.sleep],
+    "count_tokens": [7, "cl100k", asyncio.sleep, Later()],
+    "observe": [7, [], asyncio.sleep, Later()],
     "exchange": [7, "https://"],
     "long_text": ["max", True, 7],
-    "coalesce": [-1, "yes", math.nan, math.inf, None],
+    "coalesce": [-1, "yes", math.nan, math.inf, None, 121, 1e308, 10**400],
     "cache": [7, True, b"c", "", ":memory:", "/", "/no/such/folder/c", "http://host", "postgresql://host/d"],
     "hedge": [-0.1, 1.5, "yes", math.nan, None],
     "api_key": ["", "  ", 7, b"key", "Bearer sk-1", "sk\n1", "sk\x00", "sk-…", "sk-\ud800"],
@@ -97,6 +105,39 @@ def test_every_keyword_has_a_wrong_value_here():
 def test_right_values_are_taken(keywords):
     """None is as good as leaving a keyword out, and each kind that the docstring names is taken."""
     assert embedkit.connect(**{"model": OPENAI, "api_key": KEY, **keywords}).provider == "openai"
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ([1, 2], r"returned list, .*lambda text: len\(encode\(text\)\)"),
+        ({"input_ids": [1]}, "returned dict, and not a number"),
+        ("7", "returned str"),
+        (None, "returned NoneType"),
+        (-1, "returned -1: a number of tokens is finite"),
+        (math.nan, "returned nan"),
+        (math.inf, "returned inf"),
+    ],
+)
+async def test_what_counts_tokens_must_give_their_number(found, message):
+    """Tokens in place of their number, or nothing, are named as that, and nothing is sent."""
+    exchange = FakeExchange([])
+    embedder = embedkit.connect(OPENAI, api_key=KEY, exchange=exchange, count_tokens=lambda text: found)
+
+    with pytest.raises(ConfigError, match=f"count_tokens {message}"):
+        await embedder.embed(["a", "b"])
+    assert exchange.requests == []
+
+
+@pytest.mark.parametrize("found", [7, 0, 2.5, np.int64(7), np.float32(0.5), True])
+async def test_a_number_of_tokens_may_be_of_any_type(found):
+    """Of numpy, or a fraction, which is rounded up."""
+    embedder = embedkit.connect(
+        OPENAI, api_key=KEY, exchange=FakeExchange(echo("openai")), count_tokens=lambda text: found
+    )
+
+    assert embedder.count_tokens("a") == math.ceil(found)
+    assert (await embedder.embed(["a", "b"])).shape[0] == 2
 
 
 def test_no_secret_shows_in_a_refusal():

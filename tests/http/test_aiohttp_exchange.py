@@ -274,6 +274,23 @@ async def test_what_is_not_http_is_not_tried_again(bytes_):
     assert KEY not in str(error)
 
 
+LONG = {
+    "one": b"x-key: " + KEY.encode() * 10_000 + b"\r\n",
+    "many": b"".join(b"x-%d: %s\r\n" % (number, KEY.encode()) for number in range(5_000)),
+}
+
+
+@pytest.mark.parametrize("headers", LONG.values(), ids=LONG)
+async def test_headers_that_are_too_long_are_named(headers):
+    """As what they are, not as another protocol: the address is right. None is quoted."""
+    async with serving(cut(b"HTTP/1.1 200 OK\r\n" + headers + b"content-length: 0\r\n\r\n")) as server:
+        error = await raised(server.url, TransportError, retry=AGAIN, api_key=KEY)
+
+    assert "headers that are too long" in str(error)
+    assert not error.retryable
+    assert KEY not in str(error)
+
+
 @pytest.mark.parametrize(
     "status", ["204 No Content", "205 Reset Content", "304 Not Modified", "401 Unauthorized", "503 Busy"]
 )

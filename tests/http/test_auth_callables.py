@@ -81,5 +81,5 @@ def test_what_frames_the_body_is_no_header_of_the_callers(name):
     """Whatever the value, the server would read another body than was sent."""
     with pytest.raises(ConfigError, match="where the body ends"):
         connected(headers={name: "3"})
-    with pytest.raises(ConfigError, match="name number 1"):
+    with pytest.raises(ConfigError, match="name number 1 says where the body ends"):
         asyncio.run(connected(headers=lambda: {name: "3"}).embed("text"))
