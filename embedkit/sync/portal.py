@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import inspect
 import os
 import select
 import threading
@@ -226,13 +227,32 @@ async def _serve(portal: Portal, running: Future[Any]) -> None:
     stopping = asyncio.Event()
     running.set_result((asyncio.get_running_loop(), stopping))
     await stopping.wait()
-    calls = asyncio.all_tasks() - {asyncio.current_task()}
-    for call in calls:
-        call.cancel()
-    await asyncio.gather(*calls, return_exceptions=True)
+    await _end_tasks()
     for user in portal.users():
         with contextlib.suppress(Exception):
             await user.embedder.aclose()
+
+
+async def _end_tasks() -> None:
+    """Cancel every other task of this loop, and wait for them.
+
+    A task of an anyio task group that has not begun must not be cancelled in any other way than anyio's own: its
+    coroutine would be left "never awaited". It begins at the loop's next turn.
+    """
+    import asyncio
+
+    ended: set[asyncio.Task[Any]] = set()
+    while fresh := asyncio.all_tasks() - ended - {asyncio.current_task()}:
+        begun = {task for task in fresh if not _is_new(task.get_coro())}
+        for task in begun:
+            task.cancel()
+        ended |= begun
+        await asyncio.sleep(0)
+    await asyncio.gather(*ended, return_exceptions=True)
+
+
+def _is_new(work: object) -> bool:
+    return inspect.iscoroutine(work) and inspect.getcoroutinestate(work) == inspect.CORO_CREATED
 
 
 _portal = Portal()
