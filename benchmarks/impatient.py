@@ -50,7 +50,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """One run.
 
     Attributes:
-        fault: what goes wrong, for `ill` seconds.
+        fault: what goes wrong, for `ill` seconds: one of FAULTS, or "page", a web page with status 200.
         load: calls offered, as a share of what the endpoint can do.
         rate: calls offered per second; 0: by `load`.
         patience: seconds after which a caller gives up; infinite: never.
@@ -127,6 +127,8 @@ class Ill(Knee):
         if self.fault == "reset":
             msg = "connection reset"
             raise TransportError(msg)
+        if self.fault == "page":
+            return Response(200, {"content-type": "text/html"}, b"<html>We will be back soon</html>")
         if self.fault.startswith("429"):
             hint = {"retry-after": "1"} if "hint" in self.fault else {}
             self.last_hint = now() + 1 if hint else self.last_hint

@@ -444,7 +444,7 @@ class Transport:
         if time is not None and time.timeout is not None and isinstance(error, TransportTimeoutError) and error.sent:
             self.limiter.on_given_up(sent)  # this caller's own patience, maybe less than any answer takes
             return False
-        if error.retryable:
+        if error.retryable or (isinstance(error, DecodeError) and error.once_more):
             self.limiter.budget.failed(self._clock())
         elif isinstance(error, ApiError):
             self.limiter.budget.answered()  # it is well enough to refuse

@@ -24,7 +24,7 @@ def _same_jitter():
     random.seed(5)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [*FAULTS, "page"])
 def test_a_service_is_well_again_within_seconds(fault):
     """40 queries a second, each under 5 s; for 4 s the provider stalls,
     fails or refuses: 5 s later 99 % succeed, and soon answers are quick.
@@ -37,7 +37,7 @@ def test_a_service_is_well_again_within_seconds(fault):
 
 
 @pytest.mark.parametrize("patience", [1, 5, 30])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [*FAULTS, "page"])
 def test_near_its_power_too(fault, patience):
     """At 0.9 times what the endpoint can do, whatever the patience
     of the callers; few attempts are made beside the first ones.
@@ -98,7 +98,7 @@ def test_a_stall_with_the_default_timeout(patience):
     assert outcome.share(outcome.over + 5) >= 0.99
 
 
-@pytest.mark.parametrize("fault", ["503", "500", "429", "reset", "stall"])
+@pytest.mark.parametrize("fault", ["503", "500", "429", "reset", "stall", "page"])
 def test_retries_have_a_budget(fault):
     """Ten calls a second: while the provider is ill there are at most 1.3 attempts for each first one."""
     assert simulate(Case(fault=fault, rate=10, patience=5, after=10)).attempts() <= 1.3
