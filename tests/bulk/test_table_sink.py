@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedkit import ConfigError
+from embedkit._bulk.arrow_values import values
 from embedkit._bulk.sinks import arrow_files, table_sink
 from embedkit._bulk.sinks.open_sink import open_sink
 from embedkit._bulk.sinks.table_sink import FolderSink, TableFileSink
+from tests.bulk.test_arrow_values import TABLE
 from tests.support.sinks import (
     METADATA,
     WIDTH,
@@ -339,6 +341,45 @@ def test_batches_and_dicts_share_an_output(tmp_path, kind):
     assert found["n"].to_pylist() == [1, 2, 0.5, 3, None]
     assert found["only"].to_pylist() == ["x", None, None, None, None]
     assert found["embedding_error"].to_pylist() == [None, "no", None, None, None]
+
+
+UNION = pa.UnionArray.from_sparse(pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["x", "y"])])
+YEARS = pa.array([0, 2**62, None], pa.timestamp("s"))
+COLUMNS = {
+    **TABLE,
+    "union": (UNION, ["1", "y"]),
+    "union in a list": (pa.ListArray.from_arrays([0, 0, 2], UNION), ["[]", '[1,"y"]']),
+    "runs in a struct": (
+        pa.StructArray.from_arrays([pa.RunEndEncodedArray.from_arrays([2], ["a"])], ["r"]), [{"r": "a"}] * 2,
+    ),
+    "years of five digits and more": (YEARS, ["1970-01-01T00:00:00", "+146138514283-06-19T07:45:04", None]),
+}  # fmt: skip
+
+
+@every_table
+@pytest.mark.parametrize(("array", "expected"), COLUMNS.values(), ids=COLUMNS)
+def test_a_column_of_any_type_is_kept(tmp_path, kind, array, expected):
+    """Every value, in the type it came in where the format has it, else as text; nothing fails when all is paid for."""
+    batch = pa.RecordBatch.from_arrays([pa.nulls(len(array), pa.string()), array], ["text", "c"])
+    path = finished(open_sink(str(target(tmp_path, kind)), kind), tmp_path, (batch, ones(len(array))))
+    said = [each for chunk in table_of(path)["c"].chunks for each in values(chunk)]
+
+    assert said == expected or [each and json.loads(each) for each in said] == expected
+
+
+@every_table
+def test_categories_of_numbers_stay_numbers(tmp_path, kind):
+    """Beside plain ones, which is what a file gives back when rows are added to it."""
+    batches = [
+        pa.RecordBatch.from_arrays([pa.array(["a"]), numbers], ["text", "c"])
+        for numbers in (pa.array([5]), pa.array([7]).dictionary_encode())
+    ]
+    with small_files(chunk=1, part=1):
+        path = finished(
+            open_sink(str(target(tmp_path, kind)), kind), tmp_path, *((batch, ones(1)) for batch in batches)
+        )
+
+    assert table_of(path)["c"].to_pylist() == [5, 7]
 
 
 @every_table

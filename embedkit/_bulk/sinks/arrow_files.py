@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..._hints import NDArray
 from ..disk import naming
 from .spool import Spool
-from .tables import ERROR, VECTOR, Widening, added_columns, cast, fitted, table, without_vectors
+from .tables import ERROR, VECTOR, Widening, added_columns, as_text, cast, fitted, plain_type, table, without_vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +44,8 @@ class Format(Protocol):
 
 class Parquet:
     """Parquet, as pyarrow writes it. Vectors do not repeat and are not searched by range: no dictionary of them, no
-    statistics.
+    statistics. Runs become their values; what else Parquet cannot hold (intervals, unions, a year that its
+    milliseconds do not reach) becomes text, as in JSON.
     """
 
     suffix = ".parquet"
@@ -57,6 +59,19 @@ class Parquet:
 
     def fit(self, table: pa.Table) -> pa.Table:
         """See `Format`."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        for place, field in enumerate(table.schema):
+            column = table.column(place)
+            if pa.types.is_run_end_encoded(field.type):
+                column = pa.chunked_array(
+                    [pc.run_end_decode(chunk) for chunk in column.chunks], type=field.type.value_type
+                )
+            if not _writable(column):
+                column = as_text(column)
+            if column is not table.column(place):
+                table = table.set_column(place, field.with_type(column.type), column)
         return table
 
     def batches(self, path: Path, rows: int) -> Iterator[pa.RecordBatch]:
@@ -83,9 +98,41 @@ class Parquet:
             return int(file.metadata.num_rows)
 
 
+def _writable(column: pa.ChunkedArray) -> bool:
+    """Whether Parquet can hold a column. Its type tells, but for seconds: Parquet has milliseconds."""
+    import pyarrow as pa
+
+    seconds = _has(lambda kind: pa.types.is_timestamp(kind) and kind.unit == "s", column.type)
+    return _written_type(column.type) and (not seconds or _written_column(column))
+
+
+@lru_cache(256)
+def _written_type(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return _written_column(pa.chunked_array([], kind))
+
+
+def _written_column(column: pa.ChunkedArray) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        pq.write_table(pa.table({"": column}), pa.BufferOutputStream())
+    except (pa.ArrowException, OSError):  # in memory: what Parquet itself refuses
+        return False
+    return True
+
+
+def _has(is_one: Callable[[pa.DataType], bool], kind: pa.DataType) -> bool:
+    """Whether a type is one of these, or has one within."""
+    return is_one(kind) or any(_has(is_one, kind.field(number).type) for number in range(kind.num_fields))
+
+
 class Arrow:
     """Arrow IPC (Feather 2), not compressed, so that it maps into memory. Categories become their values: the format
-    has one dictionary per column for the whole file.
+    has one dictionary per column for the whole file. Unions become text, as in JSON: pyarrow (26.0) crashes when it
+    is asked for their size.
     """
 
     suffix = ".arrow"
@@ -96,8 +143,14 @@ class Arrow:
 
     def fit(self, table: pa.Table) -> pa.Table:
         """See `Format`."""
+        import pyarrow as pa
+
         for place, field in enumerate(table.schema):
-            plain = field.with_type(_plain(field.type))
+            if _has(pa.types.is_union, field.type):
+                text = as_text(table.column(place))
+                table = table.set_column(place, field.with_type(text.type), text)
+                continue
+            plain = field.with_type(plain_type(field.type))
             if plain.type != field.type:
                 table = table.set_column(place, plain, cast(table.column(place), plain.type))
         return table
@@ -141,21 +194,6 @@ class _ArrowWriter:
             self._writer.close()
         finally:
             self._file.close()
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """The type without dictionaries, in lists and structs too."""
-    import pyarrow as pa
-
-    if pa.types.is_dictionary(kind):
-        return kind.value_type
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_plain(field.type)) for field in kind])
-    if pa.types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(_plain(kind.value_type)))
-    if pa.types.is_large_list(kind):
-        return pa.large_list(kind.value_field.with_type(_plain(kind.value_type)))
-    return kind
 
 
 def write_spool(

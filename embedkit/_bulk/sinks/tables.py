@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ..._hints import NDArray
+from .. import arrow_values
 from ..contract import Records
 from ..disk import sayable
 
@@ -74,7 +75,7 @@ def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
         column = table.column(field.name) if field.name in table.column_names else pa.nulls(len(table), field.type)
         if column.type != field.type:
             text = pa.types.is_string(field.type)
-            column = pa.array(_texts(column.to_pylist()), pa.string()) if text else cast(column, field.type)
+            column = as_text(column) if text else cast(column, field.type)
         columns.append(column)
     return pa.table(columns, schema=schema)
 
@@ -87,6 +88,32 @@ def cast(column: pa.ChunkedArray, kind: pa.DataType) -> Any:
     import pyarrow as pa
 
     return pa.array(column.to_pylist(), kind) if _has_null_type(kind) else column.cast(kind, safe=False)
+
+
+def as_text(column: pa.ChunkedArray) -> Any:
+    """The column as text: strings as they are, the rest as JSON spells it (`arrow_values`), and NaN as NaN."""
+    import pyarrow as pa
+
+    said = arrow_values.unspeakable(pa.schema([("", column.type)])) is None
+    if pa.types.is_floating(column.type) or not said:
+        return pa.array(_texts(column.to_pylist()), pa.string())
+    found = [each for chunk in column.chunks for each in arrow_values.values(chunk)]
+    return pa.array(_texts(found), pa.string())
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type without dictionaries, in lists and structs too."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(plain_type(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(plain_type(kind.value_type)))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(plain_type(kind.value_type)))
+    return kind
 
 
 def _has_null_type(kind: pa.DataType) -> bool:
@@ -188,17 +215,29 @@ def _inexact_as_floats(table: pa.Table) -> set[str]:
     return {name for name, ends in most.items() if ends["max"] is not None and max(-ends["min"], ends["max"]) > 2**53}
 
 
+def _unified(fields: list[pa.Field]) -> pa.Field | None:
+    """A field that holds the values of all; None: there is none."""
+    import pyarrow as pa
+
+    try:
+        return pa.unify_schemas([pa.schema([each]) for each in fields], promote_options="permissive").field(0)
+    except pa.ArrowException:
+        return None
+
+
 def _widened(old: pa.Schema, new: pa.Schema, exact: Collection[str]) -> pa.Schema:
     """A schema for the rows of both; the columns in `exact` keep every digit."""
     import pyarrow as pa
 
     fields = {field.name: field for field in old}
     for field in new:
-        both = [pa.schema([each]) for each in (fields.get(field.name, field), field)]
-        try:
-            fields[field.name] = pa.unify_schemas(both, promote_options="permissive").field(0)
-        except pa.ArrowException:
-            fields[field.name] = pa.field(field.name, pa.string())
+        both = [fields.get(field.name, field), field]
+        # Categories and their values have no type in common for pyarrow.
+        fields[field.name] = (
+            _unified(both)
+            or _unified([each.with_type(plain_type(each.type)) for each in both])
+            or pa.field(field.name, pa.string())
+        )
         if field.name in exact and pa.types.is_floating(fields[field.name].type):
             fields[field.name] = pa.field(field.name, pa.string())
     return pa.schema(list(fields.values()), old.metadata)
