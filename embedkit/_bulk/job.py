@@ -129,6 +129,7 @@ class Job:
         if earlier is not None:
             if not (header.digest and earlier.job is not None and earlier.job.digest):
                 await self._compare_rows(earlier)
+            await aside(self.work.sweep)
             return earlier
         await aside(self.work.enter)
         journal: Journal | None = None

@@ -129,7 +129,7 @@ class Journal:
                 break  # what follows was written after it, and may speak of what is not there
             kept += len(raw)
             self._take(line)
-        # The header is on disk before anything else is written: alone, a part of it is what a crash has left.
+        # The header is on disk before any row is: alone, a part of it is what a crash has left.
         if self.header is None and (b"\n" in data or self._has_company()):
             msg = f"{self.path}: no journal of this format can be read in it; --force begins anew"
             raise ConfigError(msg)
@@ -160,11 +160,14 @@ class Journal:
     def append(self, line: Line) -> None:
         """Write a line; it is on disk when this returns. May be called from several threads."""
         with self._lock:
+            if (
+                self._file is None and not self.path.exists()
+            ):  # whole or not at all: what lies beside it already is no reason to doubt it
+                replace_file(self.path, encoded(line))
+                self._take(line)
+                return
             if self._file is None:
-                new = not self.path.exists()
                 self._file = self.path.open("ab", buffering=0)
-                if new:
-                    sync_folder(self.path.parent)
             with naming(self.path):
                 self._file.write(encoded(line))
                 os.fsync(self._file.fileno())
@@ -220,16 +223,21 @@ def decoded(raw: bytes) -> Line | None:
         return None
 
 
+def beside(path: Path) -> Path:
+    """Where a small file is written before it gets its name."""
+    return path.with_name(f".{path.name}.new")
+
+
 def replace_file(path: Path, data: bytes) -> None:
     """Write a small file whole: a reader sees the old one or the new one, also after a crash."""
-    beside = path.with_name(f".{path.name}.new")
+    new = beside(path)
     try:
-        with naming(path), beside.open("wb") as file:
+        with naming(path), new.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        new.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .journal import NAME
+from .journal import NAME, beside
 from .writer import FAILURES
 
 LOCK = "lock"
@@ -23,6 +25,9 @@ class Workplace:
     """
 
     def __init__(self, output: str, place: Path) -> None:
+        if not place.name:
+            msg = f"{output} is the root of the file system, which has no place beside it for a job: name a folder"
+            raise ConfigError(msg)
         self.output = output
         self.place = place
         self.folder = place.with_name(f"{place.name}.job")
@@ -41,7 +46,7 @@ class Workplace:
         """Make the folder and take its lock.
 
         Raises:
-            ConfigError: another process works on this output.
+            ConfigError: another process works on this output; there is no room in a name for what is left beside it.
             OSError: the folder cannot be made.
         """
         from filelock import FileLock, Timeout
@@ -50,6 +55,7 @@ class Workplace:
         if not parent.is_dir():
             msg = f"{self.output}: there is no folder {parent}"
             raise ConfigError(msg)
+        self._check_length(parent)
         while True:
             self.folder.mkdir(exist_ok=True)
             lock = FileLock(self.folder / LOCK)
@@ -64,6 +70,25 @@ class Workplace:
                 self._lock = lock
                 return
             lock.release()
+
+    def _check_length(self, parent: Path) -> None:
+        """Refuse a name that has no room for what is written beside the output, the last of it at the very end."""
+        longest = beside(self.report).name
+        spare = os.pathconf(parent, "PC_NAME_MAX") - len(os.fsencode(longest)) if hasattr(os, "pathconf") else 0
+        if spare < 0:
+            msg = (
+                f"{self.output}: a name that is longer than that, {longest}, has {-spare} bytes more than the file "
+                "system takes: give the output a shorter one"
+            )
+            raise ConfigError(msg)
+
+    def sweep(self) -> None:
+        """Remove the folder that a job of a finished output has left if it was killed at its very end."""
+        if not self.folder.is_dir() or self.unfinished():
+            return
+        with suppress(ConfigError, OSError):  # another job has begun in it; nothing may be removed there
+            self.enter()
+            self.remove()
 
     def clear(self) -> None:
         """Remove what an unfinished job has left, but the lock."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
@@ -99,6 +102,21 @@ def test_nothing_to_read_is_refused(file, tmp_path, given, message):
     with pytest.raises(ConfigError, match=message):
         names([str(tmp_path / given)])
     assert len(names([str(tmp_path / "foreign")], "text")) == 2
+
+
+def test_what_is_no_file_is_left_out_unless_it_is_named(file, tmp_path):
+    """A pipe in a folder would be waited for without an end. A link to nothing is an error: rows would be missing."""
+    wanted = file("in/a.txt", b"")
+    os.mkfifo(tmp_path / "in" / "pipe.txt")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "in" / "s.txt"))
+    assert names([str(tmp_path / "in")]) == names([str(tmp_path / "in" / "*.txt")]) == [str(wanted)]
+    assert names([str(tmp_path / "in" / "pipe.txt")]) == [str(tmp_path / "in" / "pipe.txt")]
+
+    (tmp_path / "in" / "b.txt").symlink_to("nowhere")
+    for place in ("in", "in/*.txt"):
+        with pytest.raises(FileNotFoundError, match=r"b\.txt"):
+            names([str(tmp_path / place)])
 
 
 def test_stdin_is_read_once():

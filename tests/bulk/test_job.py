@@ -28,7 +28,7 @@ from embedkit import (
     bulk,
 )
 from embedkit._bulk import writer
-from embedkit._bulk.journal import decoded
+from embedkit._bulk.journal import Header, Journal, Line, decoded
 from embedkit._bulk.notices import Began, Paused, Progress, Resumed, RowFailed, Scanned
 from embedkit._types import Usage
 from tests.support.jobs import Lines, Texts, job, rows_of, vector
@@ -443,6 +443,26 @@ def test_a_header_that_a_crash_has_cut_is_no_journal(tmp_path, length):
     check(tmp_path / "out")
 
 
+def test_a_journal_is_there_with_its_first_line_or_not_at_all(tmp_path, monkeypatch):
+    """A crash before that is the crash of a job that has not begun, whatever an append has put beside it already."""
+    seen, fsync = [], os.fsync
+
+    def looked(descriptor):
+        seen.append(journal.path.read_bytes() if journal.path.exists() else None)
+        fsync(descriptor)
+
+    journal = Journal(tmp_path)
+    monkeypatch.setattr("os.fsync", looked)
+    journal.append(Line(header=Header(identity={"model": "m"})))
+    journal.append(Line(run=1.0))
+    journal.close()
+
+    assert seen[0] is None
+    assert all(decoded(before.splitlines(keepends=True)[0]) is not None for before in seen if before is not None)
+    assert Journal(tmp_path).header.identity == {"model": "m"}
+    assert Journal(tmp_path).runs == 1
+
+
 def rerun_to_quota(out):
     run(job(TEXTS, Server(after(50, lambda: QuotaError("gone", status=402))), out))
 
@@ -832,10 +852,30 @@ def test_a_folder_that_a_killed_job_left_at_its_very_end(tmp_path):
     server = Server()
 
     assert run(job(TEXTS, server, tmp_path / "out")).already
+    assert not (tmp_path / "out.job").exists()
     with pytest.raises(ConfigError, match="the rows of the input are others"):
         run(job(TEXTS[1:], server, tmp_path / "out"))
     assert server.sent == []
     check(tmp_path / "out")
+
+
+def test_a_name_without_room_for_the_report_is_refused_at_the_beginning(tmp_path):
+    """The report has a longer name than the output, and is written when every row is paid for."""
+    most = os.pathconf(tmp_path, "PC_NAME_MAX") - len("..report.json.new")
+    server = Server()
+    with pytest.raises(ConfigError, match="1 bytes more than the file system takes"):
+        run(job(TEXTS, server, tmp_path / ("é" * (most // 2) + "x" * (1 + most % 2))))
+    assert server.sent == []
+    assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+    run(job(TEXTS, server, tmp_path / ("x" * most)))
+    assert len(os.listdir(tmp_path)) == 2  # noqa: PTH208
+
+
+def test_the_root_is_no_output():
+    """There is no place beside it."""
+    with pytest.raises(ConfigError, match="root of the file system"):
+        job(TEXTS, Server(), "/")
 
 
 def test_on_error_raise_ends_at_the_refused_row(tmp_path):

@@ -100,6 +100,19 @@ def test_a_name_that_cannot_be_written_is_refused(tmp_path, name, form, says):
         open_sink(name if name == "-" or ":" in name else f"{tmp_path}/{name}", form)
 
 
+def test_an_empty_name_is_none():
+    """It is the folder that the job runs in nowhere but in the rules of paths."""
+    with pytest.raises(ConfigError, match="the name of the output is empty"):
+        open_sink("")
+
+
+def test_a_link_to_a_folder_that_is_missing_is_told_by_that_folder(tmp_path):
+    """Not by the one that the link lies in, which is there."""
+    (tmp_path / "link.npy").symlink_to("missing/out.npy")
+    with pytest.raises(ConfigError, match=r"link\.npy: there is no folder .*missing$"):
+        open_sink(str(tmp_path / "link.npy"))
+
+
 def test_the_url_of_a_store_goes_to_the_stores(monkeypatch):
     """With the column and the key; a drive's letter is no store."""
 

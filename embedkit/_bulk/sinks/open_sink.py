@@ -41,8 +41,10 @@ def open_sink(
         key: the key's column, for stores.
 
     Raises:
-        ConfigError: the name tells no form, or contradicts the one that is asked for; there is no such folder.
+        ConfigError: the name is empty, tells no form, or contradicts the one that is asked for; its folder is missing.
     """
+    if not target:
+        raise ConfigError("the name of the output is empty: name a file, a folder, a store, or - for stdout")
     if STORE.match(target):
         if form is not None:
             msg = f"{target.partition(':')[0]}: is a store, and takes no --output-format"
@@ -104,5 +106,5 @@ def _check_place(target: str, form: str) -> None:
         msg = f"{target} is not a regular file (- is stdout)"
         raise ConfigError(msg)
     if not path.parent.is_dir():
-        msg = f"{target}: there is no folder {Path(target).parent}"
+        msg = f"{target}: there is no folder {(path if Path(target).is_symlink() else Path(target)).parent}"
         raise ConfigError(msg)

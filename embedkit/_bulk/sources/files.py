@@ -63,7 +63,8 @@ def found(names: Iterable[str], asked: str | None, unnamed: Callable[[str], obje
     """The files that names, folders and patterns stand for, in order.
 
     A name that is there is itself, whatever its characters. Folders (with theirs) and patterns are sorted by name,
-    numbers by value. What is hidden (. or _ before its name) and what jobs leave is no input, unless it is named.
+    numbers by value. What is hidden (. or _ before its name), what jobs leave, pipes, sockets and devices are no input,
+    unless they are named.
 
     Args:
         names: of them.
@@ -103,7 +104,7 @@ def _in_folder(folder: str) -> list[str]:
     names = []
     for place, folders, files in os.walk(folder, onerror=_raised):
         folders[:] = [each for each in folders if not _left_out(each)]
-        names += [str(Path(place, each)) for each in files if not _left_out(each)]
+        names += [str(path) for each in files if not _left_out(each) and not _is_other(path := Path(place, each))]
     if not names:
         msg = f"{folder}: there is no file in this folder"
         raise ConfigError(msg)
@@ -116,11 +117,18 @@ def _raised(error: OSError) -> None:
 
 def _matching(pattern: str) -> list[str]:
     named = glob.glob(pattern, recursive=True)  # noqa: PTH207 (a pattern may begin with a root, which Path.glob refuses)
-    names = [each for each in named if Path(each).is_file() and not _left_out(Path(each).name) and not _in_job(each)]
+    names = [
+        each for each in named if not _is_other(path := Path(each)) and not _left_out(path.name) and not _in_job(each)
+    ]
     if not names:
         msg = f"{pattern}: no file matches"
         raise ConfigError(msg)
     return sorted(names, key=natural)
+
+
+def _is_other(path: Path) -> bool:
+    """A folder, a pipe, a socket or a device. A link to nothing is a file, that there is an error of."""
+    return path.exists() and not path.is_file()
 
 
 def _in_job(name: str) -> bool:
