@@ -102,9 +102,11 @@ class TransportError(EmbedkitError):
 
     Attributes:
         sent: the request may have been sent, and may be the reason; False where no connection came about.
+        proxy_refused: the proxy took no connection, as one does whose address is wrong.
     """
 
     sent: bool = True
+    proxy_refused: bool = False
 
     def __init__(self, message: str, *, retryable: bool = True, rows: Iterable[int] = ()) -> None:
         super().__init__(message, rows=rows)

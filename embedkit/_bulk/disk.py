@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ..errors import ConfigError
 
 PIECE = 1 << 30  # bytes copied at once
@@ -167,6 +169,22 @@ def check_folder(path: Path) -> None:
 def sayable(text: str) -> str:
     """The text without halves of surrogate pairs, which UTF-8 cannot hold."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def to_json(value: Any) -> bytes:
+    """As JSON, in which each byte of a file's name that is not UTF-8 is named as Python names it."""
+    try:
+        return msgspec.json.encode(value, enc_hook=str)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_sayable_parts(msgspec.to_builtins(value, enc_hook=str)))
+
+
+def _sayable_parts(value: Any) -> Any:
+    if isinstance(value, str):
+        return sayable(value)
+    if isinstance(value, dict):
+        return {_sayable_parts(name): _sayable_parts(part) for name, part in value.items()}
+    return [_sayable_parts(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def _check_size(path: Path, size: int) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from .._install import version
 from .._types import Options, safe_url
 from .contract import Scan, Sink, Source
+from .disk import to_json
 from .journal import FORMAT, Header
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _differences(name: str, before: Any, now: Any) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    return "not given" if value is None else msgspec.json.encode(value).decode()
+    return "not given" if value is None else to_json(value).decode()
 
 
 def ways_out(before: Header, now: Header, differs: Sequence[str], *, done: int, keyed: bool) -> str:
@@ -106,4 +107,4 @@ def refusal(output: str, differs: Sequence[str], ways: str = "", *, unfinished: 
 
 def _plain(value: Any) -> Any:
     """A value as JSON gives it back."""
-    return msgspec.json.decode(msgspec.json.encode(value, enc_hook=str))
+    return msgspec.json.decode(to_json(value))

@@ -526,11 +526,13 @@ class Job:
         totals = self._tally.add(part, len(failures))
         if self._budget is not None:
             self._budget.came_back(len(part), part.usage.tokens)
+        selected = self._source if isinstance(self._source, Selected) else None
+        numbers = {place: selected.row(start + place) if selected else start + place for place in failures}
         for place, reason in failures.items():
-            self._tell(RowFailed(row=start + place, key=keys[place] if keys else None, reason=reason))
+            self._tell(RowFailed(row=numbers[place], key=keys[place] if keys else None, reason=reason))
         self._tell(Progress(totals=totals, rows=self._rows, requests_in_flight=self._tally.in_flight))
         refused = len(failures) - len(taken.faults)
-        return Rows(start, taken.pieces, keys, part.vectors, failures, refused, feed.digest.hex(), totals)
+        return Rows(numbers, taken.pieces, keys, part.vectors, failures, refused, feed.digest.hex(), totals)
 
     def _keep_what_came(self, journal: Journal, feed: Feed) -> None:
         """Where the input is not what it was when it was looked through: refuse fewer rows, and keep what came of more

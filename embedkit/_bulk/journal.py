@@ -20,7 +20,7 @@ import msgspec
 
 from ..errors import ConfigError
 from .contract import State
-from .disk import naming, sync_folder
+from .disk import naming, sync_folder, to_json
 
 FORMAT = 1  # of the journal and of what lies beside it; another one is refused
 NAME = "journal.jsonl"
@@ -208,7 +208,7 @@ class Journal:
 
 def encoded(line: Line) -> bytes:
     """A line as it is written."""
-    said = msgspec.json.encode(line)
+    said = to_json(line)
     return b"%08x %b\n" % (crc32(said), said)
 
 

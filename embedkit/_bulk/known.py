@@ -7,6 +7,7 @@ Either is worked out once per job, before its first request, and marked as whole
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,7 @@ class Selected(Source):
     def __init__(self, source: Source, marks: bytes) -> None:
         self._source = source
         self._marks = marks
+        self._rows = array("Q", (row for row, mark in enumerate(marks) if mark))
         self.aside = source.aside
 
     def blocks(self) -> Iterator[Block]:
@@ -105,6 +107,10 @@ class Selected(Source):
             )
             place += len(block.texts)
             count += len(rows)
+
+    def row(self, number: int) -> int:
+        """Where a selected row stands in the whole source."""
+        return self._rows[number]
 
     def described(self) -> dict[str, Any]:
         """As the whole source."""

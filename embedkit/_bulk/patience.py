@@ -47,7 +47,8 @@ def pause(pauses: int, retry_after: float | None, left: float, patience: float) 
 
 
 class Patient(Wrapped):
-    """An embedder whose parts of a stream outlast an outage.
+    """An embedder whose parts of a stream outlast an outage. A proxy that refuses connections before anything was
+    answered is none: its address is wrong, and nobody will put it right overnight.
 
     Args:
         inner: the embedder.
@@ -71,6 +72,7 @@ class Patient(Wrapped):
         self._now = now
         self._sleep = sleep
         self._since: float | None = None  # when the outage began
+        self._answered = False  # anything
         self._pauses = 0
         self._attempts = 0  # in this outage, of the parts that asked
         self.gave_up: str = ""  # how long it was tried, where the patience is over
@@ -89,8 +91,9 @@ class Patient(Wrapped):
             except EmbedkitError as error:
                 if isinstance(self._over, StoppedError) and is_outage(error):
                     raise self._over.at() from error  # nobody waits for the provider any more
-                if not is_outage(error) or self._over is not None:
-                    self._end(error, asks=asks)
+                misled = not self._answered and isinstance(error, TransportError) and error.proxy_refused
+                if misled or not is_outage(error) or self._over is not None:
+                    self._end(error, asks=asks or misled)
                     raise
                 if asks or self._since is None:
                     asks = True
@@ -100,6 +103,7 @@ class Patient(Wrapped):
                 if asks:
                     self._end(StoppedError("the job was canceled"), asks=True)
                 raise
+            self._answered = True
             if asks:
                 self._recover()
             return made

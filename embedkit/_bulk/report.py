@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from ..errors import ConfigError
+from .disk import to_json
 from .journal import Header, replace_file
 
 SERIES = 500  # points of the time series at most
@@ -68,7 +69,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     def write(self, path: Path) -> None:
         """Write it, whole or not at all."""
-        replace_file(path, msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
+        replace_file(path, msgspec.json.format(to_json(self), indent=1) + b"\n")
 
 
 def read_report(path: Path) -> Report | None:

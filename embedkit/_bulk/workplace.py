@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from .disk import sayable
 from .journal import NAME, beside
 from .writer import FAILURES
 
@@ -27,6 +28,9 @@ class Workplace:
     def __init__(self, output: str, place: Path) -> None:
         if not place.name:
             msg = f"{output} is the root of the file system, which has no place beside it for a job: name a folder"
+            raise ConfigError(msg)
+        if str(place) != sayable(str(place)):
+            msg = f"{sayable(output)}: the folder that it is in has a path that is not UTF-8; choose another"
             raise ConfigError(msg)
         self.output = output
         self.place = place

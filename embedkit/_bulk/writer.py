@@ -16,7 +16,7 @@ from .._types import Options
 from ..codec.vector_math import missing_rows
 from ..errors import EmbedkitError
 from .contract import Records, Sink
-from .disk import AppendedFile
+from .disk import AppendedFile, to_json
 from .journal import Checkpoint, Journal, Line, Totals
 from .stdio import aside as left_behind
 
@@ -32,9 +32,11 @@ FAILURES = "failures.jsonl"
 
 
 class Rows(msgspec.Struct, frozen=True, gc=False):
-    """Rows that came back. `digest`: of all rows up to the last of them. `totals`: with them."""
+    """Rows that came back. `numbers`: of those that failed, by place, their rows of the whole input. `digest`: of all
+    rows up to the last of them. `totals`: with them.
+    """
 
-    start: int
+    numbers: Mapping[int, int]
     pieces: list[Records]
     keys: Sequence[Any] | None
     vectors: NDArray[Any]
@@ -196,8 +198,8 @@ class Writer:
             vectors = missing_rows(len(vectors), self._width or 0, self._dtype)
         self._sink.write(rows.pieces, vectors, rows.failures, rows.keys)
         for place, reason in rows.failures.items():
-            failure = {"row": rows.start + place, "key": rows.keys[place] if rows.keys else None, "reason": reason}
-            self._failures.append(msgspec.json.encode(failure, enc_hook=str) + b"\n")
+            failure = {"row": rows.numbers[place], "key": rows.keys[place] if rows.keys else None, "reason": reason}
+            self._failures.append(to_json(failure) + b"\n")
         self._last = rows
 
     def _checkpoint(self, *, complete: bool) -> None:
@@ -228,7 +230,7 @@ class Writer:
         if self._width is None:
             self._start(self._asked)
         if self._journal.last is None and self._last is None:  # an input without rows
-            self._last = Rows(0, [], None, missing_rows(0, 0, self._dtype), {}, 0, digest, Totals())
+            self._last = Rows({}, [], None, missing_rows(0, 0, self._dtype), {}, 0, digest, Totals())
         self._checkpoint(complete=True)
 
     def close(self) -> None:

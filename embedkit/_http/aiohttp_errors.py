@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from .._types import Request, safe_url
@@ -30,7 +31,9 @@ def _translated(error: Exception, request: Request, settings: HttpSettings) -> E
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return _unsent(f"the host name {error.host!r} cannot be resolved; check base_url, the proxy and the network")
     if isinstance(error, aiohttp.ClientProxyConnectionError):
-        return _unsent(f"the proxy {error.host}:{error.port} for {where} cannot be reached: {_reason(error.os_error)}")
+        gone = _unsent(f"the proxy {error.host}:{error.port} for {where} cannot be reached: {_reason(error.os_error)}")
+        gone.proxy_refused = error.os_error.errno == errno.ECONNREFUSED
+        return gone
     if isinstance(error, aiohttp.ClientConnectorError):
         down = f" ({settings.unreachable_hint})" if settings.unreachable_hint else ""
         return _unsent(f"cannot connect to {where}: {_reason(error.os_error)}{down}")

@@ -112,7 +112,7 @@ def embed(inputs: tuple[str, ...], model: str | None, out: str, **options: Any) 
     """  # noqa: D301 (click's mark for lines that stay as they are)
     quiet, machine = options.pop("quiet"), options.pop("machine")
     dry_run, cache = options.pop("dry_run"), options.pop("cache")
-    if out == STDOUT and machine:
+    if out == STDOUT and machine and not dry_run:
         msg = "--json writes to stdout, and so does the output: name a file with -o"
         raise ConfigError(msg)
     reading = {name: options.pop(name) for name in ("column", "template", "key", "delimiter", "encoding", "limit")} | {

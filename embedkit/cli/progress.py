@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from .._bulk.disk import to_json
 from .._bulk.notices import BatchJob, Began, Notice, Paused, Progress, Resumed, RowFailed, Scanned
 from .._bulk.report import Report
 from .._types import Options
@@ -254,7 +255,7 @@ class Teller:
         self._write({"notice": type(notice).__name__, **fields})
 
     def _write(self, said: dict[str, Any]) -> None:
-        sys.stdout.write(msgspec.json.encode(said, enc_hook=str).decode() + "\n")
+        sys.stdout.write(to_json(said).decode() + "\n")
         sys.stdout.flush()
 
 

@@ -64,9 +64,9 @@ def report(
         target = _target(place_of(out), html, force=force)
     facts = reviewed(out, dtype=dtype, texts=texts, column=column)
     if machine:
-        import msgspec
+        from .._bulk.disk import to_json
 
-        click.echo(msgspec.json.encode(facts).decode())
+        click.echo(to_json(facts).decode())
     if target is not None:
         _write(facts, target)
         if not machine:

@@ -542,6 +542,26 @@ def test_a_refused_key_or_an_exhausted_quota_is_not_waited_for(tmp_path, error):
     assert clock.slept == []
 
 
+def proxy_refused():
+    error = TransportError("the proxy cannot be reached")
+    error.proxy_refused = True
+    return error
+
+
+def test_a_proxy_that_refuses_the_first_request_is_not_waited_for(tmp_path):
+    """Its address is wrong. One that has let requests through is away, and is waited for as any outage is."""
+    clock = Clock()
+    wrong = Server(lambda server, texts: proxy_refused())
+    with pytest.raises(TransportError, match="the proxy cannot be reached"):
+        run(job(TEXTS, wrong, tmp_path / "out", now=clock.now, sleep=clock.sleep))
+    assert clock.time == 0
+    assert left(tmp_path) == []
+
+    away = Server(outage(clock, 40, 300, proxy_refused))
+    run(job(TEXTS, away, tmp_path / "out", now=clock.now, sleep=clock.sleep))
+    check(tmp_path / "out")
+
+
 def test_a_wait_longer_than_the_patience_ends_it_at_once(tmp_path):
     """What the provider asks for is in the error."""
     clock = Clock()

@@ -106,6 +106,13 @@ def test_an_empty_name_is_none():
         open_sink("")
 
 
+@pytest.mark.parametrize("name", ["{}.npy", "{}/", "sqlite:{}.db#t", "duckdb:x.db#{}"])
+def test_a_name_that_is_not_utf8_is_refused(name):
+    """Parquet, Arrow and DuckDB can have no such name, and would fail at the end."""
+    with pytest.raises(ConfigError, match=r"\\udce9.*: the name is not UTF-8"):
+        open_sink(name.format(os.fsdecode(b"\xe9")))
+
+
 def test_a_link_to_a_folder_that_is_missing_is_told_by_that_folder(tmp_path):
     """Not by the one that the link lies in, which is there."""
     (tmp_path / "link.npy").symlink_to("missing/out.npy")

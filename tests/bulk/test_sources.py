@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embedkit import ConfigError
+from embedkit import ConfigError, bulk
 from embedkit._batching.plan import estimate
 from embedkit._bulk.sources.open_source import BLOCK, open_source
+from embedkit.testing import FakeEmbedder
 from tests.bulk.reading import faults, read, refused, source, texts
 
 
@@ -50,6 +51,32 @@ def test_rows_come_in_blocks(file, name):
 def test_looking_through_counts_the_rows(file, name, content, rows):
     """For the progress bar; a field may hold line breaks."""
     assert source(file(name, content)).scan(estimate).rows == rows
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv", "a.parquet", "a.arrow", "a.txt.gz"])
+def test_a_name_that_is_not_utf8_is_a_name(file, tmp_path, monkeypatch, name):
+    """Files have such names on Linux: they are read, and the report of the job names them as Python does."""
+    table = pa.table({"text": ["a", "b"]})
+    arrow = pa.BufferOutputStream()
+    with pa.ipc.new_file(arrow, table.schema) as writer:
+        writer.write_table(table)
+    content = {
+        "a.txt": "a\nb\n", "a.jsonl": '"a"\n"b"\n', "a.json": '["a", "b"]', "a.csv": "text\na\nb\n", "a.parquet": table,
+        "a.arrow": arrow.getvalue().to_pybytes(), "a.txt.gz": gzip.compress(b"a\nb\n"),
+    }[name]  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    odd = os.fsdecode(b"\xe9" + name.encode())
+    try:
+        os.rename(file(name, content), odd)  # noqa: PTH104
+    except OSError:
+        pytest.skip("this file system has no such names")
+    report = bulk.run_sync(odd, FakeEmbedder(4), "out.jsonl")
+    (tmp_path / "in").mkdir()
+    os.rename(odd, f"in/{odd}")  # noqa: PTH104
+
+    assert [json.loads(line)["text"] for line in Path("out.jsonl").read_text().splitlines()] == ["a", "b"]
+    assert report.input["inputs"] == [rf"\udce9{name}"]
+    assert bulk.run_sync("in", FakeEmbedder(4), "two.npy").rows == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")

@@ -644,6 +644,14 @@ def test_a_dry_run_needs_no_key(monkeypatch):
     assert "5 rows" in stdout
 
 
+def test_a_dry_run_for_machines_needs_no_output():
+    """It writes none, so that stdout is free."""
+    code, stdout, _ = embedkit_("embed", made("in.txt"), "-m", "local:", "--dry-run", "--json")
+
+    assert code == 0
+    assert json.loads(stdout)["scan"]["rows"] == 5
+
+
 def test_a_finished_job_with_failed_rows_is_finished(api):
     """The first run says 3; run again it says that it is finished, sends nothing and exits with 0."""
     Path("in.jsonl").write_text('{"text": "one"}\n{"text": null}\n', "utf-8")

@@ -1156,6 +1156,8 @@ async def test_a_proxy_that_is_not_there():
         error
     )
     assert NOWHERE in str(lost)
+    assert error.proxy_refused
+    assert not lost.proxy_refused
     assert "word-of-the-proxy" not in f"{error}{lost}"
 
 

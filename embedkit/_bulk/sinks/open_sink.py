@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...errors import ConfigError
 from ..contract import Sink
+from ..disk import sayable
 from .jsonl_sink import JsonlSink, StdoutSink
 from .npy_sink import NpySink
 from .table_sink import FolderSink, TableFileSink
@@ -41,10 +42,14 @@ def open_sink(
         key: the key's column, for stores.
 
     Raises:
-        ConfigError: the name is empty, tells no form, or contradicts the one that is asked for; its folder is missing.
+        ConfigError: the name is empty or not UTF-8, tells no form, or contradicts the one that is asked for; its folder
+            is missing.
     """
     if not target:
         raise ConfigError("the name of the output is empty: name a file, a folder, a store, or - for stdout")
+    if target != sayable(target):
+        msg = f"{sayable(target)}: the name is not UTF-8, as most formats and databases need it; choose another"
+        raise ConfigError(msg)
     if STORE.match(target):
         if form is not None:
             msg = f"{target.partition(':')[0]}: is a store, and takes no --output-format"

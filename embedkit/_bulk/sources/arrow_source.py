@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -149,7 +150,7 @@ def read_mapped(path: str, how: How, at: At, into: pa.Schema | None) -> Iterator
     """Every row of a file, through a memory map: even of a single batch only the pages in use are in memory."""
     import pyarrow as pa
 
-    with reported(at.name, "Arrow"), pa.memory_map(path) as file:
+    with reported(at.name, "Arrow"), pa.memory_map(os.fsencode(path)) as file:
         start = file.read(len(MAGIC))
         file.seek(0)
         if start == MAGIC:

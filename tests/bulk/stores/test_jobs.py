@@ -108,3 +108,17 @@ def test_a_template_s_texts_are_known_again(real, tmp_path, corpus):
     assert store.unchanged(["k1", "k2"], ["text 1", "text 3"]) == {0}
     store.close()
     assert len(next(row.vector for row in real.rows(url).values() if row.vector)) == WIDTH
+
+
+def test_a_failed_record_of_an_append_is_named_by_its_row_of_the_input(tmp_path, corpus):
+    """Though the records before it were left out, as they had not changed."""
+    lines = (tmp_path / "corpus.jsonl").read_text().splitlines(keepends=True)
+    url = f"sqlite:{tmp_path / 'rows.db'}#t"
+    bulk.run_sync(corpus, Numbers(), url, key="id")
+    (tmp_path / "corpus.jsonl").write_text("".join([*lines, '{"id": "new", "text": "text 11"}\n', '{"id": "bad"}\n']))
+    told = []
+    bulk.run_sync(corpus, Numbers(), url, key="id", append=True, progress=told.append)
+    listed = [json.loads(line) for line in (tmp_path / "rows.db.t.failures.jsonl").read_text().splitlines()]
+
+    assert [(each["row"], each["key"]) for each in listed] == [(7, "k7"), (ROWS + 1, "bad")]
+    assert [notice.row for notice in told if isinstance(notice, bulk.RowFailed)] == [7, ROWS + 1]
