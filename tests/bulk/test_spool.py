@@ -12,9 +12,11 @@ from uuid import UUID
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedkit import ConfigError
 from embedkit._bulk.sinks.spool import Spool, pack, unpack
 
 TIMES = (
@@ -121,3 +123,26 @@ def test_columns_of_no_rows_are_kept(tmp_path):
 
     assert chunk[0][-1].schema == pa.schema([("a", pa.int8())])
     assert not spool.empty
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_a_spool_that_is_damaged_says_so(tmp_path, batches):
+    """Wherever bytes are lost: its rows come, or a ConfigError that names the file, and nothing else."""
+    path = tmp_path / "spool"
+    spool = Spool(path, np.empty((0, 2), np.float32))
+    for number in range(3):
+        rows = [{"a": number, "b": "x" * number}] * 4
+        spool.append([pa.RecordBatch.from_pylist(rows) if batches else rows], np.ones((4, 2), np.float32), {1: "no"})
+    spool.sync()
+    whole = path.read_bytes()
+    refused = 0
+    for start in range(0, len(whole), 3 if batches else 1):
+        for filling in (b"\0", b"\xff"):
+            path.write_bytes(whole[:start] + filling * (len(whole) - start))
+            try:
+                list(spool.read(5))
+            except ConfigError as error:
+                refused += "spool is damaged" in str(error)
+    spool.close()
+
+    assert refused > len(whole) / 4

@@ -12,6 +12,7 @@ import datetime as dt
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
+from io import BufferedReader
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,6 +20,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from ..._hints import NDArray
+from ...errors import ConfigError
 from ..contract import Record, Records, State
 from ..disk import AppendedFile, sayable
 
@@ -91,7 +93,7 @@ class Spool:
         return {"spooled": self.rows, "bytes": self._file.size}
 
     def read(self, count: int) -> Iterator[Rows]:
-        """All rows, `count` at a time, the last fewer."""
+        """All rows, `count` at a time, the last fewer. ConfigError: they are not what was written."""
         held: list[Rows] = []
         there = 0
         for frame in self._frames():
@@ -107,17 +109,31 @@ class Spool:
             yield _joined(held)
 
     def _frames(self) -> Iterator[Rows]:
-        import numpy as np
-
         with self.path.open("rb") as file:
             while file.tell() < self._file.size:
-                batches, rows, about, packed = FRAME.unpack(file.read(FRAME.size))
-                failures = msgspec.msgpack.decode(file.read(about), type=dict[int, str]) if about else {}
-                pieces = _read_stream(file.read(packed)) if batches else [unpack(file.read(packed))]
-                vectors: NDArray[Any] = np.empty((rows, self._like.shape[1]), self._like.dtype)
-                if vectors.size:
-                    file.readinto(vectors.data)
-                yield pieces, vectors, failures
+                try:
+                    frame = self._frame(file)
+                except (msgspec.MsgspecError, struct.error, ValueError, ArithmeticError, LookupError):
+                    msg = f"{self.path} is damaged: it does not hold what was written there; begin anew with --force"
+                    raise ConfigError(msg) from None
+                yield frame
+
+    def _frame(self, file: BufferedReader) -> Rows:
+        """The next one. Whatever its bytes are, no more is read or allocated than the file has."""
+        import numpy as np
+
+        batches, rows, about, packed = FRAME.unpack(file.read(FRAME.size))
+        size = about + packed + rows * self._like.shape[1] * self._like.dtype.itemsize
+        if file.tell() + size > self._file.size:
+            raise ValueError(size)
+        failures = msgspec.msgpack.decode(file.read(about), type=dict[int, str]) if about else {}
+        pieces = _read_stream(file.read(packed)) if batches else [unpack(file.read(packed))]
+        if sum(map(len, pieces)) != rows or any(row >= rows for row in failures):
+            raise ValueError(rows)
+        vectors: NDArray[Any] = np.empty((rows, self._like.shape[1]), self._like.dtype)
+        if vectors.size:
+            file.readinto(vectors.data)
+        return pieces, vectors, failures
 
     def close(self) -> None:
         """Close the file. May be called twice."""
@@ -188,8 +204,14 @@ def _compact(batch: Any) -> Any:
 def _read_stream(written: bytes) -> list[Records]:
     import pyarrow as pa
 
-    with pa.ipc.open_stream(written) as stream:
-        return list(stream)
+    try:
+        with pa.ipc.open_stream(written) as stream:
+            found: list[Records] = list(stream)
+        for batch in found:
+            batch.validate()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(str(error)) from None
+    return found
 
 
 def split(rows: Rows, count: int) -> tuple[Rows, Rows]:
