@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
@@ -57,10 +58,13 @@ class StoreUrl(msgspec.Struct, frozen=True):
     @property
     def slug(self) -> str:
         """The name for a job's files: of the database, and the table. That of a server has the server in it, since the
-        jobs of all servers lie in one folder.
+        jobs of all servers lie in one folder. A name that other tables or files could have too ends in a digest.
         """
-        named = _bare(self.place).partition("://")[2].rstrip("/") if self.path is None else self.path.name
-        return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in f"{named}.{self.table}")
+        path = self.path
+        named = _bare(self.place).partition("://")[2].rstrip("/") if path is None else path.name
+        table, plain = _plain(self.table), f"{_plain(named)}.{_plain(self.table)}"
+        alone = table == self.table and (path is None or (_plain(named) == named and "." not in table))
+        return plain if alone else f"{plain}-{sha256(repr((named, self.table)).encode()).hexdigest()[:8]}"
 
     @property
     def secrets(self) -> list[str]:
@@ -76,6 +80,11 @@ class StoreUrl(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"StoreUrl({self.shown!r})"
+
+
+def _plain(name: str) -> str:
+    """Without what no name of a file should hold."""
+    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
 
 
 def _bare(place: str) -> str:

@@ -20,7 +20,7 @@ from embedkit.errors import ConfigError
         ("qdrant:./local", "qdrant", "./local", "embeddings", "local.embeddings"),
         ("sqlite:/a/b#c/d.db#t", "sqlite", "/a/b#c/d.db", "t", "d.db.t"),
         ("sqlite:rows.db#", "sqlite", "rows.db", "embeddings", "rows.db.embeddings"),
-        ("DuckDB:x.duckdb#größe 1", "duckdb", "x.duckdb", "größe 1", "x.duckdb.größe-1"),
+        ("DuckDB:x.duckdb#größe 1", "duckdb", "x.duckdb", "größe 1", "x.duckdb.größe-1-7905b929"),
         ("postgres://h/d#s.t", "postgresql", "postgres://h/d", "s.t", "h-d.s.t"),
         ("postgresql://u:p@h/d?sslmode=require#t", "postgresql", "postgresql://u:p@h/d?sslmode=require", "t", "h-d.t"),
     ],
@@ -54,10 +54,17 @@ def test_a_job_lies_beside_its_database(kind, tmp_path, monkeypatch):
         ("postgresql://h1/d#t", "postgresql://h2/d#t"),
         ("qdrant:http://h:1#t", "qdrant:http://h:2#t"),
         ("lancedb:s3://a/x#t", "lancedb:s3://b/x#t"),
+        ('sqlite:x.db#a"b', "sqlite:x.db#a b"),
+        ("duckdb:x.db#a/b", "duckdb:x.db#a-b"),
+        ("sqlite:x y.db#t", "sqlite:x-y.db#t"),
+        ("sqlite:x.db#a.b", "sqlite:x.db.a#b"),
+        ("postgresql://h/d#a b", "postgresql://h/d#a-b"),
     ],
 )
-def test_jobs_of_two_servers_have_two_names(one, other):
-    """A database of the same name at another server is another output."""
+def test_jobs_of_two_outputs_have_two_names(one, other):
+    """A database of the same name at another server is another output, and so is a table whose name is spelled alike:
+    the report of the one would say that the other is finished.
+    """
     assert open_store(one).place != open_store(other).place
 
 
