@@ -419,7 +419,7 @@ class Job:
                 if feed.cut_short:
                     return self._report(journal, complete=False)
                 await aside(self._keep_what_came, journal, feed)
-                self._refuse_nothing()
+                self._refuse_nothing(journal)
                 self._refuse_to_replace(journal)
                 await aside(writer.complete, feed.digest.hex())
             await aside(self._sink.finish, metadata_of(self._embedder))
@@ -549,9 +549,10 @@ class Job:
             raise ConfigError(msg)
         journal.append(Line(header=msgspec.structs.replace(header, rows=feed.read, digest=came)))
 
-    def _refuse_nothing(self) -> None:
-        totals = self._tally.totals
-        if totals.rows and totals.failed == totals.rows:
+    def _refuse_nothing(self, journal: Journal) -> None:
+        totals, header = self._tally.totals, journal.header
+        others = header is not None and header.by_key  # the output has the rows that did not fail before
+        if totals.rows and totals.failed == totals.rows and not others:
             failed = "the only text" if totals.rows == 1 else f"every one of the {totals.rows:,} texts"
             msg = f"{failed} failed; nothing was written"
             raise EmbedkitError(msg)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .disk import sayable
+from .disk import sayable, sync_file, sync_folder
 from .journal import NAME, beside
 from .writer import FAILURES
 
@@ -95,7 +95,10 @@ class Workplace:
             self.remove()
 
     def clear(self) -> None:
-        """Remove what an unfinished job has left, but the lock."""
+        """Remove what an unfinished job has left, but the lock. The journal goes first: it speaks of the rest."""
+        if (self.folder / NAME).is_file():
+            (self.folder / NAME).unlink()
+            sync_folder(self.folder)
         for path in self.folder.iterdir():
             if path.name == LOCK:
                 continue
@@ -111,10 +114,14 @@ class Workplace:
         return Path(shutil.copyfile(self.failures, self.folder / FAILURES)).stat().st_size
 
     def tidy(self, *, failed: bool) -> None:
-        """Put the list of failed rows beside the output, or take an old one away."""
-        inside = self.folder / FAILURES
+        """Put the list of failed rows beside the output, or take an old one away. The job keeps its own: where it is
+        killed before its end, it looks for it.
+        """
+        inside, copied = self.folder / FAILURES, self.folder / f"{FAILURES}.new"
         if failed and inside.exists():
-            inside.replace(self.failures)
+            shutil.copyfile(inside, copied)
+            sync_file(copied)
+            copied.replace(self.failures)
         elif not failed:
             self.failures.unlink(missing_ok=True)
 

@@ -907,3 +907,60 @@ def test_on_error_raise_ends_at_the_refused_row(tmp_path):
 
     run(job(texts, Server(), tmp_path / "out"))
     check(tmp_path / "out", texts)
+
+
+@pytest.mark.parametrize("out", ["o.npy", "o.parquet", "o/", "sqlite:o.db#t", "duckdb:o.duck#t"])
+def test_a_job_with_failed_rows_that_is_killed_at_its_very_end_is_gone_on_with(tmp_path, monkeypatch, out):
+    """Wherever that is: the list of failed rows is beside the output by then, and is not missed in the job's folder."""
+    monkeypatch.chdir(tmp_path)
+    texts = [*TEXTS[:9], None]
+    bulk.run_sync(texts, Server(), "whole.npy")
+    wanted = Path("whole.npy.failures.jsonl").read_bytes()
+    killed = 0
+    for step in range(30):
+        base = tmp_path / str(step)
+        base.mkdir()
+        monkeypatch.chdir(base)
+        with monkeypatch.context() as patch, contextlib.suppress(KilledError):
+            Killed(patch, step)
+            bulk.run_sync(texts, Server(), out)
+            break
+        killed += 1
+        again = Server()
+        report = bulk.run_sync(texts, again, out)
+
+        assert (report.rows, report.failed, again.sent) == (10, 1, [])
+        (listed,) = base.glob("*failures.jsonl")
+        assert listed.read_bytes() == wanted
+    assert killed > 4
+
+
+class KilledError(BaseException):
+    """A process that is killed does nothing more: neither does anything that would tidy up."""
+
+
+class Killed:
+    """Ends a job before its step of this number, counted from when all its rows are safe."""
+
+    def __init__(self, patch, step):
+        self.left, self.dead, self.begun = step, False, False
+        for name in ("replace", "unlink", "rmdir", "fsync"):
+            patch.setattr(f"os.{name}", self.counted(getattr(os, name)))
+        complete = writer.Writer.complete
+
+        def completed(*arguments):
+            complete(*arguments)
+            self.begun = True
+
+        patch.setattr(writer.Writer, "complete", completed)
+
+    def counted(self, function):
+        def step(*arguments, **keywords):
+            if self.begun:
+                self.dead = self.dead or not self.left
+                self.left -= 1
+                if self.dead:
+                    raise KilledError
+            return function(*arguments, **keywords)
+
+        return step

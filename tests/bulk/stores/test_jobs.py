@@ -122,3 +122,15 @@ def test_a_failed_record_of_an_append_is_named_by_its_row_of_the_input(tmp_path,
 
     assert [(each["row"], each["key"]) for each in listed] == [(7, "k7"), (ROWS + 1, "bad")]
     assert [notice.row for notice in told if isinstance(notice, bulk.RowFailed)] == [7, ROWS + 1]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
+def test_an_append_of_nothing_but_old_failures_is_done(tmp_path, corpus, kind):
+    """The rows that failed are tried again, and fail again: the others are in the store, night after night."""
+    url = f"{kind}:{tmp_path / 'rows.db'}#t"
+    bulk.run_sync(corpus, Numbers(), url, key="id")
+    for _ in range(2):
+        server = Numbers()
+        report = bulk.run_sync(corpus, server, url, key="id", append=True)
+        assert (report.complete, report.failed) == (True, 1)
+        assert not any("text" in text for text in server.sent)
