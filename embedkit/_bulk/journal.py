@@ -160,9 +160,8 @@ class Journal:
     def append(self, line: Line) -> None:
         """Write a line; it is on disk when this returns. May be called from several threads."""
         with self._lock:
-            if (
-                self._file is None and not self.path.exists()
-            ):  # whole or not at all: what lies beside it already is no reason to doubt it
+            if self._file is None and not self.path.exists():
+                # Whole or not at all: what lies beside it already is no reason to doubt it.
                 replace_file(self.path, encoded(line))
                 self._take(line)
                 return

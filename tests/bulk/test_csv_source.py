@@ -42,11 +42,28 @@ def test_csv_of_a_header_alone_has_no_rows(file):
 
 
 @pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("text,,\na,b,c\n", ["text", "column_2", "column_3"]),  # a spreadsheet's trailing commas
+        (",text,\nb,a,c\n", ["column_1", "text", "column_3"]),
+        (",text\nb,a\n", ["", "text"]),  # pandas writes its index like that
+    ],
+)
+def test_columns_without_a_name_are_called_by_their_place(file, content, names):
+    """Where there are several; a lone one is told apart by having none."""
+    ((record,),) = [block.records for block in source(file("in.csv", content), carried="jsonl").blocks()]
+
+    assert list(record) == names
+    assert record["text"] == "a"
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("", ": no 'text'; there is nothing (choose with --column)"),
         ("id,body\n1,a\n", ": no 'text'; there is 'id', 'body' (choose with --column)"),
-        ("text,text\na,b\n", ": two columns are called 'text'"),
+        ("text,text\na,b\n", ": two columns are called 'text': rename one"),
+        (",text,,column_1\na,b,c,d\n", ": two columns are called 'column_1': rename one"),
         ("text\na\nb,c\n", ", row 1 (line 3): 2 fields, but the header has 1"),
         ('text\na\n"b\n', ", row 1, which begins in line 3: a quote is opened and never closed"),
         ('text\n"a"b\n', ", row 0, line 2: ',' expected after '\"'"),

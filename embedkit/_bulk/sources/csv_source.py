@@ -85,7 +85,7 @@ class _Table:
         mark = how.delimiter or _delimiter("".join(start[-1:]), usual, how.fields.needed)
         self._rows = csv.reader(chain(start, lines), strict=True, delimiter=mark)
         try:
-            self.header: list[str] = next(filter(None, self._rows), [])
+            self.header: list[str] = _told_apart(next(filter(None, self._rows), []))
         except csv.Error as error:
             raise ConfigError(_broken(f"{at.name}, the header", error, len(start), self._rows.line_num)) from None
         self._header_end = self._rows.line_num
@@ -138,6 +138,13 @@ def _delimiter(line: str, usual: str, names: tuple[str, ...]) -> str:
     return usual
 
 
+def _told_apart(header: list[str]) -> list[str]:
+    """The header, in which columns without a name, where there are several, are called by their place: from 1."""
+    if header.count("") < 2:  # noqa: PLR2004 (a lone one keeps its name: the index of a data frame)
+        return header
+    return [name or f"column_{place}" for place, name in enumerate(header, 1)]
+
+
 def _check_header(header: list[str], how: How, name: str, mark: str) -> None:
     what = ""
     lacking = next((each for each in how.fields.needed if each not in header), None)
@@ -150,7 +157,7 @@ def _check_header(header: list[str], how: How, name: str, mark: str) -> None:
         )
         what = missing(lacking, header, option) + _other_mark(header, mark)
     elif twice is not None:
-        what = f"two columns are called {twice!r}"
+        what = f"two columns are called {twice!r}: rename one"
     elif how.carried and not ADDED.isdisjoint(header):
         raise ConfigError(taken(name, header))
     if what:
