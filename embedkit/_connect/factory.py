@@ -266,7 +266,7 @@ def _wrapped(
     cache: Cache | str | os.PathLike[str] | None,
 ) -> Embedder:
     if long_text not in (None, "mean"):
-        msg = f"long_text={long_text!r}: it is 'mean' or None; to cut long texts off pass truncate='end'"
+        msg = f"long_text={shown(long_text)}: it is 'mean' or None; to cut long texts off pass truncate='end'"
         raise ConfigError(msg)
     if long_text is not None and embedder.options.truncate is not None:
         msg = f"long_text='mean' and truncate={embedder.options.truncate!r} contradict each other: pass one of them"
