@@ -109,7 +109,8 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
             formulas.
         normalize: True makes every vector unit length.
         truncate: "end" cuts texts that are too long, "error" refuses them.
-        extra: fields that are merged into the body of every request.
+        extra: fields that are merged into the body of every request; not those that hold the texts, or that `dtype`
+            stands for.
         max_concurrency: the largest number of requests in flight, also at the start. None: the host's row says how many
             at first and at most; between them embedkit sends as many as are answered without errors and delays. With
             either, it sends fewer after a 429, a timeout, or when answers get slow.

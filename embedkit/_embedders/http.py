@@ -46,6 +46,7 @@ from ..errors import (
 )
 from .base import Embedder, raise_if_closed
 from .cache_keys import http_origin
+from .extra_fields import check_extra
 from .learned import lasting
 from .postprocess import shaped
 
@@ -128,6 +129,7 @@ class HttpEmbedder(Embedder):
         self._job_limiters: PerLoop[Limiter] = PerLoop()
         self._pid = os.getpid()
         self._probed = self._codec.probe() is None
+        self._sound: Options | None = None  # whose extra fields were looked at last
         self._probing: dict[object, anyio.Event] = {}
 
     @property
@@ -404,6 +406,9 @@ class HttpEmbedder(Embedder):
                 wire = msgspec.structs.replace(wire, dtype="float32")  # only floats can be cut
         if options.dtype != "float32" and options.dtype not in self._codec.sends_dtypes:
             wire = msgspec.structs.replace(wire, dtype="float32")
+        if wire.extra and options is not self._sound:
+            check_extra(self._codec, wire)
+            self._sound = options
         return wire
 
     def _judged(self, codec: Dialect, response: Response) -> ApiError:
@@ -648,7 +653,7 @@ class HttpEmbedder(Embedder):
         return self._kept()
 
     def _kept(self) -> dict[str, Any]:
-        return lasting(self.__dict__, "_quota", "_signer", "_pid", "_probed", "_probing")
+        return lasting(self.__dict__, "_quota", "_signer", "_pid", "_probed", "_probing", "_sound")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
