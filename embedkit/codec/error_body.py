@@ -256,7 +256,7 @@ _TELLING = (
 # What the user has sent, and what is for machines.
 _NO_WORDS = (
     r"^(inputs?|texts?|prompts?|documents?|query|queries|sentences?|contents?|passages?|chunks?|instances?|usage"
-    r"|meta|model|object|url|uri|links?|docs?|documentation\w*|help|path|trace\w*|stack\w*|timestamp|\w*id|type|instance"
+    r"|meta|model\w*|object|url|uri|links?|docs?|documentation\w*|help|path|trace\w*|stack\w*|timestamp|\w*id|type|instance"
     r"|param|loc|field|version)$"
 )
 
@@ -265,7 +265,7 @@ def _words(body: Any) -> str:
     """The text for people in any JSON: under the most telling name, else what reads like a sentence, else nothing."""
     found: dict[int, list[str]] = {}
     for path, value in _walked(body):
-        if not isinstance(value, str) or fine(value):
+        if not isinstance(value, str) or fine(value) or re.match(r"\d{4}-\d\d-\d\d", value):  # a date is no reason
             continue
         names = [_plain(name) for name in path if name]
         rank = next(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -93,6 +94,30 @@ async def test_a_mark_of_order_before_good_vectors_costs_nothing(case):
     result = await embedded(case[0], server(case, "", b"\xef\xbb\xbf"))
 
     assert np.allclose(result.vectors, ROWS, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [0, 2, COUNT - 1])
+@pytest.mark.parametrize("case", CASES)
+async def test_a_text_that_the_server_leaves_out_moves_no_other_row(case, bad):
+    """The server drops a text in silence and numbers the others anew: they are found by smaller requests."""
+    whole = server(case, "")
+
+    def serve(request):
+        lost = re.sub(rb"text number %d" % bad, b"text that is lost", request.body)
+        known = b"text number" in request.body
+        body = lost if known else request.body + b"text number 1"  # a text of embedkit's own is answered
+        return whole(msgspec.structs.replace(request, body=body))
+
+    good = [row for row in range(COUNT) if row != bad]
+    result = await embedded(case[0], serve, on_error="skip")
+
+    assert list(result.failures) == [bad]
+    assert np.allclose(result.vectors[good], ROWS[good], atol=1e-5)
+    with pytest.raises(embedkit.EmbedkitError) as caught:
+        await embedded(case[0], serve)
+    if (partial := caught.value.partial) is not None:
+        there = np.isfinite(partial.vectors).all(axis=1)
+        assert np.allclose(partial.vectors[there], ROWS[there], atol=1e-5)
 
 
 def test_every_host_is_asked():
