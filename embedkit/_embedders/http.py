@@ -31,7 +31,7 @@ from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import Embeddings, Limits, Options, Reply, Request, RequestCount, Response, Usage, origin, safe_url
 from ..codec import Batches, Codec, Dialect, OutputRows, Secrets, Target, complete, together, widths
-from ..codec.error_body import wordless
+from ..codec.error_body import wordless, words_of_rows
 from ..codec.error_mapping import error_from_response, error_in_success, with_url
 from ..errors import (
     ApiError,
@@ -343,7 +343,11 @@ class HttpEmbedder(Embedder):
             failure = error
         else:
             if out is not None and out.failures:
-                for each in out.failures.values():
+                veiled = self._signer.redactor.redact_response(response)
+                said = words_of_rows(veiled, count, out.failures)
+                for row, each in out.failures.items():
+                    if row in said:
+                        each.message = f"{each.message}: {said[row]}"
                     self._redacted(each)
             return reply
         # A new error: the first may quote a key, and a traceback would show it.

@@ -19,7 +19,7 @@ import msgspec
 from .._types import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping
 
 EXCERPT = 2_000  # characters of a body kept on an error
 SHORT = 300  # characters of a body in which no message was found
@@ -50,6 +50,25 @@ def read_error_body(response: Response) -> ErrorBody:
     else:
         found = _of_json(body, response.status)
     return found if found.message else msgspec.structs.replace(found, message=_in_headers(response.headers))
+
+
+def words_of_rows(response: Response, count: int, rows: Container[int]) -> dict[int, str]:
+    """What a success of `count` items says in the place of single vectors: row, of these, → the words of its item."""
+    try:
+        body = _decoded(text_of_body(response))
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    listed = (value for _, value in _walked(body) if isinstance(value, list) and 0 < len(value) <= count)
+    items = next((each for each in listed if any(isinstance(item, (dict, list)) for item in each)), [])
+    found = {}
+    for place, item in enumerate(items):
+        index = item.get("index") if isinstance(item, dict) else None
+        row = index if type(index) is int else place
+        if row in rows and isinstance(item, (dict, str)) and not has_vectors(item):
+            said = _of_json(item).message
+            if said and (len(said) <= STRING or re.search(r"\s", said)):  # else most likely broken base64
+                found[row] = said[:SHORT]
+    return found
 
 
 def wordless(response: Response) -> str:

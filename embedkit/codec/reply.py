@@ -46,7 +46,7 @@ class _Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Document(msgspec.Struct, frozen=True, gc=False):
-    data: list[_Entry]
+    data: list[_Entry] | None = None
     index: Any = None
 
 
@@ -76,7 +76,7 @@ def listing(response: Response, count: int, *, nested: bool = False) -> tuple[li
         entries = [
             entry
             for document in in_place(documents, len(data))
-            for entry in in_place(document.data, len(document.data))
+            for entry in in_place(document.data or [], len(document.data or []))
         ]
     else:
         entries = in_place(data if None not in data else _without_null(data), count)

@@ -75,16 +75,20 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES)
 async def test_one_bad_vector_costs_one_row(case):
-    """Null, empty, NaN, infinite, too short, no numbers: with "skip" that row fails alone, with "raise" it is named."""
+    """Null, empty, NaN, infinite, too short, words: with "skip" that row fails alone, with "raise" it is named; either
+    with the server's own words where there are some.
+    """
     good = [row for row in range(COUNT) if row != BAD]
     for what, spoilt in SPOILT.items():
         result = await embedded(case[0], server(case, spoilt), on_error="skip")
 
         assert list(result.failures) == [BAD], what
+        assert ("out of memory" in str(result.failures[BAD])) == ("out of memory" in spoilt), what
         assert np.allclose(result.vectors[good], ROWS[good], atol=1e-5), what
         with pytest.raises(embedkit.EmbedkitError) as caught:
             await embedded(case[0], server(case, spoilt))
         assert caught.value.rows == (BAD,), what
+        assert ("out of memory" in str(caught.value)) == ("out of memory" in spoilt), what
         assert np.allclose(caught.value.partial.vectors[good], ROWS[good], atol=1e-5), what
 
 
