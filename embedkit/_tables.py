@@ -36,7 +36,7 @@ class Rows:
         if self._failures:
             errors: list[str | None] = [None] * len(self.vectors)
             for row, error in self._failures.items():
-                errors[row] = str(error)
+                errors[row] = _text(str(error))
             found[ERROR] = column(errors)
         return found
 
@@ -84,8 +84,14 @@ def to_polars(rows: Rows) -> Any:
 
 
 def _text(found: Any) -> str | None:
-    """A text; what a stream was given in place of one is null."""
-    return found if isinstance(found, str) else None
+    """A text, with U+FFFD for half a surrogate pair, which Arrow cannot hold; what is no text is null."""
+    if not isinstance(found, str):
+        return None
+    try:
+        found.encode()
+    except UnicodeEncodeError:
+        return found.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return found
 
 
 def _library(name: str, what: str) -> Any:

@@ -63,6 +63,21 @@ def test_the_columns_are_those_that_say_something(name, texts, failed):
     assert not failed or read("embedding_error") == [None, str(ERROR), None]
 
 
+@pytest.mark.parametrize("name", ["to_arrow", "to_pandas", "to_polars"])
+def test_half_a_surrogate_pair_costs_no_table(name):
+    """Arrow holds no lone surrogate: it is U+FFFD, in a text and in a reason, and all other characters stay."""
+    reason = InvalidInputError("no \ud800 here")
+    vectors = np.ones((2, 4), np.float32)
+    result = Embeddings(vectors, "m", failures={1: reason}, texts=("é \U0001f600", "\udc00a \ud83d\ude00"))
+    table = getattr(result, name)()
+    texts, errors = (
+        table[each].to_pylist() if name == "to_arrow" else list(table[each]) for each in ("text", "embedding_error")
+    )
+
+    assert texts == ["é \U0001f600", "\ufffda \U0001f600"]
+    assert errors[1] == "no \ufffd here"
+
+
 def test_the_types():
     """Lists of fixed size in pyarrow, arrays in polars, of the dtype of the vectors."""
     for dtype in DTYPES:

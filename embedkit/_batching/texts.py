@@ -48,8 +48,10 @@ def refuse_what_has_no_rows(texts: object, takes: str) -> None:
     in an order: bytes, keys, a set's chance, the names of columns.
     """
     kind = type(texts).__name__
-    if isinstance(texts, (bytes, bytearray)):
+    if isinstance(texts, (bytes, bytearray, memoryview)):
         msg = f"texts is {kind}; {takes}"
+    elif getattr(texts, "ndim", 1) == 0:
+        msg = f"texts is {kind} without an axis; {takes}"
     elif isinstance(texts, Mapping):
         way = "pass list(texts.values()) or one of its values"
         msg = f"texts is {kind}, a mapping, of which only the keys would be embedded; {way}"

@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
+from .._values import shown as brief
 from ..codec import host_matches
 from ..errors import ConfigError
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ..codec import Host
+
+LONGEST = 200  # characters of a URL that are shown
 
 
 def address(host: Host, base_url: str | None) -> tuple[str, bool, dict[str, str]]:
@@ -120,9 +123,11 @@ def parts(url: object) -> SplitResult | None:
 def shown(url: object) -> str:
     """A URL for a message, without its password and its query, either of which may be a key."""
     if not isinstance(url, str):
-        return type(url).__name__ if re.search("[@?]", repr(url)) else repr(url)
+        text = brief(url)
+        return type(url).__name__ if re.search("[@?]", text) else text
     _, user, place = url.rpartition("@")
     bare, *query = re.split(r"[?#&=]", place, maxsplit=1)
+    bare = bare if len(bare) <= LONGEST else f"{bare[:LONGEST]}…"
     return repr(f"{'***@' if user else ''}{bare}{'?***' if query else ''}")
 
 

@@ -109,7 +109,8 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
             formulas.
         normalize: True makes every vector unit length.
         truncate: "end" cuts texts that are too long, "error" refuses them.
-        extra: fields that are merged into the body of every request.
+        extra: fields that are merged into the body of every request; not those that hold the texts, or that `dtype`
+            stands for.
         max_concurrency: the largest number of requests in flight, also at the start. None: the host's row says how many
             at first and at most; between them embedkit sends as many as are answered without errors and delays. With
             either, it sends fewer after a 429, a timeout, or when answers get slow.
@@ -266,7 +267,7 @@ def _wrapped(
     cache: Cache | str | os.PathLike[str] | None,
 ) -> Embedder:
     if long_text not in (None, "mean"):
-        msg = f"long_text={long_text!r}: it is 'mean' or None; to cut long texts off pass truncate='end'"
+        msg = f"long_text={shown(long_text)}: it is 'mean' or None; to cut long texts off pass truncate='end'"
         raise ConfigError(msg)
     if long_text is not None and embedder.options.truncate is not None:
         msg = f"long_text='mean' and truncate={embedder.options.truncate!r} contradict each other: pass one of them"

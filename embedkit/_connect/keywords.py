@@ -142,7 +142,7 @@ def _parameter(host: Host, name: str, given: Any) -> Any:
     if value is not None:
         if declared.choices and value not in declared.choices:
             said = value.name if isinstance(value, Variable) else name
-            msg = f"{said}={value!r}: it is one of {', '.join(map(repr, declared.choices))}"
+            msg = f"{said}={brief(value)}: it is one of {', '.join(map(repr, declared.choices))}"
             raise ConfigError(msg)
         text = isinstance(value, str)
         if (text and not value) or (declared.secret and not text and not callable(value)):

@@ -16,6 +16,7 @@ from .._embedders.pool import Pool
 from .._peers import answering
 from .._traffic.retry import RetryPolicy
 from .._types import Options
+from .._values import shown
 from ..cache.base import Cache
 from ..errors import ConfigError
 from ..events import Event
@@ -77,7 +78,7 @@ def pool(
     """
     _of_kind(retry=retry, observe=observe)
     if prefer not in (None, "cheapest"):
-        msg = f"prefer={prefer!r}: it is 'cheapest' or None, which is by speed"
+        msg = f"prefer={shown(prefer)}: it is 'cheapest' or None, which is by speed"
         raise ConfigError(msg)
     found = [each for member in _sequence(members) for each in _flat(member)]
     if not found:

@@ -47,6 +47,7 @@ from .._types import (
     Usage,
     origin,
 )
+from .._values import shown
 from ..codec import OutputRows, normalize, together
 from ..codec.vector_math import missing_rows, missing_value
 from ..errors import ApiError, ClosedError, ConfigError, EmbedkitError, InvalidInputError, TooLargeError
@@ -772,6 +773,6 @@ def _skips(on_error: OnError) -> bool:
     if on_error == "raise":
         return False
     if on_error not in get_args(OnError):
-        msg = f"on_error={on_error!r}: it is one of {', '.join(map(repr, get_args(OnError)))}"
+        msg = f"on_error={shown(on_error)}: it is one of {', '.join(map(repr, get_args(OnError)))}"
         raise ConfigError(msg)
     return on_error == "skip"

@@ -31,7 +31,7 @@ from .._traffic.rate import Rate
 from .._traffic.retry import RetryPolicy
 from .._types import Embeddings, Limits, Options, Reply, Request, RequestCount, Response, Usage, origin, safe_url
 from ..codec import Batches, Codec, Dialect, OutputRows, Secrets, Target, complete, together, widths
-from ..codec.error_body import wordless
+from ..codec.error_body import wordless, words_of_rows
 from ..codec.error_mapping import error_from_response, error_in_success, with_url
 from ..errors import (
     ApiError,
@@ -46,6 +46,7 @@ from ..errors import (
 )
 from .base import Embedder, raise_if_closed
 from .cache_keys import http_origin
+from .extra_fields import check_extra
 from .learned import lasting
 from .postprocess import shaped
 
@@ -128,6 +129,7 @@ class HttpEmbedder(Embedder):
         self._job_limiters: PerLoop[Limiter] = PerLoop()
         self._pid = os.getpid()
         self._probed = self._codec.probe() is None
+        self._sound: Options | None = None  # whose extra fields were looked at last
         self._probing: dict[object, anyio.Event] = {}
 
     @property
@@ -341,7 +343,11 @@ class HttpEmbedder(Embedder):
             failure = error
         else:
             if out is not None and out.failures:
-                for each in out.failures.values():
+                veiled = self._signer.redactor.redact_response(response)
+                said = words_of_rows(veiled, count, out.failures)
+                for row, each in out.failures.items():
+                    if row in said:
+                        each.message = f"{each.message}: {said[row]}"
                     self._redacted(each)
             return reply
         # A new error: the first may quote a key, and a traceback would show it.
@@ -404,6 +410,9 @@ class HttpEmbedder(Embedder):
                 wire = msgspec.structs.replace(wire, dtype="float32")  # only floats can be cut
         if options.dtype != "float32" and options.dtype not in self._codec.sends_dtypes:
             wire = msgspec.structs.replace(wire, dtype="float32")
+        if wire.extra and options is not self._sound:
+            check_extra(self._codec, wire)
+            self._sound = options
         return wire
 
     def _judged(self, codec: Dialect, response: Response) -> ApiError:
@@ -648,7 +657,7 @@ class HttpEmbedder(Embedder):
         return self._kept()
 
     def _kept(self) -> dict[str, Any]:
-        return lasting(self.__dict__, "_quota", "_signer", "_pid", "_probed", "_probing")
+        return lasting(self.__dict__, "_quota", "_signer", "_pid", "_probed", "_probing", "_sound")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

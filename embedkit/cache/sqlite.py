@@ -405,6 +405,13 @@ def _is_ours(header: bytes) -> bool:
 
 def _refuse(path: Path, given: str) -> None:
     """ConfigError for what can be no cache, whatever happens later."""
+    try:
+        possible = b"\0" not in os.fsencode(given)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        msg = f"cache={given!a}: no file can have this name"
+        raise ConfigError(msg)
     with suppress(OSError):
         if given in ("", ":memory:"):
             msg = f"cache={given!r}: the path of a file"

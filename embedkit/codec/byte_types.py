@@ -80,7 +80,7 @@ def no_floats(size: int) -> DecodeError:
 
 
 def float_type(values: bytes) -> str | None:
-    """The type of bytes that are certainly float32 or float64, not small integers or packed bits; else None."""
+    """The type of bytes that are certainly floating-point numbers, not small integers or packed bits; else None."""
     if len(values) < LEAST:
         return None
     if (
@@ -90,7 +90,7 @@ def float_type(values: bytes) -> str | None:
         and not _are_doubles(values, FEW)
     ):
         return "float32"
-    return "float64" if len(values) % 8 == 0 and _are_doubles(values, FEW) else None
+    return "float64" if _are_doubles(values, FEW) else _other_type(values)
 
 
 def are_floats(values: bytes) -> bool | None:

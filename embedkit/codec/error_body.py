@@ -7,7 +7,9 @@ sent: it is short, and its strings and lists of numbers are cut. Pure; runs on f
 
 from __future__ import annotations
 
+import json
 import re
+from contextlib import suppress
 from html import unescape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -17,7 +19,7 @@ import msgspec
 from .._types import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping
 
 EXCERPT = 2_000  # characters of a body kept on an error
 SHORT = 300  # characters of a body in which no message was found
@@ -40,7 +42,7 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 def read_error_body(response: Response) -> ErrorBody:
     """Message, code and kind out of any envelope, plain text, an HTML page or, if the body says nothing, a header."""
-    text = _text_of(response)
+    text = text_of_body(response)
     try:
         body = _decoded(text)
     except (msgspec.DecodeError, RecursionError):
@@ -50,12 +52,31 @@ def read_error_body(response: Response) -> ErrorBody:
     return found if found.message else msgspec.structs.replace(found, message=_in_headers(response.headers))
 
 
+def words_of_rows(response: Response, count: int, rows: Container[int]) -> dict[int, str]:
+    """What a success of `count` items says in the place of single vectors: row, of these, → the words of its item."""
+    try:
+        body = _decoded(text_of_body(response))
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    listed = (value for _, value in _walked(body) if isinstance(value, list) and 0 < len(value) <= count)
+    items = next((each for each in listed if any(isinstance(item, (dict, list)) for item in each)), [])
+    found = {}
+    for place, item in enumerate(items):
+        index = item.get("index") if isinstance(item, dict) else None
+        row = index if type(index) is int else place
+        if row in rows and isinstance(item, (dict, str)) and not has_vectors(item):
+            said = _of_json(item).message
+            if said and (len(said) <= STRING or re.search(r"\s", said)):  # else most likely broken base64
+                found[row] = said[:SHORT]
+    return found
+
+
 def wordless(response: Response) -> str:
     """What a body without vectors looks like; empty if it has some."""
     if len(response.body) > LONG:
         return ""
     try:
-        body = _decoded(_text_of(response))
+        body = _decoded(text_of_body(response))
     except (msgspec.DecodeError, RecursionError):
         return describe_body(response)
     return "" if has_vectors(body) else describe_body(response)
@@ -63,7 +84,7 @@ def wordless(response: Response) -> str:
 
 def describe_body(response: Response) -> str:
     """What a useless body looks like, in a few words that follow "it"."""
-    text = _text_of(response)
+    text = text_of_body(response)
     if not text:
         told = _in_headers(response.headers)
         return f"is empty, but a header says {told[:SHORT]!r}" if told else "is empty"
@@ -139,13 +160,23 @@ _FINE = (
 )
 _VECTOR = r"(?i)embedding|vector|values|data|predictions|float|int8|binary"
 
+_AROUND = " \t\r\n\f\v\0\ufeff"
+
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
 
-def _text_of(response: Response) -> str:
+def text_of_body(response: Response) -> str:
+    """The body as text without the spaces around it: in UTF-8, UTF-16 or UTF-32, or else as its header says."""
     body = bytes(response.body)
-    encoding = "utf-16" if body[:2] in (b"\xff\xfe", b"\xfe\xff") and b"\0" in body[:64] else "utf-8"
-    return body.decode(encoding, "replace").strip().lstrip("\ufeff").strip()
+    told = re.search(r"charset=[\"']?([\w.:-]+)", response.headers.get("content-type", ""), re.IGNORECASE)
+    encodings = [json.detect_encoding(body), "utf-8", *([told[1]] if told else [])]
+    for encoding in encodings:
+        with suppress(UnicodeDecodeError, LookupError):
+            if "\0" not in (text := body.decode(encoding).strip(_AROUND)) or encoding != encodings[0]:
+                return text
+    # One broken character among good ones, or none that is UTF-8: then most likely Windows' own encoding.
+    good = body.decode("utf-8", "ignore")
+    return body.decode("cp1252" if good.isascii() else "utf-8", "replace").strip(_AROUND)
 
 
 def _decoded(text: str) -> Any:
@@ -162,11 +193,16 @@ def _decoded(text: str) -> Any:
 
 
 def _of_json(body: Any, status: int = 0) -> ErrorBody:
-    body = body[0] if isinstance(body, list) and body else body  # Gemini wraps errors in a list
+    if isinstance(body, list) and body:  # Gemini wraps errors in a list
+        texts = [each for each in body[:MOST] if isinstance(each, str)]
+        body = "; ".join(texts) if isinstance(body[0], str) else body[0]
     found = _envelope(body)
     message = found.message
     if fine(message) or not re.search(r"[^\W\d_]", message):  # a number is no reason
         message = _words(body) or message
+    elif not re.search(r"\s", message):  # a code, like OAuth's `error` beside its `error_description` (RFC 6749)
+        said = _words(body) or message
+        message = said if message in said else f"{message}: {said}"
     code, kind = found.code, found.kind.removeprefix("about:blank")  # RFC 9457: no kind
     if (within := _packed(message)) is not None:  # a gateway that puts the whole answer of another into its message
         message, code, kind = within.message, code or within.code, kind or within.kind
@@ -239,7 +275,7 @@ _TELLING = (
 # What the user has sent, and what is for machines.
 _NO_WORDS = (
     r"^(inputs?|texts?|prompts?|documents?|query|queries|sentences?|contents?|passages?|chunks?|instances?|usage"
-    r"|meta|model|object|url|uri|links?|docs?|documentation\w*|help|path|trace\w*|stack\w*|timestamp|\w*id|type|instance"
+    r"|meta|model\w*|object|url|uri|links?|docs?|documentation\w*|help|path|trace\w*|stack\w*|timestamp|\w*id|type|instance"
     r"|param|loc|field|version)$"
 )
 
@@ -248,7 +284,7 @@ def _words(body: Any) -> str:
     """The text for people in any JSON: under the most telling name, else what reads like a sentence, else nothing."""
     found: dict[int, list[str]] = {}
     for path, value in _walked(body):
-        if not isinstance(value, str) or fine(value):
+        if not isinstance(value, str) or fine(value) or re.match(r"\d{4}-\d\d-\d\d", value):  # a date is no reason
             continue
         names = [_plain(name) for name in path if name]
         rank = next(
@@ -263,7 +299,11 @@ def _words(body: Any) -> str:
         texts = found.setdefault(rank, [])
         if value not in texts and len(texts) < MOST:
             texts.append(value if rank < 2 else value[:SHORT])  # noqa: PLR2004 (of the first two ranks)
-    return "; ".join(found[min(found)])[:EXCERPT] if found else ""
+    best = min(found, default=0)
+    whole = [rank for rank in sorted(found) if any(re.search(r"\s", text) for text in found[rank])]
+    if whole and best not in whole:  # codes: what a sentence says of them helps more
+        return "; ".join(found[best] + found[whole[0]])[:EXCERPT]
+    return "; ".join(found.get(best, ()))[:EXCERPT]
 
 
 def _code(body: Any, status: int) -> str:

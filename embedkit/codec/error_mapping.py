@@ -23,7 +23,7 @@ from ..errors import (
     TooLargeError,
     TooLongError,
 )
-from .error_body import EXCERPT, ErrorBody, failed, fine, has_vectors, read_error_body, shortened
+from .error_body import EXCERPT, ErrorBody, failed, fine, has_vectors, read_error_body, shortened, text_of_body
 from .retry_after import _until, retry_after
 
 # A request that is too large as a whole and has to be split, in the words of OpenAI, Cohere, TEI, Voyage, Jina …
@@ -139,7 +139,7 @@ def error_from_response(response: Response, *, provider: str, model: str, messag
         retry_after=told if retryable else None,
         # Of several rows, any may be at fault.
         rows=named if len(named) == 1 and issubclass(kind, InvalidInputError) else (),
-        body=bytes(response.body[: EXCERPT * 4]).decode("utf-8", "replace")[:EXCERPT],
+        body=text_of_body(response)[:EXCERPT],
     )
     if isinstance(error, RateLimitError):
         error.about = next((what for what, words in _ABOUT.items() if re.search(words, says, re.IGNORECASE)), None)
@@ -272,7 +272,7 @@ def _worded(message: str, response: Response) -> str:
 
 
 def _said(message: str, response: Response) -> str:
-    return message[:EXCERPT] or shortened(bytes(response.body).decode("utf-8", "replace").strip())
+    return message[:EXCERPT] or shortened(text_of_body(response))
 
 
 def _errortype(response: Response) -> str:

@@ -46,7 +46,7 @@ class _Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Document(msgspec.Struct, frozen=True, gc=False):
-    data: list[_Entry]
+    data: list[_Entry] | None = None
     index: Any = None
 
 
@@ -76,7 +76,7 @@ def listing(response: Response, count: int, *, nested: bool = False) -> tuple[li
         entries = [
             entry
             for document in in_place(documents, len(data))
-            for entry in in_place(document.data, len(document.data))
+            for entry in in_place(document.data or [], len(document.data or []))
         ]
     else:
         entries = in_place(data if None not in data else _without_null(data), count)
@@ -113,8 +113,9 @@ def _places(indices: Sequence[Any], count: int) -> list[int] | None:
     """The place of each row, of `count` at most, by its index; None if the rows are in order as far as one can tell.
 
     An index may be text. One that is left out beside others is 0, as serializers that leave out zeros write it. With
-    `count` rows, a constant offset does not matter. With fewer rows, none of which is 0, the offset is unknown, and
-    so which row is missing. Rows without any index are in order. Otherwise the indices have to be different numbers
+    `count` rows, a constant offset does not matter. With fewer rows a gap between the numbers shows which row is
+    missing. Without a gap, the server may have left a text out and numbered the others anew; without a 0, the offset is
+    unknown. Rows without any index are in order. Otherwise the indices have to be different numbers
     from 0 to count-1.
 
     Raises:
@@ -131,7 +132,8 @@ def _places(indices: Sequence[Any], count: int) -> list[int] | None:
     if len(known) < len(indices) or left_out > 1 or len(set(places)) < len(places) or not set(places) <= set(whole):
         msg = f"the reply's index numbers are not 0 to {count - 1}, each once: {_brief(indices)}"
         raise DecodeError(msg)
-    return None if places == whole or (not full and 0 not in places) else places
+    unknown = not full and (0 not in places or max(places) < len(places))
+    return None if places == whole or unknown else places
 
 
 def without_vectors(response: Response, count: int) -> EmbedkitError:

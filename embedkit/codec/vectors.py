@@ -16,6 +16,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, ForwardRef, TypeAlias, TypeVar
 
@@ -263,7 +264,8 @@ def matrix(vectors: Sequence[VectorLike], options: Options, count: int, out: Out
     done = 0
     try:
         first = read(vectors[0], 0)
-        source = kind if isinstance(first, bytes) and certain(first, kind) else source_of(first, kind, options)
+        sure = isinstance(first, bytes) and certain(first, kind)
+        source = kind if sure else source_of(_witness(first, vectors, read), kind, options)
         width = _width(first, source, options)
         if isinstance(out, OutputRows) and (known := out.width) is not None and known != width:
             raise unlike_earlier(width, known, rows=(0,))
@@ -277,10 +279,24 @@ def matrix(vectors: Sequence[VectorLike], options: Options, count: int, out: Out
         if kind.kind == "f" and b"\0" in np.isfinite(rows).tobytes():  # for one row `all` takes as long again
             finite(rows)
     except DecodeError as error:
-        if not error.rows:
-            raise
         return _row_by_row(vectors, options, out, error)  # the first may be the wrong one
     return rows
+
+
+def _witness(first: bytes | NDArray[Any], vectors: Sequence[VectorLike], read: Reader) -> bytes | NDArray[Any]:
+    """The first vector that shows of which type its bytes are: one of zeros shows nothing."""
+    if not isinstance(first, bytes) or not _zero(first):
+        return first
+    for place, given in enumerate(vectors):
+        with suppress(DecodeError):  # it is found again, as a row that fails
+            made = read(given, place)
+            if isinstance(made, bytes) and not _zero(made):
+                return made
+    return first
+
+
+def _zero(values: bytes) -> bool:
+    return not values.strip(b"\0")
 
 
 def miscounted(found: int, count: int) -> DecodeError:
@@ -364,8 +380,8 @@ def _convert(rows: NDArray[Any], place: int, vector: bytes | NDArray[Any], sourc
 def _row_by_row(vectors: Sequence[VectorLike], options: Options, out: Out | None, error: DecodeError) -> NDArray[Any]:
     """The usable rows of a reply in which some are not: null, empty, not finite, or of another width than most."""
     kind = _tools()[2][options.dtype]
-    found, failures = _read_each(vectors, options, kind)
     known = out.width if isinstance(out, OutputRows) else None
+    found, failures = _read_each(vectors, options, kind, known)
     width = _common_width({place: len(row) for place, row in found.items()}, options, known)
     for place, row in list(found.items()):
         if len(row) != width:
@@ -385,31 +401,64 @@ def _row_by_row(vectors: Sequence[VectorLike], options: Options, out: Out | None
 
 
 def _read_each(
-    vectors: Sequence[VectorLike], options: Options, kind: np.dtype[Any]
+    vectors: Sequence[VectorLike], options: Options, kind: np.dtype[Any], known: int | None
 ) -> tuple[dict[int, NDArray[Any]], dict[int, DecodeError]]:
     """(row → its values in the dtype asked for, row → the reason why it has none)."""
     read = Reader()
+    given: dict[int, bytes | NDArray[Any]] = {}
     found: dict[int, NDArray[Any]] = {}
     failures: dict[int, DecodeError] = {}
-    source: np.dtype[Any] | None = None
-    for place, given in enumerate(vectors):
+    for place, vector in enumerate(vectors):
         try:
-            made = read(given, place)
-            if isinstance(made, bytes):
-                if source is None or source == kind:  # until one row shows more, it is what was asked for
-                    source = source_of(made, kind, options)
-                made = _values(made, source, place)
-            found[place] = _row(made, kind, place)
+            given[place] = read(vector, place)
         except DecodeError as error:
-            if not error.rows:
-                raise
+            failures[place] = error.at(place)
+    sources = _sources(given, options, kind, alone=known is not None and len(vectors) == 1)
+    for place, made in given.items():
+        try:
+            found[place] = _row(_values(made, sources[place], place) if isinstance(made, bytes) else made, kind, place)
+        except DecodeError as error:
             failures[place] = error.at(place)
     return found, failures
 
 
-def _values(made: bytes, source: np.dtype[Any], place: int) -> NDArray[Any]:
+def _sources(
+    given: Mapping[int, bytes | NDArray[Any]], options: Options, kind: np.dtype[Any], *, alone: bool
+) -> dict[int, np.dtype[Any] | DecodeError]:
+    """The type of the bytes of each row in base64, or the reason why it is none that was asked for.
+
+    Bytes that show nothing, zeros, are of the type that most others show.
+
+    Raises:
+        DecodeError: no more rows are of a type that was asked for than are not: the reply is wrong, not a row. A text
+            that was sent alone may be at fault if earlier replies were right.
+    """
+    sources: dict[int, np.dtype[Any] | DecodeError] = {}
+    for place, made in given.items():
+        try:
+            sources[place] = source_of(made, kind, options)
+        except DecodeError as error:
+            sources[place] = error
+    wrong = [source for source in sources.values() if isinstance(source, DecodeError)]
+    shown = [
+        source
+        for place, source in sources.items()
+        if not isinstance(source, DecodeError) and not (isinstance(made := given[place], bytes) and _zero(made))
+    ]
+    if len(wrong) >= max(len(shown), 1) and not alone:
+        raise wrong[0]
+    usual, _ = Counter(shown).most_common(1)[0] if shown else (kind, 0)
+    return {
+        place: usual if isinstance(made := given[place], bytes) and _zero(made) else source
+        for place, source in sources.items()
+    }
+
+
+def _values(made: bytes, source: np.dtype[Any] | DecodeError, place: int) -> NDArray[Any]:
     import numpy as np
 
+    if isinstance(source, DecodeError):
+        raise source
     if len(made) % source.itemsize:
         msg = f"an embedding of {len(made)} bytes is not a whole number of {source.name} values"
         raise DecodeError(msg, rows=(place,))

@@ -25,6 +25,7 @@ from ..codec import (
     matrix,
     prefixed,
     reject_unsupported,
+    text_of,
     to_json,
     without_vectors,
 )
@@ -70,9 +71,10 @@ class Cloudflare(Dialect, frozen=True):
         result = decode_reply(_decoder, response).result
         if result is None:
             raise without_vectors(response, count)
-        if self._pooling and result.pooling not in (None, options.extra.get("pooling", self._pooling)):
+        said = text_of(result.pooling)
+        if self._pooling and said not in ("", options.extra.get("pooling", self._pooling)):
             msg = (
-                f"pooling={self._pooling!r} was asked for, but the vectors are pooled by {result.pooling!r}: "
+                f"pooling={self._pooling!r} was asked for, but the vectors are pooled by {said!r}: "
                 "the two do not compare"
             )
             raise DecodeError(msg)

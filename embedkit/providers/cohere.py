@@ -30,6 +30,7 @@ from ..codec import (
     reject_unsupported,
     to_json,
     tokens_in,
+    without_vectors,
 )
 from ..errors import DecodeError
 
@@ -81,6 +82,8 @@ class Cohere(Dialect, frozen=True):
         kind, given = _KINDS[options.dtype], reply.embeddings
         kinds: Mapping[str, list[Vector | None] | None] = given if isinstance(given, dict) else {kind: given}
         vectors = kinds.get(kind) or (kinds.get("base64") if kind == "float" else None)
+        if not vectors and kinds.get(kind) == []:
+            raise without_vectors(response, count)
         if vectors is None:
             msg = f"the reply has no {kind} embeddings" + (
                 f", only {', '.join(given)}" if isinstance(given, dict) and given else ""

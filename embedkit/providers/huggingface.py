@@ -46,6 +46,7 @@ class _Toolkit(msgspec.Struct, frozen=True):
     embeddings: msgspec.Raw
 
 
+_PADDING = 64  # bytes in which a body begins, after a byte order mark and spaces
 _vectors = decoder_of(list[Vector | None])
 _toolkit = decoder_of(_Toolkit)
 _SHAPES: dict[int, msgspec.json.Decoder[Any]] = {  # by number of axes, the commonest first
@@ -115,8 +116,9 @@ def _pooled(tokens: Sequence[VectorLike], how: str) -> VectorLike:
 
 def _shaped(response: Response) -> tuple[int, Any]:
     """(number of axes, the nested list) of a reply, out of the toolkit's envelope if it came in one."""
-    with suppress(*UNREADABLE):
-        response = msgspec.structs.replace(response, body=bytes(_toolkit.decode(response.body).embeddings))
+    if bytes(response.body[:_PADDING]).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        with suppress(*UNREADABLE):
+            response = msgspec.structs.replace(response, body=bytes(decode_json(response.body, _toolkit).embeddings))
     for axes, decoder in _SHAPES.items():
         with suppress(*UNREADABLE):
             return axes, decode_json(response.body, decoder)

@@ -63,10 +63,16 @@ class Perplexity(Dialect, frozen=True):
 
     def decode(self, response: Response, options: Options, count: int, out: Out | None = None) -> Reply:
         vectors, model, tokens = listing(response, count, nested=self._contextual)
-        if vectors and (name := float_type(_bytes(vectors[0]))):
-            msg = f"the vectors are {name}, but Perplexity's are int8 or packed bits"
-            raise DecodeError(msg)
-        return Reply(matrix([_given(vector, options) for vector in vectors], options, count, out), model, tokens)
+        rows: list[VectorLike] = []
+        for vector in vectors:
+            made = _bytes(vector)
+            if name := float_type(made):
+                rows.append(DecodeError(f"the vector is {name}, but Perplexity's are int8 or packed bits"))
+            else:
+                rows.append(_given(vector, made, options))
+        if rows and all(isinstance(row, DecodeError) for row in rows):
+            raise next(row for row in rows if isinstance(row, DecodeError))
+        return Reply(matrix(rows, options, count, out), model, tokens)
 
 
 def _bytes(vector: VectorLike) -> bytes:
@@ -78,9 +84,8 @@ def _bytes(vector: VectorLike) -> bytes:
     return b""
 
 
-def _given(vector: VectorLike, options: Options) -> VectorLike:
+def _given(vector: VectorLike, made: bytes, options: Options) -> VectorLike:
     """The bytes of a vector as what was asked for; anything else as it is, should it ever come."""
-    made = _bytes(vector)
     if made and options.dtype == "float32":
         return memoryview(made).cast("b")
     return made.translate(_OFFSET) if made and options.dtype == "binary" else vector

@@ -121,10 +121,10 @@ async def test_a_set_is_refused_with_the_way_out(take, texts):
         await take(texts)
 
 
-@pytest.mark.parametrize("texts", [b"a", bytearray(b"a"), 5, None, object()])
+@pytest.mark.parametrize("texts", [b"a", bytearray(b"a"), memoryview(b"a"), np.array("a"), 5, None, object()])
 async def test_what_is_no_iterable_of_texts_is_refused(take, texts):
-    """Bytes, numbers, nothing."""
-    with pytest.raises(TypeError):
+    """Bytes, numbers, nothing; an array without an axis."""
+    with pytest.raises(TypeError, match=rf"(?=.*\b{type(texts).__name__}\b).*iterable"):
         await take(texts)
 
 

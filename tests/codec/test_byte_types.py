@@ -193,6 +193,60 @@ async def test_other_floats_are_never_read_as_float32(kind, unit, width):
             assert isinstance(await read(model, reply(rows, as_numbers=False), 2, dimensions=asked), DecodeError)
 
 
+SPOILT = {**OTHERS, "float64": lambda values: values.astype("<f8")}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+@pytest.mark.parametrize("place", [0, 1, 6])
+@pytest.mark.parametrize("size", [7, 1])
+async def test_one_row_of_another_type_costs_no_other_row(kind, place, size):
+    """Of seven rows in base64 one is of another type, in one request or in seven: it is right or it fails, alone."""
+    rows, truth = sent(made(np.random.default_rng(5), 7, 384, unit=True), "<f4")
+    raw = [row.tobytes() for row in rows]
+    raw[place] = SPOILT[kind](truth[place : place + 1]).tobytes()
+
+    def answer(request):
+        texts = json.loads(request.body)["input"]
+        numbers = [int(text[-1]) if text[-1].isdigit() else (place + 1) % 7 for text in texts]
+        items = [
+            {"index": row, "embedding": base64.b64encode(raw[number]).decode()} for row, number in enumerate(numbers)
+        ]
+        return {"data": items}
+
+    embedder = embedkit.connect(
+        UNKNOWN, api_key="k", exchange=FakeExchange(answer), limits=embedkit.Limits(max_texts=size), max_concurrency=1,
+        retry=embedkit.RetryPolicy(attempts=1),
+    )  # fmt: skip
+    texts = [f"text {number}" for number in range(7)]
+    if place == 0 and size == 1 and kind != "float64":  # nothing was right before it: it may be the server
+        with pytest.raises(DecodeError):
+            await embedder.embed(texts, on_error="skip")
+        return
+    result = await embedder.embed(texts, on_error="skip")
+    good = [row for row in range(7) if row != place]
+
+    assert np.array_equal(result.vectors[good], truth[good])
+    if kind == "float64":
+        assert np.allclose(result.vectors[place], truth[place], rtol=1e-6)
+    elif kind != "big-endian float32" or place == 0:  # as many bytes as all others; only the first row is looked at
+        assert list(result.failures) == [place]
+
+
+@pytest.mark.parametrize("kind", [*SPOILT, "float32"])
+@pytest.mark.parametrize("dtype", ["float32", "int8", "uint8", "binary", "ubinary"])
+def test_a_first_row_of_zeros_hides_no_type(kind, dtype):
+    """A text whose vector is zero shows no type: the others do, and no number of another type is taken for one."""
+    _, truth = sent(made(np.random.default_rng(6), 4, 384, unit=True), "<f4")
+    truth[:2] = 0
+    rows = truth if kind == "float32" else SPOILT[kind](truth)
+    vectors = [vectors_module.Vector(base64.b64encode(row.tobytes()).decode()) for row in rows]
+    if dtype == "float32" and kind in ("float32", "float64"):
+        assert np.allclose(vectors_module.matrix(vectors, embedkit.Options(), 4), truth, rtol=1e-6)
+    else:
+        with pytest.raises(DecodeError, match=f"dtype='{dtype}' was asked for, but the provider answered {kind}"):
+            vectors_module.matrix(vectors, embedkit.Options(dtype=dtype), 4)
+
+
 async def test_a_server_that_ignores_dimensions():
     """A cut to half: of a known model cut and made unit length; of an unknown one refused, with both widths."""
     rows, truth = sent(made(np.random.default_rng(1), 2, 1536, unit=True), "<f4")

@@ -85,6 +85,12 @@ ENVELOPES = [
     {"data": [], "warning": W},
     {"embeddings": [], "info": W},
     {"statusText": W},
+    # a code beside its sentence: OAuth (RFC 6749), Seldon, Google's kind
+    {"error": "invalid_request", "error_description": W},
+    {"error": "invalid_client", "hint": W},
+    {"status": {"code": -1, "reason": "MICROSERVICE_BAD_DATA", "info": W}},
+    {"error": {"message": "bad_request", "why": W}},
+    ["error", W],
     # an answer in an answer
     {"message": json.dumps({"error": {"message": W}})},
     {"statusCode": 400, "body": json.dumps({"message": W})},
@@ -139,6 +145,40 @@ async def test_every_host_shows_the_words_of_a_success_without_vectors(name):
 
         assert W in str(error)
         assert type(error) is DecodeError
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize(
+    ("encoding", "charset", "words"),
+    [
+        ("utf-8", "", "trop de requêtes ici"),
+        ("utf-8", "iso-8859-1", "trop de requêtes ici"),  # the header is wrong, as servers' defaults often are
+        ("utf-8-sig", "", "trop de requêtes ici"),
+        ("utf-16", "", "trop de requêtes ici"),
+        ("utf-16-le", "", "trop de requêtes ici"),
+        ("utf-16-be", "", "trop de requêtes ici"),
+        ("utf-32", "", "trop de requêtes ici"),
+        ("latin-1", "", "trop de requêtes ici"),
+        ("latin-1", "utf-8", "trop de requêtes ici"),
+        ("gbk", "GBK", "请求 过多"),
+        ("shift_jis", '"Shift_JIS"', "リクエスト 過多"),
+        ("utf-8", "no-such", "请求 过多"),
+    ],
+)
+async def test_words_are_read_in_their_encoding(encoding, charset, words, status):
+    """UTF-8, 16 and 32, with and without a byte order mark, what the header says, or else Windows' own encoding."""
+    kind = "application/json" + (f"; charset={charset}" if charset else "")
+    for text in (json.dumps({"error": {"message": words}}, ensure_ascii=False), f"<h1>{words}</h1>"):
+        error = await told("openai", response(text.encode(encoding), status, {"content-type": kind}))
+
+        assert words in str(error)
+
+
+def test_one_broken_character_spoils_no_others():
+    """A body that was cut within a character is UTF-8 all the same."""
+    error = read_error_body(response("{'größe': 'zu groß'".encode() + b"\xc3", 400))
+
+    assert error.message.startswith("{'größe': 'zu groß'")
 
 
 _words = st.sampled_from(

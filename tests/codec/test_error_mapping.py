@@ -490,7 +490,7 @@ def test_no_text_makes_a_negative_or_endless_duration(text):
         ("[]", "the server answered 400 with no message", None),
         ("<html><title>400\n Bad  Request</title>", "an HTML page instead of JSON: 400 Bad Request", None),
         ("<!DOCTYPE html><p>No <b>title</b></p>", "an HTML page instead of JSON: No title", None),
-        (b"\xff\xfe oops", "�� oops", None),
+        (b"\xff\xfe oops", "ÿþ oops", None),
     ],
 )  # fmt: skip
 def test_message_and_code_of_every_envelope(body, message, code):

@@ -54,7 +54,8 @@ WRONG: dict[str, list[object]] = {
     "exchange": [7, "https://"],
     "long_text": ["max", True, 7],
     "coalesce": [-1, "yes", math.nan, math.inf, None, 121, 1e308, 10**400],
-    "cache": [7, True, b"c", "", ":memory:", "/", "/no/such/folder/c", "http://host", "postgresql://host/d"],
+    "cache": [7, True, b"c", "", ":memory:", "/", "/no/such/folder/c", "http://host", "postgresql://host/d",
+              "a\x00b", "\ud800"],
     "hedge": [-0.1, 1.5, "yes", math.nan, None],
     "api_key": ["", "  ", 7, b"key", "Bearer sk-1", "sk\n1", "sk\x00", "sk-…", "sk-\ud800"],
     "base_url": ["", " ", 7, b"http://h", object()],
@@ -81,6 +82,16 @@ def test_options_that_contradict_each_other_are_refused(keywords, message):
     """What each option allows alone, but not together, is refused at once as well."""
     with pytest.raises(ConfigError, match=message):
         embedkit.connect("cohere:embed-v4.0", api_key=KEY, **keywords)
+
+
+@pytest.mark.parametrize("name", [name for name in WRONG if name != "exchange"])
+def test_a_huge_value_is_refused_in_few_words(name):
+    """An integer of more digits than Python writes, and a text of 10,000 characters."""
+    long_ones = {"base_url", "proxy", "long_text", "input_type", "dtype", "truncate", "normalize"} & {name}
+    for value in (10**5000, -(10**5000), [10**5000], *(["x" * 10_000] if long_ones else [])):
+        with pytest.raises(ConfigError, match=rf"\b{name}\b") as caught:
+            embedkit.connect(**{"model": OPENAI, "api_key": KEY, name: value})
+        assert len(str(caught.value)) < 500
 
 
 def test_every_keyword_has_a_wrong_value_here():

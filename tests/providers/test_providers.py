@@ -436,6 +436,23 @@ async def test_whole_numbers_stay_what_they_were():
     assert np.array_equal(found["binary"], found["ubinary"].astype(int) - 128)
 
 
+async def test_one_vector_of_floats_costs_no_other_row():
+    """Perplexity's vectors are bytes: one of float32 among them fails, alone; if all are, the reply is refused."""
+    whole = np.random.default_rng(1).integers(-128, 128, (3, 512), np.int8)
+    good = [base64.b64encode(row.tobytes()).decode() for row in whole]
+    floats = base64.b64encode(UNIT[0].tobytes()).decode()
+    for place in range(3):
+        mixed = [floats if row == place else good[row] for row in range(3)]
+        fake = FakeExchange([{"data": [{"embedding": each} for each in mixed]}])
+        result = await embedder("perplexity", None, fake).embed(TEXTS, dtype="int8", on_error="skip")
+
+        assert list(result.failures) == [place]
+        assert np.array_equal(np.delete(result.vectors, place, 0), np.delete(whole, place, 0))
+    with pytest.raises(DecodeError, match="float32"):
+        fake = FakeExchange(lambda _: {"data": [{"embedding": floats}] * 3})
+        await embedder("perplexity", None, fake).embed(TEXTS, dtype="int8", on_error="skip")
+
+
 async def test_perplexity_reads_its_base_url_as_its_client_does(monkeypatch):
     """PERPLEXITY_BASE_URL is the root, to which /v1 is added; with /v1 at its end it is taken as well."""
     fake = FakeExchange(server)
@@ -460,11 +477,14 @@ async def test_cloudflare_needs_an_account(monkeypatch):
 
 @pytest.mark.parametrize(
     ("told", "answered", "fine"),
-    [(None, "mean", True), (None, None, True), ("cls", "cls", True), (None, "cls", False), ("cls", "mean", False)],
-)
+    [
+        (None, "mean", True), (None, None, True), ("cls", "cls", True), (None, "cls", False), ("cls", "mean", False),
+        (None, 7, True), (None, {"mode": 1}, True), ("cls", "", True),
+    ],
+)  # fmt: skip
 async def test_vectors_of_another_pooling_are_no_result(told, answered, fine):
-    """Vectors pooled otherwise than asked do not compare: DecodeError, if the reply says so."""
-    fake = FakeExchange([{"result": {"data": UNIT.tolist(), **({"pooling": answered} if answered else {})}}])
+    """Vectors pooled otherwise than asked do not compare: DecodeError, if the reply names the other."""
+    fake = FakeExchange([{"result": {"data": UNIT.tolist(), **({} if answered is None else {"pooling": answered})}}])
     one = embedder("cloudflare", "@cf/baai/bge-base-en-v1.5", fake, **({"pooling": told} if told else {}))
     if fine:
         assert np.array_equal((await one.embed(TEXTS)).vectors, UNIT)

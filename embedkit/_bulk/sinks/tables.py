@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,10 @@ def cast(column: pa.ChunkedArray, kind: pa.DataType) -> Any:
     """
     import pyarrow as pa
 
-    return pa.array(column.to_pylist(), kind) if _has_null_type(kind) else column.cast(kind, safe=False)
+    if not _has_null_type(kind):
+        with suppress(pa.ArrowNotImplementedError):  # of a dictionary of lists
+            return column.cast(kind, safe=False)
+    return pa.array(column.to_pylist(), kind)
 
 
 def as_text(column: pa.ChunkedArray) -> Any:

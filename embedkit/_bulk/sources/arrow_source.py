@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ...errors import ConfigError
 from ..contract import Block
-from .arrow_fields import check_schema, check_strings, texts_of
+from .arrow_fields import check_schema, check_strings, check_times, texts_of
 from .rows import BLOCK, Builder
 from .streams import PIECE, Pieces
 
@@ -47,14 +47,15 @@ def blocks(batches: Iterator[Any], schema: pa.Schema, how: How, at: At, into: pa
             batch = whole.slice(start, BLOCK)
             if how.carried == "jsonl":
                 check_strings(batch, at.name, at.first + rows.row, column)
+            elif how.carried == "parquet":
+                check_times(batch, at.name, at.first + rows.row)
             texts, keys, wrong = texts_of(batch, fields, empty=how.empty)
             if into is not None:
                 batch = _fitted(batch, into, at.where(rows.row))
             if wrong and how.carried == "jsonl" and column in batch.schema.names:
                 # A text that is not UTF-8 is null in the record too.
-                own = [None if place in wrong else text for place, text in enumerate(texts)]
                 place = batch.schema.get_field_index(column)
-                batch = batch.set_column(place, column, pa.array(own, pa.large_string()))
+                batch = batch.set_column(place, column, pa.array(texts, pa.large_string()))
             yield rows.judged(texts, batch if how.carried else [{}] * len(batch), keys, wrong, _no_line)
 
 

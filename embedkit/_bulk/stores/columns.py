@@ -178,4 +178,9 @@ def _of_batch(batch: Any, fields: Sequence[pa.Field]) -> tuple[list[pa.Array], l
 
 def _as(array: Any, kind: Any) -> pa.Array | None:
     """The array in a column's type, where `_simple` says that this is the type for it."""
-    return array.cast(kind) if _simple(array.type) == kind else None
+    if _simple(array.type) != kind:
+        return None
+    try:
+        return array.cast(kind)
+    except pa.ArrowNotImplementedError:  # of a dictionary of lists
+        return pa.array(array.to_pylist(), kind)
