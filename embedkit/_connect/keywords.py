@@ -80,8 +80,16 @@ class _Counted:
         """It, as it is where it comes from an embedder that was copied."""
         return count if isinstance(count, cls) else cls(count)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Counted) and self._count == other._count
+
+    def __hash__(self) -> int:
+        return hash(self._count)
+
     def __call__(self, text: str) -> int:
         found = self._count(text)
+        if type(found) is int and found >= 0:
+            return found
         if isinstance(found, Real) and 0 <= found < math.inf:  # type: ignore[operator]
             return found if isinstance(found, int) else math.ceil(float(found))
         hint = "; return how many they are: lambda text: len(encode(text))" if hasattr(found, "__len__") else ""

@@ -663,12 +663,9 @@ async def test_a_pickle_carries_the_configuration(protocol):
     last = twin._exchange.requests[-1]
 
     assert repr(twin) == repr(embedder)
-    assert (twin.limits, twin.max_concurrency, twin.options, twin.count_tokens) == (
-        Limits(max_texts=2),
-        3,
-        embedder.options,
-        len,
-    )
+    assert (twin.limits, twin.max_concurrency) == (Limits(max_texts=2), 3)
+    assert (twin.options, twin.count_tokens) == (embedder.options, embedder.count_tokens)
+    assert twin.count_tokens("four") == 4
     assert last.url == "http://host.test/own/embeddings"
     assert (last.headers["authorization"], last.headers["x-a"], last.headers["openai-organization"]) == (
         f"Bearer {KEY}",

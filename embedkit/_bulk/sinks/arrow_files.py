@@ -44,8 +44,8 @@ class Format(Protocol):
 
 class Parquet:
     """Parquet, as pyarrow writes it. Vectors do not repeat and are not searched by range: no dictionary of them, no
-    statistics. Runs become their values; what else Parquet cannot hold (intervals, unions, a year that its
-    milliseconds do not reach) becomes text, as in JSON.
+    statistics. Runs and categories of lists become their values; what else Parquet cannot hold (intervals, unions, a
+    year that its milliseconds do not reach) becomes text, as in JSON.
     """
 
     suffix = ".parquet"
@@ -68,6 +68,8 @@ class Parquet:
                 column = pa.chunked_array(
                     [pc.run_end_decode(chunk) for chunk in column.chunks], type=field.type.value_type
                 )
+            if _has(lambda kind: pa.types.is_dictionary(kind) and pa.types.is_nested(kind.value_type), field.type):
+                column = cast(column, plain_type(field.type))
             if not _writable(column):
                 column = as_text(column)
             if column is not table.column(place):

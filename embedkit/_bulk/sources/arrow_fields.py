@@ -36,56 +36,11 @@ def check_schema(schema: pa.Schema, name: str, how: How) -> None:
         if wanted:
             msg = f"{name}: {each!r} is {_find_type(schema, each)}, not {wanted}"
             raise ConfigError(msg)
-    if carried:
-        _check_output(schema, name, carried)
-
-
-def _check_output(schema: pa.Schema, name: str, carried: str) -> None:
-    if not ADDED.isdisjoint(schema.names):
+    if carried and not ADDED.isdisjoint(schema.names):
         raise ConfigError(taken(name, schema.names))
-    for field in schema:
-        if _holds_union(field.type):
-            # In an Arrow file, too: pyarrow (26.0) crashes where it asks for the size of one that came in a stream.
-            msg = f"{name}: column {field.name!r} cannot be written: no output can hold {field.type}; write .npy"
-            raise ConfigError(msg)
     if carried == "jsonl" and (found := unspeakable(schema)) is not None:
         msg = f"{name}: column {found[0]!r} cannot be written as JSON: {found[1]}; write .parquet or .npy"
         raise ConfigError(msg)
-    if carried == "parquet":
-        for field in schema:
-            if why := _unwritable(_one_null(field)):
-                msg = f"{name}: column {field.name!r} cannot be written as Parquet: {why}; write .arrow or .npy"
-                raise ConfigError(msg)
-
-
-def _holds_union(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    if isinstance(kind, pa.BaseExtensionType):
-        return _holds_union(kind.storage_type)
-    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
-        return _holds_union(kind.value_type)
-    within = any(_holds_union(kind.field(number).type) for number in range(kind.num_fields))
-    return pa.types.is_union(kind) or within
-
-
-def _one_null(field: pa.Field) -> pa.Table:
-    import pyarrow as pa
-
-    kind = field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
-    return pa.table({field.name: pa.nulls(1, kind)})
-
-
-def _unwritable(table: pa.Table) -> str:
-    """Why Parquet cannot hold this, in pyarrow's words; "" if it can."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        pq.write_table(table, pa.BufferOutputStream())
-    except (pa.ArrowException, NotImplementedError) as error:
-        return str(error).rstrip(".")
-    return ""
 
 
 def _find_type(schema: Any, name: str) -> Any:
@@ -209,20 +164,6 @@ def _strings(array: Any, name: str, wrong: dict[int, str]) -> list[str | None]:
             wrong.setdefault(place, f"{name!r} is not UTF-8 ({error.reason} at byte {error.start})")
             texts.append(None)
     return texts
-
-
-def check_times(batch: Any, at: str, row: int) -> None:
-    """Refuse times in seconds that Parquet cannot hold: it has them in milliseconds, and so for fewer years."""
-    import pyarrow as pa
-
-    for field in batch.schema:
-        if "timestamp[s" not in str(field.type):
-            continue
-        one = pa.Table.from_batches([batch]).select([field.name])
-        if why := _unwritable(one):
-            place = next(place for place in range(len(one)) if _unwritable(one.slice(place, 1)))
-            msg = f"{at}, row {row + place}: column {field.name!r} cannot be written as Parquet: {why}; "
-            raise ConfigError(msg + "write .arrow, .jsonl or .npy")
 
 
 def check_strings(batch: Any, at: str, row: int, column: str | None) -> None:

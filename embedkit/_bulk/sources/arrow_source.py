@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ...errors import ConfigError
 from ..contract import Block
-from .arrow_fields import check_schema, check_strings, check_times, texts_of
+from .arrow_fields import check_schema, check_strings, texts_of
 from .rows import BLOCK, Builder
 from .streams import PIECE, Pieces
 
@@ -47,8 +47,6 @@ def blocks(batches: Iterator[Any], schema: pa.Schema, how: How, at: At, into: pa
             batch = whole.slice(start, BLOCK)
             if how.carried == "jsonl":
                 check_strings(batch, at.name, at.first + rows.row, column)
-            elif how.carried == "parquet":
-                check_times(batch, at.name, at.first + rows.row)
             texts, keys, wrong = texts_of(batch, fields, empty=how.empty)
             if into is not None:
                 batch = _fitted(batch, into, at.where(rows.row))
