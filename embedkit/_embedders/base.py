@@ -28,7 +28,7 @@ from .._batching.single_text import Fills, FirstRow, replayed
 from .._batching.stream import Stream
 from .._batching.texts import listed, without_text
 from .._batching.workers import check_workers
-from .._calls import Calls, closing, ending_calls, until_closed
+from .._calls import Calls, ending_calls, until_closed
 from .._calltime import ANSWER, CallTime
 from .._hints import NDArray
 from .._logging import WARNING, host_of, kind_of, log, notify, status_of
@@ -51,7 +51,8 @@ from .._values import shown
 from ..codec import OutputRows, normalize, together
 from ..codec.vector_math import missing_rows, missing_value
 from ..errors import ApiError, ClosedError, ConfigError, EmbedkitError, InvalidInputError, TooLargeError
-from ..events import BatchDone, BatchFailed, BatchSplit, CallEnded, CallStarted, Event
+from ..events import BatchDone, BatchFailed, BatchSplit, CallStarted, Event
+from .call_end import closed_call, embedded_words, ended, raise_if_closed
 from .learned import Learned, OnFirstUse, option_key
 from .postprocess import _copied
 
@@ -159,7 +160,7 @@ class Embedder(ABC):
             return await self._among(rows, options, self.embed_rows, workers=self.max_concurrency, time=time)
         except EmbedkitError as error:
             if len(rows) > 1 and not isinstance(error, ConfigError):
-                error.add_note(_embedded(error.partial, len(rows)))
+                error.add_note(embedded_words(error.partial, len(rows)))
             raise
 
     @until_closed
@@ -642,11 +643,11 @@ class Embedder(ABC):
         try:
             made = await work
         except BaseException as error:
-            notify(observe, _ended(about, monotonic() - began, getattr(error, "partial", None), error, shares=shares))
+            notify(observe, ended(about, monotonic() - began, getattr(error, "partial", None), error, shares=shares))
             raise
         finally:
             del work
-        notify(observe, _ended(about, monotonic() - began, made, shares=shares))
+        notify(observe, ended(about, monotonic() - began, made, shares=shares))
         return made
 
     def _about(self, tally: RequestCount) -> dict[str, Any]:
@@ -707,23 +708,6 @@ class Embedder(ABC):
         )  # fmt: skip
 
 
-def closed_call(error: BaseException, tally: RequestCount) -> ClosedError | None:
-    """What the cancellation of this call becomes where its embedder was closed; None for any other error."""
-    if not isinstance(error, EmbedkitError) and (closed := closing()) is not None:
-        closed.attempts, closed.elapsed = tally.spent()
-        return closed
-    return None
-
-
-def raise_if_closed(error: BaseException, tally: RequestCount) -> None:
-    """Raise what the cancellation of this call becomes where its embedder was closed."""
-    if (closed := closed_call(error, tally)) is not None:
-        try:
-            raise closed from None
-        finally:
-            del closed  # it knows this frame
-
-
 async def _counted(
     fills: Callable[..., Awaitable[Reply]], progress: Progress, texts: Sequence[str], *args: Any
 ) -> Reply:
@@ -739,34 +723,6 @@ def _server_of(embedder: Embedder) -> str:
     """
     url = getattr(embedder, "base_url", "")
     return "" if ", " in url else origin(url)
-
-
-def _ended(
-    about: dict[str, Any],
-    seconds: float,
-    made: Embeddings | None,
-    error: BaseException | None = None,
-    *,
-    shares: bool,
-) -> CallEnded:
-    """What the observer is told of a call that gave this, or had it when it failed."""
-    if made is None:
-        return CallEnded(**about, seconds=seconds, error=error)
-    usage = Usage(None, made.usage.requests) if shares else made.usage
-    return CallEnded(
-        **about, failed=len(made.failures), tokens=usage.tokens, requests=usage.requests, cost=usage.cost,
-        dimensions=made.dimensions, answered=made.model, seconds=seconds, error=error,
-    )  # fmt: skip
-
-
-def _embedded(made: Embeddings | None, asked: int) -> str:
-    """How many texts were embedded before an error."""
-    if made is None:
-        return "the text was not embedded" if asked == 1 else f"none of the {asked:,} texts was embedded"
-    if made.vectors.dtype.kind != "f":
-        return "error.partial holds what was embedded"
-    done = int((made.vectors[:, 0] == made.vectors[:, 0]).sum())  # NaN is what is missing
-    return f"{done:,} of {asked:,} texts were embedded before; error.partial holds them"
 
 
 def _skips(on_error: OnError) -> bool:

@@ -44,11 +44,13 @@ from ..errors import (
     TooLargeError,
     TooLongError,
 )
-from .base import Embedder, raise_if_closed
+from .base import Embedder
 from .cache_keys import http_origin
+from .call_end import raise_if_closed
 from .extra_fields import check_extra
 from .learned import lasting
 from .postprocess import shaped
+from .wrapped_exchanges import HeardExchange, LongExchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -521,7 +523,7 @@ class HttpEmbedder(Embedder):
             OSError: the file cannot be written.
         """
         transport = self._transport()
-        exchange = _LongExchange(transport.exchange, seconds, into)
+        exchange = LongExchange(transport.exchange, seconds, into)
         policy = msgspec.structs.replace(self._retry, deadline=None)
         codec = self._codec
 
@@ -620,7 +622,7 @@ class HttpEmbedder(Embedder):
 
     def listen(self, hear: Callable[[Response], object]) -> None:
         """Have every response told to a function, too. To be called on the event loop, before the first request."""
-        self._exchange = _HeardExchange(self._exchange or AiohttpExchange(self._http), hear)
+        self._exchange = HeardExchange(self._exchange or AiohttpExchange(self._http), hear)
 
     async def aclose(self) -> None:
         """End the calls in flight on this event loop with `ClosedError`, then close its sockets.
@@ -686,47 +688,6 @@ def _quoting(error: DecodeError, response: Response) -> DecodeError:
     if shown and shown not in error.message:
         error.message = f"{error.message}; the reply {shown}"
     return error
-
-
-class _HeardExchange:
-    """An exchange whose responses are told to somebody else, too."""
-
-    def __init__(self, exchange: Exchange, hear: Callable[[Response], object]) -> None:
-        self._exchange = exchange
-        self._hear = hear
-
-    async def __call__(self, request: Request) -> Response:
-        response = await self._exchange(request)
-        self._hear(response)
-        return response
-
-    async def aclose(self) -> None:
-        await self._exchange.aclose()
-
-
-class _LongExchange:
-    """An exchange with seconds of its own for one attempt, which may put the body of a success into a file."""
-
-    def __init__(self, exchange: Exchange, seconds: float, into: BinaryIO | None) -> None:
-        self._exchange = exchange
-        self._seconds = seconds
-        self._into = into
-
-    async def __call__(self, request: Request) -> Response:
-        within = getattr(self._exchange, "within", None)
-        if within is not None:
-            found: Response = await within(request, self._seconds, self._into)
-            return found
-        response = await self._exchange(request)
-        if self._into is None or not response.ok:
-            return response
-        self._into.seek(0)
-        self._into.truncate()
-        self._into.write(response.body)
-        return Response(response.status, response.headers, b"")
-
-    async def aclose(self) -> None:
-        await self._exchange.aclose()
 
 
 async def _pause(seconds: float) -> None:

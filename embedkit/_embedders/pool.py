@@ -37,7 +37,8 @@ from ..errors import (
 )
 from ..events import BatchDone, RetryScheduled
 from .agreement import Agreement
-from .base import Embedder, raise_if_closed
+from .base import Embedder
+from .call_end import raise_if_closed
 from .known_text import KnownText
 from .learned import lasting
 
