@@ -21,6 +21,9 @@ class UniqueTexts:
         self.failures: dict[int, EmbedkitError] = {}
         self.count = len(rows)
         self._places: NDArray[Any] | None = None  # the caller's row → its place among the texts sent; -1: not sent
+        if self.count == 1 and (rows[0] or accepts_empty):  # most calls
+            self.texts = rows
+            return
         places = dict.fromkeys(rows)
         refused = "" in places and not accepts_empty
         if refused:

@@ -57,6 +57,7 @@ from .learned import Learned, OnFirstUse, option_key
 from .postprocess import _copied
 
 numbers = count(1)  # of calls
+UNNAMED = (None,) * len(OPTIONS)
 NOTHING = [None] * (len(OPTIONS) - 1)  # is named but an input type
 
 
@@ -450,10 +451,10 @@ class Embedder(ABC):
 
     def _merged(self, *values: Any) -> Options:
         """The options of this call: what it names over what `connect` was given."""
-        input_type, *others = values
-        plain = others == NOTHING and (input_type is None or type(input_type) is str)
-        if plain and input_type is None:
+        if values == UNNAMED:
             return self.options
+        input_type, *others = values
+        plain = others == NOTHING and type(input_type) is str
         if plain and (kept := self._learned.typed) is not None and kept[0] is self.options and kept[1] == input_type:
             return kept[2]  # those of the last call that named an input type and nothing else
         named = {name: value for name, value in zip(OPTIONS, values, strict=True) if value is not None}
