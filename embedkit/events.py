@@ -159,10 +159,12 @@ class WindowChanged(Event, frozen=True, kw_only=True):
 
     Attributes:
         before, size: that number as it was, and as it is.
+        server: of the endpoint: "https://api.openai.com".
     """
 
     before: int
     size: int
+    server: str = ""
 
 
 class BatchDone(Event, frozen=True, kw_only=True):

@@ -379,6 +379,7 @@ async def test_the_window_is_told():
     assert any(event.size > event.before for event in changes)
     assert [event.before for event in changes[1:]] == [event.size for event in changes[:-1]]
     assert (changes[0].provider, changes[0].call) == ("compatible", 0)
+    assert {event.server for event in changes} == {of(seen, RequestSent)[0].server} != {""}
 
 
 async def test_throttled_and_retried_have_their_call():

@@ -510,9 +510,10 @@ class Transport:
                 host=self._host,
             )
         if self._observe is not None:
-            notify(
-                self._observe, WindowChanged(provider=self._provider, model=self._model, before=before, size=self._size)
+            changed = WindowChanged(
+                provider=self._provider, model=self._model, before=before, size=self._size, server=self._server
             )
+            notify(self._observe, changed)
 
 
 async def timed(time: CallTime | None, phase: int, work: Awaitable[R]) -> R:

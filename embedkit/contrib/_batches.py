@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from embedkit import ConfigError, Embedder, Embeddings, Rate, Usage
 
 from .._values import shown
-from ._client import STRUCTS, Client, credential_in
+from ._client import Client, as_struct, credential_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,9 +66,9 @@ class Batches:
             _refuse_credentials(model, kept)
         if "rate" in kept:
             kept["rate"] = _share(kept["rate"], workers)
-        dtype = kept.get("dtype", "float32")
+        dtype = model.options.dtype if isinstance(model, Embedder) else kept.get("dtype", "float32")
         if dtype not in PACKED:
-            msg = f"dtype={dtype!r}: pass one of {', '.join(PACKED)}"
+            msg = f"dtype={shown(dtype)}: pass one of {', '.join(PACKED)}"
             raise ConfigError(msg)
         self.model = model
         self.settings: dict[str, Any] = kept
@@ -77,6 +77,9 @@ class Batches:
         self.workers = workers
         self.with_usage = usage
         self.numbers: str = PACKED[dtype]
+        if not isinstance(output, str) or not output:
+            msg = f"output={shown(output)}: pass the name of the column of vectors"
+            raise ConfigError(msg)
         if column in self.names:
             msg = f"column={column!r} is also the name of an output: pass output= another one"
             raise ConfigError(msg)
@@ -105,22 +108,33 @@ class Batches:
             self._client = _client_of(self.model, self.settings)
         return self._client
 
-    def check(self, names: Iterable[str]) -> None:
+    def check(self, names: Iterable[Any], *, cased: bool = True) -> None:
         """See that a table with these columns can be embedded.
 
+        Args:
+            names: of its columns.
+            cased: whether the engine tells "Text" from "text".
+
         Raises:
-            ConfigError: the column of texts is missing, or one to be added is there already.
+            ConfigError: the column of texts is missing or there twice, or one to be added is there already.
         """
         there = list(names)
-        if self.column not in there:
-            msg = f"there is no column {self.column!r} (there are {', '.join(there) or 'none'}): pass column="
-            raise ConfigError(msg)
-        if taken := [name for name in self.names if name in there]:
-            msg = f"the column {taken[0]!r} is there already: pass output= another name than {self.output!r}"
-            raise ConfigError(msg)
+        if there.count(self.column) != 1:
+            many = there.count(self.column)
+            found = f"there are {many} columns {self.column!r}: rename all but one" if many else self._missing(there)
+            raise ConfigError(found)
+        taken = {name if cased else str(name).lower(): name for name in there}
+        for name in self.names:
+            if (other := taken.get(name if cased else name.lower())) is not None:
+                msg = f"the column {other!r} is there already: pass output= another name than {self.output!r}"
+                raise ConfigError(msg)
 
-    def columns(self, texts: pa.Array | pa.ChunkedArray) -> dict[str, pa.Array]:
-        """The columns for these texts."""
+    def _missing(self, there: list[Any]) -> str:
+        known = ", ".join(repr(name) for name in there) or "none"
+        return f"there is no column {self.column!r} (there are {known}): pass column="
+
+    def columns(self, texts: pa.Array | pa.ChunkedArray | list[Any]) -> dict[str, pa.Array]:
+        """The columns for these texts. A list may hold what Arrow cannot: such a row fails, and no other."""
         listed = _texts(texts, self.column)
         if not listed:
             return self._empty()
@@ -181,9 +195,9 @@ def _refuse_credentials(model: str | Embedder | None, settings: Mapping[str, Any
 
 def _share(rate: Any, workers: int | None) -> Rate:
     """What one worker may take of a quota."""
-    told = STRUCTS["rate"](**rate) if isinstance(rate, Mapping) else rate
+    told = as_struct("rate", rate)
     if not isinstance(told, Rate):
-        msg = f"rate={told!r}: pass an embedkit.Rate"
+        msg = f"rate={shown(told)}: pass an embedkit.Rate"
         raise ConfigError(msg)
     if workers is None:
         msg = f"rate={told!r} is of the whole account: pass workers=, by which it is divided"
@@ -192,9 +206,13 @@ def _share(rate: Any, workers: int | None) -> Rate:
     return Rate(**{name: None if value is None else value / workers for name, value in parts.items()})
 
 
-def _texts(texts: pa.Array | pa.ChunkedArray, column: str) -> list[Any]:
+def _texts(texts: pa.Array | pa.ChunkedArray | list[Any], column: str) -> list[Any]:
     import pyarrow as pa
 
+    if isinstance(texts, list):
+        return texts
+    if texts.null_count == len(texts):  # as pandas types a column of which this part has no text
+        return [None] * len(texts)
     kind = texts.type.value_type if pa.types.is_dictionary(texts.type) else texts.type
     is_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     if not any(fits(kind) for fits in is_text):

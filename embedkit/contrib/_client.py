@@ -6,6 +6,7 @@ refused there, by name, and one from the environment is read again from it.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,13 +29,17 @@ from embedkit import (
     providers,
 )
 
+from .._values import shown
+
 Purpose = Literal["query", "document"]
 STRUCTS = {"limits": Limits, "rate": Rate, "retry": RetryPolicy}
-# A word of the name of a header, a field or a parameter of a URL that tells of a secret.
+# A word of the name of a header, a field or a parameter of a URL that tells of a secret; some are found within a word.
 SECRET = re.compile(
-    r"(?<![a-z])(api-?key|key|auth|authorization|bearer|code|cookie|credentials?|pass|password|secret|sig|signature|token)"
-    r"(?![a-z])"
+    r"((?<![a-z])(key|auth|authorization|bearer|code|cookie|credentials?|creds|jwt|pass|passcode|passphrase|pwd|sig|signature)"
+    r"|(api|access|account|auth|private|secret|shared|subscription)-?key|password|passwd|secret|token)(?![a-z])"
 )
+# The value of a header that holds a secret, whatever the header is called.
+SCHEME = re.compile(r"\s*(api-?key|aws4-\S+|basic|bearer|digest|hawk|key|negotiate|ntlm|token)\s+\S", re.IGNORECASE)
 
 
 class Client:
@@ -77,9 +82,10 @@ class Client:
     @property
     def sync(self) -> SyncEmbedder:
         """The same embedder, without `await`."""
-        if self._sync is None:
-            self._sync = SyncEmbedder(self.embedder)  # which an embedder on the caller's own session refuses
-        return self._sync
+        with self._lock:
+            if self._sync is None:
+                self._sync = SyncEmbedder(self.embedder)  # which an embedder on the caller's own session refuses
+            return self._sync
 
     def embed(self, texts: Iterable[str], purpose: Purpose | None, **options: Any) -> Embeddings:
         """Embed texts as queries or documents, unless the embedder was told what they are for; None: as it was told."""
@@ -132,7 +138,7 @@ class Client:
             plain = {name: _plain(value) for name, value in kept.items() if name not in credentials}
             return {
                 "model": self._named(),
-                **{name: _without_secrets(value) for name, value in plain.items() if _is_json(value)},
+                **{name: without_secrets(value, name) for name, value in plain.items() if _is_json(value)},
             }
         self._refuse_secrets(kept)
         data = {name: _plain(value) for name, value in kept.items()}
@@ -165,10 +171,7 @@ class Client:
 
     def _count(self, new: Usage) -> None:
         with self._lock:
-            total = self._usage
-            self._usage = Usage(
-                _sum(total.tokens, new.tokens), total.requests + new.requests, _sum(total.cost, new.cost)
-            )
+            self._usage = sum_of(self._usage, new)
 
     def _credentials(self) -> dict[str, Sequence[str]]:
         """The settings that are credentials, and the variables that they are read from where they are left out."""
@@ -181,7 +184,7 @@ class Client:
     def _refuse_secrets(self, settings: Mapping[str, Any]) -> None:
         credentials = {} if isinstance(self.given, Embedder) else self._credentials()
         for name, value in settings.items():
-            if (name in credentials and not callable(value)) or next(_secrets(value), None) is not None:
+            if (name in credentials and not callable(value)) or next(_secrets(value, name), None) is not None:
                 variables = credentials.get(name, ())
                 instead = f"set {' or '.join(variables)}, which is read again" if variables else "set it in code"
                 msg = f"{name} holds a credential, which is written nowhere: leave it out and {instead}"
@@ -191,7 +194,7 @@ class Client:
 def credential_in(settings: Mapping[str, Any]) -> str | None:
     """The first setting that holds a credential as text, whoever the provider is; functions may give one when asked."""
     for name, value in settings.items():
-        if (_tells_of_a_secret(name) and not callable(value)) or next(_secrets(value), None) is not None:
+        if (_tells_of_a_secret(name) and not callable(value)) or next(_secrets(value, name), None) is not None:
             return name
     return None
 
@@ -202,18 +205,38 @@ def _usage_of(error: EmbedkitError) -> Usage:
     return usage
 
 
+def sum_of(total: Usage, more: Usage) -> Usage:
+    """Both together; tokens and dollars are None where neither reports any."""
+    return Usage(
+        _sum(total.tokens, more.tokens), total.requests + more.requests, _sum(total.cost, more.cost),
+        total.cached + more.cached,
+    )  # fmt: skip
+
+
+def as_struct(name: str, value: Any) -> Any:
+    """A setting that a configuration file has written as a mapping; anything else as it is.
+
+    Raises:
+        ConfigError: a field that the setting does not have.
+    """
+    if name not in STRUCTS or not isinstance(value, Mapping):
+        return value
+    fields = STRUCTS[name].__struct_fields__
+    if unknown := [field for field in value if field not in fields]:
+        msg = f"{name} has no field {shown(unknown[0])}; its fields are {', '.join(fields)}"
+        raise ConfigError(msg)
+    return STRUCTS[name](**value)
+
+
 def _with_structs(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: STRUCTS[name](**value) if name in STRUCTS and isinstance(value, Mapping) else value
-        for name, value in settings.items()
-    }
+    return {name: as_struct(name, value) for name, value in settings.items()}
 
 
-def _secrets(value: Any) -> Iterator[str]:
-    """Places in a value that tell of a credential: a field's name, a URL's user or parameter."""
+def _secrets(value: Any, setting: str = "") -> Iterator[str]:
+    """Places in a value that tell of a credential: a field's name, a URL's user or parameter, a header's value."""
     if isinstance(value, Mapping):
         for name, each in value.items():
-            if _tells_of_a_secret(str(name)):
+            if _is_secret(str(name), each, setting):
                 yield str(name)
             yield from _secrets(each)
     elif isinstance(value, (list, tuple)):
@@ -225,17 +248,23 @@ def _secrets(value: Any) -> Iterator[str]:
         yield from (name for name, _ in parse_qsl(parts.query) if _tells_of_a_secret(name))
 
 
-def _without_secrets(value: Any) -> Any:
+def without_secrets(value: Any, setting: str = "") -> Any:
     """The value less what `_secrets` finds in it."""
     if isinstance(value, Mapping):
-        return {name: _without_secrets(each) for name, each in value.items() if not _tells_of_a_secret(name)}
+        kept = {name: each for name, each in value.items() if not _is_secret(name, each, setting)}
+        return {name: without_secrets(each) for name, each in kept.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_secrets(each) for each in value]
+        return [without_secrets(each) for each in value]
     if next(_secrets(value), None) is None:
         return value
     parts = urlsplit(value)
     query = urlencode([(name, each) for name, each in parse_qsl(parts.query) if not _tells_of_a_secret(name)])
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query).geturl()
+
+
+def _is_secret(name: str, value: Any, setting: str) -> bool:
+    scheme = setting == "headers" and isinstance(value, str) and SCHEME.match(value) is not None
+    return scheme or _tells_of_a_secret(name)
 
 
 def _tells_of_a_secret(name: str) -> bool:
@@ -244,6 +273,8 @@ def _tells_of_a_secret(name: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     return msgspec.to_builtins(value) if isinstance(value, tuple(STRUCTS.values())) else value
 
 

@@ -26,9 +26,11 @@ from chromadb.utils.embedding_functions import register_embedding_function
 
 from embedkit import ConfigError, Embedder, Usage
 
-from ._client import Client
+from ._client import Client, Purpose
 
-FIXED = ("model", "input_type", "dimensions", "dtype", "normalize", "long_text")  # vectors of others do not compare
+# Vectors of others do not compare.
+FIXED = ("model", "input_type", "dimensions", "dtype", "normalize", "truncate", "long_text", "extra")
+COMPONENTS = ("float32", "int8", "uint8")  # types that Chroma compares as numbers
 
 
 @register_embedding_function
@@ -40,6 +42,7 @@ class EmbedkitEmbeddingFunction(EmbeddingFunction[Documents]):
             which Chroma cannot write down.
         api_key_env_var: the variable that holds the key, if not the provider's own; written down as its name.
         **settings: the other keywords of `embedkit.connect`; `input_type` holds for queries and documents alike.
+            `dtype` is float32, int8 or uint8, and Chroma keeps all of them as float32; packed bits are no numbers.
 
     Attributes:
         model: "provider:model".
@@ -49,7 +52,7 @@ class EmbedkitEmbeddingFunction(EmbeddingFunction[Documents]):
     that it is not written down, and why: pass it again when the collection is opened, or name its variable.
 
     Raises:
-        ConfigError: what `embedkit.connect` refuses. Calls raise as `embedkit.Embedder.embed` does.
+        ConfigError: what `embedkit.connect` refuses, and packed bits. Calls raise as `embedkit.Embedder.embed` does.
     """
 
     def __init__(
@@ -66,6 +69,10 @@ class EmbedkitEmbeddingFunction(EmbeddingFunction[Documents]):
         self._client = Client(model, settings)
         self.model: str = self._client.model
         self.embedder: Embedder = self._client.embedder
+        dtype = self.embedder.options.dtype
+        if dtype not in COMPONENTS:
+            msg = f"dtype={dtype!r}: Chroma compares numbers, and packed bits are none; pass {', '.join(COMPONENTS)}"
+            raise ConfigError(msg)
 
     @property
     def usage(self) -> Usage:
@@ -74,11 +81,15 @@ class EmbedkitEmbeddingFunction(EmbeddingFunction[Documents]):
 
     def __call__(self, input: Documents) -> ChromaEmbeddings:  # noqa: A002 (Chroma looks at the name)
         """One vector per document."""
-        return list(self._client.embed(input, "document").vectors)
+        return self._vectors(input, "document")
 
     def embed_query(self, input: Documents) -> ChromaEmbeddings:  # noqa: A002 (likewise)
         """One vector per query."""
-        return list(self._client.embed(input, "query").vectors)
+        return self._vectors(input, "query")
+
+    def _vectors(self, texts: Documents, purpose: Purpose) -> ChromaEmbeddings:
+        # Chroma takes no integers of one byte
+        return list(self._client.embed(texts, purpose).vectors.astype("float32", copy=False))
 
     @staticmethod
     def name() -> str:

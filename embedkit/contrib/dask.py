@@ -14,6 +14,9 @@ Vectors are lists of Arrow (`pandas.ArrowDtype`), which Parquet keeps as such. A
 its nanny, and its partitions are embedded again, `distributed.scheduler.allowed-failures` times. Without the
 distributed scheduler nothing is repeated: `cache=` keeps what was paid for. A partition is kept when all of it is
 embedded; one that was interrupted is sent again, so cut the frame into partitions that may be paid for twice.
+
+What `to_parquet` has written is read by `read_parquet(…, dtype_backend="pyarrow")`: without that, pandas does not know
+lists of Arrow again.
 """
 
 from __future__ import annotations
@@ -54,14 +57,18 @@ class EmbedkitBatches:
         import pyarrow as pa
 
         empty = frame._meta if hasattr(frame, "_meta") else frame.iloc[:0]  # noqa: SLF001 (Dask's name for it)
-        self._batches.check(map(str, empty.columns))
+        self._batches.check(empty.columns)
         return _with(empty, {name: pa.array([], kind) for name, kind in self._batches.types.items()})
 
     def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
         """The partition with its vectors."""
         import pyarrow as pa
 
-        texts = pa.array(part[self._batches.column], from_pandas=True)
+        column = part[self._batches.column]
+        try:
+            texts = pa.array(column, from_pandas=True)
+        except (pa.ArrowException, TypeError, UnicodeEncodeError):  # something among the texts that is none
+            texts = column.tolist()
         return _with(part, self._batches.columns(texts))
 
 

@@ -31,6 +31,7 @@ from haystack.utils import Secret
 
 from embedkit import ConfigError, Embedder, Embeddings, Usage
 
+from .._values import shown
 from ._client import Client
 
 
@@ -156,6 +157,9 @@ class EmbedkitDocumentEmbedder(_Component):
         raise_on_failure: bool = True,
         **settings: Any,
     ) -> None:
+        if isinstance(meta_fields_to_embed, str):
+            msg = f"meta_fields_to_embed={shown(meta_fields_to_embed)}: pass a list of names"
+            raise ConfigError(msg)
         own: dict[str, Any] = {
             "prefix": prefix, "suffix": suffix, "meta_fields_to_embed": list(meta_fields_to_embed or ()),
             "embedding_separator": embedding_separator, "raise_on_failure": raise_on_failure,

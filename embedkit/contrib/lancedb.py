@@ -39,8 +39,8 @@ class EmbedkitEmbeddings(TextEmbeddingFunction):
             LanceDB's registry; left out, the provider's own environment variable is read. `limits`, `rate` and `retry`
             may be mappings.
 
-    A row without a text (null or empty) gets no vector. Whatever else fails is raised: embedkit has tried again
-    already, so LanceDB does not.
+    A row without a text (null or empty) gets no vector, which a table takes by `add(…, on_bad_vectors="null")`.
+    Whatever else fails is raised: embedkit has tried again already, so LanceDB does not.
 
     Raises:
         ConfigError: what `embedkit.connect` refuses; where a table is made, also what it cannot write down. Calls raise

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from mteb.types import PromptType
 
 from embedkit import ConfigError, Embedder, Usage, catalog
 
-from ._client import Client
+from ._client import Client, sum_of, without_secrets
 
 Purpose = Literal["query", "document", "classification", "clustering", "similarity"]
 # MTEB's kinds of task (TaskType of its abstasks/task_metadata.py) → what a text is for; in the others, nobody says.
@@ -109,7 +110,7 @@ class EmbedkitEncoder(AbsEncoder):  # type: ignore[misc, unused-ignore]
         purpose = None if prompt is not None else purpose_of(task_metadata.type, prompt_type)
         made = self._made(texts, purpose)
         with self._lock:
-            self.usages[task_metadata.name] = _added(self.usages.get(task_metadata.name), made.usage)
+            self.usages[task_metadata.name] = sum_of(self.usages.get(task_metadata.name, Usage()), made.usage)
         return made.vectors.astype(np.float32)
 
     def _made(self, texts: list[str], purpose: Purpose | None) -> Any:
@@ -158,6 +159,10 @@ def _meta(embedder: Embedder, prompts: dict[str, str] | None) -> ModelMeta:
         for name in ("input_type", "dimensions", "dtype", "truncate", "normalize")
         if getattr(options, name) not in (None, "float32")
     }
+    if options.extra:
+        experiment["extra"] = json.dumps(without_secrets(options.extra), sort_keys=True, default=str)
+    if embedder.long_text is not None:
+        experiment["long_text"] = embedder.long_text
     if prompts:
         experiment["prompts"] = "; ".join(f"{name}={text}" for name, text in sorted(prompts.items()))
     return ModelMeta(
@@ -169,11 +174,3 @@ def _meta(embedder: Embedder, prompts: dict[str, str] | None) -> ModelMeta:
         similarity_fn_name=ScoringFunction.COSINE, use_instructions=None, training_datasets=None,
         experiment_kwargs=experiment or None,
     )  # fmt: skip
-
-
-def _added(total: Usage | None, more: Usage) -> Usage:
-    if total is None:
-        return more
-    tokens = None if total.tokens is None or more.tokens is None else total.tokens + more.tokens
-    cost = None if total.cost is None or more.cost is None else total.cost + more.cost
-    return Usage(tokens, total.requests + more.requests, cost)

@@ -254,7 +254,7 @@ class Tracing:
         self._span_of(event).add_event(name, {"embedkit.texts": event.texts, **self._what(event.error)})
 
     def _window_changed(self, event: WindowChanged) -> None:
-        self._window.set(event.size, _about(event))
+        self._window.set(event.size, {**_about(event), **_place(event.server)})
 
     def _span_of(self, event: Event) -> Span:
         """The span of its call; the current one where another observer has that."""

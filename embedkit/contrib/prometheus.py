@@ -25,7 +25,7 @@ def observer(registry: CollectorRegistry = REGISTRY) -> Callable[[Event], None]:
     | `embedkit_attempt_seconds` | the duration of attempts; `status`: of the response, or "" |
     | `embedkit_wait_seconds` | the waits of attempts for their turn |
     | `embedkit_texts_total`, `embedkit_tokens_total`, `embedkit_cost_dollars_total` | what calls held and took |
-    | `embedkit_window` | requests that may be in flight, as last changed |
+    | `embedkit_window` | requests that may be in flight at an endpoint (`server`), as last changed |
     """
     by = ("provider", "model")
     calls = Histogram("embedkit_call_seconds", "Duration of calls.", (*by, "error"), registry=registry)
@@ -34,7 +34,7 @@ def observer(registry: CollectorRegistry = REGISTRY) -> Callable[[Event], None]:
     texts = Counter("embedkit_texts", "Texts embedded.", by, registry=registry)
     tokens = Counter("embedkit_tokens", "Tokens taken, as providers count them.", by, registry=registry)
     cost = Counter("embedkit_cost_dollars", "Cost, by the price of the model.", by, registry=registry)
-    window = Gauge("embedkit_window", "Requests that may be in flight.", by, registry=registry)
+    window = Gauge("embedkit_window", "Requests that may be in flight.", (*by, "server"), registry=registry)
 
     def observe(event: Event) -> None:
         who = event.provider, event.model
@@ -49,7 +49,7 @@ def observer(registry: CollectorRegistry = REGISTRY) -> Callable[[Event], None]:
         elif isinstance(event, RequestSent) and not event.hedged:
             waits.labels(*who).observe(event.waited)
         elif isinstance(event, WindowChanged):
-            window.labels(*who).set(event.size)
+            window.labels(*who, event.server).set(event.size)
 
     return observe
 

@@ -41,8 +41,8 @@ class EmbedkitEmbeddingModel(EmbeddingModel):
     A result's `usage` has the tokens, its `provider_details` the requests and the cost as embedkit knows it.
 
     Raises:
-        ConfigError: what `embedkit.connect` refuses. What a provider refuses, or that it is not reached, is raised as
-            pydantic-ai's own error, whose cause is embedkit's.
+        ConfigError: what `embedkit.connect` refuses. What a provider refuses, an answer that cannot be read, or that
+            nothing is reached, is raised as pydantic-ai's own error, whose cause is embedkit's.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class EmbedkitEmbeddingModel(EmbeddingModel):
                 texts, input_type, dimensions=merged.get("dimensions"), extra=merged.get("extra_body"),
                 truncate="end" if merged.get("truncate") else None,
             )  # fmt: skip
-        except (embedkit.ApiError, embedkit.TransportError) as error:
+        except (embedkit.ApiError, embedkit.DecodeError, embedkit.TransportError) as error:
             raise _as_pydantic_ai(error, self.model_name) from error
         return EmbeddingResult(
             embeddings=made.vectors.tolist(), inputs=texts, input_type=input_type, model_name=made.model,
@@ -120,6 +120,8 @@ KINDS = (
 def _as_pydantic_ai(error: EmbedkitError, model: str) -> Exception:
     """The error as pydantic-ai's own models raise it."""
     status = getattr(error, "status", None)
+    if isinstance(error, embedkit.DecodeError):
+        return exceptions.UnexpectedModelBehavior(str(error))
     if isinstance(error, embedkit.TransportTimeoutError):
         return exceptions.ModelTimeoutError(model, str(error))
     if isinstance(error, embedkit.TransportError):

@@ -56,9 +56,13 @@ class EmbedkitBatches:
         """The schema of a DataFrame, and that of the columns that are added."""
         import pyarrow as pa
         from pyspark.sql.pandas.types import from_arrow_schema
-        from pyspark.sql.types import StructType
+        from pyspark.sql.types import NullType, StringType, StructType
 
-        self._batches.check(schema.names)
+        self._batches.check(schema.names, cased=False)  # two that differ in case only cannot be told apart later
+        kind = schema[self._batches.column].dataType
+        if not isinstance(kind, (StringType, NullType)):
+            msg = f"the column {self._batches.column!r} holds {kind.simpleString()}, not texts: pass column="
+            raise ConfigError(msg)
         return StructType([*schema.fields, *from_arrow_schema(pa.schema(self._batches.types)).fields])
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -7,10 +7,11 @@ import pickle
 import pyarrow as pa
 import pytest
 
+import embedkit
 from embedkit import ConfigError, Rate
 from embedkit.contrib import _batches
 from embedkit.contrib._batches import rebuilt
-from embedkit.testing import FakeEmbedder
+from embedkit.testing import FakeEmbedder, FakeExchange
 from tests.contrib.adapters import KEY
 from tests.support.servers.api import Api
 
@@ -28,6 +29,7 @@ def _no_clients(monkeypatch):
         {"api_key": KEY},
         {"aws_secret_access_key": KEY},
         {"headers": {"X-Api-Key": KEY}},
+        {"headers": {"X-Team": f"Bearer {KEY}"}},
         {"base_url": f"https://user:{KEY}@host.test/v1"},
         {"cache": f"redis://:{KEY}@host.test"},
     ],
@@ -97,6 +99,9 @@ def test_a_rate_is_divided(rate):
         ({"workers": 0}, "workers=0"),
         ({"workers": True}, "workers=True"),
         ({"rate": 5, "workers": 1}, "rate=5"),
+        ({"rate": {"requests": 5}, "workers": 1}, "requests_per_minute"),
+        ({"output": ""}, "output=''"),
+        ({"output": 5}, "output=5"),
         ({"dtype": "float16"}, "float16"),
         ({"column": "x", "output": "x"}, "'x'"),
     ],
@@ -114,7 +119,49 @@ def test_tables_that_do_not_fit_are_refused():
         made.check(["body"])
     with pytest.raises(ConfigError, match="embedding_error"):
         made.check(["text", "embedding_error"])
+    with pytest.raises(ConfigError, match="2 columns 'text'"):
+        made.check(["text", "text"])
+    made.check(["text", "Embedding"])
+    with pytest.raises(ConfigError, match="'Embedding' is there"):
+        made.check(["text", "Embedding"], cased=False)
+    with pytest.raises(ConfigError, match=r"no column 'text' \(there are 5\)"):
+        made.check([5])
+    rebuilt(OPENAI, {"column": 5}).check([5, 6])
     with pytest.raises(ConfigError, match="int64"):
         made.columns(pa.array([1]))
     with pytest.raises(ConfigError, match="send_keys"):
         rebuilt(FakeEmbedder(8), {})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "uint8", "binary", "ubinary"])
+@pytest.mark.parametrize("given", ["name", "embedder"])
+def test_columns_are_of_the_types_that_were_promised(dtype, given, monkeypatch):
+    """The schema that an engine is told beforehand is that of what comes, whoever said the dtype."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    exchange = FakeExchange(lambda _: {"data": [{"index": 0, "embedding": [0.5] * 8}]})
+    settings = {"exchange": exchange, "dtype": dtype}
+    if given == "name":
+        made = rebuilt(OPENAI, settings)
+    else:
+        made = rebuilt(embedkit.connect(OPENAI, **settings), {"send_keys": True})
+
+    assert pa.table(made.columns(pa.array(["one", None]))).schema == pa.schema(made.types)
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.int64(), pa.null(), pa.string()], ids=str)
+def test_a_part_without_any_text_fails_row_by_row(kind, monkeypatch):
+    """A part whose texts are all missing is typed by pandas as it likes: its rows are null, and the job goes on."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    made = rebuilt(OPENAI, {}).columns(pa.array([None, None], kind))
+
+    assert made["embedding"].to_pylist() == [None, None]
+    assert all("missing" in reason for reason in made["embedding_error"].to_pylist())
+
+
+def test_a_list_may_hold_what_arrow_cannot(monkeypatch):
+    """Half a surrogate pair, a number, bytes: each costs its own row."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with Api() as api:
+        made = rebuilt(OPENAI, {"base_url": api.url}).columns(["one", "\ud800", 1.5, b"x", float("nan"), "two"])
+
+    assert [each is None for each in made["embedding"].to_pylist()] == [False, True, True, True, True, False]

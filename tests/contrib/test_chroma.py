@@ -135,3 +135,33 @@ def test_what_makes_other_vectors_cannot_be_changed(tmp_path):
             with pytest.raises(ConfigError, match=f"{named} cannot be changed"):
                 collection.modify(configuration={"embedding_function": function})
         collection.modify(configuration={"embedding_function": made(timeout=600)})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "uint8"])
+def test_whole_numbers_are_kept_as_chroma_keeps_numbers(dtype):
+    """Chroma takes no integers of one byte: they go in as float32, and are found again."""
+    import chromadb
+
+    with Api() as api:
+        function = adapter.EmbedkitEmbeddingFunction("compatible:m", base_url=api.url, dtype=dtype)
+        collection = chromadb.EphemeralClient().create_collection(f"of_{dtype}", embedding_function=function)
+        collection.add(ids=["1", "2"], documents=["short", "a text that is long"])
+
+        assert collection.query(query_texts=["short"], n_results=1)["documents"] == [["short"]]
+        assert {row.dtype for row in function(["one"])} == {np.dtype("float32")}
+
+
+@pytest.mark.parametrize("dtype", ["binary", "ubinary"])
+def test_packed_bits_are_refused(dtype):
+    """Chroma would compare bytes as numbers."""
+    with pytest.raises(ConfigError, match=dtype):
+        adapter.EmbedkitEmbeddingFunction("compatible:m", base_url="http://localhost:1/v1", dtype=dtype)
+
+
+@pytest.mark.parametrize("settings", [{"extra": {"task": "x"}}, {"truncate": "end"}, {"normalize": True}], ids=str)
+def test_every_option_that_makes_other_vectors_is_fixed(settings):
+    """What a request says of the vectors cannot be changed under a collection."""
+    old, new = {"model": "vllm:m"}, {"model": "vllm:m", **settings}
+    function = adapter.EmbedkitEmbeddingFunction("vllm:m")
+    with pytest.raises(ConfigError, match=f"{next(iter(settings))} cannot be changed"):
+        function.validate_config_update(old, new)

@@ -6,7 +6,7 @@ import copy
 import json
 import pickle
 import sys
-from threading import Thread
+from threading import Event, Thread
 
 import aiohttp
 import hypothesis
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import embedkit
 from embedkit import ConfigError, Limits, Rate, RetryPolicy
+from embedkit.contrib import _client
 from embedkit.contrib._client import Client
 from embedkit.testing import FakeEmbedder, response
 from tests.contrib.adapters import KEY, voyage
@@ -37,6 +38,11 @@ SECRETS = [
     ("vllm:m", {"headers": {"x-goog-api-key": KEY}}),
     ("vllm:m", {"headers": {"accessKey": KEY}}),
     ("vllm:m", {"headers": {"Cookie": KEY}}),
+    *(
+        ("vllm:m", {"headers": {name: KEY}})
+        for name in ("x-accesstoken", "apikey", "X-JWT", "passwd", "x-pwd", "secretkey", "subscriptionkey", "AuthToken")
+    ),
+    *(("vllm:m", {"headers": {"X-Team": f"{scheme} {KEY}"}}) for scheme in ("Bearer", "basic", "Token", "ApiKey")),
     ("vllm:m", {"extra": {"nested": [{"client_secret": KEY}]}}),
     ("vllm:m", {"base_url": f"http://user:{KEY}@localhost:8000"}),
     ("vllm:m", {"base_url": ["http://localhost:8000", f"http://{KEY}@localhost:8001"]}),
@@ -63,8 +69,8 @@ def test_a_credential_given_as_text_is_written_nowhere(model, settings):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"headers": {"X-Team": "search", "openai-organization": "org"}},
-        {"extra": {"user": "me", "max_tokens": 5, "author": "x", "passages": []}},
+        {"headers": {"X-Team": "search", "openai-organization": "org", "X-Monkey": "basic", "Keyboard": "tokens 5"}},
+        {"extra": {"user": "me", "max_tokens": 5, "author": "x", "passages": [], "task": "token classification"}},
         {"base_url": "http://localhost:8000/v1?api-version=2024-10-21"},
         {"limits": Limits(max_tokens=100), "rate": Rate(tokens_per_minute=5), "retry": RetryPolicy(attempts=None)},
     ],
@@ -90,6 +96,32 @@ def test_the_lenient_form_is_clean(value):
     data = Client("vllm:m", {"extra": {"value": value}}).as_data(lenient=True)
 
     assert Client(data.pop("model"), data).as_data()
+
+
+def test_a_path_is_written_as_text(tmp_path):
+    """A path of a cache goes into a configuration as its text, and comes back as the same cache."""
+    data = Client("vllm:m", {"cache": tmp_path / "vectors"}).as_data()
+
+    assert data["cache"] == str(tmp_path / "vectors")
+    assert Client(data.pop("model"), data).as_data() == {"model": "vllm:m", **data}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"rate": {"requests": 5}}, ["rate", "'requests'", "requests_per_minute"]),
+        ({"limits": {"texts": 5}}, ["limits", "'texts'", "max_texts"]),
+        ({"retry": {"max_attempts": 5}}, ["retry", "'max_attempts'", "attempts"]),
+        ({"rate": {5: 5}}, ["rate", "5", "requests_per_minute"]),
+        ({"rate": {"requests_per_minute": "5"}}, ["requests_per_minute", "'5'"]),
+    ],
+)
+def test_a_mapping_with_a_wrong_field_is_refused_by_name(settings, words):
+    """The message has the setting, the field, and the fields that there are."""
+    with pytest.raises(ConfigError) as refused:
+        Client("vllm:m", settings)
+
+    assert all(word in str(refused.value) for word in words)
 
 
 def test_what_json_cannot_hold_is_refused_by_name():
@@ -152,6 +184,38 @@ def test_usage_of_many_threads_adds_up():
         sys.setswitchinterval(interval)
 
     assert (client.usage.tokens, client.usage.requests) == (16_002, 8_001)
+
+
+def test_rows_from_a_cache_are_counted(tmp_path):
+    """The count has them beside the tokens, which they did not take again."""
+    with Api() as api:
+        client = Client("compatible:m", {"base_url": api.url, "cache": str(tmp_path / "vectors")})
+        for texts in (["one", "two"], ["one", "two", "three"]):
+            client.embed(texts, "document")
+        client.close()
+
+    assert (client.usage.requests, client.usage.cached) == (2, 2)
+
+
+def test_threads_that_come_first_together_share_one_embedder(monkeypatch):
+    """Calls without `await` from many threads use one `SyncEmbedder`, which `close` can close."""
+    made = []
+
+    def slowly(embedder):
+        made.append(embedder)
+        started.wait(timeout=0.2)  # so that a second thread could come in between
+        return object()
+
+    started = Event()
+    monkeypatch.setattr(_client, "SyncEmbedder", slowly)
+    client = Client(FakeEmbedder(), {})
+    threads = [Thread(target=lambda: client.sync) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(made) == 1
 
 
 def test_requests_of_a_call_that_fails_are_counted():

@@ -162,3 +162,9 @@ def test_no_documents_are_no_request():
 
     assert embedder.run([])["documents"] == []
     assert embedder.usage.requests == 0
+
+
+def test_fields_are_a_list_of_names():
+    """One name as text would be taken for its letters."""
+    with pytest.raises(ConfigError, match="'title'"):
+        adapter.EmbedkitDocumentEmbedder("vllm:m", meta_fields_to_embed="title")

@@ -123,15 +123,23 @@ def test_a_prompt_goes_before_the_text_in_place_of_an_input_type(tasks):
 
 def test_what_changes_vectors_keeps_results_apart():
     """MTEB's cache of results tells widths, types and prompts apart, and no key is in it."""
-    plain, narrow, prompted = (
+    plain, narrow, prompted, told, averaged = (
         adapter.EmbedkitEncoder("voyage:voyage-3.5", **more).mteb_model_meta
-        for more in ({}, {"dimensions": 256, "dtype": "int8"}, {"prompts": {"query": "Find: "}})
+        for more in (
+            {},
+            {"dimensions": 256, "dtype": "int8"},
+            {"prompts": {"query": "Find: "}},
+            {"extra": {"task": "x", "api_key": KEY}},
+            {"long_text": "mean"},
+        )
     )
 
     assert plain.experiment_kwargs is None
     assert narrow.experiment_kwargs == {"dimensions": 256, "dtype": "int8"}
     assert prompted.experiment_kwargs == {"prompts": "query=Find: "}
-    assert KEY not in repr(narrow)
+    assert told.experiment_kwargs == {"extra": '{"task": "x"}'}
+    assert averaged.experiment_kwargs == {"long_text": "mean"}
+    assert KEY not in repr(narrow) + repr(told)
 
 
 def test_packed_bits_are_refused():

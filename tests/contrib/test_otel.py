@@ -491,6 +491,7 @@ def test_waits_and_the_window_are_measured(sdk):
 
     assert waits.max >= 0.02
     assert 1 <= window.value < 16
+    assert window.attributes["server.address"]
 
 
 async def test_the_cost_is_counted(sdk):

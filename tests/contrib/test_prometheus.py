@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
 import embedkit
-from embedkit import AuthError, RetryPolicy
+from embedkit import AuthError, Limits, RetryPolicy
 from embedkit.contrib import prometheus
 from embedkit.testing import FakeExchange, response
 
@@ -66,4 +66,25 @@ async def test_calls_attempts_texts_tokens_and_cost_are_counted():
     assert found["embedkit_texts_total", "compatible", "m"] == 3
     assert found["embedkit_tokens_total", "compatible", "m"] == 9
     assert found["embedkit_cost_dollars_total", "compatible", "m"] == pytest.approx(6e-5)
-    assert found["embedkit_window", "compatible", "m"] >= 1
+    assert found["embedkit_window", "compatible", "http://h.test", "m"] >= 1
+
+
+async def test_each_endpoint_has_a_window_of_its_own():
+    """Two addresses of one model are each shown under their own, though both have the same provider and model."""
+
+    def answer(request):
+        host = request.url.split("/")[2]
+        if refusals[host]:
+            return response({"error": {"message": "busy"}}, refusals[host].pop())
+        rows = [{"index": row, "embedding": [1.0, 0.0]} for row in range(len(json.loads(request.body)["input"]))]
+        return response({"data": rows})
+
+    registry, refusals = CollectorRegistry(), {"one.test": [503] * 3, "two.test": [503] * 3}
+    embedder = embedkit.connect(
+        "compatible:m", base_url=[f"http://{host}/v1" for host in refusals], exchange=FakeExchange(answer),
+        observe=prometheus.observer(registry), retry=RetryPolicy(attempts=9, initial=0.0), limits=Limits(max_texts=1),
+    )  # fmt: skip
+    await embedder.embed([f"{number}" for number in range(64)])
+    windows = [key for key in scraped(registry) if key[0] == "embedkit_window"]
+
+    assert {key[2] for key in windows} == {"http://one.test", "http://two.test"}

@@ -28,10 +28,12 @@ async def test_a_result_has_vectors_usage_and_model():
 
 async def test_settings_reach_the_request():
     """Dimensions, truncation and further fields of pydantic-ai's settings are embedkit's; headers per call are refused."""
+    from pydantic_ai.exceptions import UnexpectedModelBehavior
+
     exchange, settings = voyage()
     model = adapter.EmbedkitEmbeddingModel(**settings, api_key=KEY, settings={"dimensions": 256})
     embedder = pydantic_ai.Embedder(model, settings={"truncate": True})
-    with pytest.raises(embedkit.DecodeError):  # the fake answers eight components
+    with pytest.raises(UnexpectedModelBehavior, match="256"):  # the fake answers eight components
         await embedder.embed_query("one", settings={"extra_body": {"more": 1}})
     with pytest.raises(ConfigError, match="headers="):
         await embedder.embed_query("one", settings={"extra_headers": {"x": "y"}})
@@ -92,3 +94,14 @@ async def test_requests_can_be_forbidden():
         await adapter.EmbedkitEmbeddingModel(**settings, api_key=KEY).embed("one", input_type="query")
 
     assert exchange.requests == []
+
+
+async def test_an_answer_that_cannot_be_read_is_unexpected_behavior():
+    """As pydantic-ai calls it, with embedkit's error as its cause."""
+    from pydantic_ai import exceptions
+
+    _, settings = voyage(lambda _: {"data": [{"embedding": "?"}]})
+    with pytest.raises(exceptions.UnexpectedModelBehavior) as caught:
+        await adapter.EmbedkitEmbeddingModel(**settings, api_key=KEY).embed("one", input_type="query")
+
+    assert isinstance(caught.value.__cause__, embedkit.DecodeError)

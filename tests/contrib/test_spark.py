@@ -67,3 +67,18 @@ def test_what_spark_cannot_hold_is_refused():
     """Spark has no unsigned bytes."""
     with pytest.raises(ConfigError, match="uint8"):
         adapter.EmbedkitBatches("local:all-minilm-l6-v2", dtype="uint8")
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ("text string, Embedding int", "'Embedding' is there"),
+        ("text string, text string", "2 columns 'text'"),
+        ("text int", "int, not texts"),
+        ("body string", "no column 'text'"),
+    ],
+)
+def test_a_frame_that_cannot_be_embedded_is_refused_before_a_task(spark, schema, words):
+    """Columns are compared as Spark does, without case, and their types are known beforehand."""
+    with pytest.raises(ConfigError, match=words):
+        adapter.embed(spark.createDataFrame([], schema), "local:all-minilm-l6-v2")
