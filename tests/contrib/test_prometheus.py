@@ -79,7 +79,7 @@ async def test_each_endpoint_has_a_window_of_its_own():
         rows = [{"index": row, "embedding": [1.0, 0.0]} for row in range(len(json.loads(request.body)["input"]))]
         return response({"data": rows})
 
-    registry, refusals = CollectorRegistry(), {"one.test": [503] * 3, "two.test": [503] * 3}
+    registry, refusals = CollectorRegistry(), {"one.test": [503], "two.test": [503]}
     embedder = embedkit.connect(
         "compatible:m", base_url=[f"http://{host}/v1" for host in refusals], exchange=FakeExchange(answer),
         observe=prometheus.observer(registry), retry=RetryPolicy(attempts=9, initial=0.0), limits=Limits(max_texts=1),
