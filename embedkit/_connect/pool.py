@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from .._calltime import seconds
 from .._embedders.agreement import named
 from .._embedders.base import Embedder
-from .._embedders.coalescing import Coalesced
 from .._embedders.http import HttpEmbedder
 from .._embedders.pool import Pool
+from .._embedders.wrapper import Wrapped
 from .._peers import answering
 from .._traffic.retry import RetryPolicy
 from .._types import Options
@@ -59,7 +60,7 @@ def pool(
     Args:
         members: embedders of one model, made with the same options; `extra` is each one's own. Of members made by
             `connect` copies are used, which share their quota; embedders of your own are used as they are.
-            Pools among them give their members.
+            Pools among them give their members; their `prefer`, `verify` and `retry` do not count.
         prefer: "cheapest" uses members in the order of `price`: a dearer one only while every cheaper one fails or has
             no place free. None: by speed alone.
         verify: False leaves the comparison out.
@@ -72,11 +73,16 @@ def pool(
         observe: called with each event. None: the first observer among the members.
 
     Raises:
-        ConfigError: no members, options that differ, a member without a price where the cheapest is to come first; on
-            use: members that do not agree, and what differs.
+        ConfigError: no members, options that differ, a member with a cache or `coalesce=` of its own, a member without
+            a price where the cheapest is to come first; on use: members that do not agree, and what differs.
         TypeError: a member is no `embedkit.Embedder`.
     """
     _of_kind(retry=retry, observe=observe)
+    if not isinstance(verify, bool):
+        msg = f"verify={shown(verify)}: it is True or False"
+        raise ConfigError(msg)
+    if total_timeout is not None:
+        total_timeout = seconds("total_timeout", total_timeout)
     if prefer not in (None, "cheapest"):
         msg = f"prefer={shown(prefer)}: it is 'cheapest' or None, which is by speed"
         raise ConfigError(msg)
@@ -86,7 +92,7 @@ def pool(
     _same_options(found)
     if prefer == "cheapest":
         _priced(found)
-    told = {name: _agreed(found, name, given) for name, given in zip(SHARED, (long_text, total_timeout), strict=True)}
+    told = {name: _agreed(members, name, given) for name, given in zip(SHARED, (long_text, total_timeout), strict=True)}
     retry = retry or RetryPolicy()
     once = msgspec.structs.replace(retry, attempts=1)  # the pool itself tries again, elsewhere
     embedder = Pool(
@@ -112,8 +118,8 @@ def _flat(member: Any) -> Sequence[Embedder]:
     """The member; those of a pool instead of it."""
     if isinstance(member, Pool):
         return member.members
-    if isinstance(member, Coalesced):
-        msg = f"{named(member)} was made with coalesce=: make the members without it, and pass it to pool()"
+    if isinstance(member, Wrapped):
+        msg = f"{named(member)} was made with {member.keyword}=: make the members without it, and pass it to pool()"
         raise ConfigError(msg)
     if not isinstance(member, Embedder):
         hint = "; pass its .embedder" if hasattr(member, "embedder") else ""

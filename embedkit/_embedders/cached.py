@@ -51,6 +51,8 @@ class Cached(Wrapped):
         clock: seconds.
     """
 
+    keyword = "cache"
+
     def __init__(
         self, inner: Embedder, cache: Cache, *, owned: bool = False, clock: Callable[[], float] = time.monotonic
     ) -> None:

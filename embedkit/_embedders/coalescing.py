@@ -55,6 +55,8 @@ class Coalesced(Wrapped):
         wait: most seconds that a call waits for others to join it; 0: none waits. A full request leaves at once.
     """
 
+    keyword = "coalesce"
+
     def __init__(self, inner: Embedder, wait: float = 0.0) -> None:
         super().__init__(inner)
         self._wait = wait

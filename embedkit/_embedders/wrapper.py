@@ -5,7 +5,7 @@ A subclass changes `embed_rows` only.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from .base import Embedder
 
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 class Wrapped(Embedder):
-    """The base of embedders that wrap another, `inner`. What is set on it is set on the inner one."""
+    """The base of embedders that wrap another, `inner`. What is set on it is set on the inner one.
+
+    Attributes:
+        keyword: of `embedkit.connect`, that asks for it; empty where none does.
+    """
+
+    keyword: ClassVar[str] = ""
 
     def __init__(self, inner: Embedder) -> None:
         self.inner = inner

@@ -25,6 +25,7 @@ from embedkit import (
     Usage,
 )
 from embedkit._embedders.agreement import TEXTS
+from embedkit.cache import Cache
 from embedkit.events import AttemptEnded, BatchDone, RequestSent, RetryScheduled
 from embedkit.testing import FakeEmbedder, FakeExchange, response
 from tests.support.servers.api import Api, vector
@@ -385,6 +386,18 @@ async def test_one_that_refuses_the_texts_says_so():
 # --- what belongs in it ----------------------------------------------------------------------------------------------
 
 pool: Any = embedkit.pool  # called wrongly
+
+
+class NoCache(Cache):
+    """A cache in which nothing is."""
+
+    def read(self, keys):
+        return {}
+
+    def write(self, rows):
+        pass
+
+
 WRONG = {
     "nothing": (lambda: pool([]), ConfigError, "at least one member"),
     "no list": (lambda: pool(FakeEmbedder()), TypeError, "a list of embedders, not FakeEmbedder"),
@@ -395,6 +408,24 @@ WRONG = {
         lambda: pool([embedkit.connect("ollama:m", coalesce=True)]),
         ConfigError,
         "pass it to pool",
+    ),
+    "members with a cache": (
+        lambda: pool([embedkit.connect("ollama:m"), embedkit.connect("ollama:m", cache=NoCache())]),
+        ConfigError,
+        "made with cache=.*pass it to pool",
+    ),
+    "a pool with a cache": (
+        lambda: pool([embedkit.connect("ollama:m", base_url=["http://a", "http://b"], cache=NoCache())]),
+        ConfigError,
+        "made with cache=.*pass it to pool",
+    ),
+    "a time below nothing": (lambda: pool([FakeEmbedder()], total_timeout=-1), ConfigError, "total_timeout=-1"),
+    "no time": (lambda: pool([FakeEmbedder()], total_timeout=0), ConfigError, "total_timeout=0"),
+    "a word for a switch": (lambda: pool([FakeEmbedder()], verify="no"), ConfigError, "verify='no'"),
+    "other times of a pool": (
+        lambda: pool([pooled(Provider("a"), Provider("b"), total_timeout=4), Provider("c").embedder]),
+        ConfigError,
+        "total_timeout holds",
     ),
     "other options": (
         lambda: pooled(Provider("a", dimensions=4), Provider("b")),
@@ -424,6 +455,15 @@ async def test_a_pool_in_a_pool_gives_its_members():
 
     assert len(embedder.members) == 3
     assert (await embedder.embed(["x", "y"])).vectors.shape == (2, 8)
+
+
+@pytest.mark.parametrize(("name", "value"), [("total_timeout", 4.0), ("long_text", "mean")])
+def test_what_a_pool_in_a_pool_was_told_of_a_call_holds_on(name, value):
+    """A time limit and the treatment of long texts are not lost when its members are taken out of it."""
+    inner = pooled(Provider("a"), Provider("b"), **{name: value})
+
+    assert getattr(embedkit.pool([inner]), name) == value
+    assert getattr(embedkit.pool([inner, pooled(Provider("c"), **{name: value})]), name) == value
 
 
 async def test_an_embedder_of_ones_own_is_a_member():
