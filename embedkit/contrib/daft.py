@@ -105,5 +105,7 @@ def embed(frame: daft.DataFrame, model: str | Embedder | None = None, **settings
     told = batches._batches  # noqa: SLF001 (its own file)
     told.check(frame.column_names)
     made = f"{told.output}_made"
+    while made in frame.column_names:
+        made += "_"
     structs = frame.with_column(made, batches(daft.col(told.column)))
     return structs.with_columns({name: daft.col(made).get(name) for name in told.names}).exclude(made)

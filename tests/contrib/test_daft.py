@@ -49,3 +49,13 @@ def test_a_rerun_sends_only_what_was_missing(tmp_path, tell):
         tell(f"Daft: {answered(mark):,} texts were answered before it failed, {cached:,} of them are in the cache")
         assert 0 < cached < COUNT
         assert sum(each or 0 for each in made["embedding_requests"]) <= -(-(COUNT - cached) // MOST) + 8
+
+
+def test_the_columns_of_a_frame_stay():
+    """Whatever they are called: what is made on the way takes the name of none."""
+    daft = pytest.importorskip("daft")
+    frame = daft.from_pydict({"text": ["a cat"], "embedding_made": [1], "embedding_made_": [2]})
+    made = adapter.embed(frame, "local:all-minilm-l6-v2").to_pydict()
+
+    assert [*made] == ["text", "embedding_made", "embedding_made_", "embedding", "embedding_error"]
+    assert (made["embedding_made"], len(made["embedding"][0])) == ([1], 384)
