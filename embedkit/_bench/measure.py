@@ -214,7 +214,7 @@ async def _measure(
     row.width, row.bytes = of_documents.dimensions, of_documents.vectors.itemsize * of_documents.vectors.shape[1]
     if row.dtype == "float32":
         vectors = np.delete(of_documents.vectors, list(of_documents.failures), axis=0)
-        row.norm = float(np.linalg.norm(vectors, axis=1).mean())
+        row.norm = float(np.linalg.norm(vectors.astype(np.float64), axis=1).mean())
     once, twice = (np.concatenate([each.vectors for each in some]) for some in (alone, again))
     row.repeat_difference = float(np.abs(once.astype(np.float64) - twice.astype(np.float64)).max())
     row.repeat_cosine = _least_cosine(once, twice, row.dtype)

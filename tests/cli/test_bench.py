@@ -311,3 +311,21 @@ def test_a_model_finds_its_own_neighbors(seed, count):
 
     assert all(place not in each for place, each in enumerate(found))
     assert recall(None, rows, found, 2) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("scale", [1e38, 1e-38])
+def test_the_norm_of_any_float32_is_a_number(scale):
+    """The squares of large and of small components leave float32's range, and the mean length is right all the same."""
+
+    class Scaled(Api):
+        def answer(self, body, key):
+            status, headers, made = super().answer(body, key)
+            for row in made["data"]:
+                row["embedding"] = [scale, scale * len(body["input"][row["index"]]) / 100]
+            return status, headers, made
+
+    with Scaled() as api:
+        code, made = measured(api, "compatible:m", "--texts", jsonl({"text": text} for text in TEXTS))
+
+    assert code == 0
+    assert made["rows"][0]["norm"] == pytest.approx(scale, rel=0.1)
