@@ -149,9 +149,11 @@ class Client:
         return {"model": self._named(), **data}
 
     def __getstate__(self) -> dict[str, Any]:
+        if isinstance(self.given, Embedder):
+            msg = f"{self.given!r} may hold a key, which would be written with it: pass 'provider:model' to save this"
+            raise ConfigError(msg)
         self._refuse_secrets(self.settings)
-        model = self.given if isinstance(self.given, Embedder) else self._named()
-        return {"model": model, "settings": self.settings}
+        return {"model": self._named(), "settings": self.settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         Client.__init__(self, state["model"], state["settings"])
@@ -182,7 +184,7 @@ class Client:
         return {"api_key": host.key_variables, **secret}
 
     def _refuse_secrets(self, settings: Mapping[str, Any]) -> None:
-        credentials = {} if isinstance(self.given, Embedder) else self._credentials()
+        credentials = self._credentials()
         for name, value in settings.items():
             if (name in credentials and not callable(value)) or next(_secrets(value, name), None) is not None:
                 variables = credentials.get(name, ())

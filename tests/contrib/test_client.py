@@ -265,3 +265,13 @@ def test_errors_are_embedkit_s():
             client.embed(["a", "BAD"], "document")
 
     assert refused.value.rows == (1,)
+
+
+def test_an_embedder_is_pickled_by_nobody():
+    """It may hold a key that was given as text, which a pickle of it holds too; copies share it all the same."""
+    client = Client(embedkit.connect("cohere:embed-v4.0", api_key=KEY), {})
+    with pytest.raises(ConfigError, match="may hold a key") as refused:
+        pickle.dumps(client)
+
+    assert KEY not in str(refused.value)
+    assert copy.deepcopy(client).embedder is copy.copy(client).embedder is client.embedder
