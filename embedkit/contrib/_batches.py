@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from embedkit import ConfigError, Embedder, Embeddings, Rate, Usage
 
 from .._values import shown
-from ._client import Client, as_struct, credential_in
+from ._client import Client, as_struct
+from ._secrets import credential_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -188,7 +189,7 @@ def _refuse_credentials(model: str | Embedder | None, settings: Mapping[str, Any
     if (name := credential_in(settings)) is not None:
         msg = (
             f"{name} holds a credential, which would travel to the workers: leave it out and set the provider's "
-            "variable in the environment of the workers, or pass send_keys=True"
+            "variable in the environment of the workers, name a function that reads it there, or pass send_keys=True"
         )
         raise ConfigError(msg)
 

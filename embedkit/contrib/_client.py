@@ -7,11 +7,9 @@ refused there, by name, and one from the environment is read again from it.
 from __future__ import annotations
 
 import os
-import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 
@@ -30,16 +28,10 @@ from embedkit import (
 )
 
 from .._values import shown
+from ._secrets import holds_credential, without_secrets
 
 Purpose = Literal["query", "document"]
 STRUCTS = {"limits": Limits, "rate": Rate, "retry": RetryPolicy}
-# A word of the name of a header, a field or a parameter of a URL that tells of a secret; some are found within a word.
-SECRET = re.compile(
-    r"((?<![a-z])(key|auth|authorization|bearer|code|cookie|credentials?|creds|jwt|pass|passcode|passphrase|pwd|sig|signature)"
-    r"|(api|access|account|auth|private|secret|shared|subscription)-?key|password|passwd|secret|token)(?![a-z])"
-)
-# The value of a header that holds a secret, whatever the header is called.
-SCHEME = re.compile(r"\s*(api-?key|aws4-\S+|basic|bearer|digest|hawk|key|negotiate|ntlm|token)\s+\S", re.IGNORECASE)
 
 
 class Client:
@@ -186,19 +178,11 @@ class Client:
     def _refuse_secrets(self, settings: Mapping[str, Any]) -> None:
         credentials = self._credentials()
         for name, value in settings.items():
-            if (name in credentials and not callable(value)) or next(_secrets(value, name), None) is not None:
+            if holds_credential(name, value, secret=name in credentials):
                 variables = credentials.get(name, ())
                 instead = f"set {' or '.join(variables)}, which is read again" if variables else "set it in code"
                 msg = f"{name} holds a credential, which is written nowhere: leave it out and {instead}"
                 raise ConfigError(msg)
-
-
-def credential_in(settings: Mapping[str, Any]) -> str | None:
-    """The first setting that holds a credential as text, whoever the provider is; functions may give one when asked."""
-    for name, value in settings.items():
-        if (_tells_of_a_secret(name) and not callable(value)) or next(_secrets(value, name), None) is not None:
-            return name
-    return None
 
 
 def _usage_of(error: EmbedkitError) -> Usage:
@@ -232,46 +216,6 @@ def as_struct(name: str, value: Any) -> Any:
 
 def _with_structs(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: as_struct(name, value) for name, value in settings.items()}
-
-
-def _secrets(value: Any, setting: str = "") -> Iterator[str]:
-    """Places in a value that tell of a credential: a field's name, a URL's user or parameter, a header's value."""
-    if isinstance(value, Mapping):
-        for name, each in value.items():
-            if _is_secret(str(name), each, setting):
-                yield str(name)
-            yield from _secrets(each)
-    elif isinstance(value, (list, tuple)):
-        for each in value:
-            yield from _secrets(each)
-    elif isinstance(value, str) and "://" in value:
-        parts = urlsplit(value)
-        yield from ["user"] if "@" in parts.netloc else []
-        yield from (name for name, _ in parse_qsl(parts.query) if _tells_of_a_secret(name))
-
-
-def without_secrets(value: Any, setting: str = "") -> Any:
-    """The value less what `_secrets` finds in it."""
-    if isinstance(value, Mapping):
-        kept = {name: each for name, each in value.items() if not _is_secret(name, each, setting)}
-        return {name: without_secrets(each) for name, each in kept.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_secrets(each) for each in value]
-    if next(_secrets(value), None) is None:
-        return value
-    parts = urlsplit(value)
-    query = urlencode([(name, each) for name, each in parse_qsl(parts.query) if not _tells_of_a_secret(name)])
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query).geturl()
-
-
-def _is_secret(name: str, value: Any, setting: str) -> bool:
-    scheme = setting == "headers" and isinstance(value, str) and SCHEME.match(value) is not None
-    return scheme or _tells_of_a_secret(name)
-
-
-def _tells_of_a_secret(name: str) -> bool:
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])|_", "-", name)
-    return SECRET.search(words.lower()) is not None
 
 
 def _plain(value: Any) -> Any:

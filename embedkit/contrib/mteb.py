@@ -27,7 +27,8 @@ from mteb.types import PromptType
 
 from embedkit import ConfigError, Embedder, Usage, catalog
 
-from ._client import Client, sum_of, without_secrets
+from ._client import Client, sum_of
+from ._secrets import without_secrets
 
 Purpose = Literal["query", "document", "classification", "clustering", "similarity"]
 # MTEB's kinds of task (TaskType of its abstasks/task_metadata.py) → what a text is for; in the others, nobody says.
