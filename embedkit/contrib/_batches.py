@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedkit import ConfigError, Embedder, Embeddings, Rate, Usage
 
+from .._connect.model_name import split
 from .._values import shown
 from ._client import Client, as_struct
 from ._secrets import credential_in
@@ -45,7 +46,9 @@ class Batches:
             too, since it may hold one.
 
     Raises:
-        ConfigError: a rate without `workers`, a credential without `send_keys`, names that collide.
+        ConfigError: a rate without `workers`, a credential without `send_keys`, names that collide, a model that is
+            no "provider:model".
+        TypeError: a model that is no text.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class Batches:
             msg = f"workers={shown(workers)}: pass a whole number of at least 1, the processes that embed at once"
             raise ConfigError(msg)
         kept = {name: value for name, value in settings.items() if value is not None}
+        if model is not None and not isinstance(model, Embedder):
+            split(model)  # here already: a key or an address in its place would travel
         if not send_keys:
             _refuse_credentials(model, kept)
         if "rate" in kept:

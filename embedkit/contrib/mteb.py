@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import mteb
@@ -27,6 +28,7 @@ from mteb.types import PromptType
 
 from embedkit import ConfigError, Embedder, Usage, catalog
 
+from .._values import shown
 from ._client import Client, sum_of
 from ._secrets import without_secrets
 
@@ -78,6 +80,9 @@ class EmbedkitEncoder(AbsEncoder):  # type: ignore[misc, unused-ignore]
         options = self.embedder.options
         if options.dtype not in COMPONENTS:
             msg = f"dtype={options.dtype!r}: MTEB compares numbers; {' or '.join(COMPONENTS)}"
+            raise ConfigError(msg)
+        if prompts is not None and not isinstance(prompts, Mapping):
+            msg = f"prompts={shown(prompts)}: pass a mapping, like {{'query': 'Find: '}}"
             raise ConfigError(msg)
         self.model_prompts = prompts
         self.usages: dict[str, Usage] = {}

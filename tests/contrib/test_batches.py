@@ -165,3 +165,21 @@ def test_a_list_may_hold_what_arrow_cannot(monkeypatch):
         made = rebuilt(OPENAI, {"base_url": api.url}).columns(["one", "\ud800", 1.5, b"x", float("nan"), "two"])
 
     assert [each is None for each in made["embedding"].to_pylist()] == [False, True, True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (f"openai:{KEY}", "looks like a key"),
+        (f"openai:m@https://user:{KEY}@host.test/v1", "holds an address"),
+        ("text-embedding-3-small", "has no provider"),
+        ("", "has no provider"),
+        (5, "model is int"),
+    ],
+)
+def test_what_is_no_model_does_not_travel(model, words):
+    """A key or an address in the place of the model is refused where the job is made, and is not shown."""
+    with pytest.raises((ConfigError, TypeError), match=words) as refused:
+        rebuilt(model, {})
+
+    assert KEY not in str(refused.value)

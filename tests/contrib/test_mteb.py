@@ -146,3 +146,9 @@ def test_packed_bits_are_refused():
     """MTEB would take the cosine of bytes."""
     with pytest.raises(ConfigError, match="binary"):
         adapter.EmbedkitEncoder("local", dtype="binary")
+
+
+def test_prompts_are_a_mapping():
+    """A prompt alone does not say for which texts it is."""
+    with pytest.raises(ConfigError, match="prompts='query: '"):
+        adapter.EmbedkitEncoder("local", prompts="query: ")
