@@ -705,8 +705,8 @@ async def test_nothing_is_made_for_nobody(monkeypatch):
 
     for kind in ("AttemptEnded", "RequestSent", "RetryScheduled", "WindowChanged", "Throttled"):
         monkeypatch.setattr(f"embedkit._http.transport.{kind}", never)
-    for kind in ("CallStarted", "CallEnded"):
-        monkeypatch.setattr(f"embedkit._embedders.base.{kind}", never)
+    for kind in ("base.CallStarted", "call_end.CallEnded"):
+        monkeypatch.setattr(f"embedkit._embedders.{kind}", never)
     monkeypatch.setattr("embedkit._http.transport._ids", iter(()))
     logging.getLogger("embedkit").setLevel(logging.CRITICAL)
     try:
