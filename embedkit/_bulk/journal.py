@@ -48,7 +48,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
         digest: `RowDigest.hex` of these rows.
         width: values per row; 0: no row has a vector yet.
         state: what the sink needs to go on.
-        failures: bytes of the list of failed rows.
+        failures, failures_checksum: bytes of the list of failed rows, and `AppendedFile.checksum` of it; None: an
+            earlier embedkit wrote none.
         complete: these are all rows; what is missing is to move the output to its name.
     """
 
@@ -57,6 +58,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     width: int = 0
     state: State = {}
     failures: int = 0
+    failures_checksum: list[int] | None = None
     complete: bool = False
 
 

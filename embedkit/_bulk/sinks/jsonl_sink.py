@@ -43,11 +43,12 @@ class JsonlSink(FileSink):
         super().__init__(target, "jsonl")
 
     def begin(self, folder: Path, like: NDArray[Any], state: Mapping[str, Any] | None) -> None:
-        """As `Sink.begin`. ConfigError: the file is shorter than it was."""
+        """As `Sink.begin`. ConfigError: the file is not as it was."""
         del like
         check_folder(self.place.parent)
         self._rows = 0 if state is None else int(state["rows"])
-        self._file = AppendedFile(_unfinished(folder), None if state is None else int(state["bytes"]))
+        kept = () if state is None else (int(state["bytes"]), state.get("checksum"))
+        self._file = AppendedFile(_unfinished(folder), *kept)
 
     def write(
         self, pieces: list[Records], vectors: NDArray[Any], failures: Mapping[int, str], keys: Sequence[Any] | None
@@ -60,7 +61,7 @@ class JsonlSink(FileSink):
     def sync(self) -> State:
         """Bring the lines to disk."""
         self._open.sync()
-        return {"rows": self._rows, "bytes": self._open.size}
+        return {"rows": self._rows, "bytes": self._open.size, "checksum": self._open.checksum}
 
     def finish(self, metadata: Mapping[str, str]) -> None:
         """As `Sink.finish`; the format holds no metadata."""

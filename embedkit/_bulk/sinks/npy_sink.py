@@ -30,15 +30,15 @@ class NpySink(FileSink):
         super().__init__(target, "npy")
 
     def begin(self, folder: Path, like: NDArray[Any], state: Mapping[str, Any] | None) -> None:
-        """As `Sink.begin`. ConfigError: the file is shorter than it was, or holds rows of another type or width."""
+        """As `Sink.begin`. ConfigError: the file is not as it was, or holds rows of another type or width."""
         check_folder(self.place.parent)
         self._like = like[:0].astype(like.dtype.newbyteorder("<"))
         self._rows = 0 if state is None else int(state["rows"])
         self.check_vectors(state, like)
         size = HEADER + self._rows * row_bytes(like)
-        self._file = AppendedFile(_unfinished(folder), None if state is None else size)
+        self._file = AppendedFile(_unfinished(folder), *((size, state.get("checksum")) if state is not None else ()))
         if state is None:
-            self._file.append(self._header())
+            self._file.append(self._header(), changes=True)
 
     def _header(self) -> bytes:
         kind, shape = self._like.dtype.str, (self._rows, self._like.shape[1])
@@ -59,7 +59,7 @@ class NpySink(FileSink):
         """Bring rows and header to disk."""
         self._open.put(self._header(), 0)
         self._open.sync()
-        return {"rows": self._rows, **described(self._like)}
+        return {"rows": self._rows, **described(self._like), "checksum": self._open.checksum}
 
     def finish(self, metadata: Mapping[str, str]) -> None:
         """As `Sink.finish`; the format holds no metadata."""

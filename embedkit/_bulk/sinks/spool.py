@@ -57,7 +57,8 @@ class Spool:
         self.path = path
         self._like = like[:0].astype(like.dtype.newbyteorder("<"))
         self.rows = 0 if state is None else int(state["spooled"])
-        self._file = AppendedFile(path, None if state is None else int(state["bytes"]))
+        kept = () if state is None else (int(state["bytes"]), state.get("checksum"))
+        self._file = AppendedFile(path, *kept)
 
     @property
     def empty(self) -> bool:
@@ -90,7 +91,7 @@ class Spool:
     def sync(self) -> State:
         """Bring all of it to disk; what a spool needs to go on from here."""
         self._file.sync()
-        return {"spooled": self.rows, "bytes": self._file.size}
+        return {"spooled": self.rows, "bytes": self._file.size, "checksum": self._file.checksum}
 
     def read(self, count: int) -> Iterator[Rows]:
         """All rows, `count` at a time, the last fewer. ConfigError: they are not what was written."""

@@ -49,7 +49,7 @@ class TableFileSink(FileSink):
         self.carried = "arrow" if form == "arrow" else "parquet"
 
     def begin(self, folder: Path, like: NDArray[Any], state: Mapping[str, Any] | None) -> None:
-        """As `Sink.begin`. ConfigError: the spool is shorter than it was, or holds vectors of another width."""
+        """As `Sink.begin`. ConfigError: the spool is not as it was, or holds vectors of another width."""
         check_folder(self.place.parent)
         self._like = like[:0].astype(like.dtype.newbyteorder("<"))
         self.check_vectors(state, like)
