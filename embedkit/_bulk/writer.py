@@ -14,7 +14,7 @@ from .._hints import NDArray
 from .._threads import aside
 from .._types import Options
 from ..codec.vector_math import missing_rows
-from ..errors import EmbedkitError
+from ..errors import DecodeError, EmbedkitError
 from .contract import Records, Sink
 from .disk import AppendedFile, to_json
 from .journal import Checkpoint, Journal, Line, Totals
@@ -181,6 +181,14 @@ class Writer:
                 continue
             if self._width is None:
                 self._start(rows.vectors.shape[1])
+            elif (came := rows.vectors.shape[1]) != self._width and len(rows.failures) < len(rows.vectors):
+                self._checkpoint(complete=False)  # of what came before it
+                msg = (
+                    f"vectors of {came} values came, and those of the rows that are written have {self._width}: the "
+                    "provider has put another model in the place of the one that the job began with; with that one "
+                    "back the same job goes on, and --force begins anew"
+                )
+                raise DecodeError(msg)
             self._put(rows)
         if sync:
             self._checkpoint(complete=False)

@@ -6,7 +6,7 @@ import anyio
 import numpy as np
 import pytest
 
-from embedkit import AuthError, Embedder, Embeddings, InvalidInputError, Limits
+from embedkit import AuthError, DecodeError, Embedder, Embeddings, InvalidInputError, Limits
 from embedkit._bulk.sinks.open_sink import FORMS, open_sink
 from embedkit._types import Usage
 from tests.support.jobs import job, vector
@@ -62,3 +62,33 @@ def test_a_job_over_a_sink_loses_and_doubles_nothing(tmp_path, kind):
     if kind in ("parquet", "arrow", "folder"):
         assert table_of(path).schema.metadata[b"embedkit.model"] == b"test:m"
         assert table_of(path)["text"].to_pylist() == TEXTS
+
+
+class Wide(Server):
+    """Another model under the same name: its vectors are wider."""
+
+    async def embed_batch(self, texts, options):
+        made = await super().embed_batch(texts, options)
+        return Embeddings(np.repeat(made.vectors, 2, axis=1), made.model, made.usage)
+
+
+@pytest.mark.parametrize("append", [False, True])
+@pytest.mark.parametrize("kind", FORMS)
+def test_vectors_of_another_width_end_a_job(tmp_path, kind, append):
+    """A server that has got another model since the job began: refused with both widths, and no row is written as if it
+    had failed; with the model back the job goes on."""
+    path = target(tmp_path, kind)
+
+    def run(server, texts=TEXTS, **settings):
+        return anyio.run(job(texts, server, path, sink=lambda out: open_sink(str(out), kind), **settings).run)
+
+    if append:
+        run(Server(), TEXTS[:50])
+    else:
+        with pytest.raises(AuthError):
+            run(Server(60))
+    with pytest.raises(DecodeError, match=r"vectors of 6 values came.* have 3: .*--force"):
+        run(Wide(), append=append)
+    run(Server(), append=append)
+
+    assert vectors_of(path) == expected(100)
