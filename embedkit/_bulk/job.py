@@ -631,8 +631,10 @@ class Job:
             return f"what is written is kept in {self.work.folder}"
         rows = journal.last.totals.rows if journal.last is not None else 0
         of = f" of {self._rows:,}" if self._rows is not None else ""
-        jobs = journal.jobs_under_way()
+        jobs = journal.jobs_at_the_provider()
         going = f", and texts wait in batch jobs at the provider ({', '.join(jobs)})" if jobs else ""
+        if not jobs and journal.jobs_under_way():
+            going = ", and with them what batch jobs have answered"
         return f"{rows:,}{of} rows are kept in {self.work.folder}{going}"
 
 

@@ -187,7 +187,7 @@ class Journal:
         return [each.get("job") or each["key"] for each in rounds if each.get("job") or each.get("asked")]
 
     def jobs_at_the_provider(self) -> list[str]:
-        """Ids, or else our names, of those jobs that may still be running there."""
+        """Ids, or else our names, of those jobs whose answers have not been fetched: they may be running there."""
         last = [record["rounds"][-1] for record in self.batches.values() if record["rounds"]]
         left = [each for each in last if not each.get("fetched")]
         return [each.get("job") or each["key"] for each in left if each.get("job") or each.get("asked")]

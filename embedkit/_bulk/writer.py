@@ -85,7 +85,9 @@ class Writer:
 
     def begin(self, last: Checkpoint | None) -> None:
         """Go on after a checkpoint, or start. What was written after it is undone."""
-        self._failures = AppendedFile(self._folder / FAILURES, *((last.failures, last.failures_checksum) if last else ()))
+        self._failures = AppendedFile(
+            self._folder / FAILURES, *((last.failures, last.failures_checksum) if last else ())
+        )
         if last is not None:
             self._width = last.width
             self._sink.begin(self._folder, missing_rows(0, last.width, self._dtype), last.state)

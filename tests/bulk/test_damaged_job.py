@@ -36,7 +36,8 @@ def moved(data, at):
 @pytest.mark.parametrize("kind", FORMS)
 def test_damage_is_refused_with_the_file_and_left_as_it_is(tmp_path, kind, damage):
     """Wherever the rows or the list of failed rows are damaged, the next run names the file, and sends nothing; with
-    the bytes as they were it goes on."""
+    the bytes as they were it goes on.
+    """
     path = target(tmp_path, kind)
     with pytest.raises(AuthError):
         run(path, kind, 60)

@@ -76,7 +76,8 @@ class Wide(Server):
 @pytest.mark.parametrize("kind", FORMS)
 def test_vectors_of_another_width_end_a_job(tmp_path, kind, append):
     """A server that has got another model since the job began: refused with both widths, and no row is written as if it
-    had failed; with the model back the job goes on."""
+    had failed; with the model back the job goes on.
+    """
     path = target(tmp_path, kind)
 
     def run(server, texts=TEXTS, **settings):

@@ -988,3 +988,133 @@ def test_kill_9_costs_no_second_job(kind, kills, tmp_path):
     assert right(rows, TEXTS)
     assert set(server.texts_run().values()) == {1}
     assert len(server.jobs) == 3
+
+
+# --- answers that are not what the provider has ---------------------------------------------------------------------
+
+
+class Downloads:
+    """A server whose downloads are spoiled: `spoil` is given the number of the download and the answer to it."""
+
+    def __init__(self, server, spoil):
+        self.server, self.spoil, self.count = server, spoil, 0
+
+    def __getattr__(self, name):
+        return getattr(self.server, name)
+
+    def answer(self, request):
+        answer = self.server.answer(request)
+        if "/content" not in request.url and ":download" not in request.url:
+            return answer
+        self.count += 1
+        return self.spoil(self.count, answer)
+
+
+def once(spoil):
+    return lambda number, answer: spoil(answer) if number == 1 else answer
+
+
+def cut(answer):
+    return response(answer.body[: len(answer.body) // 2])
+
+
+SPOILED = {
+    "a page of a proxy": lambda answer: response(b"<html>please log in</html>"),
+    "cut off": cut,
+    "not found yet": lambda answer: response({"error": {"message": "no such file"}}, 404),
+    "with zeros": lambda answer: response(bytes(64) + answer.body[64:]),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=list(SPOILED))
+@each_server
+async def test_a_download_that_went_wrong_is_repeated_before_a_text_is_paid_for_again(kind, spoil, tmp_path):
+    """Whatever came the first time in the place of the answers, the provider still has them: no second job."""
+    server = Downloads(kind(), once(spoil))
+    run = await Run(server, tmp_path)(TEXTS[:6])
+    assert right(run.rows, TEXTS[:6])
+    assert len(server.jobs) == 1
+
+
+@each_server
+async def test_answers_that_nobody_can_read_are_no_reason_to_send_texts_again(kind, tmp_path):
+    """Where every download is something else, the run ends and says how that begins; nothing is sent a second time, and
+    the next run, with the answers there, goes on.
+    """
+    server = kind()
+    run = Run(Downloads(server, lambda number, answer: SPOILED["a page of a proxy"](answer)), tmp_path)
+    with pytest.raises(errors.DecodeError, match="holds none: it begins b'<html>please"):
+        await run(TEXTS[:6])
+    assert len(server.jobs) == 1
+
+    again = await Run(server, tmp_path, run.store)(TEXTS[:6])
+    assert right(again.rows, TEXTS[:6])
+    assert len(server.jobs) == 1
+
+
+async def test_a_line_that_cannot_be_read_is_named(tmp_path):
+    """After three tries the row's error says why, and not only that nothing came."""
+    server = OpenAI()
+    server.spoil = lambda lines: [line[:60] if '"custom_id": "0-' in line else line for line in lines]
+    run = await Run(server, tmp_path)(TEXTS[:6])
+    assert sorted(run.failures) == [0]
+    assert "and 1 line of its answers cannot be read (no line of answers: " in str(run.failures[0])
+
+
+async def test_a_byte_order_mark_is_no_part_of_the_first_answer(tmp_path):
+    """A file of answers may begin with one."""
+    server = Downloads(OpenAI(), lambda number, answer: response(b"\xef\xbb\xbf" + answer.body))
+    run = await Run(server, tmp_path)(TEXTS[:6])
+    assert right(run.rows, TEXTS[:6])
+    assert len(server.jobs) == 1
+
+
+def change(path, before):
+    """Another character in the place of the one after these bytes."""
+    whole = path.read_bytes()
+    spot = whole.index(before) + len(before)
+    path.write_bytes(whole[:spot] + (b"7" if whole[spot : spot + 1] != b"7" else b"8") + whole[spot + 1 :])
+    return whole
+
+
+async def test_answers_that_are_damaged_on_disk_are_fetched_again(tmp_path):
+    """A digit of a vector, changed between two runs, reaches no row, and nothing is sent twice."""
+    server = OpenAI()
+    run = await Run(server, tmp_path)(TEXTS[:6])
+    (path,) = tmp_path.glob("*.answers")
+    whole = change(path, b'"embedding": "aaa'[:14])
+    again = await Run(server, tmp_path, run.store)(TEXTS[:6])
+    assert right(again.rows, TEXTS[:6])
+    assert path.read_bytes() == whole
+    assert len(server.jobs) == 1
+
+
+async def test_texts_that_are_damaged_on_disk_are_not_sent(tmp_path):
+    """A letter of a text, changed between two runs: what is sent again is the text of the input."""
+    server = OpenAI()
+    server.lose = lambda job, key: job == 0 and key.startswith("4-")
+    run = Run(server, tmp_path)
+    with pytest.raises(Crash):
+        await Run(server, tmp_path, run.store, crash_at=6)(TEXTS[:6])
+    assert len(server.jobs) <= 1
+    (path,) = tmp_path.glob("*.texts")
+    change(path, b"text number ")
+    change(path, b"text number 4 of the te")
+    again = await Run(server, tmp_path, run.store)(TEXTS[:6])
+    assert right(again.rows, TEXTS[:6])
+    assert set(server.texts_run()) == set(TEXTS[:6])
+
+
+async def test_answers_that_are_gone_when_asked_for_once_more_are_kept_as_they_came(tmp_path):
+    """A file that is cut off, and that the provider deletes then: what can be read of it counts, and the rest goes out
+    again.
+    """
+
+    def spoil(number, answer):
+        return cut(answer) if number == 1 else response({"error": {"message": "gone"}}, 404) if number < 4 else answer
+
+    server = Downloads(OpenAI(), spoil)
+    run = await Run(server, tmp_path)(TEXTS[:6])
+    assert right(run.rows, TEXTS[:6])
+    assert len(server.jobs) == 2
+    assert sum(server.texts_run().values()) < 12

@@ -63,6 +63,7 @@ class Answers:
         tokens: that the provider counted in all the answers; None: it counts none.
         model: as the provider names it.
         strange: lines that are no answer to a line of ours.
+        unreadable: how many of those since `begin` cannot be read at all.
     """
 
     def __init__(self, count: int, path: Path, dtype: DType, read: Reads) -> None:
@@ -71,7 +72,8 @@ class Answers:
         self.done = np.zeros(count, bool)
         self.tokens: int | None = None
         self.model = ""
-        self.strange = 0
+        self.strange = self.unreadable = 0
+        self._why = ""
         self._path = path
         self._dtype: DType = dtype
         self._read = read
@@ -90,6 +92,7 @@ class Answers:
     def begin(self, lines: Sequence[Line], *, counted: bool) -> None:
         """The answers to these lines follow. `counted`: the times they were sent count."""
         self._sent, self._answered = set(lines), set()
+        self.unreadable = 0
         if counted:
             for first, stop in lines:
                 self._tries[first:stop] += 1
@@ -120,6 +123,17 @@ class Answers:
             self.model = reply.model or self.model
             self.tokens = self.tokens if reply.tokens is None else (self.tokens or 0) + reply.tokens
 
+    def spoiled(self, error: DecodeError) -> None:
+        """A line that cannot be read, so that nobody knows whose answer it is."""
+        self.strange += 1
+        self.unreadable += 1
+        self._why = str(error)
+
+    @property
+    def lacking(self) -> bool:
+        """Whether a line that was sent has no answer yet."""
+        return not self._sent <= self._answered
+
     def end(self) -> None:
         """No more answers to these lines come."""
         for line in sorted(self._sent):
@@ -129,8 +143,14 @@ class Answers:
                     continue
                 self._last[place] = line
                 if line not in self._answered:
-                    error = ServerError("the batch job ended without an answer to this text", retryable=True)
-                    self._errors[place] = error
+                    self._errors[place] = self._unanswered()
+
+    def _unanswered(self) -> EmbedkitError:
+        msg = "the batch job ended without an answer to this text"
+        if not self.unreadable:
+            return ServerError(msg, retryable=True)
+        lines = "1 line of its answers" if self.unreadable == 1 else f"{self.unreadable} lines of its answers"
+        return DecodeError(f"{msg}, and {lines} cannot be read ({self._why})")
 
     def verdict(self, *, cuts: bool) -> Verdict:
         """What is to be done. `cuts`: a text that is too long is sent again, cut shorter."""

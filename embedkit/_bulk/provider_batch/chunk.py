@@ -6,18 +6,22 @@ files of the job's folder that are whole or not there.
 - The lines of a job are written down before anything is uploaded.
 - A create is announced in the record (`asked`) before it is sent, with a key of its own. Where the answer was lost, the
   key is looked for in the provider's list, twice, before the job is created again.
-- The job's id is stored before the first poll, and the answers are on disk before the record says so.
+- The job's id is stored before the first poll, and the answers are on disk before the record says so, with their
+  checksums: answers that are damaged since are fetched again.
+- To send a text again is to pay for it again. So answers that nobody can read are no reason for it, and where some of
+  them cannot be read, or the provider says that it has none, it is asked for them once more before.
 - An upload whose answer was lost is sent again: it leaves a file that nobody uses, and no job.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
 import msgspec
 
@@ -43,8 +47,10 @@ from .texts import (
     Line,
     Places,
     answer_lines,
+    checksum_of,
     key_of,
     lines_of,
+    names_a_line,
     read_lines,
     read_texts,
     whole_file,
@@ -233,11 +239,10 @@ class Chunk:
         self._looks = 0
         self._waits_since: float | None = None
         self._fresh: set[str] = set()  # files uploaded by this process
+        self._missed: set[str] = set()  # files of answers that were asked for once, and not found
         if self.job:
             work.created += 1
-        path = work.texts_at(number)
-        if not path.exists():
-            write_places(path, places)
+        write_places(work.texts_at(number), places)  # also over an earlier file, which may be damaged by now
 
     @property
     def job(self) -> str:
@@ -390,24 +395,38 @@ class Chunk:
             )
             raise self._signed(ApiError(msg, code="batch_cancelled"))
 
-    async def _fetch(self, number: int, job: Batch) -> None:
-        """Bring the answers of a round to disk."""
-        work, api = self._work, self._work.api
-        count = len(job.files) + bool(job.answers)
-        for place, name in enumerate(job.files):
-            path = self._answers_at(number, place)
-            if path.exists():
-                continue
-            with whole_file(path) as file:
-                try:
-                    await work.embedder.ask(api.content(name), bool, work.tally, seconds=LONG, into=file)
-                except NotFoundError as error:  # it has expired there: its rows are sent again
-                    file.truncate(0)
-                    self._tell("failing", job=job.id, message=str(error))
+    async def _fetch(self, number: int, job: Batch, *, anew: bool = False) -> None:
+        """Bring the answers of a round to disk. `anew`: also those that are there; they stay where there are no others.
+
+        Raises:
+            DecodeError: what came holds no answer; nothing of it is kept.
+        """
+        paths = [self._answers_at(number, place) for place in range(len(job.files) + bool(job.answers))]
+        for path, name in zip(paths, job.files, strict=False):
+            if anew or not path.exists():
+                await self._download(job, name, path)
         if job.answers:
-            with whole_file(self._answers_at(number, len(job.files))) as file:
+            with whole_file(paths[-1]) as file:
                 file.writelines(each + b"\n" for each in job.answers)
-        self._rounds[number]["files"] = count
+        if (start := _something_else(paths)) is not None:
+            for path in paths:
+                path.unlink()
+            msg = f"what came in the place of the answers of the batch job {job.id} holds none: it begins {start!r}"
+            raise DecodeError(msg)
+        self._rounds[number] |= {"files": len(paths), "checksums": [checksum_of(path) for path in paths]}
+
+    async def _download(self, job: Batch, name: str, path: Path) -> None:
+        work = self._work
+        with whole_file(path) as file:
+            try:
+                await work.embedder.ask(work.api.content(name), bool, work.tally, seconds=LONG, into=file)
+            except NotFoundError as error:
+                if name not in self._missed:  # it may not be there yet
+                    self._missed.add(name)
+                    error.retryable = True
+                    raise
+                self._tell("failing", job=job.id, message=str(error))  # it has expired there: its rows are sent again
+                _refill(file, path)
 
     def _job_failed(self, job: Batch) -> None:
         """A job that was not run at all: too many tokens wait there, or its file is not what the provider takes."""
@@ -487,14 +506,33 @@ class Chunk:
             answers.begin(self._lines(number), counted=number >= self._record.get("given_up", 0))
             for place in range(each["files"]):
                 await self._take(self._answers_at(number, place), answers)
+            if answers.unreadable and answers.lacking and not each.get("twice"):
+                answers.close()
+                await self._fetch(number, await self._described(each), anew=True)
+                each["twice"] = True
+                self._keep()
+                return await self._collected()
             answers.end()
         return answers
 
     async def _present(self, number: int, each: dict[str, Any]) -> None:
-        """Fetch answers anew that are no longer on disk."""
-        if all(self._answers_at(number, place).exists() for place in range(each["files"])):
-            return
-        await self._fetch(number, await self._ask(self._work.api.poll(each["job"]), self._work.api.batch))
+        """Fetch answers anew that are no longer on disk as they came."""
+        paths = [self._answers_at(number, place) for place in range(each["files"])]
+        known = each.get("checksums", [None] * len(paths))
+        damaged = [
+            path
+            for path, sum_ in zip(paths, known, strict=True)
+            if path.exists() and sum_ not in (None, checksum_of(path))
+        ]
+        for path in damaged:
+            path.unlink()
+        if not all(path.exists() for path in paths):
+            await self._fetch(number, await self._described(each))
+            self._keep()
+
+    async def _described(self, each: dict[str, Any]) -> Batch:
+        """The job of a round, as it stands now."""
+        return await self._ask(self._work.api.poll(each["job"]), self._work.api.batch)
 
     async def _take(self, path: Path, answers: Answers) -> None:
         import anyio.lowlevel
@@ -507,8 +545,8 @@ class Chunk:
                 read = 0
             try:
                 answers.take(api.answer(line))
-            except DecodeError:
-                answers.strange += 1
+            except DecodeError as error:
+                answers.spoiled(error)
 
     def _begin(self, verdict: Verdict, answers: Answers) -> None:
         """Write down the lines of the next job: what has to be sent again first, then what was never sent."""
@@ -628,6 +666,26 @@ class Chunk:
     def _tell(self, state: str, **more: Any) -> None:
         with suppress(Exception):  # of an observer; it is not to end the job
             self._work.tell(BatchEvent(chunk=self.number, start=self.start, rows=self.rows, state=state, **more))
+
+
+def _refill(file: BinaryIO, path: Path) -> None:
+    """What an earlier download has left, in the place of what came now."""
+    file.seek(0)
+    file.truncate()
+    if path.exists():
+        with path.open("rb") as before:
+            shutil.copyfileobj(before, file)
+
+
+def _something_else(paths: Sequence[Path]) -> bytes | None:
+    """How files begin that hold something, but no answer, not even a damaged one; None: there is one, or nothing."""
+    start: bytes | None = None
+    for path in paths:
+        for line in answer_lines(path):
+            if names_a_line(line):
+                return None
+            start = start or line[:80]
+    return start
 
 
 def unfinished_job(record: dict[str, Any]) -> str:

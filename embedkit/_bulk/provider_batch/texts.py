@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+from zlib import crc32
 
 import msgspec
 
@@ -29,8 +31,15 @@ if TYPE_CHECKING:
 
 Line = tuple[int, int]  # the first place of a line, and the one after its last
 LONGEST = 2**26  # bytes of a line of answers: 32 vectors of 4096 numbers are a twentieth of that
+PIECE = 2**20  # bytes read at once
 _KEY = re.compile(r"(\d{1,9})-(\d{1,9})", re.ASCII)
+_QUOTED = re.compile(rb'"\d{1,9}-\d{1,9}"')
 _json = msgspec.json.Encoder()
+
+
+def names_a_line(answer: bytes) -> bool:
+    """Whether a key of ours stands in a line of answers, which may be damaged."""
+    return _QUOTED.search(answer) is not None
 
 
 def key_of(line: Line) -> str:
@@ -201,9 +210,20 @@ def read_lines(path: Path) -> list[Line]:
     return [line for line in found if line is not None]
 
 
+def checksum_of(path: Path) -> int:
+    """The CRC-32 of a file."""
+    found = 0
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            found = crc32(piece, found)
+    return found
+
+
 def answer_lines(path: Path) -> Iterator[bytes]:
     """The lines of a file of answers, one at a time, whatever the file is; of a line that is too long, pieces."""
     with path.open("rb") as file:
+        if file.read(len(BOM_UTF8)) != BOM_UTF8:
+            file.seek(0)
         while line := file.readline(LONGEST):
             if line.strip():
                 yield line
