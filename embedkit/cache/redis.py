@@ -1,6 +1,9 @@
 """A cache in Redis or Valkey, for any number of machines. Which rows go when it is full is the server's business:
 `maxmemory` and `maxmemory-policy allkeys-lru`.
 
+A row stands there with a checksum of key and row before it: a value that was not written here, or is damaged, is no
+hit.
+
 Needs the extra `redis`.
 """
 
@@ -11,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
+from zlib import crc32
 
 from .._install import install
 from .._types import safe_url
@@ -21,6 +25,7 @@ from .base import Cache, CacheError
 
 SCHEMES = ("redis://", "rediss://", "unix://")
 PART = 256  # keys per command
+SUM = 4  # bytes of a checksum
 LEAST = 0.001  # seconds; Redis counts milliseconds
 
 
@@ -63,7 +68,11 @@ class RedisCache(Cache):
             for start in range(0, len(keys), PART):
                 part = keys[start : start + PART]
                 rows = client.mget(map(self._name, part))
-                found.update((key, row) for key, row in zip(part, rows, strict=True) if row is not None)
+                found.update(
+                    (key, row[SUM:])
+                    for key, row in zip(part, rows, strict=True)
+                    if row is not None and row[:SUM] == _sum(key, row[SUM:])
+                )
         return found
 
     def write(self, rows: Mapping[bytes, bytes]) -> None:
@@ -74,7 +83,7 @@ class RedisCache(Cache):
             for start in range(0, len(items), PART):
                 pipeline = client.pipeline(transaction=False)
                 for key, row in items[start : start + PART]:
-                    pipeline.set(self._name(key), row, px=lasting)
+                    pipeline.set(self._name(key), _sum(key, row) + row, px=lasting)
                 pipeline.execute()
 
     def close(self) -> None:
@@ -109,6 +118,10 @@ class RedisCache(Cache):
         except (redis.RedisError, OSError, ValueError) as error:  # ValueError: of the URL
             msg = f"{self!r} failed: {type(error).__name__}"
             raise CacheError(msg) from None
+
+
+def _sum(key: bytes, row: bytes) -> bytes:
+    return crc32(row, crc32(key)).to_bytes(SUM, "little")
 
 
 def _revived(url: str, ttl: float | None, timeout: float, prefix: str) -> RedisCache:

@@ -81,6 +81,24 @@ def test_rows_come_back(cache, server):
     assert RedisCache(server.url, prefix="other:").read(keys(range(10))) == {}
 
 
+def test_a_value_that_was_not_written_here_is_no_hit(cache):
+    """Damaged, of another key, of another program, NaN, empty, or no string at all: a miss, until it is written again."""
+    (first, second), row = keys(range(2)), np.full(4, 0.5, np.float32).tobytes()
+    cache.write({first: row, second: row[::-1]})
+    name = b"embedkit:" + first
+    with cache._connected() as client:
+        whole, other = client.get(name), client.get(b"embedkit:" + second)
+        planted = [whole[:9] + b"!" + whole[10:], other, row, np.full(4, np.nan, np.float32).tobytes(), b"", whole[:-4]]
+        for value in planted:
+            client.set(name, value)
+            assert cache.read([first, second]) == {second: row[::-1]}
+        client.delete(name)
+        client.rpush(name, "a list")
+    assert cache.read([first, second]) == {second: row[::-1]}
+    cache.write({first: row})
+    assert cache.read([first]) == {first: row}
+
+
 def test_rows_may_have_an_end(cache, server):
     """With `ttl` every row gets its time to live, in milliseconds; without it none has one."""
     RedisCache(server.url, ttl=1000.5).write(rows([1]))
