@@ -9,6 +9,7 @@ import io
 import json
 import random
 import string
+import struct
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -99,6 +100,50 @@ def test_a_pipe_that_is_no_text_is_refused(monkeypatch, content, skip, size):
     """Whether or not rows may be skipped: what it looks like, and the option that settles it."""
     with pytest.raises(ConfigError, match=r"^stdin (begins like|\(read as) .*(--input-format|pass a file)"):
         stdin(monkeypatch, content, skip=skip, size=size)
+
+
+SCRIPTS = {
+    "Latin": "grüße aus Köln",
+    "Cyrillic": "привет мир",
+    "Chinese": "你好 世界",
+    "Arabic": "مرحبا بالعالم",
+    "emoji": "🙂 ok",
+}
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("words", SCRIPTS.values(), ids=SCRIPTS)
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("in.txt", lambda words: [words] * 5),
+        ("in.jsonl", lambda words: [json.dumps({"text": words}, ensure_ascii=False)] * 5),
+        ("in.jsonl", lambda words: [json.dumps({"text": words})]),
+        ("in.csv", lambda words: ["id,text", f"1,{words}"]),
+        ("in.json", lambda words: [json.dumps([{"text": words}], ensure_ascii=False)]),
+    ],
+)
+def test_utf_16_without_a_mark_is_named(tmp_path, monkeypatch, name, lines, words, codec):
+    """Whatever the script, the format and the order of bytes: what it is and the option that reads it, which does."""
+    content = "".join(f"{line}\n" for line in lines(words)).encode(codec)
+    with pytest.raises(ConfigError, match=rf"begins like text in UTF-16: pass --encoding {codec},"):
+        named(tmp_path, name, content)
+    with pytest.raises(ConfigError, match=rf"stdin begins like text in UTF-16: pass --encoding {codec},"):
+        stdin(monkeypatch, content)
+    assert set(texts(str(tmp_path / name), encoding=codec)) == {words}
+
+
+def test_other_bytes_are_not_utf_16():
+    """Random bytes, whole numbers and floats, in either order of bytes, are binary data."""
+    made = random.Random(5)
+    for size in (64, 500, 5000):
+        samples = [
+            made.randbytes(8 * size),
+            struct.pack(f"<{size}i", *(made.randrange(-(10**6), 10**6) for _ in range(size))),
+            struct.pack(f">{size}f", *(made.gauss(0, 1) for _ in range(size))),
+            struct.pack(f"<{size}d", *(made.gauss(0, 1) for _ in range(size))),
+        ]
+        assert {look(each, [], whole=True).what for each in samples} == {"binary data"}
 
 
 @pytest.mark.parametrize("content", [LINES, *(each for each in REFUSED.values())])

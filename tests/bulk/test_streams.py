@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 from embedkit import ConfigError
 from embedkit._bulk.sources import streams
 from embedkit._bulk.sources.streams import Pieces, beginning, encoding_named, in_utf8, pieces, whole_lines
-from tests.bulk.reading import faults, refused, texts
+from tests.bulk.reading import faults, refused, stdin, texts
 
 LINES = b"".join(b"row %d\n" % number for number in range(5_000))
 PACK = {"gz": gzip.compress, "zst": lambda content: pa.compress(content, "zstd", asbytes=True)}
@@ -32,6 +32,15 @@ def test_packed_files_of_several_members(file, kind):
 
     assert texts(file(f"in.txt.{kind}", content)) == [*LINES.decode().splitlines(), "last"]
     assert texts(file("in.txt", content), form="text")[-1] == "last"
+
+
+@pytest.mark.parametrize("zeros", [1, 512, 3 * 10**5])
+def test_zeros_behind_gzip_are_padding(file, monkeypatch, zeros):
+    """As tapes and block devices leave them, which gzip itself passes over: in a file, between members, in a pipe."""
+    packed = gzip.compress(LINES)
+    assert texts(file("in.txt.gz", packed + bytes(zeros))) == LINES.decode().splitlines()
+    assert texts(file("two.txt.gz", packed + bytes(zeros) + packed)) == 2 * LINES.decode().splitlines()
+    assert stdin(monkeypatch, packed + bytes(zeros), form="text", size=100) == LINES.decode().splitlines()
 
 
 @pytest.mark.parametrize("kind", PACK)

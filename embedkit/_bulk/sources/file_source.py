@@ -13,7 +13,7 @@ from ..contract import Scan, Source
 from ..stdio import own
 from . import arrow_source, csv_source, json_source, jsonl_source, text_source
 from .files import PACKED, TOLD, Named
-from .format_detection import BINARY, FORMATS, SAMPLE, TEXTLESS, look, packing
+from .format_detection import BINARY, FORMATS, SAMPLE, TEXTLESS, UTF_16, look, packing
 from .rows import TABLES, At, How, first
 from .scan import scan
 from .streams import Pieces, beginning, in_utf8, pieces, unpacked
@@ -165,7 +165,7 @@ class FileSource(Source):
         alike = ({"json", "jsonl"}, {"csv", "tsv"})
         if named and found.sure and found.form and any({named, found.form} <= pair for pair in alike):
             return found.form if named.startswith("json") else named
-        as_json = named == "jsonl" and begins in (b"{", b"[", b'"')
+        as_json = named == "jsonl" and begins in (b"{", b"[", b'"') and found.what != UTF_16[0]
         unsaid = not start or found.what == BINARY if named in TABLES else found.form == "text" or not found.sure
         if named and (found.form == named or unsaid or as_json):
             return named

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
@@ -73,6 +75,9 @@ class Look(msgspec.Struct, frozen=True):
 TEXT = Look("text", "text")
 TAR_AT = 257  # where a tar archive has its mark: https://www.gnu.org/software/tar/manual/html_node/Standard.html
 CONTROL = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b\b"))  # what no text has
+NO_CONTROL = bytes(set(range(256)) - set(CONTROL))
+NOWHERE = ("Cc", "Cn", "Co", "Cs")  # categories of characters that stand in no text
+LOOKED_AT = 4096  # bytes decoded, to see whether they are UTF-16
 MANY, SHARE = 4, 0.02  # control characters that make a file a binary one: so many, and such a share
 ZEROS = 0.4  # share of zero bytes at every second place, from which on text is UTF-16
 
@@ -110,11 +115,32 @@ def _binary(start: bytes) -> Look | None:
     for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
         zeros, others = start[first::2].count(0), start[1 - first :: 2].count(0)
         if zeros >= MANY and zeros >= ZEROS * len(start[first::2]) and others < zeros / 8:
-            return Look(None, "text in UTF-16", f"pass --encoding {name}")
+            return Look(None, UTF_16[0], f"pass --encoding {name}")
+    if (name := _utf_16(start)) is not None:
+        return Look(None, UTF_16[0], f"pass --encoding {name}")
     controls = len(start) - len(start.translate(None, CONTROL))
     if controls >= MANY and controls > SHARE * len(start):
         return Look(None, BINARY, "embedkit reads text, JSON, CSV, Parquet and Arrow")
     return None
+
+
+def _utf_16(start: bytes) -> str | None:
+    """The codec of text in UTF-16 without a mark, of whatever script; None: it is none. It has controls in UTF-8, and
+    spaces or line ends and none but assigned characters in UTF-16; other data has not.
+    """
+    piece = start[: min(len(start), LOOKED_AT) & ~1]
+    if not piece.translate(None, NO_CONTROL):
+        return None
+    for name in ("utf-16-le", "utf-16-be"):
+        text = codecs.getincrementaldecoder(name)("replace").decode(piece)
+        parted = any(char in text for char in " \r\n")
+        if parted and all(char in "\t\r\n" or _stands_in_text(char) for char in text):
+            return name
+    return None
+
+
+def _stands_in_text(char: str) -> bool:
+    return char != "\ufffd" and unicodedata.category(char) not in NOWHERE
 
 
 def _json(lines: list[str], *, finished: bool) -> Look | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import gzip
 import io
+import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ...errors import ConfigError
@@ -61,20 +63,24 @@ def pieces(file: BinaryIO) -> Pieces:
 def unpacked(file: Pieces, codec: str, name: str) -> Pieces:
     """What was packed as "gzip" or "zstd", in however many members.
 
-    pyarrow reads both, member after member, and checks their sums; Python's own zstd begins with 3.14.
+    Both check their sums. Python's gzip takes zeros at the end for what they are, the padding of a tape or a block
+    device (https://docs.python.org/3/library/gzip.html); its own zstd begins with 3.14, so that is pyarrow's.
 
     Raises:
         ConfigError (when read): it is damaged, or cut off.
     """
-    import pyarrow as pa
+    if codec == "gzip":
+        read: Callable[[int], bytes] = gzip.GzipFile(fileobj=file).read1
+    else:
+        import pyarrow as pa
 
-    inner = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec)
+        read = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec).read
 
     def more() -> bytes:
         try:
-            found: bytes = inner.read(PIECE)
-        except (pa.ArrowException, OSError) as error:
-            if getattr(error, "errno", None) is not None:
+            found = read(PIECE)
+        except (ValueError, EOFError, zlib.error, OSError) as error:  # ArrowInvalid is a ValueError
+            if getattr(error, "errno", None) is not None or isinstance(error, ConfigError):
                 raise
             msg = f"{name}: cannot be unpacked as {codec} ({error}): it is damaged or not all of it is there"
             raise ConfigError(msg) from None
