@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+FIRST = 512  # texts that are sent whatever the limit: two parts of a stream, so that one is sure to be on its way
+SHARE = 0.1  # of the limit that is in flight before the provider has counted anything
+
 
 class Budget:
     """A limit of tokens.
 
     Until the provider has counted a text, our estimate stands for it, scaled by how the provider has counted the texts
-    before, where it counts more than we do.
+    before, where it counts more than we do. Before it has counted any, only a tenth of the limit is in flight.
 
     Args:
         limit: tokens of the whole job.
@@ -26,6 +29,7 @@ class Budget:
         self._count_tokens = count_tokens
         self._estimates: deque[int] = deque()  # of the texts in flight
         self._in_flight = 0
+        self._answered = False  # anything came back
         self._estimated = self._counted = 0  # of the texts that came back
 
     def may(self, text: str | None) -> bool:
@@ -40,8 +44,15 @@ class Budget:
         self._in_flight += estimate
         return True
 
+    @property
+    def waits(self) -> bool:
+        """Whether no further text is to be sent before one has come back."""
+        much = self._in_flight > SHARE * (self._limit - self._spent) and len(self._estimates) >= FIRST
+        return much and not self._answered
+
     def came_back(self, texts: int, tokens: int | None) -> None:
         """So many texts came back, the oldest first. `tokens`: as the provider counts; None: the estimate stands."""
+        self._answered = True
         estimate = sum(self._estimates.popleft() for _ in range(texts))
         self._in_flight -= estimate
         self._spent += estimate if tokens is None else tokens

@@ -35,6 +35,7 @@ class Feed:
         expected: rows that a look through the source has counted. Where fewer come, somebody has cut it meanwhile,
             and the last of them may be half a row: it is not handed out.
         waiting: where blocks wait for their vectors; None: in memory.
+        holds: asked before each text: True holds it back until a row has come back.
 
     Attributes:
         read: rows that came so far.
@@ -49,11 +50,14 @@ class Feed:
         may: Callable[[str | None], bool] | None = None,
         expected: int | None = None,
         waiting: ParkedBlocks | None = None,
+        holds: Callable[[], bool] | None = None,
     ) -> None:
         self.digest = RowDigest()  # of the rows that were taken
         self._blocks = source.blocks()
         self._aside = source.aside
         self._may = may
+        self._holds = holds
+        self._news: Any = None  # an event, while a text is held back
         self._waiting: deque[Block] | ParkedBlocks = deque() if waiting is None else waiting
         self._ahead = ReadAhead(self._blocks) if source.aside else None
         self._expected = expected
@@ -106,6 +110,8 @@ class Feed:
                 if self._expected is not None and texts:
                     texts, held = [*held, *texts[:-1]], texts[-1:]
                 for text in texts:
+                    while self._holds is not None and self._holds() and not self.over:
+                        await self._row_back()
                     if self.over or (may is not None and not may(text)):
                         self.over = self.cut_short = True
                         return
@@ -122,6 +128,17 @@ class Feed:
                 return
             yield text
 
+    async def _row_back(self) -> None:
+        """Wait until a row comes back, or nothing more is handed out."""
+        import anyio
+
+        self._news = anyio.Event()
+        await self._news.wait()
+
+    def _tell(self) -> None:
+        if self._news is not None:
+            self._news.set()
+
     async def _next(self) -> Block | None:
         if not self.over:
             block = next(self._blocks, None) if self._ahead is None else await self._ahead.next()
@@ -133,6 +150,7 @@ class Feed:
     def stop(self) -> None:
         """Hand out no more texts. What has been handed out still comes back."""
         self.over = True
+        self._tell()
         if self._ahead is not None:
             self._ahead.close()
 
@@ -160,6 +178,7 @@ class Feed:
             pieces.append(head.records)
             keys = head.keys if keys is None else keys + (head.keys or [])
         self.digest.update(texts, keys)
+        self._tell()
         return Taken(texts, pieces, keys, faults)
 
 

@@ -453,7 +453,8 @@ class Job:
             self._stopped = self._stopped or ("" if (fits := budget.may(text)) else why)
             return fits
 
-        return Feed(self._source, may, expected, waiting)
+        # A batch job is read whole before any of it is sent.
+        return Feed(self._source, may, expected, waiting, None if settings.batch_api else lambda: budget.waits)
 
     async def _embed(self, feed: Feed, writer: Writer, journal: Journal) -> None:
         """Every row that is left, until the source ends or the job is stopped; what came back is on disk then."""

@@ -674,6 +674,52 @@ def test_max_tokens_is_not_passed(tmp_path, limit):
     check(tmp_path / "out")
 
 
+@pytest.mark.parametrize("factor", [2, 5, 9])
+@pytest.mark.parametrize("limit", [40_000, 100_000])
+def test_a_provider_that_counts_more_than_was_estimated(tmp_path, limit, factor):
+    """The limit is one of what the provider counts: it is kept also where that is many times our estimate, from the
+    first texts on.
+    """
+    texts = [f"text {number}" for number in range(40_000)]
+
+    class Counts(Server):
+        limits, max_concurrency = Limits(max_texts=256), 32
+
+        async def embed_batch(self, texts, options):
+            await anyio.sleep(0.02)  # so that as many are in flight as may be
+            made = await super().embed_batch(texts, options)
+            counted = sum(factor * self.count_tokens(text) for text in texts)
+            return Embeddings(made.vectors, "m", Usage(counted, 1))
+
+    report = run(job(texts, Counts(), tmp_path / "out", max_tokens=limit))
+
+    most = max(limit, factor * 512 * 4)
+    assert (report.stopped, report.tokens <= most) == ("max_tokens", True)
+    assert report.tokens > 0.9 * limit
+
+
+def test_a_stop_ends_a_job_that_waits_for_the_first_count(tmp_path):
+    """It holds texts back until something has been counted; nothing is sent after the stop, and a later run goes on."""
+    texts = [f"text {number}" for number in range(5_000)]
+
+    class Slow(Server):
+        limits, max_concurrency = Limits(max_texts=256), 32
+
+        async def embed_batch(self, texts, options):
+            for _ in range(100):  # until nothing more comes
+                await anyio.sleep(0)
+            whole.stop()
+            return await super().embed_batch(texts, options)
+
+    server = Slow()
+    whole = job(texts, server, tmp_path / "out", max_tokens=1000)
+    report = run(whole)
+    assert (report.complete, report.rows) == (False, len(server.sent))
+    assert 256 <= len(server.sent) <= 512
+    assert run(job(texts, Server(), tmp_path / "out")).rows == 5_000
+    check(tmp_path / "out", texts)
+
+
 def test_max_cost_needs_a_price(tmp_path):
     """Without one it is refused; with one it stops there."""
     with pytest.raises(ConfigError, match="no price"):

@@ -116,8 +116,8 @@ def _binary(start: bytes) -> Look | None:
         zeros, others = start[first::2].count(0), start[1 - first :: 2].count(0)
         if zeros >= MANY and zeros >= ZEROS * len(start[first::2]) and others < zeros / 8:
             return Look(None, UTF_16[0], f"pass --encoding {name}")
-    if (name := _utf_16(start)) is not None:
-        return Look(None, UTF_16[0], f"pass --encoding {name}")
+    if (codec := _utf_16(start)) is not None:
+        return Look(None, UTF_16[0], f"pass --encoding {codec}")
     controls = len(start) - len(start.translate(None, CONTROL))
     if controls >= MANY and controls > SHARE * len(start):
         return Look(None, BINARY, "embedkit reads text, JSON, CSV, Parquet and Arrow")
