@@ -100,7 +100,7 @@ class SQLiteCache(Cache):
             Each process obeys its own.
 
     Raises:
-        ConfigError: `path` cannot be a cache: its folder is missing, it is a folder, or another program's database.
+        ConfigError: `path` cannot be a cache: its folder is missing, it is a folder or a device, or another program's database.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, max_bytes: int = USUAL) -> None:
@@ -419,6 +419,8 @@ def _refuse(path: Path, given: str) -> None:
             msg = f"cache={given!r}: this is a folder; name a file in it"
         elif not path.parent.is_dir():
             msg = f"cache={given!r}: there is no folder {path.parent}; make it first"
+        elif path.exists() and not path.is_file():  # to open a pipe would wait for whoever is at its other end
+            msg = f"cache={given!r}: this is a pipe, a socket or a device; name a file"
         elif (header := _header(path)).startswith(MAGIC) and not _is_ours(header):
             msg = f"cache={given!r}: this is a database of another program; name another file"
         else:

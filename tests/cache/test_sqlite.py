@@ -329,7 +329,7 @@ def test_what_cannot_be_a_cache_is_refused_at_once(path, tmp_path):
     before = path.read_bytes()
     for wrong, words in (
         (path, "another program"), (tmp_path, "this is a folder"), (tmp_path / "no" / "c", "there is no folder"),
-        ("", "the path of a file"), (":memory:", "the path of a file"),
+        ("", "the path of a file"), (":memory:", "the path of a file"), (os.devnull, "a pipe, a socket or a device"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=words):
             SQLiteCache(wrong)
