@@ -100,7 +100,8 @@ class SQLiteCache(Cache):
             Each process obeys its own.
 
     Raises:
-        ConfigError: `path` cannot be a cache: its folder is missing, it is a folder or a device, or another program's database.
+        ConfigError: `path` cannot be a cache: its folder is missing, it is a folder or a device, or another program's
+            database.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, max_bytes: int = USUAL) -> None:

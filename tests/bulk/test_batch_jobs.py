@@ -473,3 +473,15 @@ def test_kill_9_costs_no_second_job(tmp_path):
     check(tmp_path / "out")
     assert len(server.jobs) == 3
     assert set(server.texts_run().values()) == {1}
+
+
+def test_what_is_fetched_is_not_said_to_wait_at_the_provider(tmp_path):
+    """A run that ended after its answers came names no job as if it still held texts."""
+    server = OpenAI()
+    server.ends, server.lose = ["expired"], lambda job, key: True
+    run = Run(server, tmp_path / "out")
+    with pytest.raises(embedkit.ServerError) as caught:
+        run()
+    notes = " ".join(caught.value.__notes__)
+    assert "wait in batch jobs" not in notes
+    assert "and with them what batch jobs have answered" in notes
