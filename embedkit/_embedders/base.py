@@ -32,7 +32,7 @@ from .._calls import Calls, ending_calls, until_closed
 from .._calltime import ANSWER, CallTime
 from .._hints import NDArray
 from .._logging import WARNING, host_of, kind_of, log, notify, status_of
-from .._peers import answering, look_up
+from .._peers import Elsewhere, answering, look_up
 from .._progress import Progress, Tell, length, progress_of
 from .._types import (
     DType,
@@ -263,6 +263,9 @@ class Embedder(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    if not TYPE_CHECKING:  # for which it is a mistake
+        __enter__ = Elsewhere("goes into `async with`; embedkit.connect_sync() makes one for `with`")
 
     # --- hooks -------------------------------------------------------------------------------------------------------
     # What an embedder of this package calls on another (a pool on its members, coalescing on what it wraps). Your own
