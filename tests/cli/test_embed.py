@@ -181,6 +181,10 @@ def test_the_options_reach_the_request(api, monkeypatch):
             ["in.csv", "-o", "out.npy", "--column", "body"],
             "in.csv: no 'body'; there is 'note', 'text' (choose with --column)",
         ),
+        (
+            ["a cat on the sofa"],
+            "a cat on the sofa: No such file or directory; a text goes through stdin: echo TEXT | embedkit embed -",
+        ),
         (["nothing.foo", "-o", "out.npy"], "embedkit: nothing.foo: No such file or directory"),
         (["-", "-o", "out.npy", "--input-format", "parquet"], "stdin: cannot be read as Parquet"),
         (["in.txt", "-o", "out.npy", "-m", "m"], "--model m has no provider: the form is 'provider:model'"),
