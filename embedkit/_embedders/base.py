@@ -52,7 +52,7 @@ from ..codec import OutputRows, normalize, together
 from ..codec.vector_math import missing_rows, missing_value
 from ..errors import ApiError, ClosedError, ConfigError, EmbedkitError, InvalidInputError, TooLargeError
 from ..events import BatchDone, BatchFailed, BatchSplit, CallStarted, Event
-from .call_end import closed_call, embedded_words, ended, raise_if_closed
+from .call_end import advise, closed_call, embedded_words, ended, raise_if_closed
 from .learned import Learned, OnFirstUse, option_key
 from .postprocess import _copied
 
@@ -162,6 +162,7 @@ class Embedder(ABC):
         except EmbedkitError as error:
             if len(rows) > 1 and not isinstance(error, ConfigError):
                 error.add_note(embedded_words(error.partial, len(rows)))
+            advise(error, options.truncate)
             raise
 
     @until_closed
