@@ -261,7 +261,13 @@ class Embeddings(msgspec.Struct, frozen=True, eq=False):
 
 
 class Reply(msgspec.Struct, frozen=True, eq=False):
-    """One decoded reply: the rows it filled, and what it said of itself."""
+    """One decoded reply: the rows it filled, and what it said of itself.
+
+    Attributes:
+        vectors: of its texts, in their order, shape (n, d).
+        model: as the provider names it; empty where it does not.
+        tokens: as the provider counts them; None where it does not.
+    """
 
     vectors: NDArray[Any]
     model: str = ""
