@@ -327,7 +327,7 @@ class Job:
             try:
                 await self._cancel(journal)
             except EmbedkitError as error:
-                error.add_note(f"{shown}, and they could not be cancelled; nothing was replaced; {way}")
+                error.add_note(f"{shown}, and they could not be canceled; nothing was replaced; {way}")
                 raise
         finally:
             journal.close()

@@ -63,7 +63,7 @@ def zstd(data):
         ("not UTF-8 (byte 4; --encoding names another)", "not UTF-8 (byte 4; encoding= names another)"),
         ("--output-format xlsx: there is npy", 'output_format="xlsx": there is npy'),
         ("or leave --output-format out", "or leave output_format= out"),
-        ("they look parted by ';': --delimiter says so", "they look parted by ';': delimiter= says so"),
+        ("they look separated by ';': --delimiter says so", "they look separated by ';': delimiter= says so"),
         ("my--force.txt, a--column and --forced stay", "my--force.txt, a--column and --forced stay"),
     ],
 )

@@ -517,7 +517,7 @@ def test_stdin_from_a_file_is_looked_through_too(api):
         (b"PK\x03\x04", "stdin begins like a ZIP archive or an office document"),
         (b'{\n"text": "a"\n}', "stdin begins like a JSON document of several lines: write one object per line"),
         (b'["a", {"text": "b"', "not JSON"),
-        (b"id;body\n1;a\n", "stdin begins like a table whose fields are parted by ';'"),
+        (b"id;body\n1;a\n", "stdin begins like a table whose fields are separated by ';'"),
         (b'"a"\n"b"\n', "stdin begins like JSON strings: pass --input-format jsonl, or --input-format text"),
         (b"PAR1\x15\x04", "cannot be read as Parquet"),
         (b"\x1f\x8b\x08\x00", "stdin: cannot be unpacked as gzip"),
