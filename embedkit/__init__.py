@@ -10,6 +10,7 @@ Names are resolved on first use (PEP 562), so that importing this package costs 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from . import annotations as annotations
     from . import bulk as bulk
     from . import cache as cache
     from . import catalog as catalog
@@ -82,8 +83,8 @@ __all__ = [
 ]
 
 _MODULES = (
-    "bulk", "cache", "catalog", "cli", "codec", "contrib", "errors", "events", "local", "providers", "sync", "testing",
-    "tokens",
+    "annotations", "bulk", "cache", "catalog", "cli", "codec", "contrib", "errors", "events", "local", "providers",
+    "sync", "testing", "tokens",
 )  # fmt: skip
 _HOMES = {
     "_connect.factory": ("connect",),

@@ -23,13 +23,15 @@ T = TypeVar("T")
 ANSWER, TURN, PAUSE, ELSE = range(4)
 WHERE = ("for an answer", "for a turn", "between tries", "elsewhere")
 SHOWN = 0.01  # of the whole time: less is not worth a word
+UNLIMITED = ("total_timeout", "read_timeout")  # without one there is no limit
 YEARS = 1e10  # seconds; a larger number is no time that anybody waits
 
 
 def seconds(name: str, value: object) -> float:
     """The value, if it is a positive number of seconds; else a ConfigError that names the option."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < YEARS:  # type: ignore[operator]
-        msg = f"{name}={shown(value)}: a positive number of seconds, and a finite one; leave it out for no limit"
+        without = "no limit" if name in UNLIMITED else "the default"
+        msg = f"{name}={shown(value)}: a positive number of seconds, and a finite one; leave it out for {without}"
         raise ConfigError(msg)
     return float(value)
 

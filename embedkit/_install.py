@@ -15,6 +15,20 @@ def install(extra: str) -> str:
     return COMMAND.format(extra)
 
 
+def need(what: str, extra: str, *modules: str) -> None:
+    """Refuse to go on without these modules.
+
+    Raises:
+        ModuleNotFoundError: one is missing; the message names the extra that brings it.
+    """
+    from importlib.util import find_spec
+
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        msg = f"{what} needs {', '.join(missing)}: {install(extra)}"
+        raise ModuleNotFoundError(msg, name=missing[0])
+
+
 def version() -> str:
     """The version that is installed; "" where embedkit is not installed but only on the path."""
     from importlib.metadata import PackageNotFoundError
@@ -26,4 +40,4 @@ def version() -> str:
         return ""
 
 
-__all__ = ["DISTRIBUTION", "install", "version"]
+__all__ = ["DISTRIBUTION", "install", "need", "version"]

@@ -306,6 +306,20 @@ def attribute(owner: object, name: str) -> AttributeError | None:
     return AttributeError(f"{said}: here it is {here}") if here else None
 
 
+class Elsewhere:
+    """`__enter__` or `__aenter__` of a class that does not have it: the error names what has it.
+
+    A class counts as a context manager only with `__exit__` beside it, so no library takes it for one.
+    """
+
+    def __init__(self, said: str) -> None:
+        self._said = said
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        msg = f"{owner.__name__} {self._said}"
+        raise AttributeError(msg)
+
+
 def look_up(self: Any, name: str) -> Any:
     """`__getattr__` of a class: names the word to use. What is wrong inside a property of its own stays what it is."""
     if not name.startswith("_") and not hasattr(type(self), name) and (error := attribute(self, name)) is not None:

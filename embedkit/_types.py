@@ -30,7 +30,14 @@ PACKED: tuple[DType, ...] = ("binary", "ubinary")  # eight components share a by
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What leaves. `headers` may hold a key once authorized, and so may a query: they stay out of the repr."""
+    """A request as an exchange gets it. Its headers and its query may hold a key, so they are not in its repr.
+
+    Attributes:
+        url: the whole URL.
+        body: as it is sent; empty where there is none.
+        headers: by their lower-case names, those of the credentials included.
+        method: of HTTP, "POST" or "GET" for example.
+    """
 
     url: str
     body: bytes = b""
@@ -42,7 +49,13 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Response(msgspec.Struct, frozen=True):
-    """What came back. Look headers up by their lower-case name; `body` is any bytes-like buffer."""
+    """A response as an exchange gives it.
+
+    Attributes:
+        status: of HTTP.
+        headers: by their lower-case names.
+        body: decompressed, in any buffer of bytes.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -248,7 +261,13 @@ class Embeddings(msgspec.Struct, frozen=True, eq=False):
 
 
 class Reply(msgspec.Struct, frozen=True, eq=False):
-    """One decoded reply: the rows it filled, and what it said of itself."""
+    """One decoded reply: the rows it filled, and what it said of itself.
+
+    Attributes:
+        vectors: of its texts, in their order, shape (n, d).
+        model: as the provider names it; empty where it does not.
+        tokens: as the provider counts them; None where it does not.
+    """
 
     vectors: NDArray[Any]
     model: str = ""

@@ -16,12 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import wraps
-from inspect import signature
+from inspect import cleandoc, signature
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from ._bulk.contract import Block, RowDigest, Scan, Sink, Source, State
 from ._bulk.job import Job, Settings
+from ._bulk.keywords import explain_in_python
 from ._bulk.notices import BatchJob, Began, Notice, Paused, Progress, Resumed, RowFailed, Scanned
 from ._bulk.report import Report
 from ._bulk.sinks.open_sink import open_sink
@@ -30,6 +31,7 @@ from ._connect.factory import connect
 from ._embedders.base import Embedder
 from ._peers import answering_later
 from ._types import OnError
+from .errors import EmbedkitError
 from .sync import SyncEmbedder
 from .sync.portal import current
 
@@ -92,7 +94,7 @@ async def run(  # noqa: PLR0913 (each is a choice of the user)
         source: a path, a glob or a folder, several of them, "-" for stdin, an iterable of texts or of dicts, a pyarrow,
             polars or pandas table or column, or a `Source` of your own.
         embedder: what `connect` makes, or "provider:model"; None: the model that EMBEDKIT_MODEL names, else the
-            embedded one. One that is given stays open.
+            bundled model. One that is given stays open.
         output: a file (.npy, .parquet, .arrow, .jsonl), a folder ("vectors/": numbered Parquet parts), the URL of a
             store ("lancedb:PATH#table" …), or a `Sink` of your own.
         column: the text's column or field; "a.b" is field b of the object a.
@@ -166,7 +168,7 @@ def _sync(waited: Callable[P, Coroutine[Any, Any, T]]) -> Callable[[Callable[...
     """Gives a function the parameters of the coroutine function that it runs, for type checkers and `inspect`."""
 
     def dressed(function: Callable[..., T]) -> Callable[P, T]:
-        function.__doc__ = f"{function.__doc__}\n\n{waited.__doc__}"
+        function.__doc__ = f"{function.__doc__}\n\n{cleandoc(waited.__doc__ or '')}"
         outer: Any = wraps(waited, (), ())(function)  # whose module the names in its annotations are looked up in
         outer.__annotations__ = dict(waited.__annotations__)
         outer.__signature__ = signature(waited)
@@ -241,6 +243,9 @@ async def _job(
                 empty=used.accepts_empty, skip=settings.on_error == "skip", **reading,
             )  # fmt: skip
         yield Job(given, used, sink, settings, progress or _ignore)
+    except EmbedkitError as error:
+        explain_in_python(error)
+        raise
     finally:
         if ours:
             await used.aclose()

@@ -25,7 +25,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from ._types import Embeddings
 
 __all__ = [
     "ApiError",
@@ -70,7 +73,7 @@ class EmbedkitError(Exception):
         super().__init__(message)
         self.message = message
         self.rows: tuple[int, ...] = tuple(map(int, rows))
-        self.partial: Any = None
+        self.partial: Embeddings | None = None
 
     def __str__(self) -> str:
         known = ", ".join(filter(None, (_rows(self.rows), _tries(self))))
@@ -126,7 +129,7 @@ class QueueFullError(EmbedkitError):
 
 
 class DecodeError(EmbedkitError):
-    """A successful status, but a body that breaks the reply contract. Another try would not help, so it is raised.
+    """A successful status, but a body that is not what the API's documentation says. More tries would not help.
 
     Attributes:
         once_more: it cannot be read as a whole, or has too few embeddings: it has been asked for once more, where the

@@ -3,10 +3,13 @@
 An event is built only where somebody listens. The function is called on the event loop, so it has to be quick, and what
 it raises is logged and breaks nothing. Events hold counts, seconds and errors; never a text, a vector or a key.
 
->>> from embedkit import connect, events
->>> def observe(event: events.Event) -> None:
-...     if isinstance(event, events.AttemptEnded):
-...         print(event.id, event.status, f"{event.seconds:.3f} s")
+    from embedkit import connect, events
+
+    def observe(event: events.Event) -> None:
+        if isinstance(event, events.AttemptEnded):
+            print(event.id, event.status, f"{event.seconds:.3f} s")
+
+    embedder = connect("openai:text-embedding-3-small", observe=observe)
 
 `CallStarted` and `CallEnded` come in pairs of one `call`, `RequestSent` and `AttemptEnded` in pairs of one `id`, and so
 make the spans of a trace: both of a pair come in one task. `RequestSent` comes before the callables given as `api_key=`

@@ -119,3 +119,15 @@ def test_the_command_says_its_version():
     )
 
     assert found.stdout == f"embedkit {version('embedkit-client')}\n"
+
+
+@pytest.mark.parametrize("name", ["filelock", "orjson", "pyarrow"])
+@pytest.mark.parametrize("how", ["from embedkit import bulk", "import embedkit.bulk", "import embedkit; embedkit.bulk"])
+def test_bulk_without_its_extra_names_it(how, name):
+    """Whichever package is missing, and however the module is asked for: an ImportError with what to install."""
+    ran = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.modules[{name!r}] = None; {how}"], capture_output=True, text=True,
+        check=False, cwd=HERE,
+    )  # fmt: skip
+
+    assert ran.stderr.splitlines()[-1] == f"ModuleNotFoundError: embedkit.bulk needs {name}: {install('bulk')}"

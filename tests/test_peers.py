@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 
 import pytest
@@ -303,3 +304,53 @@ def test_an_address_inside_the_model():
     with pytest.raises(embedkit.ConfigError, match="base_url=") as caught:
         embedkit.connect("compatible:m@http://user:pass@localhost:8000")
     assert "pass@" not in str(caught.value)
+
+
+MIXED = [
+    (
+        lambda: embedkit.connect("local"),
+        "LocalEmbedder goes into `async with`; embedkit.connect_sync() makes one for `with`",
+    ),
+    (FakeEmbedder, "FakeEmbedder goes into `async with`; embedkit.connect_sync() makes one for `with`"),
+]
+
+
+@pytest.mark.parametrize(("make", "said"), MIXED)
+def test_with_in_place_of_async_with(make, said):
+    """`with connect(…)` names `async with` and `connect_sync`, of every kind of embedder."""
+    with pytest.raises(AttributeError) as caught, make():
+        pass
+
+    assert str(caught.value) == said
+
+
+def test_async_with_in_place_of_with():
+    """`async with connect_sync(…)` names `with` and `connect`."""
+
+    async def enter():
+        async with embedkit.connect_sync("local"):
+            pass
+
+    with pytest.raises(AttributeError, match=r"SyncEmbedder goes into `with`; embedkit.connect.. makes one for `async"):
+        asyncio.run(enter())
+
+
+def test_an_embedder_is_no_context_manager_of_the_other_kind():
+    """A library that opens what it is given, by looking at it, opens each in its own way."""
+    embedder, sync = embedkit.connect("local"), embedkit.connect_sync("local")
+
+    assert not isinstance(embedder, contextlib.AbstractContextManager)
+    assert isinstance(embedder, contextlib.AbstractAsyncContextManager)
+    assert not isinstance(sync, contextlib.AbstractAsyncContextManager)
+    assert isinstance(sync, contextlib.AbstractContextManager)
+    assert not hasattr(embedder, "__enter__")
+    assert not hasattr(sync, "__aenter__")
+    assert inspect.getmembers(embedder)
+
+
+def test_a_name_in_place_of_an_embedder():
+    """What takes embedders says what makes one of a model's name."""
+    with pytest.raises(TypeError, match=r"not str; pass what connect\(\) makes of a model's name"):
+        embedkit.pool(["openai:m"])
+    with pytest.raises(TypeError, match=r"not str; connect_sync\(\) takes a model's name"):
+        embedkit.SyncEmbedder("openai:m")

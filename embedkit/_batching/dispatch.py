@@ -133,7 +133,7 @@ class Dispatcher:
             self._stop(len(self._unusable.rows), self._unusable)
         if self.done.count(1) + len(self.failures) < len(self._texts):
             # A group takes a worker's own cancellation for its end, and the rows would be missing from a success.
-            msg = "a batch was cancelled from within, not by the caller; its vectors are lost"
+            msg = "a batch was canceled from within, not by the caller; its vectors are lost"
             raise RuntimeError(msg)
 
     async def _attempt(self, part: slice, depth: int) -> None:

@@ -192,7 +192,7 @@ class _Producer:
             if self._closed is not None:
                 raise self._closed
             if self._over:
-                msg = "the stream was cancelled before its end; what it has not given yet is lost"
+                msg = "the stream was canceled before its end; what it has not given yet is lost"
                 raise RuntimeError(msg)
             if self._news is None:
                 self._news = anyio.Event()

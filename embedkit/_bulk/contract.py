@@ -18,8 +18,13 @@ State = dict[str, Any]  # JSON
 
 
 class Block(msgspec.Struct, frozen=True, gc=False):
-    """Texts (None: the row has none that can be used), the records they came from, by row of the whole input what is
-    wrong with those without, and their keys, where a key was asked for.
+    """Some rows of an input, one after the other.
+
+    Attributes:
+        texts: None where a row has none that can be used.
+        records: what the texts came from.
+        faults: row of the whole input → what is wrong with it.
+        keys: of the rows; None where no key was asked for.
     """
 
     texts: list[str | None]

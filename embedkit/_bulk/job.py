@@ -327,7 +327,7 @@ class Job:
             try:
                 await self._cancel(journal)
             except EmbedkitError as error:
-                error.add_note(f"{shown}, and they could not be cancelled; nothing was replaced; {way}")
+                error.add_note(f"{shown}, and they could not be canceled; nothing was replaced; {way}")
                 raise
         finally:
             journal.close()
@@ -358,7 +358,7 @@ class Job:
         if jobs and not self._settings.batch_api:
             msg = (
                 f"{self.work.output}: texts of this job wait in batch jobs at the provider ({', '.join(jobs)}); "
-                "go on with batch_api (--batch-api), or begin anew with --force, which cancels those jobs"
+                "go on with --batch-api, or begin anew with --force, which cancels those jobs"
             )
             raise ConfigError(msg)
         if append and header.digest != before.digest:

@@ -58,7 +58,13 @@ class Progress(Notice, frozen=True, kw_only=True):
 
 
 class RowFailed(Notice, frozen=True, kw_only=True):
-    """A row has no vector. `row` counts from 0 in the whole input; `key` is None where there are no keys."""
+    """A row has no vector.
+
+    Attributes:
+        row: its number in the whole input, from 0.
+        key: its key; None where there are no keys.
+        reason: why, in a sentence.
+    """
 
     row: int
     key: Any

@@ -24,6 +24,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         already: it was complete before, and nothing was sent.
         rows, failed: in the output, and those among them without a vector.
         dimensions, dtype: of a vector.
+        width: values per row of the output: eight dimensions share one where bits are packed.
         tokens, cost: as the provider counts them, US dollars by the catalog's price; None where nobody says.
         requests, retries: that were sent, and that were repetitions.
         cached: rows that came from a cache.

@@ -67,7 +67,17 @@ def _near(model: str, lower: str) -> list[str]:
     found += [
         f"{each}:{one.name}" for each, models in catalog.MODELS.items() for one in models if one.name.lower() == lower
     ]
-    return found[:3]
+    return found[:3] or _close(lower)
+
+
+def _close(lower: str) -> list[str]:
+    """What a misspelled provider, or a misspelled model of the catalog, may mean."""
+    from difflib import get_close_matches
+
+    known = {one.name.lower(): f"{each}:{one.name}" for each, models in catalog.MODELS.items() for one in models}
+    known |= {each: f"{each}:{models[0].name}" for each, models in catalog.MODELS.items() if models}
+    known |= {"local": LOCAL}
+    return [known[each] for each in get_close_matches(lower, known, n=1, cutoff=0.8)]
 
 
 def _is_provider(name: str) -> bool:

@@ -42,11 +42,11 @@ def pool(
 ) -> Embedder:
     """One embedder over several providers of one model. Sends nothing.
 
-    >>> embedder = embedkit.pool([
-    ...     embedkit.connect("openai:text-embedding-3-small"),
-    ...     embedkit.connect("azure:small", base_url="https://mine.openai.azure.com"),
-    ...     embedkit.connect("openrouter:openai/text-embedding-3-small"),
-    ... ])
+        embedder = embedkit.pool([
+            embedkit.connect("openai:text-embedding-3-small"),
+            embedkit.connect("azure:small", base_url="https://mine.openai.azure.com"),
+            embedkit.connect("openrouter:openai/text-embedding-3-small"),
+        ])
 
     Each request goes where its answer will come soonest; what one member fails goes to another, and a failing one is
     left out until it answers again. A request may hold what the narrowest of all takes. `usage.cost` is by the price of
@@ -123,6 +123,8 @@ def _flat(member: Any) -> Sequence[Embedder]:
         raise ConfigError(msg)
     if not isinstance(member, Embedder):
         hint = "; pass its .embedder" if hasattr(member, "embedder") else ""
+        if isinstance(member, str):
+            hint = "; pass what connect() makes of a model's name"
         msg = f"a member of a pool is an embedkit.Embedder, not {type(member).__name__}{hint}"
         raise TypeError(msg)
     return [member]

@@ -32,7 +32,7 @@ from .._calls import Calls, ending_calls, until_closed
 from .._calltime import ANSWER, CallTime
 from .._hints import NDArray
 from .._logging import WARNING, host_of, kind_of, log, notify, status_of
-from .._peers import answering, look_up
+from .._peers import Elsewhere, answering, look_up
 from .._progress import Progress, Tell, length, progress_of
 from .._types import (
     DType,
@@ -52,7 +52,7 @@ from ..codec import OutputRows, normalize, together
 from ..codec.vector_math import missing_rows, missing_value
 from ..errors import ApiError, ClosedError, ConfigError, EmbedkitError, InvalidInputError, TooLargeError
 from ..events import BatchDone, BatchFailed, BatchSplit, CallStarted, Event
-from .call_end import closed_call, embedded_words, ended, raise_if_closed
+from .call_end import advise, closed_call, embedded_words, ended, raise_if_closed
 from .learned import Learned, OnFirstUse, option_key
 from .postprocess import _copied
 
@@ -162,6 +162,7 @@ class Embedder(ABC):
         except EmbedkitError as error:
             if len(rows) > 1 and not isinstance(error, ConfigError):
                 error.add_note(embedded_words(error.partial, len(rows)))
+            advise(error, options.truncate)
             raise
 
     @until_closed
@@ -263,6 +264,9 @@ class Embedder(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    if not TYPE_CHECKING:  # for which it is a mistake
+        __enter__ = Elsewhere("goes into `async with`; embedkit.connect_sync() makes one for `with`")
 
     # --- hooks -------------------------------------------------------------------------------------------------------
     # What an embedder of this package calls on another (a pool on its members, coalescing on what it wraps). Your own

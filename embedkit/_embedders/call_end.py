@@ -6,8 +6,16 @@ from typing import Any
 
 from .._calls import closing
 from .._types import Embeddings, RequestCount, Usage
-from ..errors import ClosedError, EmbedkitError
+from ..errors import ClosedError, EmbedkitError, TooLongError
 from ..events import CallEnded
+
+SHORTER = 'truncate="end" cuts a text that is too long; connect(…, long_text="mean") averages its pieces'
+
+
+def advise(error: EmbedkitError, truncate: str | None) -> None:
+    """Note on a provider's refusal of a text that is too long how it can be embedded, unless the caller has chosen."""
+    if isinstance(error, TooLongError) and error.status is not None and truncate is None:
+        error.add_note(SHORTER)
 
 
 def closed_call(error: BaseException, tally: RequestCount) -> ClosedError | None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from .._types import Request, Response
+from .._types import Request, Response
 
 
 class Exchange(Protocol):
-    """The one I/O seam: a request goes out, a response comes back, or a TransportError is raised."""
+    """Carries requests: the only place where bytes leave and arrive. In a test a fake stands here."""
 
     async def __call__(self, request: Request) -> Response:
-        """Send and read to the end."""
+        """Send the request, and read the response to its end.
+
+        Raises:
+            TransportError: no response arrived; `TransportTimeoutError` where it did not arrive in time.
+        """
         ...
 
     async def aclose(self) -> None:

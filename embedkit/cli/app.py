@@ -11,6 +11,7 @@ import errno
 import json
 import os
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
@@ -175,8 +176,16 @@ def _give_stdout_up() -> None:
 def _line(error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, EmbedkitError) and error.strerror:
         name = error.filename or ("stdout" if _is_full_stdout(error) else "")
-        return f"{name}: {error.strerror}" if name else error.strerror
+        return f"{name}: {error.strerror}{_stdin_instead(error)}" if name else error.strerror
     return in_line(error)
+
+
+def _stdin_instead(error: OSError) -> str:
+    """Where a missing file has the name of a text: how that is embedded."""
+    name = str(error.filename)
+    if not isinstance(error, FileNotFoundError) or " " not in name or Path(name).suffix or Path(name).name != name:
+        return ""
+    return "; a text goes through stdin: echo TEXT | embedkit embed -"
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

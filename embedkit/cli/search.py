@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,9 @@ def search(query: str, file: str, **options: Any) -> None:
     """
     count, as_json = options.pop("count"), options.pop("as_json")
     texts, column = options.pop("texts"), options.pop("column")
+    if os.path.isfile(query) and not os.path.exists(file):  # noqa: PTH110, PTH113 (a query may be too long for a path)
+        msg = f"{file}: there is no such file or folder; QUERY comes first, FILE second"
+        raise ConfigError(msg)
     output = open_embedded(file)
     if texts is not None and output.holds_records:
         msg = f"--texts {texts}: {file} holds its records itself"

@@ -17,8 +17,12 @@ from .vectors import Out
 class Dialect(msgspec.Struct, frozen=True):
     """Base class of a codec. `class Acme(Dialect, frozen=True)` writes `encode`, `decode` and what differs.
 
-    A property, a class variable or a field may override each property. Pure: no clock, no socket, no state that
-    changes. A class that does not inherit from this one works too: `complete` gives it the defaults that it lacks.
+    A property, a class variable or a field may override each property; some type checkers take a property only. Pure:
+    no clock, no socket, no state that changes. A class that does not inherit from this one works too: `complete` gives
+    it the defaults that it lacks.
+
+    Attributes:
+        target: what it sends requests to: host, model, base URL, parameters.
     """
 
     target: Target

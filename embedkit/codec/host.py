@@ -108,7 +108,15 @@ _KINDS: dict[type, tuple[Any, str]] = {
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What a codec sends requests to: host, model, base URL and the host's own parameters."""
+    """What a codec sends requests to.
+
+    Attributes:
+        host: its row.
+        model: as the caller names it.
+        base_url: where to; `url` appends a route.
+        facts: what the catalog knows of the model; None where nothing.
+        parameters: the host's own keywords of `connect`.
+    """
 
     host: Host
     model: str

@@ -4,7 +4,7 @@
 >>> from embedkit.contrib import prometheus
 >>> embedder = embedkit.connect("openai:text-embedding-3-small", observe=prometheus.observer())
 
-Each metric is labelled with the provider and the model; what a provider says, a text or a key is in none.
+Each metric is labeled with the provider and the model; what a provider says, a text or a key is in none.
 """
 
 from __future__ import annotations

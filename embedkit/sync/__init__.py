@@ -10,7 +10,7 @@ import contextlib
 import queue
 from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from functools import wraps
-from inspect import signature
+from inspect import cleandoc, signature
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
@@ -20,7 +20,7 @@ from .._batching.texts import listed, one_by_one, refuse_what_has_no_rows
 from .._connect.factory import connect
 from .._embedders.base import Embedder
 from .._hints import NDArray
-from .._peers import answering, look_up
+from .._peers import Elsewhere, answering, look_up
 from .._progress import Progress, Tell, length, progress_of
 from .._types import DType, Embeddings, InputType, Limits, OnError, Options, Truncate
 from ..errors import ConfigError
@@ -91,7 +91,8 @@ class SyncEmbedder:
 
     def __init__(self, embedder: Embedder) -> None:
         if not isinstance(embedder, Embedder):
-            msg = f"SyncEmbedder takes an Embedder, not {type(embedder).__name__}"
+            hint = "; connect_sync() takes a model's name" if isinstance(embedder, str) else ""
+            msg = f"SyncEmbedder takes an Embedder, not {type(embedder).__name__}{hint}"
             raise TypeError(msg)
         if embedder.borrowed:
             owner = "an embedder on the caller's own session"
@@ -245,6 +246,7 @@ class SyncEmbedder:
 
     if not TYPE_CHECKING:  # for which a misspelt name is a mistake
         __getattr__ = look_up
+        __aenter__ = Elsewhere("goes into `with`; embedkit.connect() makes one for `async with`")
 
     def _drawn(self, embed: Callable[[Tell], Awaitable[T]], progress: Progress) -> T:
         """What `embed` gives. The caller's thread draws: a notebook shows what a thread writes in the cell that the
@@ -273,7 +275,7 @@ def _like(opens: Callable[P, Embedder]) -> Callable[[Callable[..., SyncEmbedder]
     """Gives a function that calls `opens` its parameters, for type checkers and `inspect`, and its documentation."""
 
     def dressed(function: Callable[..., SyncEmbedder]) -> Callable[P, SyncEmbedder]:
-        function.__doc__ = f"{function.__doc__}\n\n{opens.__doc__}"
+        function.__doc__ = f"{function.__doc__}\n\n{cleandoc(opens.__doc__ or '')}"
         outer: Any = wraps(opens, (), ())(function)  # whose module the names in its annotations are looked up in
         outer.__annotations__ = {**opens.__annotations__, "return": SyncEmbedder}
         outer.__signature__ = signature(opens).replace(return_annotation=SyncEmbedder)
@@ -284,7 +286,7 @@ def _like(opens: Callable[P, Embedder]) -> Callable[[Callable[..., SyncEmbedder]
 
 @_like(connect)
 def connect_sync(*args: Any, **keywords: Any) -> SyncEmbedder:
-    """As `connect`, for callers without an event loop."""
+    """As `connect`, for callers without an event loop: use it with or without `with`."""
     return SyncEmbedder(connect(*args, **keywords))
 
 

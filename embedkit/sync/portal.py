@@ -90,7 +90,7 @@ class Portal:
         except CancelledError:
             if self.over:
                 raise EndingError(_ENDING) from None
-            raise ClosedError("the call was cancelled on embedkit's event loop") from None
+            raise ClosedError("the call was canceled on embedkit's event loop") from None
         except BaseException:
             call.cancel()
             raise

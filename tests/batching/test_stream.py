@@ -526,29 +526,35 @@ async def test_closing_waits_until_the_work_has_stopped():
 @ASYNCIO
 async def test_closing_does_not_swallow_the_callers_cancellation():
     """A task cancelled while aclose() waits is cancelled, not told that all is well."""
-    hold = asyncio.Event()
+    begun, stopping, hold = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    scope = anyio.CancelScope()
 
     class Stubborn(Own):
         async def latency(self, texts):
+            begun.set()
             try:
                 await asyncio.sleep(10)
             finally:
+                stopping.set()
                 with anyio.CancelScope(shield=True):
                     await hold.wait()
 
     stream = Stubborn(1, workers=1).stream(Source(3))
 
     async def reader():
-        with anyio.move_on_after(0.001):
+        with scope:
             await anext(stream)
 
     async def closer():
         await stream.aclose()
 
     reading = asyncio.create_task(reader())
-    await asyncio.sleep(0.01)
+    await begun.wait()
+    scope.cancel()
+    await stopping.wait()
     closing = asyncio.create_task(closer())
-    await asyncio.sleep(0.01)
+    for _ in range(10):  # turns of the loop, in which it comes to its wait
+        await asyncio.sleep(0)
     closing.cancel()
     outcome = (await asyncio.gather(closing, return_exceptions=True))[0]
     hold.set()
@@ -568,7 +574,7 @@ async def test_a_reader_that_is_cancelled_leaves_nothing():
     assert scope.cancelled_caught
     assert (embedder.flying, len(asyncio.all_tasks())) == (0, before)
 
-    with pytest.raises(RuntimeError, match="cancelled before its end"):
+    with pytest.raises(RuntimeError, match="canceled before its end"):
         await anext(stream)
 
 
@@ -586,7 +592,7 @@ async def test_a_reader_that_is_cancelled_in_its_block_leaves_nothing():
     async with embedder.stream(Source(100)) as parts:
         with anyio.move_on_after(0.01):
             await anext(parts)
-        with pytest.raises(RuntimeError, match="cancelled before its end"):
+        with pytest.raises(RuntimeError, match="canceled before its end"):
             await anext(parts)
 
 
@@ -600,7 +606,7 @@ async def test_work_cancelled_by_others_is_no_end():
         if task is stream._task:
             task.cancel()
 
-    with pytest.raises(RuntimeError, match="cancelled before its end"):
+    with pytest.raises(RuntimeError, match="canceled before its end"):
         [part async for part in stream]
 
 

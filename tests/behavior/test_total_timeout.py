@@ -685,6 +685,21 @@ def test_a_bad_value_is_named(name, wrong):
             embedkit.connect("local:", total_timeout=wrong)
 
 
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        ("timeout", "the default"),
+        ("connect_timeout", "the default"),
+        ("total_timeout", "no limit"),
+        ("read_timeout", "no limit"),
+    ],
+)
+def test_a_bad_value_says_what_holds_without_it(name, without):
+    """`timeout=` that is left out is 120 s, not forever."""
+    with pytest.raises(ConfigError, match=f"leave it out for {without}$"):
+        embedkit.connect("compatible:m", base_url="http://h/v1", **{name: -1})
+
+
 def test_a_call_without_limits_has_no_ledger(monkeypatch):
     """Nothing is made for it, so nothing is paid for it."""
 

@@ -111,7 +111,7 @@ def test_a_delimiter_may_be_said(file):
     assert texts(file("a.csv", "id~text\n1~a,b\n"), delimiter="~") == ["a,b"]
     assert texts(file("b.csv", "id\ttext,x\n1\ta\n"), "text,x", delimiter="\\t") == ["a"]
     message = refused(file("c.csv", "id;text\n1;a\n"), delimiter="|")
-    assert message.endswith("no 'text'; there is 'id;text' (choose with --column); they look parted by ';': "
+    assert message.endswith("no 'text'; there is 'id;text' (choose with --column); they look separated by ';': "
                             "--delimiter says so")  # fmt: skip
     for bad in ("", "ab", '"', "\n"):
         assert "it is one character" in refused(file("d.csv", "text\na\n"), delimiter=bad)

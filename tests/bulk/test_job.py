@@ -394,7 +394,7 @@ def test_a_finished_output_that_is_gone_is_not_called_finished(tmp_path, monkeyp
         if not path.name.endswith(".report.json"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for options in ({}, {"append": True}):
-        with pytest.raises(ConfigError, match=r"is gone.*--force"):
+        with pytest.raises(ConfigError, match=r"is gone.*force=True"):
             rerun(TEXTS, out, **options)
     assert not rerun(TEXTS, out, force=True).already
     assert rerun(TEXTS, out).already

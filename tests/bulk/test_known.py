@@ -114,7 +114,7 @@ def test_a_first_job_that_was_ended_goes_on_with_a_corpus_that_grew(out):
     with pytest.raises(QuotaError):
         run(OLD, Server(after(20, lambda: QuotaError("gone", status=402))), out)
     grown = [*OLD, {"id": 100, "text": "new"}]
-    with pytest.raises(ConfigError, match="--append goes on"):
+    with pytest.raises(ConfigError, match="append=True goes on"):
         run(grown, Server(), out)
     run(grown, Server(), out, append=True)
 
@@ -140,7 +140,7 @@ def test_what_a_job_has_begun_by_key_goes_on_by_key(out):
 def test_other_records_with_a_key_are_added_to_a_finished_job(out):
     """Also fewer of them: that is what is told."""
     run(OLD, Server(), out)
-    with pytest.raises(ConfigError, match="--append sends the new and changed records only"):
+    with pytest.raises(ConfigError, match="append=True sends the new and changed records only"):
         run(NEW[:20], Server(), out)
     server = Server()
     run(NEW[:20], server, out, append=True)

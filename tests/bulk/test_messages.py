@@ -1,10 +1,11 @@
-"""What is said of inputs and outputs that cannot be, through the command and from Python: in the same words."""
+"""What is said of inputs and outputs that cannot be, through the command and from Python: in the same words, but for options."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import gzip
+import inspect
 import io
 import os
 import pickle
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pytest
 
 from embedkit import ConfigError, bulk
+from embedkit._bulk.keywords import in_python
 from embedkit.cache import SQLiteCache
 from embedkit.testing import FakeEmbedder
 from tests.cli.running import embedkit_
@@ -43,6 +45,58 @@ def tarred():
 
 def zstd(data):
     return pa.compress(data, codec="zstd", asbytes=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "here"),
+    [
+        ("out.npy exists already; --force replaces it", "out.npy exists already; force=True replaces it"),
+        ("begin anew with --force", "begin anew with force=True"),
+        ("--append goes on; go on with --batch-api,", "append=True goes on; go on with batch_api=True,"),
+        ("leave this check out with --no-scan", "leave this check out with scan=False"),
+        ("no 'text'; there is 'body' (choose with --column)", "no 'text'; there is 'body' (choose with column=)"),
+        ("a is missing (choose with --key); --template", "a is missing (choose with key=); template="),
+        ("--on-error skip makes it a failed row", 'on_error="skip" makes it a failed row'),
+        ("pass --input-format jsonl, or ", 'pass input_format="jsonl", or '),
+        ("(read as text; --input-format says otherwise)", "(read as text; input_format= says otherwise)"),
+        ("pass --encoding utf-16-le", 'pass encoding="utf-16-le"'),
+        ("not UTF-8 (byte 4; --encoding names another)", "not UTF-8 (byte 4; encoding= names another)"),
+        ("--output-format xlsx: there is npy", 'output_format="xlsx": there is npy'),
+        ("or leave --output-format out", "or leave output_format= out"),
+        ("they look separated by ';': --delimiter says so", "they look separated by ';': delimiter= says so"),
+        ("my--force.txt, a--column and --forced stay", "my--force.txt, a--column and --forced stay"),
+    ],
+)
+def test_an_option_of_the_command_is_a_keyword_in_python(said, here):
+    """Each is written as Python takes it, with its value; the name of a file stays what it is."""
+    assert in_python(said) == here
+
+
+def test_every_option_that_a_job_names_is_a_keyword_of_run():
+    """No message of a job keeps an option of the command when Python is told."""
+    takes = set(inspect.signature(bulk.run).parameters)
+    for path in (Path(bulk.__file__).parent / "_bulk").rglob("*.py"):
+        for said in re.findall(r"(?<![\w-])--[a-z][a-z-]+", path.read_text("utf-8")):
+            if said not in ("--dtype", "--texts"):  # of embedkit search and report, which Python does not have
+                assert in_python(said).partition("=")[0] in takes, f"{path.name}: {said}"
+
+
+def test_a_refused_job_names_keywords(tmp_path):
+    """From Python an error and the notes on it have `force=True`; to the command they stay options."""
+    out = tmp_path / "out.npy"
+    out.write_bytes(b"")
+    with pytest.raises(ConfigError) as caught:
+        bulk.run_sync(["a"], FakeEmbedder(), out)
+
+    assert str(caught.value).endswith("; force=True replaces it")
+    assert caught.value.args == (caught.value.message,)
+    (tmp_path / "in.txt").write_text("a\n", "utf-8")
+    code, _, stderr = embedkit_("embed", tmp_path / "in.txt", "-o", out, "-m", "local")
+
+    assert (code, stderr) == (
+        2,
+        f"embedkit: {out} exists already, and no report says that this job made it; --force replaces it\n",
+    )
 
 
 NAMED = "is text by its suffix, but begins like"
@@ -79,8 +133,8 @@ def test_what_a_file_is_instead_of_text(tmp_path, content, what):
             bulk.estimate_sync(path, FakeEmbedder(), str(tmp_path / "out.npy"))
         code, _, stderr = embedkit_("embed", path, "--dry-run", "-m", "local")
 
-        assert f"{path} {said} {what}" in str(caught.value)
-        assert (code, stderr) == (2, f"embedkit: {caught.value}\n")
+        assert f"{path} {said} {what}" in stderr
+        assert (code, f"embedkit: {caught.value}\n") == (2, in_python(stderr))
 
 
 @pytest.mark.parametrize(("pack", "codec"), [(gzip.compress, "gzip"), (zstd, "zstd")])
@@ -97,7 +151,7 @@ def test_what_is_packed_says_so(tmp_path, pack, codec):
         (tmp_path / name).write_bytes(pack(content))
         with pytest.raises(ConfigError) as caught:
             bulk.estimate_sync(tmp_path / name, FakeEmbedder(), str(tmp_path / "out.npy"))
-        assert f"{tmp_path / name} {said}" in str(caught.value)
+        assert f"{tmp_path / name} {in_python(said)}" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +169,7 @@ def test_a_file_without_a_suffix_is_told_by_its_beginning(tmp_path, content, wha
     with pytest.raises(ConfigError) as caught:
         bulk.estimate_sync(path, FakeEmbedder(), str(tmp_path / "out.npy"))
 
-    assert str(caught.value) == f"{path} {BARE} {what}"
+    assert str(caught.value) == f"{path} {BARE} {in_python(what)}"
 
 
 @pytest.mark.parametrize("content", [LINES, b"one\n", gzip.compress(LINES)])

@@ -362,7 +362,7 @@ async def test_a_job_cancelled_elsewhere_stops_the_run_and_is_completed_by_the_n
     server.lose = lambda job, key: job == 0 and not key.startswith("0-")
     run = Run(server, tmp_path)
 
-    with pytest.raises(errors.ApiError, match="was cancelled at the provider") as caught:
+    with pytest.raises(errors.ApiError, match="was canceled at the provider") as caught:
         await run(TEXTS[:6])
     assert caught.value.code == "batch_cancelled"
     assert len(server.jobs) == 1

@@ -54,6 +54,16 @@ def test_queries_from_stdin_and_texts_of_a_matrix(api):
     ]  # fmt: skip
 
 
+def test_a_query_in_place_of_the_file(api):
+    """FILE before QUERY is told their order; two names of nothing are not."""
+    embed(api, made("in.jsonl", ["aaa"]), "-o", "v.npy")
+
+    assert embedkit_("search", "v.npy", "aaa") == (
+        2, "", "embedkit: aaa: there is no such file or folder; QUERY comes first, FILE second\n",
+    )  # fmt: skip
+    assert embedkit_("search", "a" * 5_000, "w.npy") == (2, "", "embedkit: w.npy: there is no such file or folder\n")
+
+
 def test_failed_rows_never_match(api):
     """A row without a vector is in no answer, even if all are asked for."""
     for out in ("v.npy", "v.parquet", "v.arrow", "v.jsonl"):

@@ -96,6 +96,24 @@ def test_a_provider_like_no_other_gets_the_list_alone():
     assert "did you mean" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("locl", "local:all-minilm-l6-v2"),
+        ("opnai", "openai:text-embedding-3-small"),
+        ("mistal", "mistral:mistral-embed"),
+        ("text-embedding-3-smal", "openai:text-embedding-3-small"),
+        ("embed-v4", "cohere:embed-v4.0"),
+    ],
+)
+def test_a_misspelled_name_without_a_provider(name, meant):
+    """The nearest provider or model of the catalog is named; a name that is near to none gets no guess."""
+    with pytest.raises(ConfigError, match=f"did you mean '{meant}'"):
+        embedkit.connect(name)
+    with pytest.raises(ConfigError, match=r"the form is 'provider:model', like 'openai"):
+        embedkit.connect("bert-base-uncased")
+
+
 def test_the_environment_may_name_the_model(monkeypatch):
     """EMBEDKIT_MODEL holds where nothing is passed, and only there; what is wrong with it is said of it."""
     monkeypatch.setenv("EMBEDKIT_MODEL", " ollama:mistral ")

@@ -949,7 +949,7 @@ def test_a_batch_cancelled_from_within_is_no_success(on_error):
             if "e" in texts:
                 raise asyncio.CancelledError
 
-    with pytest.raises(RuntimeError, match="a batch was cancelled from within"):
+    with pytest.raises(RuntimeError, match="a batch was canceled from within"):
         asyncio.run(Inner(2).embed(list("abcdefgh"), on_error=on_error))
 
 

@@ -44,6 +44,7 @@ from embedkit import (
     TransportError,
     Usage,
 )
+from embedkit._embedders.call_end import SHORTER
 from embedkit.events import RetryScheduled
 from embedkit.testing import FakeEmbedder, FakeExchange, response
 from tests.support.fake_replies import KEY, echo, shaped, texts_of, vector
@@ -953,3 +954,30 @@ async def test_an_exchange_that_writes_into_headers_harms_nobody_else():
 
     assert len(seen) == 12
     assert not any("x-tenant" in headers for headers in seen)
+
+
+@pytest.mark.parametrize(
+    ("cache", "coalesce", "truncate", "notes"),
+    [
+        (None, False, None, [SHORTER]),
+        ("v.cache", False, None, [SHORTER]),
+        (None, True, None, [SHORTER]),
+        ("v.cache", True, None, [SHORTER]),
+        (None, False, "error", []),
+    ],
+)
+async def test_a_text_that_is_too_long_says_how_it_can_be_embedded(tmp_path, cache, coalesce, truncate, notes):
+    """One note names both ways, under a cache and coalesced too; none where the caller has chosen to be told."""
+    said = {"error": {"message": "This model's maximum context length is 8192 tokens, however you requested 9000"}}
+    settings = {"cache": tmp_path / cache} if cache else {}
+    async with embedkit.connect(
+        "openai:text-embedding-3-small",
+        api_key="k",
+        exchange=FakeExchange(lambda _: response(said, status=400)),
+        coalesce=coalesce,
+        **settings,
+    ) as embedder:
+        with pytest.raises(TooLongError) as caught:
+            await embedder.embed("a " * 9_000, truncate=truncate)
+
+    assert [note for note in getattr(caught.value, "__notes__", []) if "truncate" in note] == notes

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import asyncio
 import importlib
+import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 import threading
@@ -98,6 +100,24 @@ def test_every_name_resolves(name):
     assert found is getattr(embedkit, name)
     assert found.__doc__
     assert found.__name__ == name
+
+
+@pytest.mark.parametrize("function", [embedkit.connect_sync, embedkit.bulk.run_sync, embedkit.bulk.estimate_sync])
+def test_help_of_a_sync_function_is_aligned(function):
+    """The documentation that it shares with the async one stands at its margin, in `help()` and in notebooks."""
+    assert {"Args:", "Raises:"} & set(function.__doc__.splitlines()) != set()
+
+
+def test_an_example_in_the_reference_is_a_block():
+    """The site reads `>>>` at the margin of a docstring as a quotation; four spaces make it code."""
+    for name in re.findall(r"^::: ([\w.]+)", (HERE.parent / "docs" / "api.md").read_text("utf-8"), re.MULTILINE):
+        found = embedkit
+        for part in name.split(".")[1:]:
+            found = getattr(found, part)
+        members = [found, *(member for member in vars(found).values() if getattr(member, "__module__", "") == name)]
+        for member in members:
+            lines = (inspect.getdoc(member) or "").splitlines()
+            assert not [line for line in lines if line.startswith(">>>")], member
 
 
 def test_star_brings_all_of_it():

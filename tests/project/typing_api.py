@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import embedkit
-from embedkit._batching.stream import Stream
+from embedkit.annotations import DType, Exchange, Headers, InputType, OnError, Request, Response, Stream, Truncate
 
 
 async def verbs() -> None:
@@ -119,6 +119,33 @@ def pools(embedder: embedkit.Embedder, twin: embedkit.SyncEmbedder) -> None:
     embedkit.pool([embedder], prefer="fastest")  # type: ignore[arg-type]
 
 
+async def wrapper(
+    embedder: embedkit.Embedder, kind: InputType, dtype: DType, truncate: Truncate, on_error: OnError
+) -> Stream:
+    await embedder.embed("a", input_type=kind, dtype=dtype, truncate=truncate, on_error=on_error)
+    return embedder.stream(["a"], input_type=kind, dtype=dtype, truncate=truncate, on_error=on_error)
+
+
+class Wire:
+    """An exchange of one's own."""
+
+    async def __call__(self, request: Request) -> Response:
+        return Response(200, {}, request.body)
+
+    async def aclose(self) -> None: ...
+
+
+def carried(headers: Headers) -> embedkit.Embedder:
+    exchange: Exchange = Wire()
+    embedkit.connect("m", exchange=Wire().aclose)  # type: ignore[arg-type]
+    return embedkit.connect("m", exchange=exchange, headers=headers)
+
+
+def mixed_up() -> None:
+    with embedkit.connect():  # type: ignore[attr-defined]
+        pass
+
+
 async def later() -> str:
     return "k"
 
@@ -169,7 +196,7 @@ def errors() -> None:
     ) as error:
         assert_type(error.message, str)
     except embedkit.EmbedkitError as error:
-        assert_type(error.partial, Any)
+        assert_type(error.partial, embedkit.Embeddings | None)
 
 
 def modules() -> None:

@@ -952,5 +952,5 @@ def test_a_cancelled_call_says_so():
             await asyncio.sleep(1)
             return Embeddings([[1.0]], usage=Usage())
 
-    with pytest.raises(RuntimeError, match="the call was cancelled"):
+    with pytest.raises(RuntimeError, match="the call was canceled"):
         SyncEmbedder(Cancelled()).embed(["a"])

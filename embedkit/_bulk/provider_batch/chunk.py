@@ -390,7 +390,7 @@ class Chunk:
         self._tell("fetched", job=job.id)
         if job.state == "cancelled" and not current.get("stopped"):
             msg = (
-                f"the batch job {job.id} was cancelled at the provider; what it had finished is kept, and what is left "
+                f"the batch job {job.id} was canceled at the provider; what it had finished is kept, and what is left "
                 "is sent when this is run again"
             )
             raise self._signed(ApiError(msg, code="batch_cancelled"))

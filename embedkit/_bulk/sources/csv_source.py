@@ -168,4 +168,4 @@ def _check_header(header: list[str], how: How, name: str, mark: str) -> None:
 def _other_mark(header: list[str], mark: str) -> str:
     """What to do about fields with another separator."""
     other = next((each for each in DELIMITERS if each != mark and any(each in name for name in header)), None)
-    return "" if other is None else f"; they look parted by {other!r}: --delimiter says so"
+    return "" if other is None else f"; they look separated by {other!r}: --delimiter says so"

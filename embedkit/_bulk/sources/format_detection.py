@@ -199,4 +199,4 @@ def _rows(lines: list[str], mark: str) -> list[list[str]]:
 def _parted(mark: str) -> Look:
     if mark == "\t":
         return Look("tsv", "TSV")
-    return Look("csv", "CSV" if mark == "," else f"a table whose fields are parted by {mark!r}")
+    return Look("csv", "CSV" if mark == "," else f"a table whose fields are separated by {mark!r}")
