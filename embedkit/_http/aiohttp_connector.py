@@ -1,15 +1,15 @@
-"""Connections of aiohttp whose failures say whether they came before the request was on its way."""
+"""Connections of aiohttp whose failures say when they came: before the request, or amid the answer."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
 
 from .aiohttp_errors import CONNECTING
-
-if TYPE_CHECKING:
-    from aiohttp.client_proto import ResponseHandler
 
 
 class Connector(aiohttp.TCPConnector):
@@ -18,9 +18,27 @@ class Connector(aiohttp.TCPConnector):
     The same errors come out of a connection that stands. Only of the first is it certain that no text was sent.
     """
 
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self._factory = partial[ResponseHandler](_Handler, loop=self._loop)
+
     async def _create_connection(self, *args: Any) -> ResponseHandler:
         try:
             return await super()._create_connection(*args)
         except BaseException as error:
             vars(error)[CONNECTING] = True
             raise
+
+
+class _Handler(ResponseHandler):
+    """Ends an answer whose later pieces are no HTTP.
+
+    aiohttp's parser in C then closes the connection and tells the handler, but not whoever waits for the body, so that
+    a chunk of a wrong size would cost the whole timeout.
+    """
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        payload = self._payload
+        if isinstance(exc, HttpProcessingError) and payload is not None and not payload.is_eof():
+            payload.set_exception(aiohttp.ClientPayloadError())
+        super().set_exception(exc, *cause)

@@ -96,6 +96,10 @@ def _unread(where: str, why: str) -> TransportError:
     """The error of an answer that aiohttp's parser refuses."""
     if why.startswith(("Got more than", "Too many headers")):
         return TransportError(f"{where} answered with headers that are too long to be read", retryable=False)
+    if "chunk" in why.lower():  # the same, in a later piece, is a body that breaks off
+        return TransportError(f"the answer of {where} broke off: its chunks are none")
+    if not why.startswith("Bad status line"):
+        return TransportError(f"{where} answered with headers that are no HTTP", retryable=False)
     return _unsent(f"what answers at {where} does not speak HTTP; check base_url", retryable=False)
 
 
