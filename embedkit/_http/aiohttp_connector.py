@@ -20,7 +20,7 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
-        self._factory = partial[ResponseHandler](_Handler, loop=self._loop)
+        self._factory = partial(_Handler, loop=self._loop)  # type: ignore[assignment]  # partial is invariant
 
     async def _create_connection(self, *args: Any) -> ResponseHandler:
         try:
