@@ -65,7 +65,8 @@ class FakeExchange:
         if isinstance(answer, BaseException):
             raise answer
         if not isinstance(answer, (Response, Mapping)):
-            msg = f"an answer is a mapping, a response or an exception, not {answer!r:.80}; response(…) makes one of any body"
+            remedy = "response(…) makes one of any body"
+            msg = f"an answer is a mapping, a response or an exception, not {shown(answer)}; {remedy}"
             raise TypeError(msg)
         return answer if isinstance(answer, Response) else response(answer)
 
