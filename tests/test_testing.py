@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -99,7 +100,12 @@ def test_the_width_of_a_fake(dimensions):
 
 # --- an exchange of one's own ----------------------------------------------------------------------------------------
 
-RAW = response(BODY).body
+RAW = bytes(response(BODY).body)
+
+
+def made(status: Any, headers: Any, body: Any) -> Response:
+    """A response of whatever types, as somebody without a type checker writes it."""
+    return Response(status, headers, body)
 
 
 def exchange_of(answer):
@@ -129,12 +135,12 @@ async def test_headers_in_any_case():
     assert caught.value.request_id == "r1"
 
 
-WRONG = {
+WRONG: dict[str, tuple[Any, str]] = {
     "nothing": (None, "returned NoneType; it must return an embedkit.codec.Response"),
     "a body": ({"data": []}, "returned dict"),
-    "a status in words": (Response("200", {}, RAW), "whose status is str; it must be a whole number"),
-    "a body in letters": (Response(200, {}, RAW.decode()), "whose body is str; it must be bytes"),
-    "no headers": (Response(200, None, RAW), "whose headers is NoneType; it must be a mapping"),
+    "a status in words": (made("200", {}, RAW), "whose status is str; it must be a whole number"),
+    "a body in letters": (made(200, {}, RAW.decode()), "whose body is str; it must be bytes"),
+    "no headers": (made(200, None, RAW), "whose headers is NoneType; it must be a mapping"),
 }
 
 
