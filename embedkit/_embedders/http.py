@@ -611,9 +611,7 @@ class HttpEmbedder(Embedder):
         if limiter is None:
             window = ConcurrencyLimit(self._first, self.max_concurrency, time.thread_time)
             limiter = self._quota.limiters[limits] = Limiter(window, self._quota, clock=self._clock, sleep=_pause)
-        exchange = AiohttpExchange(self._http) if self._exchange is None else self._exchange
-        if not isinstance(exchange, AiohttpExchange):
-            exchange = CheckedExchange(exchange)
+        exchange = AiohttpExchange(self._http) if self._exchange is None else CheckedExchange(self._exchange)
         self._transports[loop] = transport = Transport(
             exchange, self._signer.on(exchange), limiter, self._retry,
             name=(self.provider, self.model), host=host_of(self._target.base_url),
