@@ -23,7 +23,8 @@ from ._embedders.base import Embedder
 from ._hints import NDArray
 from ._traffic.retry import RetryPolicy
 from ._types import Embeddings, Limits, Options, Request, Response, Usage
-from .errors import DecodeError, EmbedkitError, ServerError
+from ._values import is_whole, shown
+from .errors import ConfigError, DecodeError, EmbedkitError, ServerError
 
 Answer = Response | BaseException | Mapping[str, Any]
 Handler = Callable[[Request], Answer | Awaitable[Answer]]
@@ -32,7 +33,7 @@ Handler = Callable[[Request], Answer | Awaitable[Answer]]
 def response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A response with this body: bytes and text as they are, anything else as JSON."""
     raw = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else msgspec.json.encode(body)
-    return Response(status, {name.lower(): value for name, value in (headers or {}).items()}, raw)
+    return Response(status, {name.lower(): str(value) for name, value in (headers or {}).items()}, raw)
 
 
 class FakeExchange:
@@ -40,9 +41,17 @@ class FakeExchange:
 
     An answer is a `Response`, an exception to raise, or a mapping sent as a JSON body with status 200. A script that
     has run out fails the test with an AssertionError: nothing is answered twice by accident.
+
+    Raises:
+        TypeError: `answers` is neither an iterable nor a function; or, when it is its turn, an answer is none.
     """
 
     def __init__(self, answers: Iterable[Answer] | Handler) -> None:
+        if not callable(answers) and (
+            isinstance(answers, (str, bytes, Mapping, Response)) or not isinstance(answers, Iterable)
+        ):
+            msg = f"answers is {type(answers).__name__}; it takes a list of answers, or a function of the request"
+            raise TypeError(msg)
         self.requests: list[Request] = []
         self.closed: bool = False
         self._handler = answers if callable(answers) else _script(iter(answers))
@@ -55,6 +64,10 @@ class FakeExchange:
             answer = await answer
         if isinstance(answer, BaseException):
             raise answer
+        if not isinstance(answer, (Response, Mapping)):
+            remedy = "response(…) makes one of any body"
+            msg = f"an answer is a mapping, a response or an exception, not {shown(answer)}; {remedy}"
+            raise TypeError(msg)
         return answer if isinstance(answer, Response) else response(answer)
 
     async def aclose(self) -> None:
@@ -89,6 +102,9 @@ class FakeEmbedder(Embedder):
     provider = "fake"
 
     def __init__(self, dimensions: int = 8, *, model: str = "fake", limits: Limits | None = None) -> None:
+        if not is_whole(dimensions):
+            msg = f"dimensions={shown(dimensions)}: a whole number of at least 1"
+            raise ConfigError(msg)
         self.model = model
         self.limits: Limits = limits or Limits(max_texts=64)
         self.batches: list[list[str]] = []
@@ -131,14 +147,15 @@ async def check_codec(folder: str | Path) -> int:
     DecodeError; an HTML page with status 502 is a retryable ServerError.
 
     Raises:
-        AssertionError: the first thing that does not hold, with the file's name.
+        AssertionError: the first thing that does not hold, with the file's name; also a golden that is no JSON, lacks
+            something, or has a name in it that says nothing here: it would prove nothing.
     """
     goldens = sorted(Path(folder).glob("*.json"))  # noqa: ASYNC240 (a test waits for nothing else)
     kinds = set()
     for path in goldens:
-        golden = json.loads(path.read_text("utf-8"))
-        kinds.add("error" in golden["expect"])
         try:
+            golden = _golden(path.read_text("utf-8"))
+            kinds.add("error" in golden["expect"])
             await _check(golden)
         except AssertionError as error:
             msg = f"{path.parent.name}/{path.name}: {error}"
@@ -147,6 +164,41 @@ async def check_codec(folder: str | Path) -> int:
         msg = f"{folder}: a provider needs at least one golden success and one golden refusal"
         raise AssertionError(msg)
     return len(goldens)
+
+
+_PARTS: dict[str, tuple[set[str], set[str]]] = {  # of a golden, and of its parts: what must be there, what may be
+    "a golden": ({"connect", "texts", "request", "response", "expect"}, {"source", "options", "probe"}),
+    "request": ({"url", "body"}, {"headers", "method"}),
+    "response": ({"status", "body"}, {"headers"}),
+    "options": (set(), set(Options.__struct_fields__)),
+}
+
+
+def _golden(text: str) -> dict[str, Any]:
+    """A golden exchange, in which nothing is missing or misspelt: that would be a check left out in silence."""
+    try:
+        golden = json.loads(text)
+    except ValueError as error:
+        msg = f"no JSON: {error}"
+        raise AssertionError(msg) from None
+    for part, (needed, allowed) in _PARTS.items():
+        found = golden if part == "a golden" else golden.get(part) or {}
+        names = set(found) if isinstance(found, dict) else set()
+        if names - needed - allowed or needed - names:
+            missing = sorted(needed - names)
+            msg = f"{part} " + (f"lacks {missing}" if missing else f"has no use for {sorted(names - needed - allowed)}")
+            raise AssertionError(msg)
+    expect = golden["expect"]
+    known = {"vectors", "shape", "tokens", "model"}
+    if "error" in expect:
+        kind = getattr(errors, str(expect["error"]), None)
+        if not (isinstance(kind, type) and issubclass(kind, EmbedkitError)):
+            msg = f"expect: {expect['error']!r} is no class of embedkit.errors"
+            raise AssertionError(msg)
+    elif set(expect) - known or not set(expect) & {"vectors", "shape"}:
+        msg = f"expect has {sorted(expect)}; it takes vectors or shape, with tokens and model, or error"
+        raise AssertionError(msg)
+    return dict(golden)
 
 
 async def _check(golden: Mapping[str, Any]) -> None:
@@ -180,7 +232,7 @@ def _check_refusal(expect: Mapping[str, Any], result: Embeddings | EmbedkitError
                 msg = f"expected a message with {value!r}, got {str(result)!r}"
                 raise AssertionError(msg)
         elif name != "error":
-            found = getattr(result, name)
+            found = getattr(result, name, f"no attribute of that name on {kind.__name__}")
             _equal(name, value, list(found) if isinstance(found, tuple) else found)
 
 

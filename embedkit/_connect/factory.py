@@ -140,7 +140,8 @@ def connect(  # noqa: PLR0913 (the one place where everything can be said; each 
         hedge: True sends a request that takes much longer than usual a second time and takes the first good answer, for
             at most 5 % of the requests. A number: that share instead of 0.05.
         observe: a function that is called with each event of `embedkit.events`.
-        exchange: sends the requests instead of aiohttp (`embedkit.testing.FakeExchange`).
+        exchange: sends the requests instead of aiohttp: an async callable that takes an `embedkit.codec.Request` and
+            gives an `embedkit.codec.Response`, or raises a TransportError (`embedkit.testing.FakeExchange`).
         cache: keeps vectors, so that no text is sent twice: the path of a file (SQLite, at most 4 GiB), a redis:// URL,
             or a `Cache` of `embedkit.cache`. Its key is all that embedkit knows to change a vector. It does not know
             what a callable for `headers` returns, and leaves out headers and fields of the URL's query that are named

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import count
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
 import msgspec
 
@@ -50,7 +50,7 @@ from .._types import (
 from .._values import shown
 from ..codec import OutputRows, normalize, together
 from ..codec.vector_math import missing_rows, missing_value
-from ..errors import ApiError, ClosedError, ConfigError, EmbedkitError, InvalidInputError, TooLargeError
+from ..errors import ApiError, ClosedError, ConfigError, DecodeError, EmbedkitError, InvalidInputError, TooLargeError
 from ..events import BatchDone, BatchFailed, BatchSplit, CallStarted, Event
 from .call_end import advise, closed_call, embedded_words, ended, raise_if_closed
 from .learned import Learned, OnFirstUse, option_key
@@ -61,11 +61,19 @@ UNNAMED = (None,) * len(OPTIONS)
 NOTHING = [None] * (len(OPTIONS) - 1)  # is named but an input type
 
 
+class _ClassName:
+    """The name of the class, for an embedder that names no provider: a job has to tell two kinds of them apart."""
+
+    def __get__(self, instance: object, owner: type) -> str:
+        return owner.__name__
+
+
 class Embedder(ABC):
     """Texts in, one matrix out. Subclass it and write `embed_batch`; the rest is there.
 
     Attributes:
-        provider, model: how it names itself in results, events and errors.
+        provider, model: how it names itself in results, events and errors, and how a job knows it again. The provider
+            is the name of the class unless it is set.
         limits: what one call of `embed_batch` may be given.
         max_concurrency: how many calls of `embed_batch` may be in flight at once, per call of `embed`.
         accepts_empty: hand an empty text on instead of refusing it.
@@ -78,7 +86,7 @@ class Embedder(ABC):
         total_timeout: seconds for a whole call of `embed` or `embed_query` that says nothing else; None: no limit.
     """
 
-    provider: str = ""
+    provider: str = cast("str", _ClassName())
     model: str = ""
     limits: Limits = Limits()
     max_concurrency: int = 16
@@ -381,7 +389,14 @@ class Embedder(ABC):
             raise TypeError(msg)
         tally.requests += made.usage.requests
         own = OutputRows(lambda width: missing_rows(len(texts), width, options.dtype)) if out is None else out
+        # Of another embedder, asked with on_error="skip". Whatever their class, only reason and rows are read.
+        theirs = cast("dict[int, DecodeError]", dict(made.failures))
+        if len(theirs) == len(texts):
+            raise together(theirs)
         rows = _copied(made.vectors, len(texts), options, own, f"{type(self).__name__}.embed_batch")
+        for row in theirs:
+            rows[row] = missing_value(rows)
+        own.failures.update(theirs)
         if out is None and own.failures:
             raise together(own.failures)
         if options.normalize:

@@ -19,6 +19,7 @@ from .._batching.plan import estimate
 from .._calls import until_closed
 from .._http.aiohttp_exchange import AiohttpExchange
 from .._http.auth import Signer
+from .._http.exchange import CheckedExchange
 from .._http.settings import HttpSettings
 from .._http.transport import Transport
 from .._logging import host_of
@@ -610,7 +611,7 @@ class HttpEmbedder(Embedder):
         if limiter is None:
             window = ConcurrencyLimit(self._first, self.max_concurrency, time.thread_time)
             limiter = self._quota.limiters[limits] = Limiter(window, self._quota, clock=self._clock, sleep=_pause)
-        exchange = AiohttpExchange(self._http) if self._exchange is None else self._exchange
+        exchange = AiohttpExchange(self._http) if self._exchange is None else CheckedExchange(self._exchange)
         self._transports[loop] = transport = Transport(
             exchange, self._signer.on(exchange), limiter, self._retry,
             name=(self.provider, self.model), host=host_of(self._target.base_url),

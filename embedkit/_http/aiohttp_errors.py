@@ -4,30 +4,52 @@ from __future__ import annotations
 
 import errno
 import os
+import ssl as tls
+from urllib.parse import urlsplit
 
 from .._types import Request, safe_url
 from ..errors import ConfigError, DecodeError, EmbedkitError, TransportError, TransportTimeoutError
 from .settings import HttpSettings
 
 PLAIN = "WRONG_VERSION_NUMBER"  # what OpenSSL makes of an answer that is no TLS
+OF_CERTIFICATES = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")  # in OpenSSL's names of what refuses the client's
 UNTRUSTED = (18, 19, 20, 21)  # OpenSSL's X509_V_ERR_…: self-signed, or of an issuer that is not known here
+PROXY_WANTS_USER = 407
+CONNECTING = "embedkit_connecting"  # of an error that was raised before there was a connection
 
 
-def _translated(error: Exception, request: Request, settings: HttpSettings) -> EmbedkitError:  # noqa: C901, PLR0911
+def _timed_out(error: BaseException) -> TimeoutError:
+    """The timeout that a cancellation was asked for by, with what is known of when it came."""
+    late = TimeoutError()
+    vars(late).update({CONNECTING: True} if CONNECTING in vars(error) else {})
+    return late
+
+
+def _proxy_refusal(request: Request, status: int) -> EmbedkitError:
+    """The error of a proxy that lets nobody through."""
+    hint = "; put user:password@ into the proxy's URL" if status == PROXY_WANTS_USER else ""
+    passing = status >= 500  # noqa: PLR2004 (a failure of the proxy's)
+    return _unsent(f"the proxy refused to reach {_where(request.url)}: status {status}{hint}", retryable=passing)
+
+
+def _translated(  # noqa: C901, PLR0911, PLR0912
+    error: Exception, request: Request, settings: HttpSettings, proxy: str | None = None
+) -> EmbedkitError:
     """Our error for one of aiohttp's or the system's, with the address and the way out in it, and no word of theirs."""
     import aiohttp
 
     where = _where(request.url)
+    unsent = CONNECTING in vars(error)
+    through = f"the proxy {_where(proxy)}" if proxy and unsent else ""  # who failed, if nothing was sent
     if isinstance(error, TimeoutError):
-        late = TransportTimeoutError(f"{where} did not {_awaited(error, settings)}")
-        late.sent = not isinstance(error, aiohttp.ConnectionTimeoutError)
+        late = TransportTimeoutError(f"{where} did not {_awaited(error, settings, through)}")
+        late.sent = not (unsent or isinstance(error, aiohttp.ConnectionTimeoutError))
         return late
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        hint = "; put user:password@ into the proxy's URL" if error.status == 407 else ""  # noqa: PLR2004
-        passing = error.status >= 500  # noqa: PLR2004 (a failure of the proxy's)
-        return _unsent(f"the proxy refused to reach {where}: status {error.status}{hint}", retryable=passing)
+        return _proxy_refusal(request, error.status)
     if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
-        return _unsent(f"TLS to {where} failed: {_distrust(error)}", retryable=False)
+        whom = through if through and _is_proxys(error, proxy) else where
+        return _unsent(f"TLS to {whom} failed: {_distrust(error, whom)}", retryable=False)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return _unsent(f"the host name {error.host!r} cannot be resolved; check base_url, the proxy and the network")
     if isinstance(error, aiohttp.ClientProxyConnectionError):
@@ -47,11 +69,17 @@ def _translated(error: Exception, request: Request, settings: HttpSettings) -> E
             "asks for none"
         )
     if isinstance(error, aiohttp.ClientResponseError):
+        if through:
+            return _unsent(f"{through} does not speak HTTP; check its address", retryable=False)
         return _unread(where, error.message)
     if isinstance(error, aiohttp.ClientPayloadError):
         return TransportError(f"the answer of {where} broke off")
+    if (alert := _tls_alert(error)) and any(word in alert for word in OF_CERTIFICATES):
+        return _unsent(f"TLS to {where} failed: {alert}{_client_hint(alert)}", retryable=False)
+    if through:
+        return _unsent(f"{through} hung up before it had connected to {where}")
     if isinstance(error, OSError):
-        return TransportError(f"the connection to {where} broke: {_reason(error)}")
+        return TransportError(f"the connection to {where} broke: {alert or _reason(error)}")
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return TransportError(f"{where} hung up before it had answered")
     return TransportError(f"the connection to {where} broke: {type(error).__name__}")
@@ -68,6 +96,10 @@ def _unread(where: str, why: str) -> TransportError:
     """The error of an answer that aiohttp's parser refuses."""
     if why.startswith(("Got more than", "Too many headers")):
         return TransportError(f"{where} answered with headers that are too long to be read", retryable=False)
+    if "chunk" in why.lower():  # the same, in a later piece, is a body that breaks off
+        return TransportError(f"the answer of {where} broke off: its chunks are none")
+    if not why.startswith("Bad status line"):
+        return TransportError(f"{where} answered with headers that are no HTTP", retryable=False)
     return _unsent(f"what answers at {where} does not speak HTTP; check base_url", retryable=False)
 
 
@@ -76,17 +108,37 @@ def _where(url: str) -> str:
     return "/".join(safe_url(url).split("/")[:3])
 
 
-def _awaited(error: TimeoutError, settings: HttpSettings) -> str:
+def _awaited(error: TimeoutError, settings: HttpSettings, through: str) -> str:
     import aiohttp
 
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return f"connect within {min(settings.connect, settings.timeout):g} s; raise connect_timeout="
     if isinstance(error, aiohttp.SocketTimeoutError) and settings.read is not None:
         return f"send anything for {settings.read:g} s; raise read_timeout="
+    if CONNECTING in vars(error):
+        by = f"through {through} " if through else ""
+        return f"connect {by}within {settings.timeout:g} s; raise timeout="
     return f"answer within {settings.timeout:g} s; raise timeout= or send smaller batches"
 
 
-def _distrust(error: Exception) -> str:
+def _is_proxys(error: Exception, proxy: str | None) -> bool:
+    """Whether it was the handshake with the proxy that failed."""
+    parts = urlsplit(proxy or "")
+    return (getattr(error, "host", None), getattr(error, "port", None)) == (parts.hostname, parts.port or 443)
+
+
+def _tls_alert(error: Exception) -> str:
+    """OpenSSL's name of why a connection ended. aiohttp keeps the number, which means something else to the system."""
+    cause = error if isinstance(error, tls.SSLError) else error.__cause__
+    return (cause.reason or type(cause).__name__) if isinstance(cause, tls.SSLError) else ""
+
+
+def _client_hint(alert: str) -> str:
+    asks = "; the server asks for a client certificate: pass an ssl.SSLContext with one (load_cert_chain) as ssl="
+    return asks if "CERTIFICATE_REQUIRED" in alert else ""
+
+
+def _distrust(error: Exception, whom: str) -> str:
     """Why TLS failed, and the way out if there is one."""
     cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
     if message := getattr(cause, "verify_message", ""):
@@ -94,7 +146,7 @@ def _distrust(error: Exception) -> str:
         return f"the certificate is refused: {message}{hint}"
     reason = getattr(cause, "reason", None)
     return (
-        "the server does not speak TLS; should the URL begin with http://?"
+        f"{'it' if whom.startswith('the proxy') else 'the server'} does not speak TLS; should the URL begin with http://?"
         if reason == PLAIN
         else str(reason or type(error).__name__)
     )

@@ -25,9 +25,9 @@ import msgspec
 from .._threads import aside
 from .._types import Request, Response
 from ..errors import ConfigError, DecodeError, EmbedkitError
-from .aiohttp_errors import _translated
+from .aiohttp_errors import PROXY_WANTS_USER, _proxy_refusal, _timed_out, _translated
 from .aiohttp_session import _closes_with_loop, _detach, _sessions
-from .proxies import proxy_for, stays_local
+from .proxies import proxy_for, stays_local, without_user
 from .settings import HttpSettings
 
 if TYPE_CHECKING:
@@ -114,24 +114,36 @@ class AiohttpExchange:
                 )
             except BaseException as error:
                 if deadline.end(ticket, error):
-                    raise TimeoutError from None
+                    raise _timed_out(error) from None
                 raise
             else:
                 deadline.end(ticket)
             finally:
                 del url, headers, options  # they may hold a key, and a traceback can show what a frame holds
             self._used = monotonic()
-            return response
+            return self._passed(request, response)
         except EmbedkitError as error:
             failure = error.with_traceback(None)
         except Exception as error:
             if not isinstance(error, (OSError, ValueError)) and type(error).__module__.partition(".")[0] != "aiohttp":
                 raise
-            failure = _translated(error, request, msgspec.structs.replace(self._settings, timeout=deadline.seconds))
+            settings = msgspec.structs.replace(self._settings, timeout=deadline.seconds)
+            failure = _translated(error, request, settings, self._proxy(request))
         try:
             raise failure  # out here, where aiohttp's error is no longer the context of ours
         finally:
             del failure  # it knows this frame, and would live until the garbage collector comes
+
+    def _proxy(self, request: Request) -> str | None:
+        """The proxy that a request took, without its user."""
+        found: str | None = self._routes[request.url][2]["proxy"] if request.url in self._routes else None
+        return found
+
+    def _passed(self, request: Request, response: Response) -> Response:
+        """A response, if it is not a proxy's own, which the same refusal of a tunnel would be an error for."""
+        if response.status == PROXY_WANTS_USER and self._proxy(request):
+            raise _proxy_refusal(request, response.status)
+        return response
 
     def _open(self) -> aiohttp.ClientSession:
         settings = self._settings
@@ -147,8 +159,10 @@ class AiohttpExchange:
             raise ConfigError(msg) from None
         import aiohttp
 
+        from .aiohttp_connector import Connector
+
         self._loop.call_later(HEAD_START, _warm_numpy)
-        connector = aiohttp.TCPConnector(
+        connector = Connector(
             limit=0, ttl_dns_cache=300, ssl=_verification(settings.ssl), resolver=_resolver(self._loop)
         )
         self._session = session = aiohttp.ClientSession(
@@ -168,6 +182,7 @@ class AiohttpExchange:
         settings = self._settings
         # The caller's session reads the environment itself.
         proxy = proxy_for(url, settings.proxy, read_environment=settings.session is None)
+        proxy, user = without_user(proxy) if proxy else (None, "")
         options: dict[str, Any] = {"allow_redirects": False, "proxy": proxy}
         if settings.session is not None:
             options |= {
@@ -176,6 +191,10 @@ class AiohttpExchange:
             }  # fmt: skip
         # To undo compression takes longer than to copy what it saves, where nothing has to travel.
         headers = {"accept-encoding": "identity"} if stays_local(url) else {}
+        if user and url.startswith("https:"):
+            options["proxy_headers"] = {"proxy-authorization": user}
+        elif user:
+            headers["proxy-authorization"] = user
         self._routes[url] = route = (URL(url, encoded=True), headers, options)
         return route
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from base64 import b64encode
 from ipaddress import ip_address, ip_network
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ..errors import ConfigError
 
@@ -43,6 +44,26 @@ def proxy_for(url: str, given: str | None, *, read_environment: bool = True) -> 
         )
         raise ConfigError(msg)
     return proxy
+
+
+def without_user(proxy: str) -> tuple[str, str]:
+    """A proxy's URL without the user and password in it, and the header that carries these; "" if it has none.
+
+    They are encoded in UTF-8, which RFC 7617 names; aiohttp's own way from a URL knows Latin-1 only.
+
+    Raises:
+        ConfigError: the user holds a colon, which the header cannot carry.
+    """
+    parts = urlsplit(proxy)
+    user, at, place = parts.netloc.rpartition("@")
+    if not at:
+        return proxy, ""
+    name, _, password = user.partition(":")
+    if ":" in unquote(name):
+        msg = "the user in the proxy's URL holds a colon, which basic authentication cannot carry"
+        raise ConfigError(msg)
+    pair = f"{unquote(name)}:{unquote(password)}"
+    return parts._replace(netloc=place).geturl(), f"Basic {b64encode(pair.encode()).decode()}"
 
 
 def _from_environment(url: str) -> str | None:

@@ -205,7 +205,7 @@ class SyncEmbedder:
         Calls of other threads that are in flight raise `ClosedError` at once, streams after the parts that are ready:
         see `Embedder.aclose`.
         """
-        if not current().over:  # else done already
+        if not current().ended:  # else done already
             self._call(self.embedder.aclose)
 
     @property

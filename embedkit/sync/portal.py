@@ -16,6 +16,7 @@ import contextlib
 import inspect
 import os
 import select
+import sys
 import threading
 import weakref
 from concurrent.futures import CancelledError, Future
@@ -68,7 +69,12 @@ class Portal:
         return found if found is not None else self.__dict__.setdefault("_mutex", threading.Lock())  # atomic
 
     def start(self, user: User, function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:
-        """Begin a call on the loop."""
+        """Begin a call on the loop.
+
+        Raises:
+            EndingError: the interpreter is ending: in a `__del__` that is called at the very end, too.
+        """
+        self._check()
         import asyncio
 
         if threading.current_thread() is self._thread:
@@ -117,8 +123,13 @@ class Portal:
                 raise ConfigError(msg)
             return self._running
 
+    @property
+    def ended(self) -> bool:
+        """Whether no call can be made any more: while the modules go, nothing can be imported and no thread started."""
+        return self.over or sys.is_finalizing()
+
     def _check(self) -> None:
-        if self.over:
+        if self.ended:
             raise EndingError(_ENDING)
 
     def users(self) -> list[User]:

@@ -1010,3 +1010,20 @@ class Killed:
             return function(*arguments, **keywords)
 
         return step
+
+
+def test_another_class_of_embedder_is_another_model(tmp_path):
+    """A finished job of one embedder of one's own is not taken for that of another, though neither names itself."""
+
+    class One(Embedder):
+        async def embed_batch(self, texts, options):
+            return Embeddings(np.ones((len(texts), 2), np.float32), "m")
+
+    class Two(One):
+        pass
+
+    bulk.run_sync(["a", "b"], One(), tmp_path / "out.npy")
+
+    assert bulk.run_sync(["a", "b"], One(), tmp_path / "out.npy").already
+    with pytest.raises(ConfigError, match='model was "One:" and is "Two:"'):
+        bulk.run_sync(["a", "b"], Two(), tmp_path / "out.npy")

@@ -1413,3 +1413,55 @@ async def test_a_failed_call_leaves_no_cycle_of_matrices():
         tracemalloc.stop()
 
     assert left < 20_000 * 64 * 4
+
+
+# --- an embedder around another --------------------------------------------------------------------------------------
+
+
+class Around(Embedder):
+    """Asks another embedder, and passes on what it says, failures included."""
+
+    limits = Limits(max_texts=4)
+
+    async def embed_batch(self, texts, options):
+        failures = {row: InvalidInputError("not this one") for row, text in enumerate(texts) if "bad" in text}
+        return Embeddings(np.ones((len(texts), 2), options.dtype), "m", failures=failures)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("texts", [["a", "bad 1", "b", "c", "d", "bad 2"], ["bad 1", "bad 2"], ["a", "bad"]])
+async def test_failures_that_a_batch_reports_are_failures(texts, dtype):
+    """They keep their reason, their rows have no vector, and the other rows are not sent again."""
+    bad = [row for row, text in enumerate(texts) if "bad" in text]
+    result = await Around().embed(texts, on_error="skip", dtype=dtype)
+
+    assert sorted(result.failures) == bad
+    assert {type(error) for error in result.failures.values()} == {InvalidInputError}
+    assert all("not this one" in str(error) for error in result.failures.values())
+    if len(bad) < len(texts):
+        assert np.isnan(result.vectors[bad]).all() if dtype == "float32" else not result.vectors[bad].any()
+        assert (np.delete(result.vectors, bad, axis=0) == 1).all()
+    with pytest.raises(InvalidInputError, match="not this one"):
+        await Around().embed(texts)
+
+
+async def test_a_failure_of_a_lone_text():
+    """It is raised, though a vector came with it."""
+    with pytest.raises(InvalidInputError, match="not this one"):
+        await Around().embed_query("bad")
+
+
+def test_the_provider_is_the_class_unless_it_is_set():
+    """Two classes that name nothing are two providers; what a class or an embedder sets wins."""
+
+    class Mine(Around):
+        pass
+
+    class Named(Around):
+        provider = "named"
+
+    named = Named()
+    named.provider = "anew"
+
+    assert [each().provider for each in (Around, Mine, Named)] == ["Around", "Mine", "named"]
+    assert named.provider == "anew"

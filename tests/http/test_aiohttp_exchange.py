@@ -5,6 +5,7 @@ this machine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import gzip
 import inspect
@@ -14,9 +15,11 @@ import pickle
 import socket
 import ssl
 import threading
+import time
 import zlib
 from contextlib import aclosing
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 import aiohttp
 import anyio
@@ -218,6 +221,15 @@ async def reset_amid(talk):
     talk.reset()
 
 
+async def no_chunk(talk):
+    """In a piece of its own, and without hanging up: aiohttp would wait for more."""
+    await talk.request()
+    await talk.say(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabcde\r\n")
+    await asyncio.sleep(SLOW)
+    await talk.say(b"<html>Bad Gateway</html>")
+    await talk.reader.read()
+
+
 async def unread(talk):
     """Hangs up before it has read the request."""
 
@@ -231,6 +243,8 @@ CUT = {
     "in the body": cut(GOOD[:-5]),
     "in a chunk": cut(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabc"),
     "between chunks": cut(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabcde\r\n"),
+    "by a chunk that is none": no_chunk,
+    "by a first chunk that is none": cut(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nabc"),
     "in a gzip": cut(reply(gzip.compress(BODY * 99), content_encoding="gzip")[:-30]),
     "by a reset": reset,
     "by a reset in the body": reset_amid,
@@ -258,19 +272,26 @@ NOT_HTTP = {
     "SSH": b"SSH-2.0-OpenSSH_9.2\r\n",
     "TLS": bytes.fromhex("15030300020246"),
     "an echo": b"POST /v1/embeddings HTTP/1.1\r\nauthorization: Bearer " + KEY.encode() + b"\r\n\r\n",
+}
+NO_HEADERS = {
     "a header that is none": b"HTTP/1.1 200 OK\r\nauthorization Bearer " + KEY.encode() + b"\r\n\r\n",
     "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n",
 }
 
 
-@pytest.mark.parametrize("bytes_", NOT_HTTP.values(), ids=NOT_HTTP)
-async def test_what_is_not_http_is_not_tried_again(bytes_):
+@pytest.mark.parametrize(
+    ("bytes_", "says"),
+    [(each, "does not speak HTTP") for each in NOT_HTTP.values()]
+    + [(each, "headers that are no HTTP") for each in NO_HEADERS.values()],
+    ids=[*NOT_HTTP, *NO_HEADERS],
+)
+async def test_what_is_not_http_is_not_tried_again(bytes_, says):
     """A server of another kind is named as that at once, and nothing of what it said is quoted."""
     async with serving(cut(bytes_)) as server:
         error = await raised(server.url, TransportError, retry=AGAIN, api_key=KEY)
 
     assert server.opened == 1
-    assert "does not speak HTTP" in str(error)
+    assert says in str(error)
     assert KEY not in str(error)
 
 
@@ -578,6 +599,24 @@ async def test_a_name_that_cannot_be_resolved():
 
     assert error.retryable
     assert f"{NOWHERE!r} cannot be resolved" in str(error)
+
+
+async def test_a_name_that_is_not_resolved_in_time(monkeypatch):
+    """The timeout says that nothing was connected to, and no smaller batch is sent."""
+    asked = []
+
+    def slow(*args, **keywords):
+        asked.append(args)
+        time.sleep(4 * SLOW)
+        raise socket.gaierror(socket.EAI_AGAIN, "")
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    async with connect("http://embeddings.example/v1", timeout=SLOW) as embedder:
+        with pytest.raises(TransportTimeoutError, match=r"did not connect within 0\.05 s; raise timeout=") as caught:
+            await embedder.embed(["a", "b"])
+
+    assert not caught.value.sent
+    assert len(asked) == 1
 
 
 async def test_an_ipv6_address_is_named_as_one():
@@ -1045,6 +1084,38 @@ async def test_a_certificate_that_is_refused(name, dates, trusted, says, authori
     assert server.requests == []
 
 
+def guarded(authority):
+    """A server that shakes hands with whoever has a certificate. A refusal is read to its end before it hangs up."""
+    context = authority.server("127.0.0.1")
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    def speak(connection, server):
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        shaking = context.wrap_bio(incoming, outgoing, server_side=True)
+        while True:
+            with contextlib.suppress(ssl.SSLError):
+                shaking.do_handshake()
+            connection.sendall(outgoing.read())
+            piece = connection.recv(65536)
+            if not piece:
+                return
+            incoming.write(piece)
+
+    return speak
+
+
+async def test_a_server_that_asks_for_a_certificate_of_the_clients(authority):
+    """TLS 1.3 says so only after the handshake: it is named, with the way out, and not tried again."""
+    with Threaded(guarded(authority)) as server:
+        url = server.url.replace("http:", "https:")
+        error = await raised(url, TransportError, ssl=authority.client, retry=AGAIN)
+
+    assert server.opened == 1
+    assert f"TLS to {url.removesuffix('/v1')} failed: TLSV13_ALERT_CERTIFICATE_REQUIRED" in str(error)
+    assert "load_cert_chain" in str(error)
+    assert not error.retryable
+
+
 async def test_https_to_a_server_that_speaks_http():
     """The likeliest mistake is named."""
     async with serving(cut_at_once) as server:
@@ -1137,6 +1208,85 @@ async def test_a_proxy_that_refuses(wants, authority):
     assert f"the proxy refused to reach https://{NAME}: status {'407' if wants else '403'}" in str(error)
     assert ("user:password@" in str(error)) is bool(wants)
     assert "word-of-the-proxy" not in str(error)
+
+
+@pytest.mark.parametrize("user", ["u:p€ss", "ü:ß", "u:", "u"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+async def test_a_proxys_user_in_any_letters(user, tls, authority):
+    """The user and the password of a proxy reach it in UTF-8, whatever letters they have."""
+    context = authority.server(NAME) if tls else None
+    wanted = user if ":" in user else f"{user}:"
+    async with serving(polite, context=context) as server, proxying({NAME: server.url}, user=wanted) as proxy:
+        mine = proxy.url.replace("://", f"://{quote(user, safe=':')}@")
+        async with connect(f"http{'s' if tls else ''}://{NAME}/v1", proxy=mine, ssl=authority.client) as embedder:
+            await embedder.embed(["a"])
+
+    assert len(server.requests) == 1
+
+
+async def test_a_colon_in_a_proxys_user():
+    """It cannot be sent, and is not called an unusable URL of the server."""
+    error = await raised(f"https://{NAME}/v1", ConfigError, proxy="http://secret%3Aword:p@127.0.0.1:1")
+
+    assert "the user in the proxy's URL holds a colon" in str(error)
+    assert "secret" not in str(error)
+
+
+async def test_a_proxy_that_wants_a_user_for_plain_http():
+    """The same refusal as that of a tunnel, not an unknown status of the server."""
+    async with proxying({}, user="someone:else") as proxy:
+        plain, tunnel = [
+            await raised(f"{scheme}://{NAME}/v1", TransportError, proxy=proxy.url, retry=AGAIN)
+            for scheme in ("http", "https")
+        ]
+
+    assert len(proxy.requests) == 2
+    assert str(plain) == str(tunnel).replace("https", "http")
+    assert (plain.retryable, plain.sent) == (tunnel.retryable, tunnel.sent) == (False, False)
+
+
+async def no_http(talk):
+    await talk.reader.readuntil(b"\r\n\r\n")
+    await talk.say(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+
+async def waiting(talk):
+    await talk.reader.read()
+
+
+ILL_PROXIES = {
+    "hangs up": (unread, r"the proxy {} hung up before it had connected to https://{name}"),
+    "resets": (reset, r"the proxy {} hung up before it had connected to https://{name}"),
+    "is none": (no_http, r"the proxy {} does not speak HTTP; check its address"),
+    "waits": (waiting, r"https://{name} did not connect through the proxy {} within 0.05 s"),
+}
+
+
+@pytest.mark.parametrize(("speak", "says"), ILL_PROXIES.values(), ids=ILL_PROXIES)
+async def test_a_proxy_that_is_ill_is_named(speak, says):
+    """What goes wrong before a tunnel stands is the proxy's fault, and no text can be the reason: none is looked for."""
+    async with serving(speak) as server, connect(
+        f"https://{NAME}/v1", proxy=with_user(server.url.removesuffix("/v1")), timeout=SLOW
+    ) as embedder:  # fmt: skip
+        with pytest.raises(TransportError) as caught:
+            await embedder.embed(["a", "b", "c"])
+
+    assert says.format(server.url.removesuffix("/v1"), name=NAME) in str(caught.value)
+    assert not caught.value.sent
+    assert server.opened == 1
+    assert "word-of-the-proxy" not in str(caught.value)
+
+
+async def test_the_tls_of_a_proxy(authority):
+    """Which handshake failed is said: the proxy's or the server's."""
+    async with serving(cut_at_once) as plain:
+        away = plain.url.removesuffix("/v1").replace("http:", "https:")
+        error = await raised(f"https://{NAME}/v1", TransportError, proxy=away)
+    async with serving(polite, context=authority.server(NAME)) as server, proxying({NAME: server.url}) as proxy:
+        other = await raised(f"https://{NAME}/v1", TransportError, proxy=proxy.url)
+
+    assert f"TLS to the proxy {away} failed: it does not speak TLS" in str(error)
+    assert f"TLS to https://{NAME} failed: the certificate is refused" in str(other)
 
 
 async def test_a_proxy_whose_server_is_down():

@@ -785,6 +785,34 @@ def test_a_close_registered_before_the_first_call():
     )
 
 
+@pytest.mark.parametrize("used", [True, False])
+def test_a_call_while_the_modules_go_says_so(used):
+    """A call in a `__del__` at the very end is the same error, not one of the import that failed; close() is harmless."""
+    out = run(
+        f"""
+        class Late:
+            embedder = embedkit.SyncEmbedder(FakeEmbedder())
+
+            def __del__(self, ended=embedkit.ClosedError):
+                embedder = self.embedder
+                for verb in (embedder.embed, embedder.embed_query, lambda text: list(embedder.stream([text]))):
+                    try:
+                        verb("a")
+                    except ended as error:
+                        print(error)
+                embedder.close()
+                print("closed")
+
+        late = Late()
+        if {used}:
+            late.embedder.embed(["a"])
+        """,
+        *STRICT,
+    )
+
+    assert out == 3 * "the interpreter is shutting down, and this call with it\n" + "closed\n"
+
+
 def test_a_call_after_the_end_says_so():
     """A call made while the interpreter shuts down is a RuntimeError, not a hang."""
     out = run(
