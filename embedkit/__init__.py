@@ -97,7 +97,7 @@ _HOMES = {
 }
 
 
-if not TYPE_CHECKING:  # for which a misspelt name is a mistake
+if not TYPE_CHECKING:  # for which a misspelled name is a mistake
 
     def __getattr__(name: str) -> object:
         if name not in __all__ and name not in _MODULES:

@@ -162,7 +162,7 @@ class Embeddings(msgspec.Struct, frozen=True, eq=False):
     dtype: DType = "float32"
     texts: Sequence[Any] | None = None
 
-    if not TYPE_CHECKING:  # for which a misspelt name is a mistake
+    if not TYPE_CHECKING:  # for which a misspelled name is a mistake
         __getattr__ = look_up
 
     @property

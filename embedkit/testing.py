@@ -175,7 +175,7 @@ _PARTS: dict[str, tuple[set[str], set[str]]] = {  # of a golden, and of its part
 
 
 def _golden(text: str) -> dict[str, Any]:
-    """A golden exchange, in which nothing is missing or misspelt: that would be a check left out in silence."""
+    """A golden exchange, in which nothing is missing or misspelled: that would be a check left out in silence."""
     try:
         golden = json.loads(text)
     except ValueError as error:

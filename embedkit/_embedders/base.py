@@ -245,7 +245,7 @@ class Embedder(ABC):
         """True where the session is the caller's, and so bound to its event loop."""
         return False
 
-    if not TYPE_CHECKING:  # for which a misspelt name is a mistake
+    if not TYPE_CHECKING:  # for which a misspelled name is a mistake
         __getattr__ = look_up
 
     def __init_subclass__(cls, **keywords: Any) -> None:

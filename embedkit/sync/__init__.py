@@ -244,7 +244,7 @@ class SyncEmbedder:
     def __repr__(self) -> str:
         return f"SyncEmbedder({self.embedder!r})"
 
-    if not TYPE_CHECKING:  # for which a misspelt name is a mistake
+    if not TYPE_CHECKING:  # for which a misspelled name is a mistake
         __getattr__ = look_up
         __aenter__ = Elsewhere("goes into `with`; embedkit.connect() makes one for `async with`")
 
