@@ -98,7 +98,7 @@ def _unread(where: str, why: str) -> TransportError:
         return TransportError(f"{where} answered with headers that are too long to be read", retryable=False)
     if "chunk" in why.lower():  # the same, in a later piece, is a body that breaks off
         return TransportError(f"the answer of {where} broke off: its chunks are none")
-    if not why.startswith("Bad status line"):
+    if "Expected HTTP" not in why and not why.startswith("Bad status line"):  # as newer aiohttp begins it
         return TransportError(f"{where} answered with headers that are no HTTP", retryable=False)
     return _unsent(f"what answers at {where} does not speak HTTP; check base_url", retryable=False)
 
