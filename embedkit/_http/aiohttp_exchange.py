@@ -119,7 +119,7 @@ class AiohttpExchange:
             else:
                 deadline.end(ticket)
             finally:
-                del url, headers, options  # they may hold a key, and a traceback can show what a frame holds
+                del url, added, headers, options  # they may hold a key, and a traceback can show what a frame holds
             self._used = monotonic()
             return self._passed(request, response)
         except EmbedkitError as error:
