@@ -106,9 +106,8 @@ class Sink(ABC):
     A job calls `begin`, then `write` and now and then `sync`, then `finish`; `close` at any end.
 
     Attributes:
-        carried: how it keeps the input's record beside the vector: as "jsonl" (what JSON can say), as "parquet" or
-            "arrow" (what these can hold), or not at all (""): `write` gets records all the same then, and ignores
-            them.
+        carried: how it keeps the input's record beside the vector: as "jsonl" (what JSON can say), as "parquet" (what
+            Arrow can hold), or not at all (""): `write` gets records all the same then, and ignores them.
         resumable: a later run can go on with it. False for a pipe, whose reader may also keep `write` waiting.
         paced: it may be slower than the provider, so a job sends no more than it takes in about a second.
         target: the output's name, as the user gave it, without a password.
@@ -117,7 +116,7 @@ class Sink(ABC):
             itself where that is a file or a folder.
     """
 
-    carried: Literal["jsonl", "parquet", "arrow", ""] = "jsonl"
+    carried: ClassVar[Literal["jsonl", "parquet", ""]] = "jsonl"
     resumable: ClassVar[bool] = True
     paced: ClassVar[bool] = False
     target: str = ""

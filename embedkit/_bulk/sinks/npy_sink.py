@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ..._hints import NDArray
 from ...errors import ConfigError
@@ -23,7 +23,7 @@ class NpySink(FileSink):
     folder.
     """
 
-    carried: Literal["jsonl", "parquet", "arrow", ""] = ""
+    carried: ClassVar[Literal["jsonl", "parquet", ""]] = ""
     _file: AppendedFile | None = None
 
     def __init__(self, target: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..._hints import NDArray
 from ..contract import Records, State
@@ -39,14 +39,13 @@ class TableFileSink(FileSink):
         column: the text's; it is there even if there are no records.
     """
 
-    carried: Literal["jsonl", "parquet", "arrow", ""] = "parquet"
+    carried: ClassVar[Literal["jsonl", "parquet", ""]] = "parquet"
     _spool: Spool | None = None
 
     def __init__(self, target: str, form: str = "parquet", *, column: str = "text") -> None:
         super().__init__(target, form)
         self._format: Format = FORMATS[form]()
         self._column = column
-        self.carried = "arrow" if form == "arrow" else "parquet"
 
     def begin(self, folder: Path, like: NDArray[Any], state: Mapping[str, Any] | None) -> None:
         """As `Sink.begin`. ConfigError: the spool is not as it was, or holds vectors of another width."""

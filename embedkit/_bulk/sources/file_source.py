@@ -14,7 +14,7 @@ from ..stdio import own
 from . import arrow_source, csv_source, json_source, jsonl_source, text_source
 from .files import PACKED, TOLD, Named
 from .format_detection import BINARY, FORMATS, SAMPLE, TEXTLESS, UTF_16, look, packing
-from .rows import TABLES, At, How, first
+from .rows import At, How, first
 from .scan import scan
 from .streams import Pieces, beginning, in_utf8, pieces, unpacked
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..contract import Block
 
 NO_PIPE = "Parquet cannot be read from a pipe, because its index stands at the end: pass a file"
+TABLES = ("parquet", "arrow")  # formats whose columns have types
 
 
 class FileSource(Source):
@@ -201,7 +202,7 @@ class FileSource(Source):
                         csv_source.check(stream, self.how, at, form)
             settled.append(known)
         self.files = settled
-        if self.how.carried in TABLES and schemas:
+        if self.how.carried == "parquet" and schemas:
             if len(schemas) < len(files):
                 untyped = next(file.name for file in settled if file.form not in TABLES)
                 msg = (

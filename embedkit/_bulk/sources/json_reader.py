@@ -13,7 +13,7 @@ import msgspec
 
 from .json_fields import typed
 from .json_rows import DEEPEST, as_python_writes_it, check_for_parquet, half, record_of
-from .rows import TABLES, Builder, Line
+from .rows import Builder, Line
 from .streams import is_utf8, not_utf8
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class JsonReader:
 
     def _plain(self, parts: list[bytes]) -> bool:
         """Whether all of them are UTF-8, and none can be nested too deeply for Parquet."""
-        flat = self._how.carried not in TABLES or all(_brackets(part) <= DEEPEST for part in parts)
+        flat = self._how.carried != "parquet" or all(_brackets(part) <= DEEPEST for part in parts)
         return flat and all(map(is_utf8, parts))
 
     def _records(self, parts: list[bytes]) -> list[Any] | None:
@@ -70,7 +70,7 @@ class JsonReader:
             except (msgspec.DecodeError, RecursionError):
                 value, fault = as_python_writes_it(part.decode().rstrip("\r"))
                 by_the_book = False
-        if how.carried in TABLES and (not by_the_book or _brackets(part) > DEEPEST):
+        if how.carried == "parquet" and (not by_the_book or _brackets(part) > DEEPEST):
             check_for_parquet(value, how.fields, _brackets(part), self._at.where(self.rows.row, line))
         if not by_the_book and not fault:
             fault = half(value, how.fields, how.carried)

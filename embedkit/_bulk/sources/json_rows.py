@@ -11,7 +11,7 @@ import msgspec
 from ...errors import ConfigError
 from ..contract import Record
 from .fields import HALF, SHOWN, Fields, find, sayable
-from .rows import TABLES, Line
+from .rows import Line
 
 DEEPEST = 500  # nested lists and objects; Python can write these as text in a Parquet column
 DIGITS = 4_000  # of a whole number: Python reads no more than 4,300
@@ -86,7 +86,7 @@ def half(value: Any, fields: Fields, carried: str) -> str:
     """What is wrong with a text that holds half of a surrogate pair."""
     for name in fields.names:
         found = find(value, name) if isinstance(value, dict) else value
-        checked = isinstance(found, str) or carried in TABLES  # there no value may hold one, text or not
+        checked = isinstance(found, str) or carried == "parquet"  # there no value may hold one, text or not
         if checked and not sayable(found):
             return HALF.format(repr(name))
     return ""

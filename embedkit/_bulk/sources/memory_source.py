@@ -15,7 +15,7 @@ from .arrow_fields import check_schema
 from .arrow_source import blocks as blocks_of
 from .fields import HALF, brief, sayable
 from .json_rows import DEEPEST, check_for_parquet
-from .rows import BLOCK, TABLES, At, Builder, How, first
+from .rows import BLOCK, At, Builder, How, first
 from .scan import scan
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class IterableSource(Source):
             self._name_field(rest, where)
             raise
         brackets = said.count(b"[") + said.count(b"{")
-        if self.how.carried in TABLES and brackets > DEEPEST:
+        if self.how.carried == "parquet" and brackets > DEEPEST:
             check_for_parquet(plain, self.how.fields, brackets, where)
         return {name: text.get(name, plain.get(name)) for name in given}
 

@@ -54,7 +54,7 @@ def open_source(  # noqa: PLR0913 (a name for each way in which inputs differ)
         delimiter: between the fields of CSV; None: what the header shows.
         encoding: of text, JSON and CSV, one of Python's codecs.
         limit: rows that are read, at most.
-        carried: how the output keeps the columns beside the text: as "jsonl", "parquet", "arrow", or not at all.
+        carried: how the output keeps the columns beside the text: as "jsonl", as "parquet", or not at all.
         empty: an empty text is usable.
         skip: a row without a usable text is a failed row; otherwise it is a `ConfigError` as soon as it is read.
 

@@ -27,15 +27,12 @@ class Line(dict[str, Any]):
     source: bytes
 
 
-TABLES = ("parquet", "arrow")  # formats whose columns have types
-
-
 class How(msgspec.Struct, frozen=True, kw_only=True):
     """How an input is read.
 
     Attributes:
         fields: where text and key are.
-        carried: how the output keeps the columns beside the text: as "jsonl", "parquet", "arrow", or not at all ("").
+        carried: how the output keeps the columns beside the text: as "jsonl", as "parquet", or not at all ("").
         skip: rows without a usable text come as None instead of being refused.
         empty: an empty text is usable.
         encoding: of text, JSON and CSV; one of Python's codecs.
