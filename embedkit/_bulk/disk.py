@@ -207,13 +207,18 @@ def _sayable_parts(value: Any) -> Any:
     return [_sayable_parts(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
-def _check_bytes(path: Path, start: int, stop: int, known: int) -> None:
-    crc, left = 0, stop - start
+def checksum_of(path: Path, start: int = 0, stop: int | None = None) -> int:
+    """The CRC-32 of a file, or of its bytes from `start` to `stop`."""
+    crc, left = 0, (path.stat().st_size if stop is None else stop) - start
     with path.open("rb") as file:
         file.seek(start)
         while left > 0 and (piece := file.read(min(READ, left))):
             crc, left = crc32(piece, crc), left - len(piece)
-    if crc != known:
+    return crc
+
+
+def _check_bytes(path: Path, start: int, stop: int, known: int) -> None:
+    if checksum_of(path, start, stop) != known:
         msg = (
             f"{path} is damaged: its first {stop:,} bytes are not those that were written, although none is missing; "
             "something else has changed them since; begin anew with --force"

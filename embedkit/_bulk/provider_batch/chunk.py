@@ -42,12 +42,12 @@ from ...errors import (
     TooLargeError,
     TransportError,
 )
+from ..disk import checksum_of
 from .answers import Answers, Reads, Verdict, about_texts
 from .texts import (
     Line,
     Places,
     answer_lines,
-    checksum_of,
     key_of,
     lines_of,
     names_a_line,

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
-from zlib import crc32
 
 import msgspec
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 Line = tuple[int, int]  # the first place of a line, and the one after its last
 LONGEST = 2**26  # bytes of a line of answers: 32 vectors of 4096 numbers are a twentieth of that
-PIECE = 2**20  # bytes read at once
 _KEY = re.compile(r"(\d{1,9})-(\d{1,9})", re.ASCII)
 _QUOTED = re.compile(rb'"\d{1,9}-\d{1,9}"')
 _json = msgspec.json.Encoder()
@@ -208,15 +206,6 @@ def read_lines(path: Path) -> list[Line]:
     """
     found = (line_of(text) for text in path.read_text("ascii").splitlines())
     return [line for line in found if line is not None]
-
-
-def checksum_of(path: Path) -> int:
-    """The CRC-32 of a file."""
-    found = 0
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            found = crc32(piece, found)
-    return found
 
 
 def answer_lines(path: Path) -> Iterator[bytes]:
