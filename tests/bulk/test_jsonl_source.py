@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 
 from embedkit import ConfigError
 from embedkit._bulk.sources.open_source import open_files
-from tests.bulk.reading import keys, read, records, refused, source, texts
+from tests.bulk.reading import faults, keys, read, records, refused, source, texts
 
 
 def test_jsonl_takes_objects_and_strings(file):
@@ -170,3 +170,10 @@ def test_looking_through_finds_what_reading_finds(tmp_path, data):
     how |= data.draw(some.sampled_from([{}, {"column": "a.b"}, {"column": "a"}, {"template": "{text}-{a.b}"}]))
     with suppress(ConfigError):
         read(open_files([str(tmp_path / "in.jsonl")], form="jsonl", **how))
+
+
+@pytest.mark.parametrize("carried", ["jsonl", "parquet", ""])
+@pytest.mark.parametrize("column", ["text", "a.b"])
+def test_a_record_with_nan_and_without_the_text_is_a_bad_row(file, carried, column):
+    """Whatever the output: what is not JSON beside a text that is missing is no other fault than the text's."""
+    assert set(faults(file("in.jsonl", '{"other": NaN}\n'), column, carried=carried)) == {0}

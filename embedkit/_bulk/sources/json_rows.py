@@ -10,7 +10,7 @@ import msgspec
 
 from ...errors import ConfigError
 from ..contract import Record
-from .fields import HALF, SHOWN, Fields, find, sayable
+from .fields import HALF, MISSING, SHOWN, Fields, find, sayable
 from .rows import Line
 
 DEEPEST = 500  # nested lists and objects; Python can write these as text in a Parquet column
@@ -87,6 +87,6 @@ def half(value: Any, fields: Fields, carried: str) -> str:
     for name in fields.names:
         found = find(value, name) if isinstance(value, dict) else value
         checked = isinstance(found, str) or carried == "parquet"  # there no value may hold one, text or not
-        if checked and not sayable(found):
+        if checked and found is not MISSING and not sayable(found):
             return HALF.format(repr(name))
     return ""
